@@ -1,0 +1,95 @@
+"""From a typed `main(config)` to a command: flags, YAML files, help, and errors of one line."""
+
+import difflib
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn, get_type_hints
+
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
+
+from sdcxr.errors import UserError, explain_os_error
+
+Main = Callable[[Any], int | None]
+
+
+def run(main: Main, argv: list[str] | None = None) -> NoReturn:
+    """Parse the command line into main's dataclass argument, call main, and exit with what it returns.
+
+    A `UserError` ends in one line on stderr and exit code 2, Ctrl-C in exit code 130; everything else keeps its
+    traceback, because it is our mistake.
+    """
+    try:
+        sys.exit(main(parse(main, argv)))
+    except UserError as error:
+        _stop(str(error))
+    except KeyboardInterrupt:
+        print("\ninterrupted: run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # e.g. `… --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        line = explain_os_error(error)
+        if line is None:
+            raise
+        _stop(line)
+
+
+def parse(main: Main, argv: list[str] | None = None) -> Any:
+    """The dataclass that `main` takes, filled from `argv`: `--config file.yaml` first, then single flags over it."""
+    config_class = next(iter(get_type_hints(main).values()))
+    module = inspect.getmodule(main)
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the help texts stand below the fields
+    parser = _Parser(prog=_program(), description=module and module.__doc__, formatter_class=_HelpFormatter)
+    parser.add_argument("--config", action="config", help="YAML file with any of the flags below; flags override it")
+    parser.add_class_arguments(config_class)
+    values = parser.parse_args(argv).as_dict()
+    values.pop("config", None)
+    return config_class(**values)
+
+
+def _program() -> str:
+    """How the running command was called: `python -m data_prep.openi` or `train.py`."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if spec is None or spec.name == "__main__":
+        return sys.argv[0].rsplit("/", 1)[-1]
+    return f"python -m {spec.name.removesuffix('.__main__')}"
+
+
+class _HelpFormatter(DefaultHelpFormatter):
+    """Keeps the line breaks of the module's docstring, in which the commands stand."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text.strip()
+
+
+class _Parser(ArgumentParser):
+    """jsonargparse's parser, with errors of one line that name the flag and the nearest known one."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        message = " ".join(message.split())
+        message = re.sub(r"^Parser key \"(\w+)\": ", r"--\1: ", message)
+        message = re.sub(r"Does not validate against .*?Given value type: .*?Given value: (.*)", _union, message)
+        message = re.sub(r"Expected a typing\.Literal\[(.*?)\]\. Got value: ", r"expected one of \1, got ", message)
+        message = re.sub(r"<class '(\w+)'>", r"\1", message)
+        if required := re.fullmatch(r"the following arguments are required: (.*)", message):
+            message = "missing " + ", ".join("--" + name for name in required[1].split(", "))
+        elif unknown := re.search(r"unrecognized arguments: -*(\w+)|Option '(\w+)' is not accepted", message):
+            name = unknown[1] or unknown[2]
+            near = difflib.get_close_matches(name, [action.dest for action in self._actions], n=2)
+            message = f"unknown flag or key: {name}"
+            message += f" (did you mean {' or '.join('--' + flag for flag in near)}?)" if near else " (see --help)"
+        _stop(message)
+
+
+def _union(match: re.Match[str]) -> str:
+    kinds = [kind for kind in re.findall(r"<class '(\w+)'>", match[0].split("Errors:")[0]) if kind != "NoneType"]
+    return f"expected {' or '.join(kinds)}, got {match[1]}"
+
+
+def _stop(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

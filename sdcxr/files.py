@@ -1,0 +1,63 @@
+"""Files that are never half written, and paths that never leave their folder."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sdcxr.errors import UserError
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; what was written there becomes `path` at the end, or vanishes on an error.
+
+    A reader, or a run that is killed at any moment, sees the old file or the whole new one.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a UTF-8 text file atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` atomically as indented JSON with a final newline."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file; a file that is none is a `UserError`."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error})") from None
+
+
+def existing_folder(path: str | Path, flag: str) -> Path:
+    """`path` as a folder that exists, else a `UserError` that names the flag it came from."""
+    path = Path(path).expanduser()
+    if not path.is_dir():
+        kind = "is a file, not a folder" if path.exists() else "does not exist"
+        raise UserError(f"{flag} {path}: {kind}")
+    return path
+
+
+def inside(folder: Path, name: str) -> Path:
+    """`folder / name`, refused with a `UserError` where `name` would lead out of the folder."""
+    path = folder / name
+    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise UserError(f"{folder}: the file name {name!r} leads out of the folder")
+    return path

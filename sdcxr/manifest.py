@@ -1,0 +1,93 @@
+"""The table that every stage shares: `metadata.csv` in each split of a dataset folder and in a samples folder."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from sdcxr.errors import UserError
+from sdcxr.files import atomic, existing_folder, inside
+
+# CheXpert's names and order (mimic-cxr-2.0.0-chexpert.csv). 1 positive, 0 negated, -1 uncertain, empty not mentioned.
+LABELS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Enlarged Cardiomediastinum",
+    "Fracture",
+    "Lung Lesion",
+    "Lung Opacity",
+    "No Finding",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Pneumonia",
+    "Pneumothorax",
+    "Support Devices",
+)
+SPLITS = ("train", "validation", "test")
+IDS = ("subject_id", "study_id", "dicom_id")
+COLUMNS = ("file_name", "text", *IDS, "view", *LABELS)
+SAMPLE_COLUMNS = (
+    "file_name",
+    "text",
+    "id",
+    "seed",
+    "guidance_scale",
+    "num_inference_steps",
+    "scheduler",
+    "model",
+)
+
+
+def write_metadata(folder: Path, rows: pd.DataFrame) -> None:
+    """Write `rows` atomically as `folder/metadata.csv`. Labels are written as integers, missing ones as nothing."""
+    rows = rows.copy()
+    for label in LABELS:
+        if label in rows:
+            rows[label] = rows[label].astype("Int64")
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic(folder / "metadata.csv") as temporary:
+        rows.to_csv(temporary, index=False)
+
+
+def read_metadata(folder: str | Path) -> pd.DataFrame:
+    """The rows of `folder/metadata.csv`: text and ids as str (empty where missing), labels as float (NaN missing).
+
+    Raises:
+        UserError: there is no table, a column is missing, a file name repeats or leads out of the folder.
+    """
+    folder = Path(folder)
+    path = folder / "metadata.csv"
+    if not path.is_file():
+        raise UserError(f"{folder} has no metadata.csv: it is not a split of a dataset folder or a samples folder")
+    try:
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a readable CSV table ({error})") from None
+    for column in ("file_name", "text"):
+        if column not in rows:
+            raise UserError(f"{path} has no column {column!r} (it has: {', '.join(rows.columns)})")
+    repeated = rows["file_name"][rows["file_name"].duplicated()]
+    if len(repeated):
+        raise UserError(f"{path} names {repeated.iloc[0]} more than once")
+    for name in rows["file_name"]:
+        inside(folder, name)
+    for label in LABELS:
+        if label in rows:
+            rows[label] = pd.to_numeric(rows[label], errors="coerce")
+    return rows
+
+
+def split_folder(dataset: str | Path, split: str) -> Path:
+    """The folder of one split of a dataset folder.
+
+    Raises:
+        UserError: the dataset folder or the split does not exist; the message lists the splits that do.
+    """
+    dataset = existing_folder(dataset, "dataset folder")
+    folder = dataset / split
+    if not (folder / "metadata.csv").is_file():
+        there = [name for name in SPLITS if (dataset / name / "metadata.csv").is_file()]
+        found = f"it has: {', '.join(there)}" if there else "no split at all: was it written by data_prep?"
+        raise UserError(f"{dataset} has no split {split!r} ({found})")
+    return folder
