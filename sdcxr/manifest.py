@@ -40,11 +40,15 @@ SAMPLE_COLUMNS = (
 
 
 def write_metadata(folder: Path, rows: pd.DataFrame) -> None:
-    """Write `rows` atomically as `folder/metadata.csv`. Labels are written as integers, missing ones as nothing."""
+    """Write `rows` atomically as `folder/metadata.csv`. Labels are written as 1.0, 0.0 or -1.0, missing ones as nothing.
+
+    With a decimal point as in CheXpert's own tables: a column that is complete in one split only would otherwise be
+    read as integers there and as floats elsewhere, and `datasets.load_dataset` refuses splits that differ in type.
+    """
     rows = rows.copy()
     for label in LABELS:
         if label in rows:
-            rows[label] = rows[label].astype("Int64")
+            rows[label] = rows[label].astype("Float64")
     folder.mkdir(parents=True, exist_ok=True)
     with atomic(folder / "metadata.csv") as temporary:
         rows.to_csv(temporary, index=False)
