@@ -40,7 +40,7 @@ SAMPLE_COLUMNS = (
 
 
 def write_metadata(folder: Path, rows: pd.DataFrame) -> None:
-    """Write `rows` atomically as `folder/metadata.csv`. Labels are written as 1.0, 0.0 or -1.0, missing ones as nothing.
+    """Write `rows` atomically as `folder/metadata.csv`: labels as 1.0, 0.0 or -1.0, missing ones as nothing.
 
     With a decimal point as in CheXpert's own tables: a column that is complete in one split only would otherwise be
     read as integers there and as floats elsewhere, and `datasets.load_dataset` refuses splits that differ in type.
