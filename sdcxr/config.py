@@ -1,0 +1,215 @@
+"""Settings of training and generation. Names are those of diffusers' train_text_to_image.py where the meaning is the same."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from sdcxr.errors import UserError
+from sdcxr.files import write_text
+
+PARTS = ("unet", "text", "vae", "classifier")
+
+# Settings that may change between two calls of one run: they do not alter what is learnt. The batch may be split
+# differently over processes and micro-steps as long as the images per optimizer step stay the same.
+FREE = {
+    "output_dir",
+    "data",
+    "latents_dir",
+    "train_batch_size",
+    "gradient_accumulation_steps",
+    "gradient_checkpointing",
+    "dataloader_num_workers",
+    "logging_steps",
+    "checkpointing_steps",
+    "checkpoints_total_limit",
+    "validation_steps",
+    "num_validation_images",
+    "report_to",
+}
+
+
+@dataclass
+class TrainConfig:
+    """Fine-tuning settings."""
+
+    tune: str = "unet+text"
+    """What to train: `unet`, `text`, or both joined by `+`; `vae` alone; or `classifier` alone."""
+    base: str | None = None
+    """Stable Diffusion 1.x or 2.x: a hub name, a pipeline folder or a run folder. For `--tune classifier` a timm model
+    name. Default: the embedded tiny model."""
+    data: str | None = None
+    """Dataset folder made by data_prep. Default: the embedded phantoms."""
+    output_dir: str | None = None
+    """Run folder; the same command again resumes. Default: runs/<tune>."""
+    resolution: int | None = None
+    """Side of the training images in pixels. Default: the base's own."""
+
+    vae_part: Literal["decoder", "all"] = "decoder"
+    """With `--tune vae`: a trained encoder would invalidate every cached latent and the UNet, hence the decoder alone."""
+    kl_weight: float = 1e-6
+    """With `--vae_part all`: weight of the Kullback-Leibler term."""
+    lpips_weight: float = 0.0
+    """With `--tune vae`: weight of LPIPS (AlexNet); needs `pip install lpips` and --lpips_alexnet."""
+    lpips_alexnet: str | None = None
+    """File with torchvision's AlexNet weights (alexnet-owt-7be5be79.pth), for LPIPS; nothing is downloaded."""
+    labels: str | None = None
+    """With `--tune classifier`: CSV with a dicom_id column and 0/1 columns to learn. Default: the dataset's 14 labels."""
+
+    train_batch_size: int = 16
+    """Images per process and micro-step."""
+    gradient_accumulation_steps: int = 1
+    """Micro-steps per optimizer step."""
+    max_train_steps: int | None = None
+    """Optimizer steps. Default: 12500, or what the embedded model needs."""
+    num_train_epochs: float | None = None
+    """Passes over the data; instead of --max_train_steps."""
+    max_train_samples: int | None = None
+    """Train on this many images, drawn once by the seed."""
+    caption_dropout: float = 0.1
+    """Share of captions replaced by the empty one, which classifier-free guidance needs."""
+    seed: int = 0
+    """Order, noise, timesteps and dropout are functions of this and of the number of images seen."""
+
+    learning_rate: float | None = None
+    """Default: 5e-5 (RoentGen), or what the embedded model, which starts from random weights, needs."""
+    text_encoder_lr: float | None = None
+    """Learning rate of the text encoder. Default: --learning_rate."""
+    lr_scheduler: Literal["constant", "linear", "cosine"] = "constant"
+    """Course of the learning rate after the warm-up."""
+    lr_warmup_steps: int = 500
+    """Optimizer steps of linear warm-up."""
+    adam_beta1: float = 0.9
+    """AdamW's first decay."""
+    adam_beta2: float = 0.999
+    """AdamW's second decay."""
+    adam_weight_decay: float = 1e-2
+    """AdamW's weight decay."""
+    adam_epsilon: float = 1e-8
+    """AdamW's epsilon."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped to this norm."""
+    snr_gamma: float | None = None
+    """Min-SNR-γ loss weights (5 in the paper). Default: plain mean squared error."""
+    use_ema: bool = True
+    """Keep an exponential moving average of the weights, and save that as the pipeline."""
+    ema_decay: float = 0.9999
+    """Decay of the average per optimizer step, ramped up as (1 + step) / (10 + step)."""
+
+    mixed_precision: Literal["no", "bf16", "fp16"] | None = None
+    """Autocast of the forward pass over fp32 weights. Default: what `accelerate launch` says."""
+    gradient_checkpointing: bool = False
+    """Trade a quarter more time for memory."""
+    latents_dir: str | None = None
+    """Folder of the cached latents. Default: .latents in the dataset folder."""
+    dataloader_num_workers: int = 0
+    """Processes that read data, per training process."""
+
+    logging_steps: int = 10
+    """Optimizer steps per row of log.jsonl."""
+    checkpointing_steps: int = 500
+    """Optimizer steps between checkpoints."""
+    checkpoints_total_limit: int = 2
+    """Checkpoints kept."""
+    validation_steps: int = 500
+    """Optimizer steps between validation pictures; 0 for none."""
+    num_validation_images: int = 8
+    """Images in a validation picture, from the first captions of the validation split."""
+    report_to: Literal["tensorboard", "wandb", "none"] = "tensorboard"
+    """Tracker of losses and speeds. Report text is never sent."""
+
+    def __post_init__(self) -> None:
+        parts = self.tune.split("+")
+        unknown = [part for part in parts if part not in PARTS]
+        if unknown or len(set(parts)) < len(parts):
+            raise UserError(f"--tune {self.tune}: use unet, text, unet+text, vae or classifier")
+        if len(parts) > 1 and {"vae", "classifier"} & set(parts):
+            raise UserError(f"--tune {self.tune}: vae and classifier train alone")
+        for name in ("train_batch_size", "gradient_accumulation_steps", "logging_steps", "checkpointing_steps"):
+            _at_least(self, name, 1)
+        for name in ("max_train_steps", "num_train_epochs", "max_train_samples", "resolution", "learning_rate"):
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
+                raise UserError(f"--{name} {getattr(self, name)}: must be positive")
+        for name in ("lr_warmup_steps", "validation_steps", "dataloader_num_workers", "seed"):
+            _at_least(self, name, 0)
+        _at_least(self, "checkpoints_total_limit", 1)
+        if not 0 <= self.caption_dropout <= 1:
+            raise UserError(f"--caption_dropout {self.caption_dropout}: must lie between 0 and 1")
+        if self.max_train_steps is not None and self.num_train_epochs is not None:
+            raise UserError("--max_train_steps and --num_train_epochs: give one of the two")
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """The parts that train."""
+        return frozenset(self.tune.split("+"))
+
+
+@dataclass
+class GenerateConfig:
+    """Sampling settings."""
+
+    model: str
+    """Run folder, pipeline folder or hub name."""
+    prompts: str
+    """One prompt, or a .txt (a prompt per line), a .csv (columns text or prompt, optionally id), or a split of a dataset
+    folder."""
+    output_dir: str
+    """Samples folder; the same command again goes on where it stopped."""
+    num_images_per_prompt: int = 4
+    """Images per prompt; RoentGen's evaluation uses 4."""
+    num_inference_steps: int = 75
+    """Denoising steps (RoentGen: 75)."""
+    guidance_scale: float = 4.0
+    """Classifier-free guidance (RoentGen: 4); 1 switches it off."""
+    scheduler: Literal["pndm", "ddim", "dpm++"] = "pndm"
+    """Sampler (RoentGen: pndm)."""
+    seed: int = 0
+    """With the prompt's id and the image's number it gives every image's own seed."""
+    batch_size: int = 16
+    """Images per step and process; the images do not depend on it."""
+    resolution: int | None = None
+    """Side in pixels. Default: the model's own."""
+    max_prompts: int | None = None
+    """Take only the first prompts."""
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    """Half precision is faster on a GPU and changes the images slightly."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_images_per_prompt", "num_inference_steps", "batch_size"):
+            _at_least(self, name, 1)
+        for name in ("seed", "guidance_scale"):
+            _at_least(self, name, 0)
+        for name in ("resolution", "max_prompts"):
+            if getattr(self, name) is not None:
+                _at_least(self, name, 1)
+
+
+def _at_least(config: Any, name: str, minimum: int) -> None:
+    if getattr(config, name) < minimum:
+        raise UserError(f"--{name} {getattr(config, name)}: must be at least {minimum}")
+
+
+def write_config(path: Path, values: dict[str, Any]) -> None:
+    """Save settings as YAML that `--config` takes again."""
+    write_text(path, yaml.safe_dump(values, sort_keys=False))
+
+
+def check_same_run(run: Path, config: TrainConfig, images_per_step: int) -> None:
+    """Refuse to go on with a run under settings that would have given another one.
+
+    A longer `max_train_steps` is the same run continued, as long as the learning rate does not depend on it.
+
+    Raises:
+        UserError: lists the settings that differ, old and new.
+    """
+    path = run / "config.yaml"
+    if not path.is_file():
+        return
+    old = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    new = dataclasses.asdict(config) | {"images_per_step": images_per_step}
+    free = FREE | ({"max_train_steps"} if config.lr_scheduler == "constant" else set())
+    differing = [f"{key} {old.get(key)} → {new[key]}" for key in new if key not in free and old.get(key) != new[key]]
+    if differing:
+        raise UserError(f"{run} was begun with other settings ({'; '.join(differing)}): use another --output_dir")

@@ -1,0 +1,135 @@
+"""Training examples as pure functions of (seed, position), position being the number of images seen before.
+
+Every random draw of a sample (which image, timestep, noise, posterior noise, caption dropout) comes from a counter-based
+generator keyed by the seed and the sample's position in the run. So the examples do not depend on the number of
+processes, on the batch size, or on where a run was resumed.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from sdcxr.latents import Latents
+from sdcxr.pixels import read_pixels
+
+ORDER = 1 << 63  # keys of the orderings, apart from those of the positions
+
+
+def generator(seed: int, position: int) -> np.random.Generator:
+    """The random generator that belongs to one sample of a run (Philox, Salmon et al. 2011)."""
+    return np.random.Generator(np.random.Philox(key=[seed, position]))
+
+
+@lru_cache(maxsize=2)
+def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
+    """The order in which the n images are seen in an epoch, shape (n,)."""
+    return generator(seed, ORDER + epoch).permutation(n)
+
+
+class Examples(Protocol):
+    """What a task trains on: a length, and an example for (index of the image, its random draws)."""
+
+    ids: list[str]
+
+    def example(self, index: int, draws: np.random.Generator) -> dict[str, Any]: ...
+
+
+class Stream(Dataset[dict[str, Any]]):
+    """The infinite sequence of training examples, addressed by position."""
+
+    def __init__(self, examples: Examples, seed: int):
+        self.examples, self.seed = examples, seed
+
+    def index(self, position: int) -> int:
+        """Which image stands at a position."""
+        epoch, offset = divmod(position, len(self.examples.ids))
+        return int(permutation(self.seed, epoch, len(self.examples.ids))[offset])
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        example = self.examples.example(self.index(position), generator(self.seed, position))
+        return example | {"position": position}
+
+
+class Positions(Sampler[list[int]]):
+    """The positions of this process, one list per micro-step: the global batch of a step is one block of positions."""
+
+    def __init__(self, start: int, stop: int, batch: int, rank: int, world: int):
+        self.start, self.stop, self.batch, self.rank, self.world = start, stop, batch, rank, world
+
+    def __len__(self) -> int:
+        return (self.stop - self.start) // (self.batch * self.world)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for block in range(self.start, self.stop, self.batch * self.world):
+            first = block + self.rank * self.batch
+            yield list(range(first, first + self.batch))
+
+
+def loader(stream: Stream, positions: Positions, workers: int, pin_memory: bool) -> DataLoader[dict[str, Any]]:
+    """Batches of the stream for this process, in order."""
+    return DataLoader(
+        stream,
+        batch_sampler=positions,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        prefetch_factor=4 if workers else None,
+    )
+
+
+class LatentExamples:
+    """Cached latents with their captions, for the diffusion task.
+
+    An example holds mean and std (channels, h, w) float16, noise and posterior_noise (channels, h, w) float32,
+    input_ids (tokens,) int64 and timestep int64.
+    """
+
+    def __init__(self, latents: Latents, input_ids: np.ndarray, no_caption: np.ndarray, timesteps: int, dropout: float):
+        self.ids = latents.ids
+        self.latents, self.input_ids, self.no_caption = latents, input_ids, no_caption
+        self.timesteps, self.dropout = timesteps, dropout
+
+    def example(self, index: int, draws: np.random.Generator) -> dict[str, Any]:
+        mean, std = self.latents[index]
+        dropped = draws.random() < self.dropout
+        return {
+            "mean": mean,
+            "std": std,
+            "timestep": draws.integers(self.timesteps),
+            "noise": torch.from_numpy(draws.standard_normal(mean.shape, dtype=np.float32)),
+            "posterior_noise": torch.from_numpy(draws.standard_normal(mean.shape, dtype=np.float32)),
+            "input_ids": torch.from_numpy(self.no_caption if dropped else self.input_ids[index]),
+        }
+
+
+class ImageExamples:
+    """Pixels, for the autoencoder: pixels (1, H, W) float32 in [-1, 1] and posterior_noise for the latent."""
+
+    def __init__(self, paths: list[Path], ids: list[str], resolution: int, latent_shape: tuple[int, int, int]):
+        self.paths, self.ids, self.resolution, self.latent_shape = paths, ids, resolution, latent_shape
+
+    def example(self, index: int, draws: np.random.Generator) -> dict[str, Any]:
+        noise = draws.standard_normal(self.latent_shape, dtype=np.float32)
+        return {
+            "pixels": read_pixels(self.paths[index], self.resolution),
+            "posterior_noise": torch.from_numpy(noise),
+        }
+
+
+class LabelledImages:
+    """Pixels (1, H, W) float32 in [-1, 1] with labels (n,) float32, NaN where unknown, for the classifier."""
+
+    def __init__(self, paths: list[Path], ids: list[str], labels: np.ndarray, resolution: int):
+        self.paths, self.ids, self.labels, self.resolution = paths, ids, labels.astype(np.float32), resolution
+
+    def example(self, index: int, draws: np.random.Generator) -> dict[str, Any]:
+        pixels = read_pixels(self.paths[index], self.resolution)
+        # Small shifts and changes of exposure; never a mirror image, because the side is part of the finding.
+        shift = draws.integers(-self.resolution // 32, self.resolution // 32 + 1, size=2)
+        pixels = torch.roll(pixels, shifts=tuple(int(s) for s in shift), dims=(1, 2))
+        pixels = pixels * draws.uniform(0.8, 1.2) + draws.uniform(-0.2, 0.2)
+        return {"pixels": pixels.clamp(-1, 1).float(), "labels": torch.from_numpy(self.labels[index])}
