@@ -1,0 +1,129 @@
+"""Which images and studies to keep: pure functions of tables, the same whatever the order of their rows.
+
+A filter answers for every row with the reason why it goes, or with nothing (an empty string) when it stays.
+"""
+
+import hashlib
+from collections.abc import Iterable
+
+import pandas as pd
+
+# MIMIC-CXR-JPG's ViewCodeSequence_CodeMeaning in terms of its ViewPosition.
+_VIEW_OF_CODE = {
+    "postero-anterior": "PA",
+    "antero-posterior": "AP",
+    "lateral": "LATERAL",
+    "left lateral": "LL",
+    "right lateral": "RL",
+}
+_VIEW_IN_PROCEDURE = {"PA": r"\bPA\b", "AP": r"\bAP\b", "LATERAL": r"\bLAT(?:ERAL)?\b"}
+
+TEST_FOLDER = "p19"  # MIMIC-CXR's ten patient folders p10 … p19; RoentGen and ChexGen test on the last
+OFFICIAL_SPLITS = {"train": "train", "validate": "validation", "test": "test"}
+
+
+def length_reasons(text: pd.Series, min_chars: int, max_chars: int) -> pd.Series:
+    """The reason against each prompt: shorter than `min_chars` or longer than `max_chars` characters, both kept."""
+    length = text.str.len()
+    reasons = pd.Series("", index=text.index, dtype=object)
+    reasons[length < min_chars] = "impression too short"
+    reasons[length > max_chars] = "impression too long"
+    return reasons
+
+
+def repaired_views(metadata: pd.DataFrame) -> pd.Series:
+    """ViewPosition in capitals, "" where unknown; a missing one comes from the view code, then from the procedure.
+
+    Args:
+        metadata: needs ViewPosition; ViewCodeSequence_CodeMeaning and PerformedProcedureStepDescription are used where
+            there are such columns. The procedure counts only if it names one view: of the images of "CHEST (PA AND
+            LAT)" it says nothing.
+    """
+    view = metadata["ViewPosition"].fillna("").str.strip().str.upper()
+    if "ViewCodeSequence_CodeMeaning" in metadata:
+        code = metadata["ViewCodeSequence_CodeMeaning"].fillna("").str.strip().str.lower()
+        view = view.where(view != "", code.map(_VIEW_OF_CODE).fillna(""))
+    if "PerformedProcedureStepDescription" in metadata:
+        procedure = metadata["PerformedProcedureStepDescription"].fillna("").str.upper()
+        named = pd.DataFrame({name: procedure.str.contains(rule) for name, rule in _VIEW_IN_PROCEDURE.items()})
+        single = named.idxmax(axis=1).where(named.sum(axis=1) == 1, "")
+        view = view.where(view != "", single)
+    return view
+
+
+def view_reasons(view: pd.Series, views: Iterable[str]) -> pd.Series:
+    """The reason against each image: its view is unknown, or not one of `views`."""
+    reasons = pd.Series("", index=view.index, dtype=object)
+    reasons[~view.isin(list(views))] = "view not wanted"
+    reasons[view == ""] = "view unknown"
+    return reasons
+
+
+def hash_order(ids: pd.Series, seed: int) -> pd.Series:
+    """A number in [0, 1) for each id, as good as random, that depends on the id and the seed alone."""
+
+    def number(value: str) -> float:
+        digest = hashlib.blake2b(f"{seed}:{value}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big") / 2**64
+
+    unique = ids.unique()
+    return ids.map(dict(zip(unique, map(number, unique), strict=True))).astype(float)
+
+
+def cap_reasons(rows: pd.DataFrame, max_no_finding: int, seed: int) -> pd.Series:
+    """The reason against each training image that CheXpert labels No Finding beyond the first `max_no_finding`.
+
+    The first are those lowest in `hash_order` of their dicom_id: a higher cap keeps all that a lower one keeps.
+    """
+    normal = rows[(rows["split"] == "train") & (rows["No Finding"] == 1)]
+    ranked = hash_order(normal["dicom_id"], seed).sort_values(kind="stable")
+    reasons = pd.Series("", index=rows.index, dtype=object)
+    reasons[ranked.index[max_no_finding:]] = "over the No Finding cap"
+    return reasons
+
+
+def limit_reasons(rows: pd.DataFrame, limit: int, seed: int) -> pd.Series:
+    """The reason against each image beyond the first `limit` in `hash_order`: a small sample for a trial."""
+    ranked = hash_order(rows["dicom_id"], seed).sort_values(kind="stable")
+    reasons = pd.Series("", index=rows.index, dtype=object)
+    reasons[ranked.index[limit:]] = "over the limit"
+    return reasons
+
+
+def patient_folder(subject_id: pd.Series) -> pd.Series:
+    """The folder p10 … p19 that holds the patient: the first two digits of the number."""
+    return "p" + subject_id.str[:2]
+
+
+def folder_splits(subject_id: pd.Series, validation_fraction: float, seed: int) -> pd.Series:
+    """RoentGen's split: p19 is test, p10–p18 train, of which a hashed share of the patients becomes validation.
+
+    Patients of no such folder get no split ("").
+    """
+    folder = patient_folder(subject_id)
+    split = pd.Series("train", index=subject_id.index, dtype=object)
+    split[hash_order(subject_id, seed) < validation_fraction] = "validation"
+    split[folder == TEST_FOLDER] = "test"
+    split[~folder.str.fullmatch("p1[0-9]")] = ""
+    return split
+
+
+def hash_splits(subject_id: pd.Series, validation_fraction: float, test_fraction: float, seed: int) -> pd.Series:
+    """A split by a hash of the patient, for collections without one; a patient's images are all in one split."""
+    order = hash_order(subject_id, seed)
+    split = pd.Series("train", index=subject_id.index, dtype=object)
+    split[order < validation_fraction + test_fraction] = "test"
+    split[order < validation_fraction] = "validation"
+    return split
+
+
+def official_splits(dicom_id: pd.Series, table: pd.DataFrame) -> pd.Series:
+    """MIMIC-CXR-JPG's own split in this package's words; "" for an image that its table lacks."""
+    of_image = table.drop_duplicates("dicom_id").set_index("dicom_id")["split"].map(OFFICIAL_SPLITS)
+    return dicom_id.map(of_image).fillna("").astype(object)
+
+
+def shared_patients(rows: pd.DataFrame) -> list[str]:
+    """The patients who are in more than one split, which must be none: a model would be tested on whom it knows."""
+    n_splits = rows.groupby("subject_id")["split"].nunique()
+    return sorted(n_splits.index[n_splits > 1])

@@ -1,0 +1,189 @@
+"""Where MIMIC-CXR and MIMIC-CXR-JPG keep their images, tables and reports, in every layout they are unpacked to."""
+
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from data_prep.dataset import progress
+from data_prep.reports import impression
+from sdcxr.errors import UserError
+from sdcxr.manifest import LABELS
+
+TableName = Literal["metadata", "split", "chexpert"]
+
+_IMAGE_COLUMNS = ["dicom_id", "subject_id", "study_id"]
+_COLUMNS: dict[TableName, list[str]] = {
+    "metadata": [*_IMAGE_COLUMNS, "ViewPosition"],
+    "split": ["dicom_id", "split"],
+    "chexpert": ["study_id", *LABELS],
+}
+_OPTIONAL_COLUMNS = ["ViewCodeSequence_CodeMeaning", "PerformedProcedureStepDescription"]
+_SUFFIXES = (".jpg", ".dcm", ".dcm.gz")
+_REPORT_MEMBER = re.compile(r"(?:^|/)p1[0-9]/p([0-9]+)/s([0-9]+)\.txt$")
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Folders
+
+
+def patient_root(folder: Path, flag: str) -> Path:
+    """The folder that holds p10 … p19: `folder` itself or one up to three levels below it.
+
+    Raises:
+        UserError: there is none, or no `folder`.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{flag} {folder}: {'is a file, not a folder' if folder.exists() else 'does not exist'}")
+    level = [folder]
+    for _ in range(4):
+        for candidate in level:
+            if any(path.is_dir() for path in candidate.glob("p1[0-9]")):
+                return candidate
+        level = [path for candidate in level for path in sorted(candidate.iterdir()) if path.is_dir()]
+    raise UserError(
+        f"{flag} {folder}: found no patient folders in it (looked for p10 … p19, as in files/p10/p10000032, "
+        "up to three levels below)"
+    )
+
+
+def image_suffix(root: Path) -> str:
+    """The suffix of the images below a patient root, judged by the first study that has any.
+
+    Raises:
+        UserError: there is neither a JPG nor a DICOM file.
+    """
+    for study in root.glob("p1[0-9]/p*/s*/"):
+        for path in sorted(study.iterdir()):
+            for suffix in _SUFFIXES:
+                if path.name.endswith(suffix):
+                    return suffix
+    raise UserError(f"--images {root}: found no image (looked for p1?/p*/s*/*.jpg, *.dcm and *.dcm.gz)")
+
+
+def image_paths(root: Path, rows: pd.DataFrame, suffix: str) -> pd.Series:
+    """The path of each image: p10/p10000032/s50414267/<dicom_id>.jpg below the patient root."""
+    subject = rows["subject_id"]
+    study = f"{root}/p" + subject.str[:2] + "/p" + subject + "/s" + rows["study_id"]
+    return study + "/" + rows["dicom_id"] + suffix
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Tables
+
+
+def table_path(name: TableName, folders: list[Path]) -> Path:
+    """The table's file, mimic-cxr-2.0.0-<name>.csv or .csv.gz (or of a later version), in the first folder that has it.
+
+    Raises:
+        UserError: no folder has it.
+    """
+    for folder in folders:
+        for pattern in (f"mimic-cxr-2.*-{name}.csv", f"mimic-cxr-2.*-{name}.csv.gz"):
+            for path in sorted(folder.glob(pattern)):
+                return path
+    raise UserError(
+        f"found no mimic-cxr-2.0.0-{name}.csv or .csv.gz in {', '.join(map(str, folders))}. "
+        "It comes with MIMIC-CXR-JPG; --tables names its folder if it lies elsewhere."
+    )
+
+
+def read_table(name: TableName, path: Path) -> pd.DataFrame:
+    """The columns of a table that the preparation uses; ids and texts as str, labels as float, missing ones missing.
+
+    Raises:
+        UserError: it is no CSV table or a column is missing; the message guesses which table it may be instead.
+    """
+    required = _COLUMNS[name]
+    try:
+        header = list(pd.read_csv(path, nrows=0).columns)
+        missing = [column for column in required if column not in header]
+        if missing:
+            raise UserError(_missing_columns(name, path, missing, header))
+        used = [column for column in header if column in required or column in _OPTIONAL_COLUMNS]
+        types = dict.fromkeys(used, str) | dict.fromkeys(LABELS, float)
+        return pd.read_csv(path, usecols=used, dtype={column: types[column] for column in used})
+    except (ValueError, EOFError, OSError, zlib.error) as error:  # pandas' parser errors are ValueErrors
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise UserError(f"{path} is not a readable CSV table ({' '.join(str(error).split())})") from None
+
+
+def _missing_columns(name: TableName, path: Path, missing: list[str], header: list[str]) -> str:
+    names = " and ".join(f'"{column}"' for column in missing[:3]) + (" and others" if len(missing) > 3 else "")
+    message = f"{path.name} has no column {names} (it has: {', '.join(header)})."
+    columns = set(header)
+    if {"study_id", "path"} <= columns:
+        kind = "cxr-record-list.csv" if "dicom_id" in columns else "cxr-study-list.csv"
+        return f"{message} This looks like {kind} of MIMIC-CXR; the {name} table comes with MIMIC-CXR-JPG."
+    if {"study", "impression"} <= columns:
+        return f"{message} This looks like mimic_cxr_sectioned.csv; the {name} table comes with MIMIC-CXR-JPG."
+    for other, required in _COLUMNS.items():
+        if other != name and set(required) <= columns:
+            return f"{message} This looks like the {other} table."
+    return f"{message} The {name} table of MIMIC-CXR-JPG is mimic-cxr-2.0.0-{name}.csv."
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Reports
+
+
+def impressions(reports: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str, str | None]]:
+    """The impression, or None, of every wanted study that has a report, one report in memory at a time.
+
+    Args:
+        reports: mimic-cxr-reports.zip, or the folder it was unpacked to.
+        wanted: patient of each study, by study_id.
+
+    Yields:
+        (study_id, impression), each study once.
+
+    Raises:
+        UserError: no such file or folder, no zip archive, no report in it.
+    """
+    read = _from_zip if reports.is_file() else _from_folder
+    with progress(len(wanted), "reports", "report") as bar:
+        for study_id, text in read(reports, wanted):
+            yield study_id, impression(text.decode("utf-8", errors="replace"))
+            bar.update()
+
+
+def _from_zip(path: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
+    try:
+        archive = zipfile.ZipFile(path)
+    except zipfile.BadZipFile:
+        raise UserError(f"--reports {path} is neither a folder nor a whole zip archive") from None
+    with archive:
+        seen = set()
+        n_reports = 0
+        for member in archive.infolist():
+            match = _REPORT_MEMBER.search(member.filename)
+            if match is None:
+                continue
+            n_reports += 1
+            study_id = match[2]
+            if wanted.get(study_id) == match[1] and study_id not in seen:
+                seen.add(study_id)
+                try:
+                    yield study_id, archive.read(member)
+                except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+                    raise UserError(f"--reports {path} is damaged at s{study_id}.txt ({error}): get it anew") from None
+        if n_reports == 0:
+            raise UserError(
+                f"--reports {path} holds no report (looked for files/p10/p10000032/s50414267.txt and the like)"
+            )
+
+
+def _from_folder(folder: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
+    root = patient_root(folder, "--reports")
+    if next(root.glob("p1[0-9]/p*/s*.txt"), None) is None:
+        raise UserError(f"--reports {root} holds no report (looked for p1?/p*/s*.txt); the JPG tree comes without them")
+    for study_id, subject_id in wanted.items():
+        try:
+            text = (root / f"p{subject_id[:2]}" / f"p{subject_id}" / f"s{study_id}.txt").read_bytes()
+        except FileNotFoundError:
+            continue
+        yield study_id, text
