@@ -1,0 +1,465 @@
+"""The MIMIC-CXR preparation against a tree whose outcome was counted by hand."""
+
+import gzip
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from data_prep.mimic_cxr import MimicCxrConfig, count_tokens, main
+from sdcxr.errors import UserError
+from sdcxr.files import read_json
+from sdcxr.manifest import COLUMNS, LABELS, read_metadata
+
+CHARS_7, CHARS_77 = "No new.", "x" * 76 + "."
+
+
+@dataclass
+class Group:
+    """`n` studies alike: what they consist of and what becomes of them."""
+
+    n: int
+    outcome: str  # a split, or the reason in rejected.csv
+    report: str | None = f" FINDINGS: Long.\n \n IMPRESSION: {CHARS_77}\n"
+    view: str = "PA"
+    code: str = ""
+    procedure: str = "CHEST (PA AND LAT)"
+    folder: int = 10  # p10, p11, …
+    no_finding: str = ""
+    labelled: bool = True
+    image: str = "whole"  # or "missing" or "cut off"
+
+
+def report_of(impression: str) -> str:
+    return f"                  FINAL REPORT\n FINDINGS: Long.\n \n IMPRESSION: {impression}\n"
+
+
+GROUPS = [
+    Group(11, "impression too short", report_of("No ne.")),
+    Group(12, "train", report_of(CHARS_7)),
+    Group(13, "train", report_of(CHARS_77), folder=18),
+    Group(14, "impression too long", report_of(CHARS_77 + ".")),
+    Group(9, "train", report_of("\n \n No\n   new. \n "), folder=12),
+    Group(5, "impression too short", report_of("No   ne.  \n"), folder=13),
+    Group(8, "no report", None),
+    Group(10, "no impression", " FINDINGS: Clear lungs, long enough.\n"),
+    Group(4, "no impression", report_of(" \n \n")),
+    Group(20, "view not wanted", view="LATERAL"),
+    Group(15, "view not wanted", view="AP"),
+    Group(6, "view unknown", view=""),
+    Group(3, "view not wanted", view="", code="antero-posterior", procedure="CHEST (PA ONLY)"),
+    Group(7, "train", view="", code="postero-anterior"),
+    Group(5, "train", view="", procedure="CHEST (PA ONLY)", folder=15),
+    Group(30, "test", folder=19),
+    Group(9, "test", folder=19, no_finding="1.0"),
+    Group(2, "patient of no folder p10 … p19", folder=20),
+    Group(5, "train", labelled=False, folder=16),
+    Group(3, "missing image", image="missing"),
+    Group(2, "truncated image", image="cut off"),
+]
+NO_FINDING = 40  # training studies with No Finding, of which the cap of 25 leaves 25
+CAP = 25
+N_TRAIN = 12 + 13 + 9 + 7 + 5 + 5 + CAP  # 76
+N_TEST = 30 + 9
+N_SIDE_VIEWS = 10  # studies with a second, lateral image
+
+EXPECTED_COUNTS = {  # (images, studies) after every filter, counted by hand from the groups
+    "all images": (243, 233),
+    "view PA": (243 - 38 - 6 - 10, 189),
+    "folder split": (187, 187),
+    "report": (179, 179),
+    "impression": (165, 165),
+    "7 to 77 characters": (135, 135),
+    "No Finding cap 25": (120, 120),
+    "readable image": (115, 115),
+}
+EXPECTED_REJECTED = {
+    "impression too short": 16, "impression too long": 14, "no report": 8, "no impression": 14,
+    "view not wanted": 48, "view unknown": 6, "patient of no folder p10 … p19": 2, "over the No Finding cap": 15,
+    "missing image": 3, "truncated image": 2,
+}  # fmt: skip
+
+
+def image_bytes(number: int, as_dicom: bool, size: tuple[int, int] = (30, 24)) -> bytes:
+    pixels = np.random.default_rng(number).integers(0, 256, size, dtype=np.uint8)
+    buffer = io.BytesIO()
+    if not as_dicom:
+        Image.fromarray(pixels).save(buffer, "JPEG")
+        return buffer.getvalue()
+    import pydicom
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+    dataset = pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = generate_uid(entropy_srcs=[str(number)])
+    dataset.Rows, dataset.Columns = size
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
+    dataset.PixelData = (pixels.astype("<u2") * 16).tobytes()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+@dataclass
+class Tree:
+    images: Path
+    reports: Path
+    metadata: list[dict] = field(default_factory=list)
+    labels: list[dict] = field(default_factory=list)
+    texts: dict[str, str] = field(default_factory=dict)  # path below files/ of every report
+    outcome: dict[str, str] = field(default_factory=dict)  # by dicom_id
+
+    def add(self, group: Group, as_dicom: bool, **more: str) -> None:
+        number = len(self.outcome)
+        subject, study = f"{group.folder}{number:06d}", f"5{number:07d}"
+        dicom_id = f"{number:08x}-11111111-22222222-33333333-44444444"
+        row = {"subject_id": subject, "study_id": study, "dicom_id": dicom_id, "ViewPosition": group.view}
+        row |= {
+            "ViewCodeSequence_CodeMeaning": group.code,
+            "PerformedProcedureStepDescription": group.procedure,
+            "StudyTime": "80556.875",
+        }
+        self.metadata.append(row | more)
+        self.outcome[dicom_id] = group.outcome
+        if group.labelled:
+            self.labels.append(
+                {"subject_id": subject, "study_id": study, "No Finding": group.no_finding, "Edema": "-1.0"}
+            )
+        place = f"p{group.folder}/p{subject}/s{study}"
+        if group.report is not None:
+            self.texts[f"{place}.txt"] = group.report
+        folder = self.images / "files" / place
+        folder.mkdir(parents=True)
+        whole = image_bytes(number, as_dicom)
+        cut = whole[: len(whole) // 2 if not as_dicom else 500]
+        if group.image != "missing":
+            suffix = ".dcm" if as_dicom else ".jpg"
+            (folder / f"{dicom_id}{suffix}").write_bytes(whole if group.image == "whole" else cut)
+
+    def add_side_view(self, number: int) -> None:
+        """A lateral image of an earlier study."""
+        row = self.metadata[number] | {"dicom_id": f"{number:08x}-side", "ViewPosition": "LATERAL"}
+        self.metadata.append(row)
+
+    def write_tables(self, suffix: str) -> None:
+        metadata = pd.DataFrame(self.metadata)
+        labels = pd.DataFrame(self.labels).reindex(columns=["subject_id", "study_id", *LABELS])
+        split = metadata[["dicom_id", "study_id", "subject_id"]].assign(split="train")
+        last = metadata["subject_id"].str[-1]
+        split.loc[last == "1", "split"] = "validate"
+        split.loc[last == "2", "split"] = "test"
+        for name, table in {"metadata": metadata, "chexpert": labels, "split": split}.items():
+            table.to_csv(self.images / f"mimic-cxr-2.0.0-{name}{suffix}", index=False)
+
+    def write_reports(self, layout: str) -> None:
+        if layout.startswith("zip"):
+            prefix = "mimic-cxr-reports/files/" if layout == "zip with a folder" else "files/"
+            with zipfile.ZipFile(self.reports, "w", zipfile.ZIP_DEFLATED) as archive:
+                archive.writestr(prefix + "README.txt", "IMPRESSION: none of ours.")
+                for place, text in self.texts.items():
+                    archive.writestr(prefix + place, text)
+            return
+        for place, text in self.texts.items():
+            path = self.reports / "mimic-cxr-reports" / "files" / place
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+
+def build(folder: Path, groups: list[Group], layout: str = "zip", suffix: str = ".csv", as_dicom: bool = False) -> Tree:
+    tree = Tree(folder / "mimic-cxr-jpg", folder / ("reports.zip" if layout.startswith("zip") else "reports"))
+    for group in groups:
+        for _ in range(group.n):
+            tree.add(group, as_dicom)
+    tree.write_tables(suffix)
+    tree.write_reports(layout)
+    return tree
+
+
+def config_of(tree: Tree, output_dir: Path, **changes) -> MimicCxrConfig:
+    defaults = {"validation_fraction": 0.0, "resolution": 16, "workers": 1, "max_no_finding": CAP}
+    return MimicCxrConfig(tree.images, tree.reports, output_dir, **(defaults | changes))
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("layout", "suffix", "as_dicom"),
+    [("zip", ".csv", False), ("zip with a folder", ".csv.gz", False), ("folder", ".csv", True)],
+)
+def test_the_filter_is_exact(tmp_path, layout, suffix, as_dicom):
+    tree = build(tmp_path, [*GROUPS, Group(NO_FINDING, "train", no_finding="1.0", folder=17)], layout, suffix, as_dicom)
+    for number in range(20, 20 + N_SIDE_VIEWS):
+        tree.add_side_view(number)
+    tree.write_tables(suffix)
+    if as_dicom:  # a cut-off DICOM is unreadable, not truncated
+        tree.outcome = {k: v.replace("truncated", "unreadable") for k, v in tree.outcome.items()}
+    output = tmp_path / "dataset"
+
+    assert main(config_of(tree, output)) == 0
+
+    counts = {c["filter"]: (c["images"], c["studies"]) for c in read_json(output / "prep.json")["counts"]}
+    assert counts == EXPECTED_COUNTS
+    rejected = pd.read_csv(output / "rejected.csv", dtype=str)
+    reasons = rejected["reason"].str.replace("unreadable", "truncated").value_counts().to_dict()
+    assert reasons == EXPECTED_REJECTED
+    over_cap = set(rejected["dicom_id"][rejected["reason"] == "over the No Finding cap"])
+    expected = {dicom_id: outcome for dicom_id, outcome in tree.outcome.items() if dicom_id not in over_cap}
+    outcome = dict(zip(rejected["dicom_id"], rejected["reason"], strict=True))
+    for split, n in {"train": N_TRAIN, "test": N_TEST}.items():
+        rows = read_metadata(output / split)
+        assert len(rows) == n
+        assert tuple(rows.columns) == COLUMNS
+        outcome |= dict.fromkeys(rows["dicom_id"], split)
+        assert {path.name for path in (output / split).glob("*.png")} == set(rows["file_name"])
+    assert {k: v for k, v in outcome.items() if k in expected} == expected
+    assert not (output / "validation").exists()
+    assert len(rejected) + N_TRAIN + N_TEST == EXPECTED_COUNTS["all images"][0]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Tree:
+    """Thirty training studies and ten test ones, all good."""
+    groups = [Group(30, "train", report_of(CHARS_7), no_finding="1.0"), Group(10, "test", folder=19, labelled=False)]
+    return build(tmp_path_factory.mktemp("small"), groups)
+
+
+def test_a_row_holds_the_impression_the_ids_the_view_and_the_labels(small, tmp_path):
+    main(config_of(small, tmp_path / "out", max_no_finding=None))
+    train, test = (read_metadata(tmp_path / "out" / split) for split in ("train", "test"))
+    first = train.iloc[0]
+    assert list(first[["file_name", "text", "subject_id", "study_id", "dicom_id", "view"]]) == [
+        "00000000-11111111-22222222-33333333-44444444.png",
+        CHARS_7,
+        "10000000",
+        "50000000",
+        "00000000-11111111-22222222-33333333-44444444",
+        "PA",
+    ]
+    assert (first["No Finding"], first["Edema"]) == (1, -1)
+    assert train[LABELS[0]].isna().all()
+    assert test[list(LABELS)].isna().all(axis=None)
+    with Image.open(tmp_path / "out" / "train" / first["file_name"]) as image:
+        assert (image.mode, image.size) == ("L", (16, 16))
+
+
+def test_a_repetition_is_identical_and_a_finished_folder_is_left_alone(small, tmp_path, capsys):
+    main(config_of(small, tmp_path / "a"))
+    main(config_of(small, tmp_path / "b"))
+    before = files_of(tmp_path / "a")
+    assert before == files_of(tmp_path / "b")
+    capsys.readouterr()
+    assert main(config_of(small, tmp_path / "a")) == 0
+    assert "finished" in capsys.readouterr().out
+    assert files_of(tmp_path / "a") == before
+
+
+def test_reads_as_a_hugging_face_image_folder(small, tmp_path, monkeypatch):
+    main(config_of(small, tmp_path / "out"))
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setenv(name, "1")
+    import datasets
+
+    loaded = datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    assert {split: len(rows) for split, rows in loaded.items()} == {"train": CAP, "test": 10}
+    row = loaded["train"][0]
+    assert (row["text"], row["image"].size, row["No Finding"]) == (CHARS_7, (16, 16), 1.0)
+
+
+def test_the_official_split_follows_its_table(small, tmp_path):
+    main(config_of(small, tmp_path / "out", split="official", max_no_finding=None))
+    sizes = {split: len(read_metadata(tmp_path / "out" / split)) for split in ("train", "validation", "test")}
+    assert sizes == {"train": 32, "validation": 4, "test": 4}  # of forty patients, four end in 1 and four in 2
+
+
+def test_a_share_of_the_training_patients_becomes_validation(small, tmp_path):
+    main(config_of(small, tmp_path / "out", validation_fraction=0.3, max_no_finding=None))
+    sizes = {split: len(read_metadata(tmp_path / "out" / split)) for split in ("train", "validation", "test")}
+    assert sizes["train"] + sizes["validation"] == 30
+    assert 3 <= sizes["validation"] <= 15
+    assert sizes["test"] == 10
+
+
+def test_views_may_be_several_or_all(tmp_path):
+    tree = build(tmp_path, [Group(2, "train"), Group(3, "train", view="AP"), Group(4, "train", view="LL")])
+    main(config_of(tree, tmp_path / "two", views="pa,AP"))
+    main(config_of(tree, tmp_path / "all", views="all"))
+    assert len(read_metadata(tmp_path / "two" / "train")) == 5
+    assert len(read_metadata(tmp_path / "all" / "train")) == 9
+
+
+def test_limit_keeps_so_many(small, tmp_path):
+    main(config_of(small, tmp_path / "out", limit=5))
+    assert sum(len(read_metadata(path.parent)) for path in (tmp_path / "out").glob("*/metadata.csv")) == 5
+
+
+def test_tokens_are_counted_with_start_and_end(small, tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.WordLevel({"<s>": 0, "</s>": 1, "?": 2}, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)])
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(tmp_path / "pipeline" / "tokenizer")
+
+    assert count_tokens(pd.Series(["No new.", "Clear"]), str(tmp_path / "pipeline")).tolist() == [5, 3]
+    # "No new." makes five tokens, seventy-six letters and a full stop four.
+    main(config_of(small, tmp_path / "out", max_tokens=4, tokenizer=str(tmp_path / "pipeline")))
+    assert read_json(tmp_path / "out" / "prep.json")["rejected"] == {"too many tokens": 30}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Mistakes
+
+
+def test_a_tokenizer_that_is_nowhere_is_one_line(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match="neither a local folder") as caught:
+        main(config_of(small, tmp_path / "out", max_tokens=4, tokenizer=str(tmp_path / "nothing")))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"max_tokens": 77}, {"tokenizer": "x"}, {"validation_fraction": 1.0}, {"min_chars": 80}, {"resolution": 0}],
+)
+def test_impossible_settings_are_refused(small, tmp_path, changes):
+    with pytest.raises(UserError, match=f"--{next(iter(changes))}"):
+        config_of(small, tmp_path / "out", **changes)
+
+
+@pytest.mark.parametrize(
+    ("flag", "path", "message"),
+    [
+        ("images", "nothing", "--images .*nothing: does not exist"),
+        ("images", "bare", "no patient folders .*looked for p10"),
+        ("images", "empty", "found no image .*jpg.*dcm"),
+        ("reports", "nothing", "--reports .*nothing: does not exist"),
+        ("reports", "text.zip", "neither a folder nor a whole zip"),
+        ("reports", "other.zip", "holds no report .*looked for files/p10"),
+        ("reports", "empty", "holds no report .*JPG tree comes without"),
+        ("tables", "empty", "found no mimic-cxr-2.0.0-metadata.csv .*MIMIC-CXR-JPG"),
+    ],
+)
+def test_a_wrong_path_says_what_was_looked_for(small, tmp_path, flag, path, message):
+    (tmp_path / "empty" / "files" / "p10").mkdir(parents=True)
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "text.zip").write_text("no archive")
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("files/readme.txt", "IMPRESSION: none")
+    config = config_of(small, tmp_path / "out")
+    setattr(config, flag, tmp_path / path)
+    with pytest.raises(UserError, match=message):
+        main(config)
+
+
+@pytest.mark.parametrize(
+    ("header", "guess"),
+    [
+        ("subject_id,study_id,path", "cxr-study-list.csv of MIMIC-CXR; the metadata table comes with MIMIC-CXR-JPG"),
+        ("subject_id,study_id,dicom_id,path", "cxr-record-list.csv"),
+        ("dicom_id,study_id,subject_id,split", "looks like the split table"),
+        ("study,impression,findings", "mimic_cxr_sectioned.csv"),
+        ("a,b", "is mimic-cxr-2.0.0-metadata.csv"),
+    ],
+)
+def test_a_table_without_a_column_is_recognised(small, tmp_path, header, guess):
+    (tmp_path / "mimic-cxr-2.0.0-metadata.csv").write_text(header + "\n")
+    with pytest.raises(UserError) as caught:
+        main(config_of(small, tmp_path / "out", tables=tmp_path))
+    assert "has no column" in str(caught.value)
+    assert header.replace(",", ", ") in str(caught.value)
+    assert guess in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", gzip.compress(b"dicom_id,subject_id\n" * 99)[:-20], b"\x00\xff\xfe,"])
+def test_a_damaged_table_is_one_line(small, tmp_path, content):
+    (tmp_path / "mimic-cxr-2.0.0-metadata.csv.gz").write_bytes(content)
+    with pytest.raises(UserError, match="not a readable CSV table"):
+        main(config_of(small, tmp_path / "out", tables=tmp_path))
+
+
+def test_an_unknown_view_lists_the_known_ones(small, tmp_path):
+    with pytest.raises(UserError, match=r"no image has the view FRONTAL.*there are: PA 40"):
+        main(config_of(small, tmp_path / "out", views="frontal"))
+
+
+def test_nothing_left_is_an_error(small, tmp_path):
+    with pytest.raises(UserError, match="no image is left"):
+        main(config_of(small, tmp_path / "out", min_chars=8, max_chars=9))
+    assert len(pd.read_csv(tmp_path / "out" / "rejected.csv")) == 40
+
+
+def test_a_patient_in_two_splits_is_refused(tmp_path):
+    tree = build(tmp_path, [Group(3, "train")])
+    for row in tree.metadata:
+        row["subject_id"] = "10000000"
+    tree.write_tables(".csv")
+    split = pd.read_csv(tree.images / "mimic-cxr-2.0.0-split.csv").assign(split=["train", "test", "train"])
+    split.to_csv(tree.images / "mimic-cxr-2.0.0-split.csv", index=False)
+    texts = {f"p10/p10000000/s{row['study_id']}.txt": report_of(CHARS_7) for row in tree.metadata}
+    tree.texts = texts
+    tree.write_reports("zip")
+    with pytest.raises(UserError, match=r"1 patients are in more than one split .*10000000"):
+        main(config_of(tree, tmp_path / "out", split="official"))
+
+
+def test_report_text_is_in_no_message(small, tmp_path, capsys):
+    main(config_of(small, tmp_path / "out"))
+    printed = capsys.readouterr()
+    written = (tmp_path / "out" / "rejected.csv").read_text() + (tmp_path / "out" / "prep.json").read_text()
+    for text in (CHARS_7, CHARS_77):
+        assert text not in printed.out + printed.err + written
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Interruption
+
+
+def test_killed_in_the_middle_it_resumes_to_the_same_folder(tmp_path):
+    tree = build(tmp_path, [Group(60, "train")])
+    for number, path in enumerate(sorted(tree.images.rglob("*.jpg"))):
+        path.write_bytes(image_bytes(number, False, (1200, 1000)))  # large enough to be caught at it
+    output = tmp_path / "dataset"
+    command = [sys.executable, "-m", "data_prep.mimic_cxr", "--images", tree.images, "--reports", tree.reports]
+    command += ["--output_dir", output, "--resolution", "256", "--workers", "2", "--validation_fraction", "0.2"]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while len(list(output.glob("*/*.png"))) < 4:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    while time.monotonic() < deadline:  # the workers end by themselves
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.02)
+    else:
+        pytest.fail("a worker outlived its parent")
+    assert not read_json(output / "prep.json")["usable"]
+    assert len(list(output.glob("*/*.png"))) < 60
+    cut_off = next(output.glob("*/*.png"))
+    cut_off.write_bytes(cut_off.read_bytes()[:-5])  # as after a power failure
+
+    subprocess.run(command, check=True, capture_output=True)
+    resumed = files_of(output)
+    shutil.rmtree(output)
+    command[command.index("--workers") + 1] = "1"
+    subprocess.run(command, check=True, capture_output=True)
+    assert resumed == files_of(output)
