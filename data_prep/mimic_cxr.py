@@ -10,12 +10,13 @@ The same command again resumes. Exit code 1: more images than --max_rejected_fra
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 
 from data_prep import filters
-from data_prep.dataset import is_finished, recorded_settings, rejects, write_dataset
+from data_prep.dataset import is_finished, recorded_settings, write_dataset
+from data_prep.filters import Sieve
 from data_prep.images import SquareMode
 from data_prep.mimic_files import image_paths, image_suffix, impressions, patient_root, read_table, table_path
 from sdcxr.cli import run
@@ -73,32 +74,6 @@ class MimicCxrConfig:
             raise UserError(f"--min_chars {self.min_chars} is more than --max_chars {self.max_chars}")
         if self.resolution < 1:
             raise UserError(f"--resolution {self.resolution}: expected 1 or more")
-
-
-class Sieve:
-    """The images that are left, those that are not with the reason, and the count after every filter."""
-
-    def __init__(self, rows: pd.DataFrame, name: str) -> None:
-        self.rows = rows
-        self.rejected = rejects(rows.head(0), "")
-        self.counts: list[dict[str, Any]] = []
-        self._count(name)
-
-    def apply(self, name: str, reasons: pd.Series, detail: str | pd.Series = "") -> None:
-        """Drop the rows whose reason is not empty. `reasons` and `detail` have the index of the rows."""
-        dropped = reasons != ""
-        if dropped.any():
-            if isinstance(detail, pd.Series):
-                detail = detail[dropped]
-            new = rejects(self.rows[dropped], "", detail).assign(reason=reasons[dropped])
-            self.rejected = pd.concat([self.rejected, new])
-            self.rows = self.rows[~dropped]
-        self._count(name)
-
-    def _count(self, name: str) -> None:
-        studies = int(self.rows["study_id"].nunique())
-        images = int((self.rows["dicom_id"] != "").sum())  # a report without images has one row, too
-        self.counts.append({"filter": name, "images": images, "studies": studies})
 
 
 def main(config: MimicCxrConfig) -> int:

@@ -13,8 +13,9 @@ import gzip
 import io
 import os
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -74,7 +75,7 @@ class PhantomConfig:
 class Patient(NamedTuple):
     """A patient to draw: its place in the dataset, and the numbers it goes by."""
 
-    index: int
+    number: int
     subject_id: int
     study_ids: tuple[int, ...]
     split: str
@@ -126,7 +127,7 @@ def _finished(output_dir: Path, settings: dict[str, int]) -> bool:
 
 
 def plan(studies: int, seed: int) -> list[Patient]:
-    """The patients and their numbers: 1 to 4 studies each, spread evenly over p10 to p19 and, 8:1:1, over the splits."""
+    """The patients and their numbers: 1 to 4 studies each, spread over p10 to p19 and, 8:1:1, over the splits."""
     rng = np.random.default_rng([seed, 0])
     counts: list[int] = []
     while sum(counts) < studies:
@@ -146,7 +147,7 @@ def plan(studies: int, seed: int) -> list[Patient]:
 
 def draw_patient(patient: Patient, output_dir: Path, resolution_px: int, seed: int) -> Drawn:
     """Draw one patient's images, skipping those that are there, and return the rows for the tables."""
-    rng = np.random.default_rng([seed, 1, patient.index])
+    rng = np.random.default_rng([seed, 1, patient.number])
     build = sample_build(rng)
     drawn = Drawn([], [], [], [])
     day = int(rng.integers(0, 80 * 365))
@@ -227,16 +228,11 @@ def _draw_all(patients: Sequence[Patient], output_dir: Path, config: PhantomConf
     )
     drawn = []
     with tqdm(total=config.studies, unit="study", desc="phantom") as bar:
-        if workers == 1:
-            results: Iterable[Drawn] = map(draw, patients)
-            for result in results:
-                drawn.append(result)
-                bar.update(len(result.labels))
-            return drawn
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            for result in pool.map(draw, patients, chunksize=4):
-                drawn.append(result)
-                bar.update(len(result.labels))
+        with nullcontext() if workers == 1 else ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+            # The pool hands the results out in the order of the patients, so the tables do not depend on it.
+            for one in pool.map(draw, patients, chunksize=4) if pool else map(draw, patients):
+                drawn.append(one)
+                bar.update(len(one.labels))
     return drawn
 
 

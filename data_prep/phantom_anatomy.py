@@ -1,7 +1,7 @@
 """What a phantom is made of: a patient's build, a study's findings, an image's acquisition, and their outlines.
 
-Lengths are fractions of the picture's shorter side. The origin is the centre of the picture, u grows to the image's right
-(the patient's LEFT), v grows downwards. The patient's RIGHT is on the image's LEFT, as on every chest radiograph.
+Lengths are fractions of the picture's shorter side. The origin is the centre of the picture, u grows to the image's
+right (the patient's LEFT), v grows downwards. The patient's RIGHT is on the image's LEFT, as on every chest radiograph.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ Side = Literal["right", "left"]
 Zone = Literal["upper", "mid", "lower"]
 SIDES: tuple[Side, Side] = ("right", "left")
 ZONES: tuple[Zone, Zone, Zone] = ("upper", "mid", "lower")
+SULCUS = 0.115  # depth of the costophrenic angle below the dome
 SIGN: dict[Side, float] = {"right": -1.0, "left": 1.0}  # of u
 
 
@@ -26,6 +27,9 @@ class Sides(NamedTuple):
     def on(self, side: Side) -> float:
         """The severity on one side."""
         return self.right if side == "right" else self.left
+
+
+NEITHER = Sides()
 
 
 @dataclass(frozen=True)
@@ -55,13 +59,13 @@ class Findings:
     """What can be seen in a study. Severities run from 0 (absent) over mild and moderate to 1."""
 
     cardiomegaly: float = 0.0
-    effusion: Sides = Sides()
-    pneumothorax: Sides = Sides()
-    consolidation: Sides = Sides()
+    effusion: Sides = NEITHER
+    pneumothorax: Sides = NEITHER
+    consolidation: Sides = NEITHER
     consolidation_zone: Zone = "lower"
     edema: float = 0.0
-    atelectasis: Sides = Sides()
-    lesion: Sides = Sides()
+    atelectasis: Sides = NEITHER
+    lesion: Sides = NEITHER
     lesion_zone: Zone = "mid"
     pacemaker: Side | None = None
     tube: bool = False
@@ -151,11 +155,13 @@ class Outline:
     def __init__(self, anatomy: Anatomy, u: Array, v: Array):
         build, findings = anatomy.build, anatomy.findings
         self.widest = 0.13
-        self.thorax = self.thorax_at(build, v)
-        self.medial = 0.04 + 0.055 * np.clip((-0.2 - v) / 0.15, 0, 1.2) ** 2
+        self.v = v
+        self.thorax = self.thorax_at(build, v).astype(np.float32)
+        near_apex = np.clip((build.apex + 0.10 - v) / 0.10, 0, 1)
+        self.medial = (0.04 + 0.085 * (1 - np.sqrt(1 - near_apex**2))).astype(np.float32)
         push = 0.05 * max(0.0, findings.pneumothorax.right - 0.55) - 0.05 * max(0.0, findings.pneumothorax.left - 0.55)
         push += 0.06 * max(0.0, findings.effusion.right - 0.6) - 0.06 * max(0.0, findings.effusion.left - 0.6)
-        self.midline = build.spine_bow * np.cos(3 * v) + push * np.exp(-(((v - 0.0) / 0.3) ** 2))
+        self.midline = (build.spine_bow * np.cos(3 * v) + push * np.exp(-((v / 0.3) ** 2))).astype(np.float32)
         self.dome = {side: self._dome(anatomy, side) for side in SIDES}
         self.diaphragm = {side: self._diaphragm(build, side, u) for side in SIDES}
         self.mediastinum = self._mediastinum(anatomy, v)
@@ -179,7 +185,7 @@ class Outline:
         x = u * SIGN[side]
         lateral = np.clip((x - peak) / (build.half_width - peak), 0, 1.3)
         medial = np.clip((peak - x) / peak, 0, 1.5)
-        return self.dome[side] + 0.115 * lateral**2.3 + 0.025 * medial**2
+        return (self.dome[side] + SULCUS * lateral**2.3 + 0.025 * medial**2).astype(np.float32)
 
     def _mediastinum(self, anatomy: Anatomy, v: Array) -> dict[Side, Array]:
         build = anatomy.build
@@ -196,12 +202,14 @@ class Outline:
         left += [(floor - 0.13, 0.88 * reach_left), (floor - 0.05, reach_left), (floor + 0.03, 0.97 * reach_left)]
         left += [(0.6, 0.7 * reach_left)]
         reaches: dict[Side, Array] = {}
-        for side, knots, reach in (("right", right, reach_right), ("left", left, reach_left)):
+        shapes: tuple[tuple[Side, list[tuple[float, float]], float], ...]
+        shapes = (("right", right, reach_right), ("left", left, reach_left))
+        for side, knots, reach in shapes:
             rounded = smooth_steps(v, knots, 0.06 if side == "right" else 0.045)
             heart = v > -0.03  # the smoothing took a little off the widest point, which the ratio is measured at
             blend = np.clip((v + 0.03) / 0.1, 0, 1)
             rounded *= 1 + blend * (reach / rounded[heart].max() - 1)
-            reaches[side] = rounded  # type: ignore[index]
+            reaches[side] = rounded.astype(np.float32)
         return reaches
 
 
@@ -210,12 +218,12 @@ def pleural_border(outline: Outline, build: Build, side: Side, severity: float, 
     width = pneumothorax_width(severity)
     cap = np.exp(-np.clip(v - build.apex - 0.02, 0, 2) / (0.05 + 0.12 * severity))  # free air collects at the apex
     foot = np.clip((outline.dome[side] - v) / 0.3, 0, 1)  # and thins out towards the diaphragm
-    return 1 - np.clip(width * (0.45 + 0.55 * foot) + (1 - width) * cap, 0, 1)
+    return (1 - np.clip(width * (0.45 + 0.55 * foot) + (1 - width) * cap, 0, 1)).astype(np.float32)
 
 
 def fluid_surface(outline: Outline, build: Build, side: Side, severity: float, u: Array) -> Array:
     """v of an effusion's upper surface per column: a meniscus that climbs the lateral wall."""
-    bottom = outline.dome[side] + 0.115  # the costophrenic angle
+    bottom = outline.dome[side] + SULCUS
     height = effusion_height(severity) * (bottom - build.apex)
     across = np.clip(u * SIGN[side] / build.half_width, 0, 1)
-    return bottom - height * (0.66 + 0.34 * across**3)
+    return (bottom - height * (0.66 + 0.34 * across**3)).astype(np.float32)

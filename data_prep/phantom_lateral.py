@@ -1,96 +1,130 @@
-"""The lateral view of a phantom: the patient looks to the image's left."""
+"""The lateral view of a phantom, as optical thickness: the patient looks to the image's left."""
 
 import numpy as np
+from PIL import Image, ImageFilter
 
-from data_prep.phantom_anatomy import SIDES, Anatomy, Array, cardiothoracic_ratio, effusion_height
-from data_prep.phantom_render import Grid, Sheet, clouds
+from data_prep.phantom_anatomy import SIDES, SULCUS, Anatomy, Array, cardiothoracic_ratio, effusion_height
+from data_prep.phantom_canvas import CANVAS, Grid, Sheet, curve
+
+ZONE_V = {"upper": -0.2, "mid": -0.04, "lower": 0.13}
 
 
 def lateral_thickness(anatomy: Anatomy, grid: Grid, rng: np.random.Generator) -> Array:
-    """Optical thickness of a lateral phantom on the canvas: both lungs over each other, heart in front, spine behind."""
+    """Optical thickness of a lateral phantom on the canvas: both lungs together, heart in front, spine behind."""
     build, findings = anatomy.build, anatomy.findings
     u, v = grid.u[None, :], grid.v[:, None]
-    chest = Sheet(grid)
-    outline = np.array(
-        [
-            [-0.16, -0.7],
-            [-0.17, -0.42],
-            [-0.33, -0.30],
-            [-0.37, 0.0],
-            [-0.36, 0.7],
-            [0.38, 0.7],
-            [0.40, 0.1],
-            [0.36, -0.25],
-        ]
-        + [[0.20, -0.45], [0.10, -0.7]]
-    )
-    chest.polygon(outline[:, 0], outline[:, 1], 255)
-    lung = Sheet(grid)
-    airway = np.array(
-        [[-0.02, build.apex], [-0.17, -0.24], [-0.265, -0.05], [-0.275, 0.5], [0.29, 0.5], [0.305, 0.1], [0.27, -0.12]]
-        + [[0.17, build.apex + 0.01]]
-    )
-    lung.polygon(airway[:, 0], airway[:, 1], 255)
-    air = lung.layer(0.022)
-    solid = np.zeros_like(air)
-    for side in SIDES:
-        dome = build.dome + (0.0 if side == "right" else build.dome_step) - 0.07 * (findings.atelectasis.on(side) > 0)
-        floor = dome + 0.13 * np.clip((u + 0.06) / 0.36, 0, 1) ** 2 + 0.03 * np.clip((-0.06 - u) / 0.2, 0, 2) ** 2
-        half = grid.smooth(floor - v, 0.006)
-        if severity := findings.effusion.on(side):  # collects behind first
-            bottom = dome + 0.13
-            level = bottom - effusion_height(severity) * (bottom - build.apex) * (
-                0.72 + 0.28 * (np.clip(u, -0.3, 0.3) / 0.3) ** 2
-            )
-            half = half * (1 - grid.smooth(v - level, 0.03))
-        air = air * (0.5 + 0.5 * half) if side == "right" else air * (half + 0.25) / 1.25
-    size = cardiothoracic_ratio(anatomy)
-    span = 0.20 + 0.26 * (size - 0.4)
-    heart_u, heart_v = -0.265 + span * 0.78, build.dome - span * 0.72
-    distance = np.sqrt(((u - heart_u + 0.25 * (v - heart_v)) / (0.75 * span)) ** 2 + ((v - heart_v) / span) ** 2)
-    heart = grid.smooth(1 - distance, 0.10)
-    air *= 1 - 0.62 * heart
+    span = 0.185 + 0.24 * (cardiothoracic_ratio(anatomy) - 0.4)  # half the heart's length
+    heart_u, heart_v = -0.27 + span * 0.80, build.dome - span * 0.68
+    tilted = u - heart_u + np.float32(0.35) * (v - heart_v)
+    heart = np.clip(1 - np.square(tilted / (0.78 * span)) - np.square((v - heart_v) / span), 0, 1)
+    air, below = _air(anatomy, grid)
+    air = air * (1 - 0.7 * np.clip(4 * heart, 0, 1))
+    fluff = grid.clouds(rng, 40)
     if findings.edema:
-        air *= 1 - 0.45 * findings.edema * np.exp(-((u / 0.2) ** 2) - (v / 0.22) ** 2)
-    fluff = clouds(grid, rng, 40)
-    for pair, zone, radius in (
+        air = air * (1 - (0.25 + 0.35 * findings.edema) * np.exp(-np.square(u / 0.2)) * np.exp(-np.square(v / 0.22)))
+    patches = (
         (findings.consolidation, findings.consolidation_zone, 0.10),
-        (findings.lesion, findings.lesion_zone, 0.035),
-    ):
+        (findings.lesion, findings.lesion_zone, 0.036),
+    )
+    for pair, zone, radius in patches:
         if severity := max(pair):
-            at_v = {"upper": -0.2, "mid": -0.04, "lower": 0.14}[zone]
-            bump = np.clip(2 - 2 * (((u - 0.12) / radius) ** 2 + ((v - at_v) / radius) ** 2) + 0.3 * fluff, 0, 1)
-            air *= 1 - (0.3 + 0.3 * severity) * bump
-    bone = Sheet(grid)
-    for i in range(13):
-        at = -0.5 + 0.078 * i
-        middle = 0.255 + 0.05 * np.cos(3.2 * (at - 0.05)) - 0.03
-        bone.polygon(middle + 0.034 * np.array([-1, 1, 1, -1]), at + 0.064 * np.array([0, 0.1, 1, 0.95]), 200)
-    for i in range(9):
+            distance = (np.square(u - 0.10) + np.square(v - ZONE_V[zone])) / radius**2
+            air = air * (1 - (0.35 + 0.3 * severity) * np.clip(2 - 2 * distance + 0.3 * fluff, 0, 1))
+    markings = _vessels(grid, rng) + np.float32(0.06) * fluff + np.float32(0.05) * grid.clouds(rng, 90)
+    thickness = _body(grid) * (2.5 + 0.35 * build.adiposity) - np.float32(1.8 - 0.2 * build.adiposity) * air
+    thickness += air * markings + 0.3 * heart * (1 - below) + 0.7 * below
+    thickness += _bones(anatomy, grid) * (1 - 0.7 * below)
+    airway = Sheet(grid)
+    airway.line(np.array([-0.03, 0.045]), np.array([-0.64, -0.10]), 0.032, 100)
+    thickness -= 0.9 * airway.layer(0.005)
+    if findings.pacemaker or findings.tube or findings.line:
+        thickness += 2.6 * _devices(anatomy, grid, heart_u, heart_v).layer()
+    return thickness.astype(np.float32, copy=False)
+
+
+def _body(grid: Grid) -> Array:
+    """Thickness of the soft tissue: trunk and neck, with the raised arms above."""
+    sheet = Sheet(grid)
+    u = [-0.12, -0.15, -0.24, -0.34, -0.38, -0.385, -0.37, 0.40, 0.43, 0.42, 0.36, 0.22, 0.13]
+    v = [-0.7, -0.46, -0.38, -0.26, -0.08, 0.1, 0.7, 0.7, 0.15, -0.1, -0.3, -0.46, -0.7]
+    sheet.polygon(np.array(u), np.array(v), 255)
+    sheet.polygon(np.array([-0.42, -0.1, 0.2, -0.05, -0.3]), np.array([-0.7, -0.7, -0.40, -0.28, -0.34]), 255)
+    small = sheet.image.resize((96, 96), Image.Resampling.BOX).filter(ImageFilter.GaussianBlur(0.04 * 96 / CANVAS))
+    wide = np.asarray(small.resize((grid.size, grid.size), Image.Resampling.BILINEAR), dtype=np.float32)
+    return sheet.layer(0.008) * (np.float32(0.2) + wide * np.float32(0.8 / 255))
+
+
+def _air(anatomy: Anatomy, grid: Grid) -> tuple[Array, Array]:
+    """The air of both lungs together, 0 to 1, and where the abdomen lies."""
+    build, findings = anatomy.build, anatomy.findings
+    u, v = grid.u, grid.v[:, None]
+    sheet = Sheet(grid)
+    rim_u = curve([-0.03, -0.16, -0.25, -0.285, -0.29, -0.29], 14), curve([0.30, 0.32, 0.31, 0.27, 0.21, 0.13], 14)
+    rim_v = (
+        curve([build.apex, -0.27, -0.14, 0.0, 0.2, 0.5], 14),
+        curve([0.5, 0.2, 0.0, -0.16, -0.28, build.apex + 0.01], 14),
+    )
+    sheet.polygon(np.concatenate(rim_u), np.concatenate(rim_v), 255)
+    pleurae = sheet.layer(0.016)
+    air, below = np.zeros_like(pleurae), np.zeros_like(pleurae)
+    for side in SIDES:
+        dome = build.dome + (build.dome_step if side == "left" else 0.0) - 0.07 * (findings.atelectasis.on(side) > 0)
+        behind, before = np.clip((u + 0.08) / 0.36, 0, 1.2), np.clip((-0.08 - u) / 0.2, 0, 2)
+        half = grid.soft((dome + SULCUS * behind**2 + 0.035 * before**2).astype(np.float32)[None, :] - v, 0.006)
+        below += (1 - half) * pleurae / 2
+        if severity := findings.effusion.on(side):
+            # Fluid collects behind first and climbs both walls.
+            height = effusion_height(severity) * (dome + SULCUS - build.apex)
+            level = dome + SULCUS - height * (0.75 + 0.25 * np.square(np.clip(u / 0.3, -1, 1)))
+            half = half * (1 - grid.soft(v - level.astype(np.float32)[None, :], 0.03))
+        air += half / 2
+    return pleurae * air, below
+
+
+def _vessels(grid: Grid, rng: np.random.Generator) -> Array:
+    """Optical thickness of the vessels: two-part branches from the hila."""
+    sheet = Sheet(grid)
+    n = 46
+    heading = rng.uniform(-np.pi, np.pi, n)
+    start = np.stack([rng.normal(0.02, 0.02, n), rng.normal(-0.03, 0.03, n)])
+    reach = rng.uniform(0.04, 0.11, n)
+    for width, value in ((0.009, 160), (0.0065, 130), (0.0045, 110)):
+        end = start + reach * np.stack([np.cos(heading), np.sin(heading)])
+        sheet.segments(np.stack([start[0], end[0]], 1), np.stack([start[1], end[1]], 1), np.full(n, width), value)
+        start, heading = end, heading + rng.normal(0, 0.35, n)
+    return np.float32(0.6) * sheet.layer(0.002)
+
+
+def _bones(anatomy: Anatomy, grid: Grid) -> Array:
+    """Optical thickness of spine, sternum, ribs and the shoulders' blades."""
+    build = anatomy.build
+    sheet = Sheet(grid)
+    for i in range(10):
         turn = np.linspace(0, 1, 10)
         start = build.apex + 0.02 + i * build.rib_gap
-        bone.line(0.27 - 0.5 * turn, start + 0.19 * turn**1.4, 0.011, 60)
-    bone.line(np.array([-0.20, -0.30, -0.315]), np.array([-0.28, -0.10, 0.12]), 0.022, 120)
-    tree = Sheet(grid)
-    for heading in rng.uniform(-np.pi, np.pi, 42):
-        reach = rng.uniform(0.08, 0.24)
-        bend = heading + rng.normal(0, 0.3)
-        end_u, end_v = 0.03 + 0.5 * reach * np.cos(heading), -0.03 + 0.5 * reach * np.sin(heading)
-        tree.line(np.array([0.03, end_u]), np.array([-0.03, end_v]), 0.009, 150)
-        far = np.array([end_u, end_u + reach * np.cos(bend)]), np.array([end_v, end_v + reach * np.sin(bend)])
-        tree.line(*far, 0.005, 110)
-    metal = Sheet(grid)
+        for shift in (0.0, 0.012):
+            sheet.line(0.30 - 0.52 * turn, start + shift + 0.20 * turn**1.4, 0.008, 50)
+    sheet.line(np.array([0.12, 0.22, 0.30]), np.array([-0.36, -0.25, -0.05]), 0.012, 75)
+    for i in range(14):
+        at = -0.55 + 0.078 * i
+        middle = 0.235 + 0.055 * np.cos(3.2 * (at - 0.05))
+        sheet.polygon(middle + 0.034 * np.array([-1, 1, 1, -1]), at + 0.064 * np.array([0, 0.1, 1, 0.95]), 115)
+        sheet.line(middle + 0.034 * np.array([-1, 1]), at + 0.064 * np.array([0, 0.1]), 0.004, 165)
+    sheet.line(np.array([-0.19, -0.285, -0.315, -0.315]), np.array([-0.31, -0.16, 0.0, 0.10]), 0.018, 120)
+    return np.float32(0.75) * sheet.layer(0.003)
+
+
+def _devices(anatomy: Anatomy, grid: Grid, heart_u: float, heart_v: float) -> Sheet:
+    """A sheet of the devices, seen from the side."""
+    findings = anatomy.findings
+    sheet = Sheet(grid)
     if findings.pacemaker:
-        metal.line(np.array([-0.30, -0.26]), np.array([-0.24, -0.16]), 0.02, 255)
-        metal.line(np.array([-0.28, -0.05, 0.0, heart_u]), np.array([-0.24, -0.22, -0.05, heart_v + 0.05]), 0.005, 230)
+        sheet.line(np.array([-0.32, -0.26]), np.array([-0.22, -0.30]), 0.018, 255)
+        sheet.line(
+            curve([-0.29, -0.14, -0.02, 0.01, heart_u]), curve([-0.26, -0.30, -0.2, -0.03, heart_v + 0.06]), 0.006, 230
+        )
     if findings.tube:
-        metal.line(np.array([-0.02, 0.03]), np.array([-0.64, -0.17]), 0.014, 150)
+        sheet.line(np.array([-0.03, 0.03]), np.array([-0.64, -0.17]), 0.012, 150)
     if findings.line:
-        metal.line(np.array([-0.04, -0.03, -0.01]), np.array([-0.5, -0.2, 0.0]), 0.006, 200)
-    airway_shadow = Sheet(grid)
-    airway_shadow.line(np.array([-0.03, 0.045]), np.array([-0.64, -0.10]), 0.032, 100)
-    thickness = chest.layer(0.01) * (3.0 + 0.35 * build.adiposity + 0.4 * np.clip(v + 0.1, 0, 0.6)) - 2.0 * air + solid
-    thickness += 0.55 * bone.layer(0.003) + np.clip(air, 0, 1) * (
-        0.7 * tree.layer(0.003) + 0.05 * clouds(grid, rng, 80)
-    )
-    return thickness - 0.5 * airway_shadow.layer(0.005) + 2.4 * metal.layer(0.001)
+        sheet.line(curve([-0.06, -0.03, -0.01, 0.0]), curve([-0.50, -0.3, -0.15, 0.0]), 0.0075, 210)
+    return sheet

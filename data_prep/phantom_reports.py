@@ -220,8 +220,8 @@ def _article(name: str) -> str:
 def report(findings: Findings, rng: np.random.Generator, view: str = "PA") -> Wording:
     """A whole report in MIMIC-CXR's layout, and the labels of its impression (else of its findings section).
 
-    Every body line starts with one space, blank lines hold one, lines have at most 79 characters. A few per cent lack an
-    impression, head it otherwise, or carry a wet read or an addendum on top, as real ones do.
+    Every body line starts with one space, blank lines hold one, lines have at most 79 characters. A few per cent lack
+    an impression, head it otherwise, or carry a wet read or an addendum on top, as real ones do.
     """
     final, detail = impression(findings, rng), findings_section(findings, rng)
     kind = rng.random()

@@ -23,13 +23,13 @@ DEVICE_SHARE = {"pacemaker": 0.06, "tube": 0.06, "line": 0.07}
 def sample_build(rng: np.random.Generator) -> Build:
     """A patient's build."""
     female = rng.random() < 0.5
-    half_width = rng.uniform(0.325, 0.375)
+    half_width = rng.uniform(0.33, 0.375)
     return Build(
         half_width=half_width,
         apex=rng.uniform(-0.365, -0.325),
         dome=rng.uniform(0.205, 0.265),
         dome_step=rng.uniform(0.012, 0.03),
-        wall=rng.uniform(0.035, 0.075),
+        wall=rng.uniform(0.045, 0.11),
         neck=rng.uniform(0.095, 0.13),
         shoulder=rng.uniform(-0.40, -0.35),
         heart_share=rng.uniform(0.64, 0.70),
@@ -109,7 +109,7 @@ def sample_acquisition(rng: np.random.Generator, view: str) -> Acquisition:
         view=view,  # type: ignore[arg-type]
         inspiration=float(rng.uniform(0.1, 0.7) if bedside else rng.uniform(0.65, 1.0)),
         rotation_degrees=float(rng.normal(0, 2.2 if bedside else 1.0)),
-        scale=float(rng.uniform(0.93, 1.06)),
+        scale=float(rng.uniform(0.98, 1.13)),
         shift=(float(rng.normal(0, 0.014)), float(rng.normal(0, 0.014))),
         aspect=float(rng.choice([1.0, 1.2, 1 / 1.2], p=[0.6, 0.2, 0.2])),
         exposure=float(rng.uniform(-1, 1)),

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from data_prep.phantom_anatomy import SIDES, Anatomy, Array, Findings, Side, grade
-from data_prep.phantom_render import Grid, masks
+from data_prep.phantom_anatomy import SIDES, SULCUS, Anatomy, Array, Findings, Side, grade
+from data_prep.phantom_canvas import Grid
+from data_prep.phantom_frontal import masks
 
 FLAGS = (
     "Cardiomegaly",
@@ -42,8 +43,8 @@ def truth(anatomy: Anatomy) -> dict[str, object]:
 
     Measured on the silhouettes of a frontal view (empty for a lateral one): `cardiothoracic_ratio`; for each side
     `<side>_effusion_height`, the fluid's height at the lateral wall over the lung's height, and
-    `<side>_pneumothorax_width`, the pleural air's width over the lung's at mid-height. Then the grades in words, the zones
-    and the sides of the devices.
+    `<side>_pneumothorax_width`, the pleural air's width over the lung's at mid-height. Then the grades in words, the
+    zones and the sides of the devices.
     """
     findings = anatomy.findings
     row: dict[str, object] = {"cardiothoracic_ratio": None, **flags(findings)}
@@ -72,7 +73,7 @@ def _measured(anatomy: Anatomy) -> dict[str, object]:
         measured[f"{side}_effusion_height"] = _effusion_height(
             anatomy, parts.fluid.get(side), outline.dome[side], grid, side
         )
-        measured[f"{side}_pneumothorax_width"] = _air_width(anatomy, parts.air.get(side), parts.lungs[side], grid)
+        measured[f"{side}_pneumothorax_width"] = _air_width(anatomy, parts.free_air.get(side), parts.lungs, grid, side)
     return measured
 
 
@@ -88,13 +89,13 @@ def _effusion_height(anatomy: Anatomy, fluid: Array | None, dome: float, grid: G
     columns = np.flatnonzero((fluid > 0.5).any(axis=0))
     lateral = columns[2] if side == "right" else columns[-3]
     top = grid.v[np.flatnonzero(fluid[:, lateral] > 0.5)[0]]
-    angle = dome + 0.115
+    angle = dome + SULCUS
     return round(float((angle - top) / (angle - anatomy.build.apex)), 4)
 
 
-def _air_width(anatomy: Anatomy, air: Array | None, lung: Array, grid: Grid) -> float:
+def _air_width(anatomy: Anatomy, air: Array | None, lungs: Array, grid: Grid, side: Side) -> float:
     if air is None:
         return 0.0
     middle = int(np.argmin(np.abs(grid.v - (anatomy.build.apex + 0.12) / 2)))
-    inside = lung[middle] > 0.1
+    inside = (lungs[middle] > 0.1) & ((grid.u < 0) == (side == "right"))
     return round(float((air[middle][inside] > 0.5).mean()), 4)
