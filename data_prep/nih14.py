@@ -1,0 +1,268 @@
+"""Prepare ChestX-ray14 of the NIH Clinical Center; its prompts are made of its labels, for it has no reports.
+
+    python -m data_prep.nih14 --images DIR --labels Data_Entry_2017_v2020.csv --output_dir DIR
+    python -m data_prep.nih14 … --prompt labels+view+demographics    # "58 year old male. PA view. Pneumonia."
+    python -m data_prep.nih14 … --train_list train_val_list.txt --test_list test_list.txt    # the official split
+
+The images lie in DIR itself or in its folders images_001 … images_012. A part of the dataset is enough: rows whose
+image is not there are listed in rejected.csv and do not count as failures. The same command again goes on where it
+stopped. Exit code 1: more images than --max_rejected_fraction allows could not be read.
+"""
+
+import re
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from data_prep.dataset import is_finished, recorded_settings, write_dataset
+from data_prep.filters import (
+    Sieve,
+    check_fractions,
+    hash_order,
+    hash_splits,
+    limit_reasons,
+    reason_where,
+    shared_patients,
+    view_reasons,
+)
+from data_prep.images import SquareMode
+from data_prep.sources import index_images, read_table
+from sdcxr.cli import run
+from sdcxr.errors import UserError
+from sdcxr.manifest import LABELS
+
+# NIH label → (words of the prompt, CheXpert label or "", whether the two mean the same). Where CheXpert's label is the
+# wider one, absence of NIH's says nothing about it. Emphysema, fibrosis and hernia have no counterpart.
+FINDINGS: dict[str, tuple[str, str, bool]] = {
+    "Atelectasis": ("atelectasis", "Atelectasis", True),
+    "Cardiomegaly": ("cardiomegaly", "Cardiomegaly", True),
+    "Consolidation": ("consolidation", "Consolidation", True),
+    "Edema": ("pulmonary edema", "Edema", True),
+    "Effusion": ("pleural effusion", "Pleural Effusion", True),
+    "Emphysema": ("emphysema", "", False),
+    "Fibrosis": ("pulmonary fibrosis", "", False),
+    "Hernia": ("hernia", "", False),
+    "Infiltration": ("infiltration", "Lung Opacity", False),
+    "Mass": ("lung mass", "Lung Lesion", True),
+    "Nodule": ("lung nodule", "Lung Lesion", True),
+    "Pleural_Thickening": ("pleural thickening", "Pleural Other", False),
+    "Pneumonia": ("pneumonia", "Pneumonia", True),
+    "Pneumothorax": ("pneumothorax", "Pneumothorax", True),
+}
+NO_FINDING = "No Finding"
+VIEWS = ("PA", "AP")
+PROMPT_PARTS = ("labels", "view", "demographics")
+SEXES = {"M": "male", "F": "female"}
+MAX_AGE_YEARS = 120  # the first edition of the table has ages above 400
+
+
+@dataclass
+class Nih14Config:
+    """Prepare ChestX-ray14."""
+
+    images: Path
+    """folder of the images, or of the folders that hold them"""
+    labels: Path
+    """Data_Entry_2017_v2020.csv, or its first edition Data_Entry_2017.csv"""
+    output_dir: Path
+    """dataset folder to write"""
+    views: str = "PA,AP"
+    """view positions to keep: PA, AP, or both"""
+    prompt: str = "labels"
+    """what the prompt says: labels, and +view or +demographics (age and sex) before them"""
+    train_list: Path | None = None
+    """official train_val_list.txt, together with --test_list; default: a split by a hash of the patient"""
+    test_list: Path | None = None
+    """official test_list.txt"""
+    validation_fraction: float = 0.1
+    """share of the patients in the validation split; with the official lists, of those in train_val_list.txt"""
+    test_fraction: float = 0.1
+    """share of the patients in the test split, without the official lists"""
+    resolution: int = 512
+    """side of the written images in pixels"""
+    square: SquareMode = "crop"
+    """crop the centre, or pad with black"""
+    limit: int | None = None
+    """keep at most this many images, for a trial"""
+    seed: int = 0
+    """chooses the patients of the splits and what --limit keeps"""
+    workers: int = 0
+    """processes that convert images; 0: one per core"""
+    max_rejected_fraction: float = 0.05
+    """share of unreadable images above which the result counts as unusable (exit code 1); absent ones do not count"""
+
+    def __post_init__(self) -> None:
+        check_fractions(self.validation_fraction, self.test_fraction)
+        if (self.train_list is None) != (self.test_list is None):
+            raise UserError("--train_list and --test_list belong together: name both or neither")
+        if self.resolution < 1:
+            raise UserError(f"--resolution {self.resolution}: expected 1 or more")
+        check_words("--views", self.views, ",", VIEWS)
+        if "labels" not in check_words("--prompt", self.prompt, "+", PROMPT_PARTS):
+            raise UserError(f"--prompt {self.prompt}: labels must be in it")
+
+
+def main(config: Nih14Config) -> int:
+    """Prepare ChestX-ray14 as `config` says; returns the exit code of `write_dataset`."""
+    settings = recorded_settings(config, "nih14")
+    if is_finished(config.output_dir, settings):
+        return 0
+    folder = config.images.expanduser()
+    images = index_images(folder, image_key)
+    sieve = select(config, images)
+    if sieve.rows.empty and sieve.counts[1]["images"] == 0:
+        raise UserError(f"--images {folder}: none of the images that {config.labels.name} lists is there")
+    return write_dataset(
+        config.output_dir,
+        sieve.rows.assign(source=[str(images[name].resolve()) for name in sieve.rows["dicom_id"]]),
+        sieve.rejected,
+        sieve.counts,
+        settings,
+        resolution=config.resolution,
+        square=config.square,
+        workers=config.workers,
+        max_rejected_fraction=config.max_rejected_fraction,
+    )
+
+
+def select(config: Nih14Config, images: Container[str]) -> Sieve:
+    """Read the table and filter it. What is left has every column but `source`.
+
+    Args:
+        config: the settings.
+        images: the keys of the images that there are; see `image_key`.
+    """
+    table = read_labels(config.labels.expanduser())
+    sieve = Sieve(table, "all rows")
+    present = [name in images for name in table["dicom_id"]]
+    # A part of the twelve archives is a common and sound thing to hold: absence is no failure.
+    sieve.apply("image present", reason_where(~pd.Series(present, index=table.index), "missing image"))
+    incomplete = (sieve.rows["subject_id"] == "") | sieve.rows["findings"].isna()
+    sieve.apply("patient and labels", reason_where(incomplete, "no patient or unknown label"), sieve.rows["given"])
+    views = check_words("--views", config.views, ",", VIEWS)
+    sieve.apply(f"view {config.views}", view_reasons(sieve.rows["view"], views), sieve.rows["view"])
+
+    split = _splits(config, sieve.rows)
+    sieve.rows = sieve.rows.assign(split=split)
+    sieve.apply("split", reason_where(split == "", "in neither official list"))
+    if config.limit is not None:
+        sieve.apply(f"limit {config.limit:,}", limit_reasons(sieve.rows, config.limit, config.seed))
+    if shared := shared_patients(sieve.rows):
+        raise UserError(f"{len(shared)} patients are in more than one split (the first: {shared[0]}): check the lists")
+
+    parts = check_words("--prompt", config.prompt, "+", PROMPT_PARTS)
+    prompts = [
+        compose_prompt(row["findings"], row["age"], row["sex"], row["view"], parts)
+        for row in sieve.rows.to_dict("records")
+    ]
+    labels = pd.DataFrame(map(chexpert_labels, sieve.rows["findings"]), index=sieve.rows.index, columns=list(LABELS))
+    sieve.rows = sieve.rows.drop(columns=["findings", "given", "age", "sex"]).assign(text=prompts).join(labels)
+    return sieve
+
+
+def read_labels(path: Path) -> pd.DataFrame:
+    """The official table, either edition: ids, view, findings (None where one is unknown), given labels, age, sex.
+
+    Raises:
+        UserError: it cannot be read, or is another table.
+    """
+    hint = "The table of ChestX-ray14 is Data_Entry_2017_v2020.csv, or Data_Entry_2017.csv in the first edition."
+    columns = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "View Position")
+    table = read_table(path, columns, hint)
+    sex = next((table[name] for name in ("Patient Gender", "Patient Sex") if name in table), "")
+    name = table["Image Index"].map(image_key)
+    return pd.DataFrame(
+        {
+            "subject_id": table["Patient ID"].str.strip(),
+            "study_id": name,  # NIH numbers the images of a patient, not the examinations
+            "dicom_id": name,
+            "view": table["View Position"].str.strip().str.upper(),
+            "given": table["Finding Labels"],
+            "findings": table["Finding Labels"].map(parse_findings).astype(object),
+            "age": table["Patient Age"].map(parse_age).astype(object),
+            "sex": sex,
+        }
+    )
+
+
+def compose_prompt(findings: list[str], age_years: int | None, sex: str, view: str, parts: Container[str]) -> str:
+    """E.g. "58 year old male. PA view. Pneumonia and infiltration." What is not known is left out."""
+    sentences = []
+    if "demographics" in parts:
+        age = "" if age_years is None else f"{age_years} year old"
+        sentences.append(" ".join(filter(None, (age, SEXES.get(sex) or (age and "patient")))))
+    if "view" in parts:
+        sentences.append(view and f"{view} view")
+    words = [FINDINGS[finding][0] for finding in findings] or ["no finding"]
+    sentences.append(" and ".join(filter(None, (", ".join(words[:-1]), words[-1]))))
+    return " ".join(sentence[0].upper() + sentence[1:] + "." for sentence in sentences if sentence)
+
+
+def parse_age(text: str) -> int | None:
+    """Age in whole years from "58", "058Y", "013M" or "020D"; None where it is missing or no human's."""
+    match = re.fullmatch(r"\s*(\d{1,4})(?:\.0)?\s*([YMWD]?)\s*", text.upper())
+    if match is None:
+        return None
+    years = int(match[1]) // {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}[match[2]]
+    return years if years <= MAX_AGE_YEARS else None
+
+
+def parse_findings(text: str) -> list[str] | None:
+    """The labels of "Effusion|Pneumonia" in the table's order, [] for "No Finding"; None where one is unknown."""
+    findings = [name.strip() for name in text.split("|")]
+    if findings == [NO_FINDING]:
+        return []
+    return findings if all(name in FINDINGS for name in findings) else None
+
+
+def chexpert_labels(findings: list[str]) -> dict[str, int]:
+    """CheXpert's labels as far as NIH's, which are given for every image, determine them: 1, 0, or absent."""
+    labels = {NO_FINDING: int(not findings)}
+    for name, (_, label, same) in FINDINGS.items():
+        if label and name in findings:
+            labels[label] = 1
+        elif label and same:
+            labels.setdefault(label, 0)
+    return labels
+
+
+def image_key(name: str) -> str:
+    """00000193_019 for 00000193_019.png, so that a converted copy in another format is found, too."""
+    return name.strip().rsplit(".", 1)[0]
+
+
+def check_words(flag: str, value: str, separator: str, known: Iterable[str]) -> list[str]:
+    """The words of a flag such as --views PA,AP; a `UserError` for one that is not in `known`."""
+    words = [word.strip() for word in value.split(separator)]
+    unknown = [word for word in words if word not in known]
+    if unknown:
+        raise UserError(f"{flag} {value}: expected one or more of {', '.join(known)}, joined by {separator!r}")
+    return words
+
+
+def _splits(config: Nih14Config, rows: pd.DataFrame) -> pd.Series:
+    """The split of each row, "" for one that is in neither official list."""
+    if config.train_list is None or config.test_list is None:
+        return hash_splits(rows["subject_id"], config.validation_fraction, config.test_fraction, config.seed)
+    train, test = (_read_list(path.expanduser()) for path in (config.train_list, config.test_list))
+    if both := train & test:
+        raise UserError(f"{config.train_list} and {config.test_list} share {len(both)} images, such as {min(both)}")
+    split = pd.Series("", index=rows.index, dtype=object)
+    split[rows["dicom_id"].isin(train)] = "train"
+    validation = hash_order(rows["subject_id"], config.seed) < config.validation_fraction
+    split[(split == "train") & validation] = "validation"
+    split[rows["dicom_id"].isin(test)] = "test"
+    return split
+
+
+def _read_list(path: Path) -> set[str]:
+    try:
+        return {image_key(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()}
+    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a list of image names ({error})") from None
+
+
+if __name__ == "__main__":
+    run(main)

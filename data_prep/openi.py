@@ -1,0 +1,187 @@
+"""Prepare the chest radiographs of Indiana University (Open-i), which need no credential.
+
+    python -m data_prep.openi --images DIR --reports NLMCXR_reports.tgz --output_dir DIR
+    python -m data_prep.openi --images DIR --reports ecgen-radiology --output_dir DIR --section findings --max_chars 300
+    python -m data_prep.openi --images images/images_normalized --reports KAGGLE_DIR --output_dir DIR
+
+Images are found by name at any depth of their folder. KAGGLE_DIR holds indiana_reports.csv and indiana_projections.csv.
+The XML reports do not say which image is the frontal one; --views_table names a table that does. The same command
+again goes on where it stopped. Exit code 1: more images than --max_rejected_fraction allows are absent or unreadable.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from data_prep.dataset import is_finished, recorded_settings, rejects, write_dataset
+from data_prep.filters import Sieve, check_fractions, hash_splits, length_reasons, limit_reasons, reason_where
+from data_prep.images import SquareMode
+from data_prep.openi_reports import KAGGLE_PROJECTIONS, KAGGLE_REPORTS, BadReport, Report, mesh_labels, read_reports
+from data_prep.openi_views import FRONTAL_VIEWS, LATERAL_VIEWS, figure_views, image_key, read_views, study_views
+from data_prep.sources import index_images
+from sdcxr.cli import run
+from sdcxr.errors import UserError
+from sdcxr.manifest import LABELS
+
+Views = Literal["frontal", "lateral", "all"]
+UnknownViews = Literal["guess", "keep", "drop"]
+
+
+@dataclass
+class OpenIConfig:
+    """Prepare Open-i."""
+
+    images: Path
+    """folder of the images: NLMCXR_png, or Kaggle's images_normalized"""
+    reports: Path
+    """NLMCXR_reports.tgz, the folder of its XML files, or the folder of Kaggle's CSV tables"""
+    output_dir: Path
+    """dataset folder to write"""
+    section: Literal["impression", "findings"] = "impression"
+    """section of the report that becomes the prompt"""
+    min_chars: int = 7
+    """shortest section to keep, in characters"""
+    max_chars: int = 77
+    """longest section to keep, in characters"""
+    views: Views = "frontal"
+    """views to keep"""
+    unknown_views: UnknownViews = "guess"
+    """images of unknown view: guess (a report's first figure is frontal, the others lateral), keep all, or drop all"""
+    views_table: Path | None = None
+    """indiana_projections.csv (found by itself beside indiana_reports.csv), or a table of DICOM headers with columns
+    imageid and View Position, such as torchxrayvision's nlmcxr_dicom_metadata.csv.gz"""
+    resolution: int = 512
+    """side of the written images in pixels"""
+    square: SquareMode = "crop"
+    """crop the centre, or pad with black"""
+    validation_fraction: float = 0.1
+    """share of the reports in the validation split"""
+    test_fraction: float = 0.1
+    """share of the reports in the test split"""
+    limit: int | None = None
+    """keep at most this many images, for a trial"""
+    seed: int = 0
+    """chooses the reports of the splits and what --limit keeps"""
+    workers: int = 0
+    """processes that convert images; 0: one per core"""
+    max_rejected_fraction: float = 0.05
+    """share of absent or unreadable images above which the result counts as unusable (exit code 1)"""
+
+    def __post_init__(self) -> None:
+        check_fractions(self.validation_fraction, self.test_fraction)
+        if self.min_chars > self.max_chars:
+            raise UserError(f"--min_chars {self.min_chars} is more than --max_chars {self.max_chars}")
+        if self.resolution < 1:
+            raise UserError(f"--resolution {self.resolution}: expected 1 or more")
+
+
+def main(config: OpenIConfig) -> int:
+    """Prepare Open-i as `config` says; returns the exit code of `write_dataset`."""
+    settings = recorded_settings(config, "openi")
+    if is_finished(config.output_dir, settings):
+        return 0
+    folder = config.images.expanduser().absolute()
+    images = index_images(folder, image_key)
+    sieve = select(config)
+    names = sieve.rows["dicom_id"].tolist()
+    # One download holds the whole collection: an absent image is a failure like an unreadable one.
+    source = [str(images.get(image_key(name), folder / f"{name}.png")) for name in names]
+    if names and not any(image_key(name) in images for name in names):
+        print(f"warning: --images {folder} holds no image of these reports, such as {names[0]}.png", file=sys.stderr)
+    return write_dataset(
+        config.output_dir,
+        sieve.rows.assign(source=source),
+        sieve.rejected,
+        sieve.counts,
+        settings,
+        resolution=config.resolution,
+        square=config.square,
+        workers=config.workers,
+        max_rejected_fraction=config.max_rejected_fraction,
+    )
+
+
+def select(config: OpenIConfig) -> Sieve:
+    """Read the reports and filter them. What is left has every column but `source`."""
+    reports = config.reports.expanduser()
+    rows, broken = _read(reports, config.section, _views_table(config, reports))
+    sieve = Sieve(rows, "all reports")
+    sieve.rejected = pd.concat([sieve.rejected, broken])
+    sieve.apply("one report per uid", reason_where(rows["repeated"], "duplicate report"))
+    sieve.apply(config.section, reason_where(sieve.rows["text"] == "", f"no {config.section}"))
+    sieve.apply("report with images", reason_where(sieve.rows["dicom_id"] == "", "report without images"))
+
+    reasons = _view_reasons(sieve.rows, config.views, config.unknown_views)
+    sieve.apply(f"{config.views} views", reasons, sieve.rows["view"])
+
+    length = sieve.rows["text"].str.len().astype(str) + " characters"
+    reasons = length_reasons(sieve.rows["text"], config.min_chars, config.max_chars)
+    reasons = reasons.str.replace("impression", config.section)
+    sieve.apply(f"{config.min_chars} to {config.max_chars} characters", reasons, length)
+
+    if config.limit is not None:
+        sieve.apply(f"limit {config.limit:,}", limit_reasons(sieve.rows, config.limit, config.seed))
+    subjects = sieve.rows["subject_id"]
+    split = hash_splits(subjects, config.validation_fraction, config.test_fraction, config.seed)
+    sieve.rows = sieve.rows.drop(columns=["guess", "repeated"]).assign(split=split)
+    return sieve
+
+
+def _views_table(config: OpenIConfig, reports: Path) -> dict[str, str]:
+    if config.views_table is not None:
+        return read_views(config.views_table.expanduser())
+    projections = (reports.parent if reports.name == KAGGLE_REPORTS else reports) / KAGGLE_PROJECTIONS
+    return read_views(projections) if projections.is_file() else {}
+
+
+def _read(source: Path, section: str, views: dict[str, str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """One row per image, and one for a report without images; and the broken reports as rejects."""
+    rows: list[dict[str, Any]] = []
+    broken: list[str] = []
+    seen: set[str] = set()
+    for where, report in read_reports(source):
+        if isinstance(report, BadReport):
+            broken.append(f"{where}: {report}")
+            continue
+        rows += _image_rows(report, section, views, repeated=report.uid in seen)
+        seen.add(report.uid)
+    columns = ["subject_id", "study_id", "dicom_id", "text", "view", "guess", "repeated", *LABELS]
+    rejected = rejects(pd.DataFrame(index=range(len(broken))), "broken report", pd.Series(broken, dtype=object))
+    return pd.DataFrame(rows, columns=columns), rejected
+
+
+def _image_rows(report: Report, section: str, views: dict[str, str], repeated: bool) -> Iterator[dict[str, Any]]:
+    of_report = {
+        "subject_id": report.uid,
+        "study_id": report.uid,
+        "text": report.sections.get(section, ""),
+        "repeated": repeated,
+        **mesh_labels(report.majors),
+    }
+    if not report.images:
+        yield {**of_report, "dicom_id": "", "view": "", "guess": ""}
+    columns = (report.images, study_views(report.images, views), figure_views(report.figures))
+    for name, view, guess in zip(*columns, strict=True):
+        yield {**of_report, "dicom_id": name.split(".")[0], "view": view, "guess": guess}
+
+
+def _view_reasons(rows: pd.DataFrame, views: Views, unknown_views: UnknownViews) -> pd.Series:
+    """The reason against each image: of another view, or unknown and not to be kept."""
+    reasons = pd.Series("", index=rows.index, dtype=object)
+    unknown = rows["view"] == ""
+    if views != "all":
+        wanted = FRONTAL_VIEWS if views == "frontal" else LATERAL_VIEWS
+        reasons[~unknown & ~rows["view"].isin(wanted)] = "view not wanted"
+        if unknown_views == "guess":
+            reasons[unknown & ~rows["guess"].isin(wanted)] = "view not wanted, by guess"
+    if unknown_views == "drop":
+        reasons[unknown] = "view unknown"
+    return reasons
+
+
+if __name__ == "__main__":
+    run(main)

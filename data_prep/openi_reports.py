@@ -1,0 +1,218 @@
+"""Reports of Indiana University's collection (Open-i): XML files in a folder or a tar archive, or Kaggle's CSV tables.
+
+The collection: Demner-Fushman et al., JAMIA 2016;23(2):304-310. On Kaggle: raddar/chest-xrays-indiana-university.
+"""
+
+import re
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
+
+from data_prep.sources import read_table
+from sdcxr.errors import UserError
+
+KAGGLE_REPORTS = "indiana_reports.csv"
+KAGGLE_PROJECTIONS = "indiana_projections.csv"
+MAX_REPORT_BYTES = 4 << 20  # the largest report of the collection has some 20 kB
+
+# MeSH heading, a qualifier that must stand behind it ("" for none), and the CheXpert labels that the two leave no
+# doubt about. Headings such as Deformity, Density or Pulmonary Congestion fit several labels or none, and stay out.
+MESH_LABELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("normal", "", ("No Finding",)),
+    ("pulmonary atelectasis", "", ("Atelectasis",)),
+    ("cardiomegaly", "", ("Cardiomegaly",)),
+    ("cardiac shadow", "enlarged", ("Cardiomegaly",)),
+    ("consolidation", "", ("Consolidation",)),
+    ("pulmonary edema", "", ("Edema",)),
+    ("fractures, bone", "", ("Fracture",)),
+    ("nodule", "lung", ("Lung Lesion",)),
+    ("mass", "lung", ("Lung Lesion",)),
+    ("opacity", "lung", ("Lung Opacity",)),
+    ("infiltrate", "", ("Lung Opacity",)),
+    ("airspace disease", "", ("Lung Opacity",)),
+    ("pleural effusion", "", ("Pleural Effusion",)),
+    ("hemothorax", "", ("Pleural Effusion",)),
+    ("hydropneumothorax", "", ("Pleural Effusion", "Pneumothorax")),
+    ("hemopneumothorax", "", ("Pleural Effusion", "Pneumothorax")),
+    ("thickening", "pleura", ("Pleural Other",)),
+    ("pneumonia", "", ("Pneumonia",)),
+    ("pneumothorax", "", ("Pneumothorax",)),
+    ("catheters, indwelling", "", ("Support Devices",)),
+    ("implanted medical device", "", ("Support Devices",)),
+    ("medical device", "", ("Support Devices",)),
+    ("tube, inserted", "", ("Support Devices",)),
+)
+
+
+class BadReport(ValueError):
+    """A report that cannot be used; the message is the reason, without text of the report."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """One report: `uid` such as "CXR1", its sections by lower-case name, MeSH majors, and image stems in figure order.
+
+    `figures` gives each image's figure number, 1 for F1, and 0 where there is none.
+    """
+
+    uid: str
+    sections: dict[str, str] = field(default_factory=dict)
+    majors: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    figures: tuple[int, ...] = ()
+
+
+def parse_report(data: bytes) -> Report:
+    """Read one XML report.
+
+    MeSH and parentImage are looked for at any depth, because distributions of the collection differ there.
+
+    Raises:
+        BadReport: the bytes are no XML, hold a document type declaration, or name no report.
+    """
+    root = _parse_xml(data)
+    uid = next((_collapse(element.get("id")) for element in root.iter("uId")), "")
+    if not uid:
+        raise BadReport("report without an id")
+    texts: dict[str, list[str]] = {}
+    for element in root.iter("AbstractText"):
+        if text := section_text("".join(element.itertext())):
+            texts.setdefault(_collapse(element.get("Label")).lower(), []).append(text)
+    majors = (_collapse("".join(element.itertext())) for element in root.iter("major"))
+    parents = [element for element in root.iter("parentImage") if _collapse(element.get("id"))]
+    return Report(
+        uid=uid,
+        sections={name: " ".join(parts) for name, parts in texts.items()},
+        majors=tuple(major for major in majors if major),
+        images=tuple(_collapse(element.get("id")) for element in parents),
+        figures=tuple(_figure_number(element) for element in parents),
+    )
+
+
+def section_text(text: str | None) -> str:
+    """A section's text with white space collapsed; "" where it says nothing ("None.", or a redaction mark alone)."""
+    text = _collapse(text)
+    return "" if re.fullmatch(r"(?i)(none|x{3,}|nan)?[\s.]*", text) else text
+
+
+def mesh_labels(majors: Iterable[str]) -> dict[str, int]:
+    """CheXpert labels that MeSH majors such as "Pleural Effusion/left" state, each 1. What is absent is unknown."""
+    labels: dict[str, int] = {}
+    for major in majors:
+        heading, *qualifiers = (part.strip().lower() for part in major.split("/"))
+        for known, qualifier, names in MESH_LABELS:
+            if heading == known and (not qualifier or qualifier in qualifiers):
+                labels |= dict.fromkeys(names, 1)
+    return labels
+
+
+def read_reports(source: Path) -> Iterator[tuple[str, Report | BadReport]]:
+    """Yield (where it stands, report) for every report of a folder, tar archive or Kaggle table; broken ones as errors.
+
+    Raises:
+        UserError: there is no such source, it holds no report, or the archive is damaged.
+    """
+    if source.name == KAGGLE_REPORTS:
+        source = source.parent
+    if source.is_dir() and (source / KAGGLE_REPORTS).is_file():
+        yield from _read_kaggle(source)
+        return
+    found = False
+    for name, data in _read_folder(source) if source.is_dir() else _read_tar(source):
+        found = True
+        try:
+            if data is None:
+                raise BadReport(f"report larger than {MAX_REPORT_BYTES >> 20} MiB")
+            yield name, parse_report(data)
+        except BadReport as error:
+            yield name, error
+    if not found:
+        raise UserError(
+            f"--reports {source} holds no .xml report and no {KAGGLE_REPORTS}: "
+            "give the unpacked ecgen-radiology folder, NLMCXR_reports.tgz, or the folder of Kaggle's CSV tables"
+        )
+
+
+def _read_folder(folder: Path) -> Iterator[tuple[str, bytes | None]]:
+    for path in sorted(folder.rglob("*.xml"), key=_natural):
+        yield path.name, path.read_bytes() if path.stat().st_size <= MAX_REPORT_BYTES else None
+
+
+def _read_tar(path: Path) -> Iterator[tuple[str, bytes | None]]:
+    if not path.is_file():
+        raise UserError(f"--reports {path}: does not exist")
+    try:
+        with tarfile.open(path) as archive:  # members are read as streams: nothing of the archive's paths is used
+            for member in archive:
+                if member.isfile() and member.name.endswith(".xml"):
+                    stream = archive.extractfile(member) if member.size <= MAX_REPORT_BYTES else None
+                    yield member.name.rsplit("/", 1)[-1], stream.read() if stream else None
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise UserError(f"--reports {path} is not a whole tar archive ({error}): download it again") from None
+
+
+def _read_kaggle(folder: Path) -> Iterator[tuple[str, Report | BadReport]]:
+    reports = read_table(folder / KAGGLE_REPORTS, ("uid", "MeSH", "findings", "impression"))
+    projections = folder / KAGGLE_PROJECTIONS
+    if not projections.is_file():
+        raise UserError(f"{folder} has no {KAGGLE_PROJECTIONS}, which names the images of {KAGGLE_REPORTS}")
+    images = read_table(projections, ("uid", "filename", "projection")).groupby("uid")["filename"].agg(list)
+    for row in reports.to_dict("records"):
+        uid = row["uid"].strip()
+        where = f"{KAGGLE_REPORTS}, uid {uid}"
+        if not uid:
+            yield where, BadReport("report without an id")
+            continue
+        names = images.get(uid, [])
+        sections = {
+            name: section_text(row.get(name)) for name in ("comparison", "indication", "findings", "impression")
+        }
+        yield (
+            where,
+            Report(
+                uid=f"CXR{uid}",
+                sections={name: text for name, text in sections.items() if text},
+                majors=tuple(filter(None, map(_collapse, row["MeSH"].split(";")))),
+                images=tuple(names),
+                figures=(0,) * len(names),
+            ),
+        )
+
+
+def _parse_xml(data: bytes) -> Element:
+    """An element tree; document type declarations are refused, for entities can read files and fill the memory."""
+    parser, builder = expat.ParserCreate(), TreeBuilder()
+
+    def refuse(*_: object) -> NoReturn:
+        raise BadReport("report with a document type declaration")
+
+    parser.StartDoctypeDeclHandler = refuse
+    parser.StartElementHandler = builder.start
+    parser.EndElementHandler = builder.end
+    parser.CharacterDataHandler = builder.data
+    try:
+        parser.Parse(data, True)
+        return builder.close()
+    except BadReport:
+        raise
+    except (expat.ExpatError, ValueError, LookupError) as error:
+        raise BadReport(f"report is not readable XML ({error})") from None
+
+
+def _figure_number(image: Element) -> int:
+    match = re.fullmatch(r"\s*F(\d{1,3})\s*", image.findtext("figureId") or "")
+    return int(match[1]) if match else 0
+
+
+def _collapse(text: str | None) -> str:
+    return " ".join((text or "").split())
+
+
+def _natural(path: Path) -> list[int | str]:
+    """10.xml after 9.xml."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(path))]
