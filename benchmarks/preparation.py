@@ -1,0 +1,180 @@
+"""How fast the MIMIC-CXR preparation is, on one core, and how much memory its report stage takes.
+
+    python benchmarks/preparation.py                                                    # prints the table, two minutes
+    python benchmarks/preparation.py --output benchmarks/results/preparation.json       # and writes it
+
+Everything is synthetic: a zip archive of reports of realistic length, and grey JPEGs of 2544 × 3056 pixels.
+"""
+
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from data_prep import filters
+from data_prep.images import convert
+from data_prep.mimic_files import impressions
+from sdcxr.cli import run
+from sdcxr.files import write_json
+
+SHORT = (
+    "No acute cardiopulmonary process.",
+    "No evidence of pneumonia.",
+    "Moderate right pleural effusion, unchanged since ___.",
+    "1. Cardiomegaly. 2. Mild pulmonary edema.",
+)
+SENTENCES = (
+    "The lungs are well expanded and clear without focal consolidation, pleural\n effusion or pneumothorax.",
+    "Cardiac and mediastinal silhouettes are stable.",
+    "There is a moderate right-sided pleural effusion with adjacent atelectasis,\n not significantly changed.",
+    "Right-sided Port-A-Cath tip terminates in the low SVC without evidence of\n pneumothorax.",
+    "No displaced fracture is seen. The imaged upper abdomen is unremarkable.",
+    "Hilar contours are normal; the aorta is tortuous and calcified.",
+)
+
+
+@dataclass
+class PreparationBenchmarkConfig:
+    """Measure the preparation."""
+
+    reports: int = 30_000
+    """reports in the synthetic archive"""
+    images: int = 12
+    """images converted per repetition"""
+    repetitions: int = 5
+    """times everything is measured; the median counts"""
+    output: Path | None = None
+    """JSON file to write"""
+    memory_of: Path | None = None
+    """only run the report stage on this archive, <reports>.zip, and print its peak memory (for the benchmark itself)"""
+
+
+def report(random_: random.Random) -> str:
+    """A report of MIMIC-CXR's form and of about its mean length (800 characters)."""
+    body = "  ".join(random_.choices(SENTENCES, k=random_.randint(4, 8)))
+    closing = random_.choice(SHORT) if random_.random() < 0.5 else "  ".join(random_.choices(SENTENCES, k=3))
+    return (
+        "                                 FINAL REPORT\n EXAMINATION:  CHEST (PA AND LAT)\n \n"
+        " INDICATION:  ___ year old woman with shortness of breath  // eval for pneumonia\n \n"
+        " TECHNIQUE:  Chest PA and lateral\n \n COMPARISON:  Chest radiograph from ___.\n \n"
+        f" FINDINGS: \n \n {body}\n \n IMPRESSION: \n \n {closing}\n"
+    )
+
+
+def write_archive(path: Path, n: int) -> None:
+    """An archive of `n` reports in the layout of mimic-cxr-reports.zip."""
+    random_ = random.Random(0)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(n):
+            subject = 10_000_000 + number
+            archive.writestr(f"files/p10/p{subject}/s{50_000_000 + number}.txt", report(random_))
+
+
+def report_stage(path: Path, n: int) -> int:
+    """What the preparation does with reports: unzip, parse, filter by length. Returns how many are kept."""
+    wanted = {str(50_000_000 + number): str(10_000_000 + number) for number in range(n)}
+    text = pd.Series(dict(impressions(path, wanted))).dropna()
+    return int((filters.length_reasons(text, 7, 77) == "").sum())
+
+
+def radiograph(seed: int, noise: float) -> Image.Image:
+    """2544 × 3056 grey pixels with structure at every scale; `noise` is the sensor's standard deviation in grey levels."""
+    rng = np.random.default_rng(seed)
+    size = (2544, 3056)
+    total = np.zeros((size[1], size[0]), np.float32)
+    for cells in (4, 16, 64, 256):
+        coarse = Image.fromarray(rng.normal(size=(cells, cells)).astype(np.float32)).resize(
+            size, Image.Resampling.BICUBIC
+        )
+        total += np.asarray(coarse) * (60 / cells**0.5)
+    total += rng.normal(scale=noise, size=total.shape)
+    return Image.fromarray((total + 128).clip(0, 255).astype(np.uint8))
+
+
+def peak_memory_mb() -> float:
+    """The largest resident memory of this process so far, in MB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # not getrusage: there a child starts with its parent's peak
+        return next(float(line.split()[1]) for line in status.read_text().splitlines() if "VmHWM" in line) * 1024 / 1e6
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # bytes on macOS
+
+
+def main(config: PreparationBenchmarkConfig) -> int:
+    """Measure, print, and write."""
+    if config.memory_of is not None:
+        n = int(config.memory_of.stem)
+        before = peak_memory_mb()
+        report_stage(config.memory_of, n)
+        print(f"{before} {peak_memory_mb()}")
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        rows = measure(config, Path(folder))
+    width = max(len(row["measured"]) for row in rows)
+    for row in rows:
+        target = f"   (target: {row['target']})" if "target" in row else ""
+        print(f"{row['measured']:<{width}}  {row['value']:>10,.1f} {row['unit']}{target}")
+    if config.output is not None:
+        versions = {"python": platform.python_version(), "pillow": Image.__version__, "pandas": pd.__version__}
+        config.output.parent.mkdir(parents=True, exist_ok=True)
+        write_json(config.output, {"machine": platform.machine(), "versions": versions, "rows": rows})
+    return 0
+
+
+def measure(config: PreparationBenchmarkConfig, folder: Path) -> list[dict[str, Any]]:
+    """One row per quantity: {"measured", "value", "unit", "target"?, "all"?}."""
+    archive = folder / "reports.zip"
+    write_archive(archive, config.reports)
+    per_s = []
+    for _ in range(config.repetitions):
+        start = time.process_time()
+        kept = report_stage(archive, config.reports)
+        per_s.append(config.reports / (time.process_time() - start))
+    assert 0.4 < kept / config.reports < 0.6
+    rows = [_row("reports through zip, parser and filter", per_s, "reports/s per core", "at least 15,000")]
+
+    # MIMIC-CXR-JPG's mean is 1.5 MB: 570.3 GB for 377,110 images.
+    for kind, noise in (("usual", 2.0), ("heavy", 3.4)):
+        for number in range(config.images):
+            radiograph(number, noise).save(folder / f"{number}.jpg", quality=95)
+        megabytes = statistics.mean((folder / f"{number}.jpg").stat().st_size for number in range(config.images)) / 1e6
+        per_s = [_images_per_s(folder, config.images, f"{kind}{number}") for number in range(config.repetitions)]
+        name = f"{kind} JPEG 2544 × 3056 ({megabytes:.1f} MB) to PNG 512 × 512"
+        rows.append(_row(name, per_s, "images/s per core", "at least 30"))
+
+    for n in (10_000, 40_000):
+        archive = folder / f"{n}.zip"
+        write_archive(archive, n)
+        command = [sys.executable, __file__, "--memory_of", str(archive)]
+        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        before, peak = map(float, out.split())
+        rows.append({"measured": f"peak memory, report stage, {n:,} studies", "value": peak, "unit": "MB"})
+        rows.append({"measured": "  of it before the first report", "value": before, "unit": "MB"})
+    return rows
+
+
+def _images_per_s(folder: Path, n: int, prefix: str) -> float:
+    start = time.process_time()
+    for number in range(n):
+        assert convert(str(folder / f"{number}.jpg"), str(folder / f"{prefix}-{number}.png"), 512, "crop") is None
+    return n / (time.process_time() - start)
+
+
+def _row(measured: str, values: list[float], unit: str, target: str) -> dict[str, Any]:
+    return {"measured": measured, "value": statistics.median(values), "unit": unit, "target": target, "all": values}
+
+
+if __name__ == "__main__":
+    run(main)
