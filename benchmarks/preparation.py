@@ -89,7 +89,7 @@ def report_stage(path: Path, n: int) -> int:
 
 
 def radiograph(seed: int, noise: float) -> Image.Image:
-    """2544 × 3056 grey pixels with structure at every scale; `noise` is the sensor's standard deviation in grey levels."""
+    """2544 × 3056 grey pixels with structure at every scale; `noise` is a standard deviation in grey levels."""
     rng = np.random.default_rng(seed)
     size = (2544, 3056)
     total = np.zeros((size[1], size[0]), np.float32)
