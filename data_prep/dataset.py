@@ -198,9 +198,15 @@ def _convert_all(
             return
         # Spawned, not forked: pandas has started threads by now.
         context = multiprocessing.get_context("spawn")
-        executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+        executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
         try:
-            for result in executor.map(convert, sources, targets, [resolution] * n, [square] * n, chunksize=8):
+            # Workers start in `map` and inherit the mask: Ctrl-C is the parent's to answer.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                results = executor.map(convert, sources, targets, [resolution] * n, [square] * n, chunksize=8)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            for result in results:
                 yield result
                 bar.update()
         except BrokenProcessPool:
@@ -211,9 +217,8 @@ def _convert_all(
             executor.shutdown(cancel_futures=True)
 
 
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end when the parent is gone, however it went."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _end_with_parent() -> None:
+    """In a worker: end when the parent is gone, however it went."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         sentinel = parent.sentinel

@@ -225,16 +225,22 @@ def test_recorded_settings_are_what_decides_the_content(tmp_path, monkeypatch):
 # Trouble from outside
 
 
-def full_disk(*args: object) -> None:
-    raise OSError(errno.ENOSPC, "No space left on device", "train/d00.png")
-
-
 def test_a_full_disk_is_no_rejection(sources, tmp_path, monkeypatch):
+    def full_disk(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "train/d00.png")
+
     monkeypatch.setattr(dataset, "convert", full_disk)
-    for workers in (1, 2):
-        with pytest.raises(OSError, match="No space left") as caught:
-            write(tmp_path / "out", table(sources), workers=workers)
-        assert caught.value.errno == errno.ENOSPC
+    with pytest.raises(OSError, match="No space left"):
+        write(tmp_path / "out", table(sources))
+    assert not (tmp_path / "out" / "rejected.csv").exists()
+
+
+def test_a_worker_that_cannot_write_stops_the_run_with_its_error(sources, tmp_path):
+    rows = table(sources)
+    rows.loc[5, "dicom_id"] = "d" * 300  # no file system takes such a name
+    with pytest.raises(OSError, match="ddd") as caught:
+        write(tmp_path / "out", rows, workers=2)
+    assert caught.value.errno == errno.ENAMETOOLONG
     assert not (tmp_path / "out" / "rejected.csv").exists()
 
 
