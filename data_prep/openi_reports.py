@@ -97,7 +97,7 @@ def parse_report(data: bytes) -> Report:
 def section_text(text: str | None) -> str:
     """A section's text with white space collapsed; "" where it says nothing ("None.", or a redaction mark alone)."""
     text = _collapse(text)
-    return "" if re.fullmatch(r"(?i)(none|x{3,}|nan)?[\s.]*", text) else text
+    return "" if re.fullmatch(r"((?i:none)|X{3,})?[\s.]*", text) else text
 
 
 def mesh_labels(majors: Iterable[str]) -> dict[str, int]:
@@ -152,8 +152,10 @@ def _read_tar(path: Path) -> Iterator[tuple[str, bytes | None]]:
                 if member.isfile() and member.name.endswith(".xml"):
                     stream = archive.extractfile(member) if member.size <= MAX_REPORT_BYTES else None
                     yield member.name.rsplit("/", 1)[-1], stream.read() if stream else None
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise UserError(f"--reports {path} is not a whole tar archive ({error}): download it again") from None
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # the system's word, not a decompressor's
+            raise
+        raise UserError(f"--reports {path} is not a whole tar archive: download it again") from None
 
 
 def _read_kaggle(folder: Path) -> Iterator[tuple[str, Report | BadReport]]:

@@ -1,6 +1,7 @@
 """What a raw dataset is read from: tables with the columns they must have, and folders of images."""
 
 import os
+import warnings
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -21,8 +22,10 @@ def read_table(path: Path, columns: Iterable[str], hint: str = "") -> pd.DataFra
         UserError: it cannot be read or lacks one of `columns`; `hint` says which table is meant.
     """
     try:
-        # A trailing comma in the rows alone must not turn the first column into an index.
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
+        with warnings.catch_warnings():
+            # A trailing comma in the rows alone must not turn the first column into an index, nor alarm anybody.
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except (OSError, EOFError, zlib.error, ValueError) as error:

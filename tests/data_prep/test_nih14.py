@@ -1,0 +1,326 @@
+"""ChestX-ray14: both editions of its table, prompts and labels, splits by patient, a part of the images."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from data_prep.nih14 import (
+    FINDINGS,
+    Nih14Config,
+    chexpert_labels,
+    compose_prompt,
+    main,
+    parse_age,
+    parse_findings,
+    read_labels,
+    select,
+)
+from sdcxr.cli import run
+from sdcxr.errors import UserError
+from sdcxr.files import read_json
+from sdcxr.manifest import LABELS, SPLITS, read_metadata
+
+REAL = Path(__file__).parents[3] / "shared" / "real-cxr"
+SECOND_EDITION = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]\n"
+)
+FIRST_EDITION = SECOND_EDITION.rstrip("\n") + ",\n"
+
+
+def write_collection(folder: Path, patients: int = 40, images_each: int = 2) -> Path:
+    """A table of the second edition, and its images in the folders of NIH's archives."""
+    lines = []
+    for patient in range(1, patients + 1):
+        for follow_up in range(images_each):
+            name = f"{patient:08d}_{follow_up:03d}.png"
+            finding = "No Finding" if patient % 2 else "Effusion|Pneumonia"
+            view = "PA" if follow_up == 0 else "AP"
+            lines.append(f"{name},{finding},{follow_up},{patient},{20 + patient},M,{view},2500,2048,0.1,0.1\n")
+            path = folder / "images" / f"images_{patient % 3 + 1:03d}" / "images" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(patient).integers(0, 256, (24, 24), dtype=np.uint8)
+            Image.fromarray(pixels).save(path)
+    (folder / "labels.csv").write_text(SECOND_EDITION + "".join(lines))
+    return folder
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Path:
+    return write_collection(tmp_path)
+
+
+def config_for(folder: Path, **changes: object) -> Nih14Config:
+    settings: dict = {"images": folder / "images", "labels": folder / "labels.csv", "output_dir": folder / "out"}
+    return Nih14Config(**(settings | {"resolution": 16, "workers": 1} | changes))
+
+
+def metadata(output_dir: Path) -> pd.DataFrame:
+    splits = [split for split in SPLITS if (output_dir / split).is_dir()]
+    return pd.concat([read_metadata(output_dir / split).assign(split=split) for split in splits], ignore_index=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The table
+
+
+@pytest.mark.parametrize(
+    ("text", "age"),
+    [("58", 58), ("058Y", 58), ("013M", 1), ("020D", 0), ("104W", 2), ("58.0", 58)]
+    + [("411", None), ("", None), ("unknown", None), ("-3", None)],
+)
+def test_age(text, age):
+    assert parse_age(text) == age
+
+
+@given(st.text())
+def test_any_age_is_a_human_age_or_none(text):
+    age = parse_age(text)
+    assert age is None or 0 <= age <= 120
+
+
+@pytest.mark.parametrize(
+    ("text", "findings"),
+    [
+        ("No Finding", []),
+        ("Effusion|Pneumonia", ["Effusion", "Pneumonia"]),
+        ("Pleural_Thickening", ["Pleural_Thickening"]),
+        ("Cough", None),
+        ("", None),
+        ("No Finding|Effusion", None),
+    ],
+)
+def test_findings(text, findings):
+    assert parse_findings(text) == findings
+
+
+def test_both_editions_give_the_same_rows(tmp_path):
+    first, second = tmp_path / "first.csv", tmp_path / "second.csv"
+    first.write_text(FIRST_EDITION + "00000001_000.png,Effusion|Edema,0,1,058Y,F,PA,2682,2749,0.143,0.143,\n")
+    second.write_text(SECOND_EDITION + "00000001_000.png,Effusion|Edema,0,1,58,F,PA,2682,2749,0.143,0.143\n")
+    pd.testing.assert_frame_equal(read_labels(first), read_labels(second))
+    row = read_labels(first).iloc[0]
+    assert (row["subject_id"], row["dicom_id"], row["age"], row["sex"]) == ("1", "00000001_000", 58, "F")
+    assert row["findings"] == ["Effusion", "Edema"]
+
+
+def test_trailing_comma_in_the_rows_alone_shifts_no_column(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text(SECOND_EDITION + "00000001_000.png,Edema,0,1,058Y,F,PA,2682,2749,0.143,0.143,\n")
+    assert read_labels(path)["dicom_id"].tolist() == ["00000001_000"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Prompts and labels
+
+
+@pytest.mark.parametrize(
+    ("findings", "parts", "prompt"),
+    [
+        ([], ["labels"], "No finding."),
+        (["Pneumonia"], ["labels"], "Pneumonia."),
+        (["Pneumonia", "Infiltration"], ["labels"], "Pneumonia and infiltration."),
+        (["Effusion", "Mass", "Nodule"], ["labels"], "Pleural effusion, lung mass and lung nodule."),
+        (["Edema"], ["labels", "view"], "PA view. Pulmonary edema."),
+        (["Edema"], ["labels", "demographics"], "58 year old male. Pulmonary edema."),
+        ([], ["labels", "view", "demographics"], "58 year old male. PA view. No finding."),
+    ],
+)
+def test_prompt(findings, parts, prompt):
+    assert compose_prompt(findings, 58, "M", "PA", parts) == prompt
+
+
+@pytest.mark.parametrize(
+    ("age", "sex", "view", "prompt"),
+    [
+        (None, "F", "AP", "Female. AP view. No finding."),
+        (3, "", "AP", "3 year old patient. AP view. No finding."),
+        (None, "", "", "No finding."),
+    ],
+)
+def test_prompt_leaves_out_what_is_unknown(age, sex, view, prompt):
+    assert compose_prompt([], age, sex, view, ["labels", "view", "demographics"]) == prompt
+
+
+def test_labels_of_a_normal_image_negate_only_what_nih_labels():
+    labels = chexpert_labels([])
+    assert labels["No Finding"] == 1
+    assert {name for name, value in labels.items() if value == 0} == {
+        "Atelectasis",
+        "Cardiomegaly",
+        "Consolidation",
+        "Edema",
+        "Lung Lesion",
+        "Pleural Effusion",
+        "Pneumonia",
+        "Pneumothorax",
+    }
+
+
+@pytest.mark.parametrize(
+    ("finding", "label"),
+    [("Effusion", "Pleural Effusion"), ("Mass", "Lung Lesion"), ("Nodule", "Lung Lesion")]
+    + [("Infiltration", "Lung Opacity"), ("Pleural_Thickening", "Pleural Other"), ("Edema", "Edema")],
+)
+def test_labels_of_a_finding(finding, label):
+    assert {name for name, value in chexpert_labels([finding]).items() if value == 1} == {label}
+
+
+@pytest.mark.parametrize("finding", FINDINGS)
+def test_an_image_with_a_finding_is_not_no_finding(finding):
+    labels = chexpert_labels([finding])
+    assert labels["No Finding"] == 0 and set(labels) <= set(LABELS)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Splits
+
+
+def test_hash_split_keeps_patients_apart_and_near_the_fractions(tmp_path):
+    lines = [f"{n:08d}_000.png,Edema,0,{n // 2},50,M,PA,1,1,1,1\n" for n in range(4000)]
+    (tmp_path / "labels.csv").write_text(SECOND_EDITION + "".join(lines))
+    (tmp_path / "images").mkdir()
+    config = config_for(tmp_path, validation_fraction=0.1, test_fraction=0.2)
+    rows = select(config, {f"{n:08d}_000" for n in range(4000)}).rows
+    assert rows.groupby("subject_id")["split"].nunique().eq(1).all()
+    shares = rows["split"].value_counts(normalize=True)
+    assert shares["validation"] == pytest.approx(0.1, abs=0.03)
+    assert shares["test"] == pytest.approx(0.2, abs=0.03)
+
+
+def test_seed_changes_the_split(collection):
+    names = {f"{patient:08d}_{k:03d}" for patient in range(1, 41) for k in (0, 1)}
+    first, again, other = (select(config_for(collection, seed=seed), names).rows["split"] for seed in (0, 0, 1))
+    assert first.equals(again) and not first.equals(other)
+
+
+def write_lists(folder: Path, test_patients: set[int], left_out: set[int]) -> dict[str, Path]:
+    names: dict[str, list[str]] = {"train_list": [], "test_list": []}
+    for patient in set(range(1, 41)) - left_out:
+        of_patient = [f"{patient:08d}_{k:03d}.png" for k in (0, 1)]
+        names["test_list" if patient in test_patients else "train_list"] += of_patient
+    for name, lines in names.items():
+        (folder / name).write_text("\n".join(lines) + "\n")
+    return {name: folder / name for name in names}
+
+
+def test_official_lists(collection):
+    lists = write_lists(collection, test_patients={3, 4}, left_out={5})
+    assert main(config_for(collection, **lists, validation_fraction=0.2)) == 0
+    rows = metadata(collection / "out")
+    assert set(rows.loc[rows["split"] == "test", "subject_id"]) == {"3", "4"}
+    assert (rows["split"] == "validation").any() and "5" not in set(rows["subject_id"])
+    rejected = pd.read_csv(collection / "out" / "rejected.csv")
+    assert rejected["reason"].tolist() == ["in neither official list"] * 2
+
+
+def test_lists_that_share_an_image_or_a_patient_are_refused(collection):
+    lists = write_lists(collection, test_patients={3}, left_out=set())
+    lists["test_list"].write_text("00000003_000.png\n00000007_001.png\n")
+    with pytest.raises(UserError, match="share 1 images, such as 00000007_001"):
+        main(config_for(collection, **lists))
+    lists["train_list"].write_text("00000003_001.png\n")
+    with pytest.raises(UserError, match="1 patients are in more than one split"):
+        main(config_for(collection, **lists))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The command
+
+
+def test_dataset_folder(collection):
+    assert main(config_for(collection, prompt="labels+demographics")) == 0
+    rows = metadata(collection / "out")
+    assert len(rows) == 80 and set(rows["split"]) == set(SPLITS)
+    row = rows.set_index("dicom_id").loc["00000002_001"]
+    assert row["text"] == "22 year old male. Pleural effusion and pneumonia."
+    assert (row["subject_id"], row["study_id"], row["view"]) == ("2", "00000002_001", "AP")
+    assert (row["Pneumonia"], row["No Finding"]) == (1, 0) and np.isnan(row["Fracture"])
+    with Image.open(collection / "out" / row["split"] / row["file_name"]) as image:
+        assert (image.size, image.mode) == ((16, 16), "L")
+
+
+def test_imagefolder_reads_it(collection, tmp_path_factory):
+    datasets = pytest.importorskip("datasets")
+    main(config_for(collection))
+    cache = str(tmp_path_factory.mktemp("cache"))
+    loaded = datasets.load_dataset("imagefolder", data_dir=str(collection / "out"), cache_dir=cache)
+    assert sum(len(loaded[split]) for split in SPLITS) == 80
+    assert loaded["train"][0]["text"] in ("No finding.", "Pleural effusion and pneumonia.")
+
+
+def test_views(collection):
+    assert main(config_for(collection, views="PA")) == 0
+    assert set(metadata(collection / "out")["view"]) == {"PA"}
+
+
+def test_absent_images_are_listed_and_are_no_failure(collection):
+    for patient in range(1, 31):
+        for path in (collection / "images").rglob(f"{patient:08d}_*.png"):
+            path.unlink()
+    assert main(config_for(collection)) == 0
+    assert len(metadata(collection / "out")) == 20
+    rejected = pd.read_csv(collection / "out" / "rejected.csv")
+    assert rejected["reason"].value_counts().to_dict() == {"missing image": 60}
+
+
+def test_unreadable_images_are_a_failure(collection):
+    for path in (collection / "images" / "images_001").rglob("*.png"):
+        path.write_bytes(path.read_bytes()[:60])
+    assert main(config_for(collection)) == 1
+    assert read_json(collection / "out" / "prep.json")["usable"] is False
+
+
+def test_row_with_an_unknown_label_is_rejected_and_the_rest_goes_on(collection):
+    path = collection / "labels.csv"
+    path.write_text(path.read_text().replace("Effusion|Pneumonia", "Effusion|Cough", 1))
+    assert main(config_for(collection)) == 0
+    rejected = pd.read_csv(collection / "out" / "rejected.csv", dtype=str)
+    assert rejected[["dicom_id", "reason", "detail"]].to_numpy().tolist() == [
+        ["00000002_000", "no patient or unknown label", "Effusion|Cough"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": Path("/nowhere")}, "--images /nowhere: does not exist"),
+        ({"images": "empty"}, "none of the images that labels.csv lists is there"),
+        ({"labels": "none.csv"}, "none.csv does not exist"),
+        ({"labels": "bbox.csv"}, r"has no column 'Finding Labels' \(it has: Image Index, Bbox\)"),
+        ({"labels": "images"}, "is not a readable CSV table"),
+        ({"train_list": "labels.csv"}, "--train_list and --test_list belong together"),
+        ({"prompt": "labels+age"}, "--prompt labels.age: expected one or more of labels, view, demographics"),
+        ({"prompt": "view"}, "labels must be in it"),
+        ({"views": "LATERAL"}, "--views LATERAL: expected one or more of PA, AP"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_line(collection, changes, message):
+    (collection / "empty").mkdir()
+    (collection / "bbox.csv").write_text("Image Index,Bbox\nx,1\n")
+    words = ("prompt", "views")
+    paths = {
+        name: collection / value if isinstance(value, str) and name not in words else value
+        for name, value in changes.items()
+    }
+    with pytest.raises(UserError, match=message) as error:
+        main(config_for(collection, **paths))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real radiographs are not beside the repository")
+def test_real_radiographs(tmp_path, capsys):
+    argv = [f"--images={REAL / 'images'}", f"--labels={REAL / 'Data_Entry_2017_v2020.csv'}"]
+    with pytest.raises(SystemExit) as end:
+        run(main, [*argv, f"--output_dir={tmp_path / 'out'}", "--resolution=64", "--workers=1"])
+    assert end.value.code == 0
+    rows = metadata(tmp_path / "out")
+    assert len(rows) == 203 and rows["subject_id"].nunique() == 138
+    assert rows["view"].value_counts().to_dict() == {"AP": 122, "PA": 81}
+    assert (rows["No Finding"] == 1).sum() == 101
+    assert rows.groupby("subject_id")["split"].nunique().eq(1).all()
