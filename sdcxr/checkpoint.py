@@ -18,7 +18,9 @@ from sdcxr.ema import EMA
 from sdcxr.files import read_json, write_json
 
 
-def save(folder: Path, step: int, task: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA | None, keep: int) -> None:
+def save(
+    folder: Path, step: int, task: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA | None, keep: int
+) -> None:
     """Write the checkpoint of `step` below `folder`, then remove all but the newest `keep`."""
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"checkpoint-{step}"
@@ -30,7 +32,9 @@ def save(folder: Path, step: int, task: nn.Module, optimizer: torch.optim.Optimi
         if ema is not None:
             tensors["ema"] = ema.averages
         for name, values in tensors.items():
-            save_file({key: value.detach().contiguous() for key, value in values.items()}, temporary / f"{name}.safetensors")
+            save_file(
+                {key: value.detach().contiguous() for key, value in values.items()}, temporary / f"{name}.safetensors"
+            )
         sizes = {path.name: path.stat().st_size for path in temporary.iterdir()}
         write_json(temporary / "state.json", {"step": step, "files": sizes})
         shutil.rmtree(final, ignore_errors=True)

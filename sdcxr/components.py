@@ -1,4 +1,4 @@
-"""The parts of a Stable Diffusion pipeline: load them from a hub name or a folder, and save them as a plain pipeline."""
+"""The parts of a Stable Diffusion pipeline: loaded from a hub name or a folder, saved as a plain pipeline."""
 
 import json
 import os
@@ -88,7 +88,9 @@ def check_pipeline_folder(folder: Path) -> None:
             raise UserError(f"{folder} has no part {part!r}: copy the whole pipeline (it needs: {', '.join(FOLDERS)})")
     for part in ("unet", "vae", "text_encoder"):
         if not any((folder / part).glob("*.safetensors")):
-            raise UserError(f"{folder / part} has no .safetensors weights: pickled ones are not read, convert them first")
+            raise UserError(
+                f"{folder / part} has no .safetensors weights: pickled ones are not read, convert them first"
+            )
 
 
 def load(model: str, dtype: Any = None) -> Components:
@@ -97,9 +99,14 @@ def load(model: str, dtype: Any = None) -> Components:
     Raises:
         UserError: what, where it was looked for, and how to get it.
     """
+    import diffusers
     import torch
+    import transformers
     from diffusers import StableDiffusionPipeline
 
+    # Their bars for the reading of each part would break up ours.
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
     where = locate(model)
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(

@@ -1,4 +1,4 @@
-"""Settings of training and generation. Names are those of diffusers' train_text_to_image.py where the meaning is the same."""
+"""Settings of training and generation, under diffusers' names (train_text_to_image.py) where the meaning is the same."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class TrainConfig:
     """Side of the training images in pixels. Default: the base's own."""
 
     vae_part: Literal["decoder", "all"] = "decoder"
-    """With `--tune vae`: a trained encoder would invalidate every cached latent and the UNet, hence the decoder alone."""
+    """With `--tune vae`: a trained encoder would outdate cached latents and the UNet, hence the decoder alone."""
     kl_weight: float = 1e-6
     """With `--vae_part all`: weight of the Kullback-Leibler term."""
     lpips_weight: float = 0.0
@@ -56,7 +56,7 @@ class TrainConfig:
     lpips_alexnet: str | None = None
     """File with torchvision's AlexNet weights (alexnet-owt-7be5be79.pth), for LPIPS; nothing is downloaded."""
     labels: str | None = None
-    """With `--tune classifier`: CSV with a dicom_id column and 0/1 columns to learn. Default: the dataset's 14 labels."""
+    """With `--tune classifier`: CSV with a dicom_id column and 0/1 columns. Default: the dataset's labels."""
 
     train_batch_size: int = 16
     """Images per process and micro-step."""
@@ -153,8 +153,7 @@ class GenerateConfig:
     model: str
     """Run folder, pipeline folder or hub name."""
     prompts: str
-    """One prompt, or a .txt (a prompt per line), a .csv (columns text or prompt, optionally id), or a split of a dataset
-    folder."""
+    """One prompt; a .txt (one per line); a .csv (text or prompt, optionally id); or a split of a dataset folder."""
     output_dir: str
     """Samples folder; the same command again goes on where it stopped."""
     num_images_per_prompt: int = 4

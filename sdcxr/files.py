@@ -61,3 +61,10 @@ def inside(folder: Path, name: str) -> Path:
     if not name or Path(name).is_absolute() or ".." in Path(name).parts:
         raise UserError(f"{folder}: the file name {name!r} leads out of the folder")
     return path
+
+
+def user_cache() -> Path:
+    """Where things built once per user are kept: $SDCXR_CACHE, else sdcxr in the user's cache folder (XDG)."""
+    if own := os.environ.get("SDCXR_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sdcxr"

@@ -5,7 +5,6 @@ posterior sample each time. A fingerprint of everything that they depend on is c
 """
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ def fingerprint(vae: Any, files: list[Path], resolution: int) -> dict[str, Any]:
     images = hashlib.sha256()
     for file in files:
         try:
-            images.update(f"{file.parent.name}/{file.name} {os.stat(file).st_size}\n".encode())
+            images.update(f"{file.parent.name}/{file.name} {file.stat().st_size}\n".encode())
         except FileNotFoundError:
             raise UserError(f"{file} is named in metadata.csv and does not exist: run data_prep again") from None
     return {
@@ -77,9 +76,11 @@ def cached(vae: Any, files: list[Path], ids: list[str], resolution: int, folder:
 
     Args:
         vae: AutoencoderKL on the device that encodes.
-        files: the images, in the order of `ids`.
+        files: the images.
+        ids: their names in messages, in the same order.
         resolution: side in pixels.
-        folder: the cache, if the user named one; otherwise a folder named by the fingerprint below `default`.
+        folder: the cache, if the user named one.
+        default: otherwise a folder named by the fingerprint is used below this one.
 
     Raises:
         UserError: the named folder holds moments of something else; says of what.

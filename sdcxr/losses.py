@@ -21,7 +21,7 @@ def noised(latents: Tensor, noise: Tensor, alphas_cumprod: Tensor) -> Tensor:
 
 
 def target(latents: Tensor, noise: Tensor, alphas_cumprod: Tensor, prediction: Prediction) -> Tensor:
-    """What the network has to predict: ε, x₀, or v = √ᾱ·ε - √(1-ᾱ)·x₀ (Salimans & Ho 2022, arXiv 2202.00512, app. D)."""
+    """What the network has to predict: ε, x₀, or v = √ᾱ·ε - √(1-ᾱ)·x₀ (Salimans & Ho, arXiv 2202.00512, app. D)."""
     if prediction == "epsilon":
         return noise
     if prediction == "sample":

@@ -1,0 +1,70 @@
+"""What is trained: a task holds parts, trainable and frozen, and the loss. The loop knows nothing else of them."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from sdcxr.config import TrainConfig
+from sdcxr.data import Examples, generator
+from sdcxr.errors import UserError
+from sdcxr.files import inside
+from sdcxr.manifest import read_metadata, split_folder
+
+SUBSET = (1 << 63) - 1  # key of the draw of --max_train_samples, apart from positions and orderings
+
+
+class Task(Protocol):
+    """An nn.Module with these methods."""
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """The loss of each sample, shape (batch,)."""
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Parameter groups of the tuned parts: `name`, `params`, `lr`."""
+
+    def examples(self) -> Examples:
+        """What it trains on; builds what has to be built first, on all processes together."""
+
+    def preview(self) -> np.ndarray | None:
+        """A picture of what the task does now, uint8 (H, W), or None."""
+
+    def save(self, run: Path) -> None:
+        """Write the result folder of the run (pipeline/ or classifier/)."""
+
+
+def build(config: TrainConfig, device: torch.device) -> Any:
+    """The task that `--tune` names, on a device, with exactly the chosen parts trainable."""
+    torch.manual_seed(config.seed)
+    if config.parts == {"classifier"}:
+        from sdcxr.tasks.classifier import ClassifierTask
+
+        return ClassifierTask(config).to(device)
+    if config.parts == {"vae"}:
+        from sdcxr.tasks.autoencoder import AutoencoderTask
+
+        return AutoencoderTask(config).to(device)
+    from sdcxr.tasks.diffusion import DiffusionTask
+
+    return DiffusionTask(config, device).to(device)
+
+
+def training_rows(config: TrainConfig, split: str = "train") -> pd.DataFrame:
+    """Rows of a split with a `path` and an `id` column, cut to `--max_train_samples` by a draw that the seed fixes."""
+    assert config.data is not None
+    folder = split_folder(config.data, split)
+    rows = read_metadata(folder)
+    if split == "train" and config.max_train_samples is not None:
+        if config.max_train_samples > len(rows):
+            raise UserError(f"--max_train_samples {config.max_train_samples}: {folder} has only {len(rows)} images")
+        chosen = generator(config.seed, SUBSET).permutation(len(rows))[: config.max_train_samples]
+        rows = rows.iloc[np.sort(chosen)].reset_index(drop=True)
+    if not len(rows):
+        raise UserError(f"{folder} has no images: its metadata.csv is empty")
+    rows["path"] = [inside(folder, name) for name in rows["file_name"]]
+    stems = rows["file_name"].map(lambda name: Path(name).stem)
+    rows["id"] = rows["dicom_id"].where(rows["dicom_id"] != "", stems) if "dicom_id" in rows else stems
+    return rows

@@ -1,0 +1,342 @@
+"""The one training loop, for every task.
+
+A run is a pure function of its settings and of the images seen: an optimizer step takes one block of positions of the
+stream, split over processes and micro-steps in any way, and a run that was stopped goes on at the block after its last
+checkpoint.
+"""
+
+import dataclasses
+import json
+import math
+import shutil
+import signal
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from tqdm import tqdm
+
+from sdcxr import checkpoint, tasks
+from sdcxr.config import TrainConfig, check_same_run, write_config
+from sdcxr.data import Positions, Stream, loader
+from sdcxr.ema import EMA
+from sdcxr.errors import UserError
+from sdcxr.files import write_text
+from sdcxr.guards import assert_only_tuned_parts_moved, fingerprints
+from sdcxr.pixels import write_png
+
+
+def train(config: TrainConfig) -> int:
+    """Train what `config.tune` names, or go on with it, and write the run folder. Returns the exit code.
+
+    Raises:
+        UserError: for whatever the user can mend.
+    """
+    accelerator = Accelerator(
+        mixed_precision=config.mixed_precision,
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+    )
+    return Run(config, accelerator).go()
+
+
+def learning_rate_factor(step: int, config: TrainConfig) -> float:
+    """The learning rate of optimizer step `step` (from 0) over its base value: linear warm-up, then the schedule."""
+    steps = config.max_train_steps or 1
+    warmup = min(config.lr_warmup_steps, steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    if config.lr_scheduler == "linear":
+        return 1 - progress
+    if config.lr_scheduler == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    return 1.0
+
+
+class Run:
+    """One training run: its folder, task, optimizer, average and progress."""
+
+    def __init__(self, config: TrainConfig, accelerator: Accelerator):
+        assert config.output_dir is not None
+        self.accelerator = accelerator
+        self.folder = Path(config.output_dir)
+        world = accelerator.num_processes
+        self.micro_batch = config.train_batch_size
+        self.images_per_step = self.micro_batch * world * config.gradient_accumulation_steps
+        n_images = len(tasks.training_rows(config))
+        if config.max_train_steps is None:
+            steps = math.ceil((config.num_train_epochs or 0) * n_images / self.images_per_step)
+            config = dataclasses.replace(config, max_train_steps=steps, num_train_epochs=None)
+        self.config = config
+        self.steps = config.max_train_steps or 0
+        check_same_run(self.folder, config, self.images_per_step)
+        self.signal = 0
+
+    def go(self) -> int:
+        """Train to the end, or say that there is nothing left to do."""
+        finished = self.finished_steps()
+        if finished >= self.steps:
+            self.say(f"{self.folder} is finished: {finished} steps")
+            return 0
+        if self.accelerator.is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            settings = dataclasses.asdict(self.config) | {"images_per_step": self.images_per_step}
+            write_config(self.folder / "config.yaml", settings)
+        self.prepare()
+        with _Signals(self):
+            step = self.loop(self.resume())
+        if step < self.steps:
+            self.say(f"stopped at step {step} of {self.steps}: the same command again goes on from there")
+            return 128 + self.signal
+        with self.averaged():
+            if self.accelerator.is_main_process:
+                self.task.save(self.folder)
+        self.accelerator.wait_for_everyone()
+        self.say(f"finished: {self.folder} ({self.steps} steps, {self.steps * self.images_per_step} images)")
+        return 0
+
+    def finished_steps(self) -> int:
+        """Steps behind the saved result, 0 where there is none."""
+        if not any((self.folder / name).is_dir() for name in ("pipeline", "classifier")):
+            return 0
+        done = checkpoint.existing(self.folder / "checkpoints")
+        return int(done[-1].name.split("-")[-1]) if done else 0
+
+    def prepare(self) -> None:
+        """Build task, data, optimizer and average; wrap task and optimizer once."""
+        config, accelerator = self.config, self.accelerator
+        self.task = tasks.build(config, accelerator.device)
+        self.stream = Stream(self.task.examples(), config.seed)
+        groups = self.task.groups()
+        self.rates = [group["lr"] for group in groups]
+        optimizer = torch.optim.AdamW(
+            groups,
+            betas=(config.adam_beta1, config.adam_beta2),
+            weight_decay=config.adam_weight_decay,
+            eps=config.adam_epsilon,
+            fused=True,
+        )
+        self.wrapped, self.optimizer = accelerator.prepare(self.task, optimizer)
+        self.trained = [p for group in groups for p in group["params"]]
+        self.ema = EMA(self.task, config.ema_decay) if config.use_ema else None
+        counts = ", ".join(f"{g['name']} {sum(p.numel() for p in g['params']) / 1e6:.2f} M" for g in groups)
+        self.say(
+            f"tuning {counts} parameters on {len(self.stream.examples.ids)} images; {self.steps} steps of "
+            f"{self.images_per_step} images ({accelerator.num_processes} × {config.gradient_accumulation_steps} × "
+            f"{self.micro_batch}), {accelerator.device.type}, precision {accelerator.mixed_precision}"
+        )
+
+    def resume(self) -> int:
+        """Load the newest checkpoint that fits and return its step, 0 without one."""
+        for path in reversed(checkpoint.existing(self.folder / "checkpoints")):
+            try:
+                step = checkpoint.load(path, self.task, self.raw_optimizer(), self.ema)
+            except ValueError as error:
+                self.say(f"{error}: trying the one before")
+                continue
+            self.say(f"resuming at step {step}")
+            return step
+        return 0
+
+    def raw_optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer inside accelerate's wrapper."""
+        optimizer: torch.optim.Optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        return optimizer
+
+    def loop(self, start: int) -> int:
+        """Optimizer steps from `start` on; returns the last step done, less than all where a signal asked to stop."""
+        log = _Log(self.folder, start, self.config.report_to, self.accelerator)
+        block = self.images_per_step
+        positions = Positions(
+            start * block,
+            self.steps * block,
+            self.micro_batch,
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+        )
+        pin = self.accelerator.device.type == "cuda"
+        batches = iter(loader(self.stream, positions, self.config.dataloader_num_workers, pin))
+        before = fingerprints(self.task)
+        bar = tqdm(
+            total=self.steps,
+            initial=start,
+            desc="training",
+            unit="step",
+            disable=not self.accelerator.is_main_process,
+        )
+        step = start
+        losses: list[torch.Tensor] = []
+        while step < self.steps and not self.stopping():
+            losses.append(self.step(step, batches))
+            step += 1
+            bar.update()
+            if step == start + 1:
+                assert_only_tuned_parts_moved(self.task, before)
+            if step % self.config.logging_steps == 0 or step == self.steps:
+                row = self.row(step, losses, log)
+                bar.set_postfix(loss=f"{row['loss']:.4f}", images_per_s=f"{row['images_per_s']:.0f}")
+                losses.clear()
+            if step % self.config.checkpointing_steps == 0 or step == self.steps:
+                self.checkpoint(step)
+            if self.config.validation_steps and (step % self.config.validation_steps == 0 or step == self.steps):
+                self.preview(step)
+                log.restart_clock(step)
+        bar.close()
+        if start < step < self.steps and step % self.config.checkpointing_steps:
+            self.checkpoint(step)
+        log.close()
+        return step
+
+    def step(self, step: int, batches: Any) -> torch.Tensor:
+        """One optimizer step over its block of positions; returns the mean loss on this process, on the device."""
+        micro_steps = self.config.gradient_accumulation_steps
+        for group, rate in zip(self.raw_optimizer().param_groups, self.rates, strict=True):
+            group["lr"] = rate * learning_rate_factor(step, self.config)
+        total = torch.zeros((), device=self.accelerator.device)
+        for micro in range(micro_steps):
+            batch = {
+                name: value.to(self.accelerator.device, non_blocking=True)
+                for name, value in next(batches).items()
+                if isinstance(value, torch.Tensor)
+            }
+            last = micro == micro_steps - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+                loss = self.wrapped(batch).mean() / micro_steps
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        self.accelerator.clip_grad_norm_(self.trained, self.config.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update(step + 1)
+        return total
+
+    def row(self, step: int, losses: list[torch.Tensor], log: "_Log") -> dict[str, float]:
+        """The log row of an interval; the one place where host and device meet.
+
+        Raises:
+            UserError: the loss is not finite; the last checkpoint is still good.
+        """
+        loss = self.accelerator.reduce(torch.stack(losses).mean(), reduction="mean").item()
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the loss is not finite at step {step}: the last checkpoint in {self.folder} is good; "
+                f"lower --learning_rate or use bf16 and delete the folder to start again"
+            )
+        row = {
+            "step": step,
+            "images": step * self.images_per_step,
+            "loss": round(loss, 6),
+            "lr": self.raw_optimizer().param_groups[0]["lr"],
+            "images_per_s": round(log.images_per_s(step, self.images_per_step), 2),
+        }
+        log.write(row)
+        return row
+
+    def averaged(self) -> Any:
+        """A context in which the task holds the averaged weights, if there is an average."""
+        return self.ema.applied() if self.ema is not None else nullcontext()
+
+    def checkpoint(self, step: int) -> None:
+        """Write a checkpoint from the main process while the others wait."""
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            keep = self.config.checkpoints_total_limit
+            checkpoint.save(self.folder / "checkpoints", step, self.task, self.raw_optimizer(), self.ema, keep)
+        self.accelerator.wait_for_everyone()
+
+    def preview(self, step: int) -> None:
+        """Write samples/step-<step>.png with the averaged weights."""
+        if self.accelerator.is_main_process:
+            with self.averaged():
+                picture = self.task.preview()
+            if picture is not None:
+                (self.folder / "samples").mkdir(exist_ok=True)
+                write_png(self.folder / "samples" / f"step-{step:06d}.png", picture)
+        self.accelerator.wait_for_everyone()
+
+    def stopping(self) -> bool:
+        """Whether a signal has come, to any process."""
+        if self.accelerator.num_processes == 1:
+            return self.signal != 0
+        flag = torch.tensor([self.signal], device=self.accelerator.device)
+        self.signal = int(self.accelerator.reduce(flag, reduction="sum").clamp(max=64).item())
+        return self.signal != 0
+
+    def say(self, message: str) -> None:
+        """One line from the main process."""
+        if self.accelerator.is_main_process:
+            tqdm.write(message)
+
+
+class _Signals:
+    """Turns the first Ctrl-C or SIGTERM into a stop after the current step; a second one ends the process."""
+
+    def __init__(self, run: Run):
+        self.run = run
+
+    def __enter__(self) -> None:
+        self.old = {kind: signal.signal(kind, self.receive) for kind in (signal.SIGINT, signal.SIGTERM)}
+
+    def receive(self, kind: int, _frame: Any) -> None:
+        self.run.signal = kind
+        signal.signal(kind, self.old[signal.Signals(kind)])
+
+    def __exit__(self, *_: object) -> None:
+        for kind, handler in self.old.items():
+            signal.signal(kind, handler)
+
+
+class _Log:
+    """log.jsonl, a row per interval, and the tracker. Only numbers go in."""
+
+    def __init__(self, folder: Path, start: int, report_to: str, accelerator: Accelerator):
+        self.path, self.main = folder / "log.jsonl", accelerator.is_main_process
+        self.tracker: Any = None
+        if self.main:
+            self.drop_rows_after(start)
+            self.tracker = _tracker(report_to, folder)
+        self.restart_clock(start)
+
+    def drop_rows_after(self, start: int) -> None:
+        """Forget what a killed run logged after its last checkpoint."""
+        if self.path.is_file():
+            rows = [line for line in self.path.read_text().splitlines() if json.loads(line)["step"] <= start]
+            write_text(self.path, "".join(row + "\n" for row in rows))
+
+    def restart_clock(self, step: int) -> None:
+        self.time, self.step = time.perf_counter(), step
+
+    def images_per_s(self, step: int, images_per_step: int) -> float:
+        rate = (step - self.step) * images_per_step / (time.perf_counter() - self.time)
+        self.restart_clock(step)
+        return rate
+
+    def write(self, row: dict[str, float]) -> None:
+        if self.main:
+            with self.path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        if self.tracker is not None:
+            self.tracker.log({k: v for k, v in row.items() if k != "step"}, step=int(row["step"]))
+
+    def close(self) -> None:
+        if self.tracker is not None:
+            self.tracker.finish()
+
+
+def _tracker(name: str, folder: Path) -> Any:
+    from accelerate.tracking import TensorBoardTracker, WandBTracker
+
+    if name == "tensorboard":
+        tracker = TensorBoardTracker(run_name="logs", logging_dir=folder)
+    elif name == "wandb":
+        if shutil.which("wandb") is None:
+            raise UserError("--report_to wandb: pip install 'sdcxr[wandb]'")
+        tracker = WandBTracker(run_name="sdcxr")
+    else:
+        return None
+    tracker.start()
+    return tracker

@@ -1,0 +1,102 @@
+"""The autoencoder task: the VAE's decoder, or all of it, trained to reproduce radiographs."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sdcxr import components
+from sdcxr.config import TrainConfig
+from sdcxr.data import ImageExamples
+from sdcxr.errors import UserError
+from sdcxr.pixels import grid, read_pixels, to_grey
+from sdcxr.tasks import training_rows
+
+
+class AutoencoderTask(nn.Module):
+    """L1 per sample, plus Kullback-Leibler where the encoder trains, plus LPIPS where asked for."""
+
+    def __init__(self, config: TrainConfig):
+        super().__init__()
+        assert config.base is not None
+        self.config = config
+        self.components = components.load(config.base)
+        self.vae: nn.Module = self.components.vae
+        self.resolution = config.resolution or self.components.resolution
+        if self.resolution % self.components.vae_factor:
+            raise UserError(f"--resolution {self.resolution}: must be a multiple of {self.components.vae_factor}")
+        for name, parameter in self.vae.named_parameters():
+            parameter.requires_grad_(config.vae_part == "all" or name.startswith(("decoder.", "post_quant_conv.")))
+        self.vae.train()
+        if config.gradient_checkpointing:
+            self.vae.enable_gradient_checkpointing()
+        self.lpips = lpips_network(config.lpips_alexnet) if config.lpips_weight else None
+
+    def groups(self) -> list[dict[str, Any]]:
+        trained = [p for p in self.vae.parameters() if p.requires_grad]
+        return [{"name": "vae", "params": trained, "lr": self.config.learning_rate}]
+
+    def examples(self) -> ImageExamples:
+        rows = training_rows(self.config)
+        side = self.resolution // self.components.vae_factor
+        shape = (self.vae.config.latent_channels, side, side)
+        return ImageExamples(rows["path"].tolist(), rows["id"].tolist(), self.resolution, shape)
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        pixels = batch["pixels"].expand(-1, 3, -1, -1)
+        whole = self.config.vae_part == "all"
+        with torch.set_grad_enabled(torch.is_grad_enabled() and whole):
+            posterior = self.vae.encode(pixels).latent_dist
+        decoded = self.vae.decode(posterior.mean + posterior.std * batch["posterior_noise"]).sample.float()
+        loss = (decoded - pixels).abs().mean(dim=(1, 2, 3))
+        if whole:
+            # Per pixel, like the L1 term, so that the weight does not depend on the resolution.
+            loss = loss + self.config.kl_weight * posterior.kl() / pixels[0].numel()
+        if self.lpips is not None:
+            loss = loss + self.config.lpips_weight * self.lpips(decoded, pixels).flatten()
+        return loss
+
+    @torch.no_grad()
+    def preview(self) -> np.ndarray | None:
+        """Validation images in the upper row, their reconstructions below."""
+        rows = training_rows(self.config, "validation").head(self.config.num_validation_images)
+        pixels = torch.stack([read_pixels(path, self.resolution) for path in rows["path"]]).expand(-1, 3, -1, -1)
+        self.vae.eval()
+        decoded = self.vae.decode(self.vae.encode(pixels.to(self.vae.device)).latent_dist.mean).sample
+        self.vae.train()
+        return grid([*to_grey(pixels).numpy(), *to_grey(decoded).numpy()], columns=len(rows))
+
+    def save(self, run: Path) -> None:
+        components.save(self.components, run / "pipeline")
+
+
+def lpips_network(alexnet: str | None) -> nn.Module:
+    """LPIPS over AlexNet (Zhang et al. 2018, arXiv 1801.03924), frozen; the AlexNet weights come from the user's file.
+
+    Raises:
+        UserError: the package or the file is missing, or the file is no AlexNet.
+    """
+    try:
+        import lpips
+    except ImportError:
+        raise UserError("--lpips_weight needs the package lpips: pip install lpips") from None
+    if alexnet is None or not Path(alexnet).is_file():
+        raise UserError(
+            f"--lpips_alexnet {alexnet}: give the file alexnet-owt-7be5be79.pth (233 MB, torchvision's AlexNet weights)"
+        )
+    network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)  # random only until the next lines
+    weights = torch.load(alexnet, weights_only=True, map_location="cpu")
+    features = {
+        name.removeprefix("features."): value for name, value in weights.items() if name.startswith("features.")
+    }
+    convolutions = {
+        name: module for s in range(1, 6) for name, module in getattr(network.net, f"slice{s}").named_children()
+    }
+    for name, module in convolutions.items():
+        if isinstance(module, nn.Conv2d):
+            if f"{name}.weight" not in features or features[f"{name}.weight"].shape != module.weight.shape:
+                raise UserError(f"{alexnet} holds no torchvision AlexNet weights")
+            module.load_state_dict({key: features[f"{name}.{key}"] for key in ("weight", "bias")})
+    return network.requires_grad_(False).eval()

@@ -1,0 +1,117 @@
+"""The classifier task: a timm network that names findings, one sigmoid output a label."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from sdcxr.config import TrainConfig
+from sdcxr.data import LabelledImages
+from sdcxr.errors import UserError
+from sdcxr.files import atomic, read_json, write_json
+from sdcxr.manifest import LABELS
+from sdcxr.tasks import training_rows
+
+ARCHITECTURE = "resnet10t"
+RESOLUTION = 64
+
+
+class ClassifierTask(nn.Module):
+    """Binary cross-entropy over the known labels of a sample; unknown ones (empty or -1) do not count."""
+
+    def __init__(self, config: TrainConfig):
+        super().__init__()
+        self.config = config
+        self.rows = training_rows(config)
+        self.resolution = config.resolution or RESOLUTION
+        self.labels, self.targets = label_table(self.rows, config.labels)
+        self.architecture = config.base or ARCHITECTURE
+        self.network = network(self.architecture, len(self.labels))
+
+    def groups(self) -> list[dict[str, Any]]:
+        return [{"name": "classifier", "params": list(self.network.parameters()), "lr": self.config.learning_rate}]
+
+    def examples(self) -> LabelledImages:
+        return LabelledImages(self.rows["path"].tolist(), self.rows["id"].tolist(), self.targets, self.resolution)
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        known = batch["labels"].isfinite()
+        logits = self.network(batch["pixels"]).float()
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, batch["labels"].nan_to_num(0.0), reduction="none")
+        return (loss * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)
+
+    def preview(self) -> np.ndarray | None:
+        return None
+
+    def save(self, run: Path) -> None:
+        folder = run / "classifier"
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
+        with atomic(folder / "model.safetensors") as temporary:
+            save_file(tensors, temporary)
+        about = {"architecture": self.architecture, "labels": list(self.labels), "resolution": self.resolution}
+        write_json(folder / "config.json", about)
+
+
+def network(architecture: str, outputs: int) -> nn.Module:
+    """An untrained timm network for grey images.
+
+    Raises:
+        UserError: timm does not know the name; the nearest names are listed.
+    """
+    import timm
+
+    if architecture not in timm.list_models():
+        import difflib
+
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+        raise UserError(f"--base {architecture}: timm has no such model (near: {', '.join(near) or 'none'})")
+    return timm.create_model(architecture, pretrained=False, in_chans=1, num_classes=outputs)
+
+
+def label_table(rows: pd.DataFrame, file: str | None) -> tuple[list[str], np.ndarray]:
+    """Names of the labels and their values (n, labels): 1, 0 or NaN, from a CSV joined by dicom_id or from the rows.
+
+    Labels that are never positive, or never negative, cannot be learnt and are left out.
+    """
+    if file is None:
+        found = rows[[label for label in LABELS if label in rows]]
+    else:
+        try:
+            table = pd.read_csv(file, dtype={"dicom_id": str})
+        except FileNotFoundError:
+            raise UserError(f"--labels {file}: no such file") from None
+        if "dicom_id" not in table:
+            raise UserError(f"--labels {file}: no column dicom_id (it has: {', '.join(map(str, table.columns))})")
+        binary = [name for name in table.columns if set(table[name].dropna().unique()) <= {0, 1}]
+        found = table.drop_duplicates("dicom_id").set_index("dicom_id")[binary].reindex(rows["id"])
+    values = found.astype(float).where(lambda frame: frame.isin([0.0, 1.0]))
+    learnable = [name for name in values.columns if values[name].nunique() == 2]
+    if not learnable:
+        raise UserError(f"no label has both positive and negative images in {file or 'metadata.csv'}")
+    return learnable, values[learnable].to_numpy()
+
+
+class Classifier:
+    """A trained classifier folder, ready to read images: `labels` and `predict`."""
+
+    def __init__(self, folder: Path, device: torch.device):
+        folder = folder / "classifier" if (folder / "classifier").is_dir() else folder
+        if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
+            raise UserError(f"{folder} holds no trained classifier: make one with train.py --tune classifier")
+        about = read_json(folder / "config.json")
+        self.labels: list[str] = about["labels"]
+        self.resolution: int = about["resolution"]
+        self.device = device
+        self.network = network(about["architecture"], len(self.labels))
+        self.network.load_state_dict(load_file(folder / "model.safetensors"))
+        self.network.eval().to(device)
+
+    @torch.no_grad()
+    def predict(self, pixels: Tensor) -> np.ndarray:
+        """Probabilities (batch, labels) of images (batch, 1, resolution, resolution) in [-1, 1]."""
+        return self.network(pixels.to(self.device)).float().sigmoid().cpu().numpy()
