@@ -49,8 +49,8 @@ def read_views(path: Path) -> dict[str, str]:
 def study_views(names: Sequence[str], table: dict[str, str]) -> list[str]:
     """The view of each image of one report, "" where it is unknown.
 
-    The DICOM headers call both images of 1,088 of the 3,208 two-image reports PA, though one is the lateral. So PA and
-    AP count only beside an image that the table calls lateral.
+    The DICOM headers call both images of 1,088 of the 3,208 two-image reports PA, though most captions name a lateral.
+    So PA and AP count only beside an image that the table calls lateral.
     """
     views = [table.get(image_key(name), "") for name in names]
     if "LATERAL" not in views:

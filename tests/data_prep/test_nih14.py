@@ -71,8 +71,18 @@ def metadata(output_dir: Path) -> pd.DataFrame:
 
 @pytest.mark.parametrize(
     ("text", "age"),
-    [("58", 58), ("058Y", 58), ("013M", 1), ("020D", 0), ("104W", 2), ("58.0", 58)]
-    + [("411", None), ("", None), ("unknown", None), ("-3", None)],
+    [
+        ("58", 58),
+        ("058Y", 58),
+        ("013M", 1),
+        ("020D", 0),
+        ("104W", 2),
+        ("58.0", 58),
+        ("411", None),
+        ("", None),
+        ("unknown", None),
+        ("-3", None),
+    ],
 )
 def test_age(text, age):
     assert parse_age(text) == age
@@ -164,8 +174,14 @@ def test_labels_of_a_normal_image_negate_only_what_nih_labels():
 
 @pytest.mark.parametrize(
     ("finding", "label"),
-    [("Effusion", "Pleural Effusion"), ("Mass", "Lung Lesion"), ("Nodule", "Lung Lesion")]
-    + [("Infiltration", "Lung Opacity"), ("Pleural_Thickening", "Pleural Other"), ("Edema", "Edema")],
+    [
+        ("Effusion", "Pleural Effusion"),
+        ("Mass", "Lung Lesion"),
+        ("Nodule", "Lung Lesion"),
+        ("Infiltration", "Lung Opacity"),
+        ("Pleural_Thickening", "Pleural Other"),
+        ("Edema", "Edema"),
+    ],
 )
 def test_labels_of_a_finding(finding, label):
     assert {name for name, value in chexpert_labels([finding]).items() if value == 1} == {label}
