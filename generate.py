@@ -4,8 +4,8 @@
     accelerate launch generate.py --model RUN --prompts prompts.csv --output_dir samples --scheduler ddim
     accelerate launch --num_processes 8 generate.py --model RUN --prompts DATASET/test --output_dir samples
 
-Images are 8-bit grey PNGs, <id>_<k>.png, with a metadata.csv that says how each was made. The same command again goes on
-where it stopped.
+Images are 8-bit grey PNGs, <id>_<k>.png, with a metadata.csv that says how each was made.
+The same command again goes on where it stopped.
 """
 
 from sdcxr.cli import run

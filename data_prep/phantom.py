@@ -37,6 +37,7 @@ from sdcxr.manifest import LABELS
 VERSION = 1  # of the phantom: raised when the same settings come to give other bytes
 SETTINGS_FILE = "phantom.json"
 JPEG_QUALITY = 95  # as MIMIC-CXR-JPG
+LIMITS = (("studies", 1, 500_000), ("resolution", 32, 4096), ("seed", 0, 2**63 - 1), ("workers", 1, 4096))
 SPLITS = ("train",) * 8 + ("validate", "test")
 VIEWS = ((("PA", "LATERAL"), 0.26), (("PA", "LL"), 0.08), (("PA",), 0.30), (("AP",), 0.32), (("AP", "AP"), 0.04))
 VIEW_MEANING = {"PA": "postero-anterior", "AP": "antero-posterior", "LATERAL": "lateral", "LL": "lateral"}
@@ -80,6 +81,10 @@ class Patient(NamedTuple):
     study_ids: tuple[int, ...]
     split: str
 
+    def folder(self, study_id: int) -> str:
+        """Where a study's images lie; with ".txt", where its report lies."""
+        return f"files/p{str(self.subject_id)[:2]}/p{self.subject_id}/s{study_id}"
+
 
 class Drawn(NamedTuple):
     """The rows and texts that one patient adds to the tables."""
@@ -92,9 +97,11 @@ class Drawn(NamedTuple):
 
 def main(config: PhantomConfig) -> None:
     """Write the dataset, or say that it is there."""
-    if config.studies < 1 or config.resolution < 32:
-        raise UserError("--studies must be 1 or more and --resolution 32 or more")
-    output_dir = config.output_dir.expanduser()
+    for flag, least, most in LIMITS:
+        value = getattr(config, flag)
+        if value is not None and not least <= value <= most:
+            raise UserError(f"--{flag} {value}: it must lie between {least} and {most}")
+    output_dir = Path(config.output_dir).expanduser()
     settings = {"studies": config.studies, "resolution": config.resolution, "seed": config.seed, "version": VERSION}
     if _finished(output_dir, settings):
         print(f"{output_dir}: finished already ({config.studies} studies)")
@@ -103,7 +110,7 @@ def main(config: PhantomConfig) -> None:
     write_json(output_dir / SETTINGS_FILE, {"settings": settings, "finished": False})
     patients = plan(config.studies, config.seed)
     drawn = _draw_all(patients, output_dir, config)
-    images = _write_tables(output_dir, patients, drawn, config.seed)
+    images = _write_tables(output_dir, drawn, config.seed)
     write_json(output_dir / SETTINGS_FILE, {"settings": settings, "finished": True, "images": images})
     print(f"{output_dir}: {images} images of {config.studies} studies of {len(patients)} patients")
 
@@ -111,18 +118,20 @@ def main(config: PhantomConfig) -> None:
 def _finished(output_dir: Path, settings: dict[str, int]) -> bool:
     """Whether the folder holds just this dataset, finished; one begun with the same settings is gone on with."""
     if not (output_dir / SETTINGS_FILE).is_file():
-        if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        if output_dir.exists() and (
+            not output_dir.is_dir() or any(not path.name.startswith(".") for path in output_dir.iterdir())
+        ):
             raise UserError(f"--output_dir {output_dir} is not empty and holds no phantom dataset: name another folder")
         return False
     state = read_json(output_dir / SETTINGS_FILE)
-    before = state.get("settings", {})
+    if not isinstance(state, dict) or "settings" not in state:
+        raise UserError(f"{output_dir / SETTINGS_FILE} was not written by data_prep.phantom: name another folder")
+    before = state["settings"]
     changed = [
-        f"{name} {before.get(name)} there, {value} asked for"
-        for name, value in settings.items()
-        if before.get(name) != value
+        f"{name} (was {before.get(name)}, now {value})" for name, value in settings.items() if before.get(name) != value
     ]
     if changed:
-        raise UserError(f"{output_dir} holds a phantom of other settings ({'; '.join(changed)}): name another folder")
+        raise UserError(f"{output_dir} was drawn with other settings: {', '.join(changed)}. Name another --output_dir")
     return bool(state.get("finished"))
 
 
@@ -155,41 +164,31 @@ def draw_patient(patient: Patient, output_dir: Path, resolution_px: int, seed: i
         findings = sample_findings(rng)
         views = VIEWS[int(rng.choice(len(VIEWS), p=[share for _, share in VIEWS]))][0]
         day += int(rng.integers(1, 400))
-        study = {"subject_id": patient.subject_id, "study_id": study_id}
-        study_row = {**study, **_study_columns(views, day, rng)}
-        folder = f"files/p{str(patient.subject_id)[:2]}/p{patient.subject_id}"
+        ids = {"subject_id": patient.subject_id, "study_id": study_id}
+        study = {**ids, "split": patient.split, **_study_columns(views, day, rng)}
+        folder = patient.folder(study_id)
         wording = report(findings, rng, views[0])
-        drawn.reports.append((f"{folder}/s{study_id}.txt", wording.text))
-        drawn.labels.append({**study, **wording.labels})
+        drawn.reports.append((f"{folder}.txt", wording.text))
+        drawn.labels.append({**ids, "split": patient.split, "path": f"{folder}.txt", **wording.labels})
         for view in views:
             dicom_id = "-".join(f"{part:08x}" for part in rng.integers(0, 2**32, 5))
             anatomy = Anatomy(build, findings, sample_acquisition(rng, view))
-            texture = int(rng.integers(2**62))
-            path = output_dir / folder / f"s{study_id}" / f"{dicom_id}.jpg"
-            rows, columns = _draw_image(anatomy, resolution_px, texture, path)
-            drawn.metadata.append(
-                {**study_row, "dicom_id": dicom_id, "Rows": rows, "Columns": columns, **_view_columns(view, rng)}
-            )
-            drawn.truth.append(
-                {
-                    "dicom_id": dicom_id,
-                    "study_id": study_id,
-                    "subject_id": patient.subject_id,
-                    "view": view,
-                    **truth(anatomy),
-                }
-            )
+            pixels_rng = np.random.default_rng(rng.integers(2**62))
+            rows, columns = _draw_image(anatomy, resolution_px, pixels_rng, output_dir / folder / f"{dicom_id}.jpg")
+            image = {"dicom_id": dicom_id, "path": f"{folder}/{dicom_id}.dcm", "Rows": rows, "Columns": columns}
+            drawn.metadata.append({**study, **image, **_view_columns(view, rng)})
+            drawn.truth.append({"dicom_id": dicom_id, **ids, "view": view, **truth(anatomy)})
     return drawn
 
 
-def _draw_image(anatomy: Anatomy, resolution_px: int, texture: int, path: Path) -> tuple[int, int]:
+def _draw_image(anatomy: Anatomy, resolution_px: int, rng: np.random.Generator, path: Path) -> tuple[int, int]:
     """Write one JPEG unless it is there; its height and width."""
     from PIL import Image
 
     if path.is_file():
         with Image.open(path) as image:
             return image.height, image.width
-    pixels = render(anatomy, resolution_px, np.random.default_rng(texture))
+    pixels = render(anatomy, resolution_px, rng)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as temporary:
         Image.fromarray(pixels).save(temporary, format="JPEG", quality=JPEG_QUALITY)
@@ -223,68 +222,55 @@ def _draw_all(patients: Sequence[Patient], output_dir: Path, config: PhantomConf
     from tqdm import tqdm
 
     draw = partial(draw_patient, output_dir=output_dir, resolution_px=config.resolution, seed=config.seed)
-    workers = (
-        config.workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else config.workers or 1
-    )
+    workers = min(config.workers or os.cpu_count() or 1, len(patients))
+    pool = None if workers == 1 else ProcessPoolExecutor(workers, get_context("spawn"))
     drawn = []
-    with tqdm(total=config.studies, unit="study", desc="phantom") as bar:
-        with nullcontext() if workers == 1 else ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-            # The pool hands the results out in the order of the patients, so the tables do not depend on it.
-            for one in pool.map(draw, patients, chunksize=4) if pool else map(draw, patients):
-                drawn.append(one)
-                bar.update(len(one.labels))
+    with tqdm(total=config.studies, unit="study", desc="phantom") as bar, pool or nullcontext():
+        # The pool hands the results out in the order of the patients, so the tables do not depend on it.
+        for one in pool.map(draw, patients, chunksize=4) if pool else map(draw, patients):
+            drawn.append(one)
+            bar.update(len(one.labels))
     return drawn
 
 
-def _write_tables(output_dir: Path, patients: Sequence[Patient], drawn: Sequence[Drawn], seed: int) -> int:
+def _by_study(row: dict[str, Any]) -> tuple[int, int]:
+    return row["subject_id"], row["study_id"]
+
+
+def _write_tables(output_dir: Path, drawn: Sequence[Drawn], seed: int) -> int:
     """Write the tables and the reports' archive; the number of images."""
-    split_of = {patient.subject_id: patient.split for patient in patients}
-    metadata = sorted(
-        (row for one in drawn for row in one.metadata), key=lambda row: (row["subject_id"], row["study_id"])
-    )
-    folder = "files/p{0:.2}/p{0}/s{1}"
-    for row in metadata:
-        row["split"] = split_of[row["subject_id"]]
-        row["path"] = f"{folder.format(str(row['subject_id']), row['study_id'])}/{row['dicom_id']}"
-    labels = sorted((row for one in drawn for row in one.labels), key=lambda row: (row["subject_id"], row["study_id"]))
-    texts = sorted(text for one in drawn for text in one.reports)
-    studies = [{**row, "path": folder.format(str(row["subject_id"]), row["study_id"]) + ".txt"} for row in labels]
-    label_columns = ("subject_id", "study_id", *LABELS)
-    second = np.random.default_rng([seed, 2])
+    metadata = sorted((row for one in drawn for row in one.metadata), key=_by_study)
+    labels = sorted((row for one in drawn for row in one.labels), key=_by_study)
+    tested = [row for row in labels if row["split"] == "test"]
     # NegBio reads the same reports and overlooks a mention now and then.
+    rng = np.random.default_rng([seed, 2])
     negbio = [
-        {name: value for name, value in row.items() if name not in LABELS or second.random() > 0.02} for row in labels
+        {name: value for name, value in row.items() if name not in LABELS or rng.random() > 0.02} for row in labels
     ]
-    tested = [row for row in labels if split_of[row["subject_id"]] == "test"]
+    study_columns = ("subject_id", "study_id")
     _write_csv(output_dir / "mimic-cxr-2.0.0-metadata.csv.gz", METADATA_COLUMNS, metadata)
     _write_csv(output_dir / "mimic-cxr-2.0.0-split.csv.gz", ("dicom_id", "study_id", "subject_id", "split"), metadata)
-    _write_csv(output_dir / "mimic-cxr-2.0.0-chexpert.csv.gz", label_columns, labels)
-    _write_csv(output_dir / "mimic-cxr-2.0.0-negbio.csv.gz", label_columns, negbio)
+    _write_csv(output_dir / "mimic-cxr-2.0.0-chexpert.csv.gz", (*study_columns, *LABELS), labels)
+    _write_csv(output_dir / "mimic-cxr-2.0.0-negbio.csv.gz", (*study_columns, *LABELS), negbio)
     _write_csv(output_dir / "mimic-cxr-2.1.0-test-set-labeled.csv", ("study_id", *LABELS), tested)
-    records = [{**row, "path": row["path"] + ".dcm"} for row in metadata]
-    _write_csv(output_dir / "cxr-record-list.csv.gz", ("subject_id", "study_id", "dicom_id", "path"), records)
-    _write_csv(output_dir / "cxr-study-list.csv.gz", ("subject_id", "study_id", "path"), studies)
-    answers = sorted((row for one in drawn for row in one.truth), key=lambda row: (row["subject_id"], row["study_id"]))
+    _write_csv(output_dir / "cxr-record-list.csv.gz", (*study_columns, "dicom_id", "path"), metadata)
+    _write_csv(output_dir / "cxr-study-list.csv.gz", (*study_columns, "path"), labels)
+    answers = sorted((row for one in drawn for row in one.truth), key=_by_study)
     _write_csv(output_dir / "phantom-truth.csv", tuple(answers[0]), answers)
-    write_text(output_dir / "IMAGE_FILENAMES", "".join(row["path"] + ".jpg\n" for row in metadata))
+    write_text(output_dir / "IMAGE_FILENAMES", "".join(row["path"].replace(".dcm", ".jpg\n") for row in metadata))
     with atomic(output_dir / "mimic-cxr-reports.zip") as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for name, text in texts:
+        for name, text in sorted(text for one in drawn for text in one.reports):
             member = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
             archive.writestr(member, text, compress_type=zipfile.ZIP_DEFLATED)
     return len(metadata)
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-    """Write a table atomically; labels as 1.0, 0.0, -1.0, what is missing as nothing; gzip without a time stamp."""
+    """Write a table atomically, what is missing as nothing; gzip without a time stamp, so that bytes repeat."""
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        values = (row.get(column) for column in columns)
-        writer.writerow(
-            "" if value is None else float(value) if column in LABELS and "truth" not in path.name else value
-            for column, value in zip(columns, values, strict=True)
-        )
+    writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     content = text.getvalue().encode()
     with atomic(path) as temporary:
         temporary.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)

@@ -149,7 +149,8 @@ class Outline:
         medial: where each lung begins, per row and side, measured from the midline.
         mediastinum: reach of heart and vessels from the midline, per side and row.
         diaphragm: v of each hemidiaphragm per column.
-        midline: u of the midline per row; it bows with the spine and moves away from a large pneumothorax or effusion.
+        midline: u of the midline per row; it bows with the spine.
+        shift: how far a large pneumothorax or effusion pushes the mediastinum off the midline, per row.
     """
 
     def __init__(self, anatomy: Anatomy, u: Array, v: Array):
@@ -161,7 +162,8 @@ class Outline:
         self.medial = (0.04 + 0.085 * (1 - np.sqrt(1 - near_apex**2))).astype(np.float32)
         push = 0.05 * max(0.0, findings.pneumothorax.right - 0.55) - 0.05 * max(0.0, findings.pneumothorax.left - 0.55)
         push += 0.06 * max(0.0, findings.effusion.right - 0.6) - 0.06 * max(0.0, findings.effusion.left - 0.6)
-        self.midline = (build.spine_bow * np.cos(3 * v) + push * np.exp(-((v / 0.3) ** 2))).astype(np.float32)
+        self.midline = (build.spine_bow * np.cos(3 * v)).astype(np.float32)
+        self.shift = (push * np.exp(-((v / 0.3) ** 2))).astype(np.float32)
         self.dome = {side: self._dome(anatomy, side) for side in SIDES}
         self.diaphragm = {side: self._diaphragm(build, side, u) for side in SIDES}
         self.mediastinum = self._mediastinum(anatomy, v)

@@ -37,8 +37,9 @@ def masks(anatomy: Anatomy, grid: Grid) -> tuple[Outline, Masks]:
     u = grid.u[None, :] - outline.midline[:, None]
     x = np.abs(u)
     right = u < 0
-    reach = np.where(right, outline.mediastinum["right"][:, None], outline.mediastinum["left"][:, None])
-    heart = grid.soft(reach - x, 0.008)
+    off = u - outline.shift[:, None]
+    reach = np.where(off < 0, outline.mediastinum["right"][:, None], outline.mediastinum["left"][:, None])
+    heart = grid.soft(reach - np.abs(off), 0.008)
     thorax = grid.soft(outline.thorax[:, None] - x, 0.006)
     inner, width = outline.medial[:, None], np.maximum(outline.thorax - outline.medial, 1e-3)[:, None]
     across = (x - inner) / width

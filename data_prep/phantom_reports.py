@@ -90,7 +90,7 @@ def phrases(findings: Findings, rng: np.random.Generator) -> Wording:
 
     def say(names: list[str], **carried: float) -> None:
         found.extend(names)
-        labels.update({name.replace("_", " "): value for name, value in carried.items()})
+        labels.update({name.replace("_", " "): float(value) for name, value in carried.items()})
 
     if any(findings.pneumothorax):
         say(_sized("pneumothorax", "size", findings.pneumothorax, rng), Pneumothorax=1)
@@ -98,8 +98,8 @@ def phrases(findings: Findings, rng: np.random.Generator) -> Wording:
         noun = _pick(rng, ("pleural effusion", "effusion"))
         say(_sized(noun, "size", findings.effusion, rng, noun + "s"), Pleural_Effusion=1)
     if findings.cardiomegaly:
-        word = _pick(rng, GRADES["degree"][grade(findings.cardiomegaly)])
-        adverb = {"slight": "slightly", "extensive": "severely"}.get(word, word + "ly")
+        word = _pick(rng, (("mild", "slight"), ("moderate",), ("severe", "marked"))[grade(findings.cardiomegaly)])
+        adverb = "markedly" if word == "marked" else word + "ly"
         heart = (
             f"{word} cardiomegaly",
             f"{word} cardiomegaly",
@@ -122,10 +122,12 @@ def phrases(findings: Findings, rng: np.random.Generator) -> Wording:
         tail = ("", ", concerning for pneumonia", ", compatible with pneumonia", "")[hedge]
         say([phrase + tail for phrase in _sided(noun, findings.consolidation)], Consolidation=1, Lung_Opacity=1)
         if tail:
-            labels["Pneumonia"] = -1 if hedge == 1 else 1
+            labels["Pneumonia"] = -1.0 if hedge == 1 else 1.0
     if any(findings.atelectasis):
         noun = _pick(rng, ("basilar atelectasis", "basal plate-like atelectasis", "lower lobe atelectasis"))
-        say(_sided(noun, findings.atelectasis), Atelectasis=1)
+        doubtful = rng.random() < 0.15
+        names = [f"probable {name}" if doubtful else name for name in _sided(noun, findings.atelectasis)]
+        say(names, Atelectasis=-1 if doubtful else 1)
     if any(findings.lesion):
         zone = findings.lesion_zone
         noun = _pick(rng, (f"{zone} lung nodule", f"{zone} zone nodule", f"{zone} lung nodular opacity"))
@@ -155,33 +157,41 @@ def _sentence(text: str) -> str:
 def impression(findings: Findings, rng: np.random.Generator) -> Wording:
     """The impression of a study on one line, and the labels that its words carry.
 
-    Most have 7 to 77 characters; every finding and device is named, and nothing is denied that is there.
+    Every finding and device is named, and nothing is denied that is there. Most have 7 to 77 characters, what a text
+    encoder of 77 tokens is usually trained on; some are longer.
     """
+    wording = _impression(findings, rng)
+    for _ in range(2):
+        if len(wording.text) > 77:  # say it again, perhaps shorter
+            wording = _impression(findings, rng)
+    if not findings.normal and rng.random() < 0.06:
+        wording.text += " " + CLOSING[int(rng.integers(len(CLOSING)))]
+    return wording
+
+
+def _impression(findings: Findings, rng: np.random.Generator) -> Wording:
     said = phrases(findings, rng)
     labels = dict(said.labels)
     names = said.text.split("\n") if said.text else []
     if findings.normal:
-        labels["No Finding"] = 1
         words = _pick(rng, NORMAL)
+        labels["No Finding"] = 1.0
         if "effusion or pneumothorax" in words:
-            labels |= {"Pleural Effusion": 0, "Pneumothorax": 0}
+            labels |= {"Pleural Effusion": 0.0, "Pneumothorax": 0.0}
+        if "Normal heart size" in words:
+            labels["Cardiomegaly"] = 0.0
         return Wording(" ".join([words, *(_sentence(name) for name in names)]), labels)
+    sentences = [_sentence(name) for name in names]
     if len(names) > 1 and rng.random() < 0.3 and not any("," in name or " and " in name for name in names):
         sentences = [_sentence(", ".join(names[:-1]) + " and " + names[-1])]
-    else:
-        sentences = [_sentence(name) for name in names]
     text = " ".join(sentences)
     absent = [name for name in DENIED if not _present(findings, name)]
-    if absent and len(text) < 55 and rng.random() < 0.3:
-        name = absent[int(rng.integers(len(absent)))]
-        denial = _pick(rng, DENIED[name])
-        if len(text) + 1 + len(denial) <= 77:
-            text += " " + denial
-            labels[LABEL_OF[name]] = 0
-    if rng.random() < 0.08:
-        text += " " + CLOSING[int(rng.integers(len(CLOSING)))]
-    elif len(sentences) > 1 and text == " ".join(sentences) and rng.random() < 0.1:
+    if len(sentences) > 1 and rng.random() < 0.1:
         text = " ".join(f"{i}. {sentence}" for i, sentence in enumerate(sentences, 1))
+    elif absent and len(text) < 50 and rng.random() < 0.3:
+        name = absent[int(rng.integers(len(absent)))]
+        text += " " + _pick(rng, DENIED[name])
+        labels[LABEL_OF[name]] = 0.0
     return Wording(text, labels)
 
 
@@ -204,7 +214,7 @@ def findings_section(findings: Findings, rng: np.random.Generator) -> Wording:
     for name, denials in DENIED.items():
         if not _present(findings, name) and rng.random() < 0.6:
             sentences.append(_pick(rng, denials))
-            labels[LABEL_OF[name]] = 0
+            labels[LABEL_OF[name]] = 0.0
     if rng.random() < 0.5:
         sentences.append("No acute osseous abnormality is seen.")
     return Wording(" ".join(sentences), labels)

@@ -23,6 +23,13 @@ FLAGS = (
     "Tube",
     "Line",
 )
+MEASURED = (
+    "cardiothoracic_ratio",
+    "right_effusion_height",
+    "left_effusion_height",
+    "right_pneumothorax_width",
+    "left_pneumothorax_width",
+)
 _MEASURED_AT_PX = 256
 _SIZES = ("small", "moderate", "large")
 _DEGREES = ("mild", "moderate", "severe")
@@ -47,34 +54,28 @@ def truth(anatomy: Anatomy) -> dict[str, object]:
     zones and the sides of the devices.
     """
     findings = anatomy.findings
-    row: dict[str, object] = {"cardiothoracic_ratio": None, **flags(findings)}
-    row |= _measured(anatomy) if anatomy.acquisition.frontal else {"cardiothoracic_ratio": None}
+    measured = _measured(anatomy) if anatomy.acquisition.frontal else dict.fromkeys(MEASURED)
+    row: dict[str, object] = {MEASURED[0]: measured[MEASURED[0]], **flags(findings), **measured}
     for name, words in (("cardiomegaly", _DEGREES), ("edema", _DEGREES)):
         severity = getattr(findings, name)
         row[f"{name}_grade"] = words[grade(severity)] if severity else ""
     for side in SIDES:
         for name in ("effusion", "pneumothorax"):
             severity = getattr(findings, name).on(side)
-            row.setdefault(f"{side}_{name}_{'height' if name == 'effusion' else 'width'}", None)
             row[f"{side}_{name}_grade"] = _SIZES[grade(severity)] if severity else ""
     row["consolidation_zone"] = findings.consolidation_zone if any(findings.consolidation) else ""
     row["lesion_zone"] = findings.lesion_zone if any(findings.lesion) else ""
     return row | {"pacemaker_side": findings.pacemaker or "", "line_side": findings.line or ""}
 
 
-def _measured(anatomy: Anatomy) -> dict[str, object]:
+def _measured(anatomy: Anatomy) -> dict[str, float | None]:
     grid = Grid(_MEASURED_AT_PX)
     outline, parts = masks(anatomy, grid)
     level = (grid.v > -0.1) & (grid.v < outline.dome["left"] + 0.02)
-    measured: dict[str, object] = {
-        "cardiothoracic_ratio": round(_width(parts.heart[level]) / _width(parts.thorax), 4),
-    }
-    for side in SIDES:
-        measured[f"{side}_effusion_height"] = _effusion_height(
-            anatomy, parts.fluid.get(side), outline.dome[side], grid, side
-        )
-        measured[f"{side}_pneumothorax_width"] = _air_width(anatomy, parts.free_air.get(side), parts.lungs, grid, side)
-    return measured
+    ratio = round(_width(parts.heart[level]) / _width(parts.thorax), 4)
+    heights = [_effusion_height(anatomy, parts.fluid.get(side), outline.dome[side], grid) for side in SIDES]
+    widths = [_air_width(anatomy, parts.free_air.get(side), parts.lungs, grid, side) for side in SIDES]
+    return dict(zip(MEASURED, (ratio, *heights, *widths), strict=True))
 
 
 def _width(mask: Array) -> int:
@@ -83,12 +84,10 @@ def _width(mask: Array) -> int:
     return int(columns[-1] - columns[0] + 1)
 
 
-def _effusion_height(anatomy: Anatomy, fluid: Array | None, dome: float, grid: Grid, side: Side) -> float:
+def _effusion_height(anatomy: Anatomy, fluid: Array | None, dome: float, grid: Grid) -> float:
     if fluid is None:
         return 0.0
-    columns = np.flatnonzero((fluid > 0.5).any(axis=0))
-    lateral = columns[2] if side == "right" else columns[-3]
-    top = grid.v[np.flatnonzero(fluid[:, lateral] > 0.5)[0]]
+    top = grid.v[np.flatnonzero((fluid > 0.5).any(axis=1))[0]]
     angle = dome + SULCUS
     return round(float((angle - top) / (angle - anatomy.build.apex)), 4)
 

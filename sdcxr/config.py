@@ -1,4 +1,4 @@
-"""Settings of training and generation, under diffusers' names (train_text_to_image.py) where the meaning is the same."""
+"""Settings of training and generation, named as in diffusers' train_text_to_image.py where the meaning is the same."""
 
 import dataclasses
 from dataclasses import dataclass

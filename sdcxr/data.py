@@ -1,8 +1,8 @@
 """Training examples as pure functions of (seed, position), position being the number of images seen before.
 
 Every random draw of a sample (which image, timestep, noise, posterior noise, caption dropout) comes from a
-counter-based generator keyed by the seed and the sample's position in the run. So the examples do not depend on the number of
-processes, on the batch size, or on where a run was resumed.
+counter-based generator keyed by the seed and the sample's position in the run. So the examples do not depend on the
+number of processes, on the batch size, or on where a run was resumed.
 """
 
 from collections.abc import Iterator

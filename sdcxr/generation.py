@@ -23,7 +23,7 @@ def generate(config: GenerateConfig) -> int:
     Raises:
         UserError: prompts, model or output folder cannot be used; says why.
     """
-    rows = read_prompts(config.prompts).head(config.max_prompts)
+    rows = read_prompts(config.prompts)[: config.max_prompts]
     jobs = plan(rows, config)
 
     import torch
@@ -78,7 +78,7 @@ def read_prompts(prompts: str) -> pd.DataFrame:
         prompts: one prompt, a .txt or .csv file, or a folder with a metadata.csv.
 
     Raises:
-        UserError: a file or folder that is missing, empty or without a text column; ids that repeat or are no file names.
+        UserError: a file or folder is missing, empty or has no text column; ids repeat or are no file names.
     """
     path = Path(prompts).expanduser()
     if len(prompts) < 4096 and path.is_dir():

@@ -64,7 +64,7 @@ def training_rows(config: TrainConfig, split: str = "train") -> pd.DataFrame:
         rows = rows.iloc[np.sort(chosen)].reset_index(drop=True)
     if not len(rows):
         raise UserError(f"{folder} has no images: its metadata.csv is empty")
-    rows["path"] = [inside(folder, name) for name in rows["file_name"]]
+    rows["path"] = rows["file_name"].map(lambda name: inside(folder, name))
     stems = rows["file_name"].map(lambda name: Path(name).stem)
     rows["id"] = rows["dicom_id"].where(rows["dicom_id"] != "", stems) if "dicom_id" in rows else stems
     return rows

@@ -23,7 +23,7 @@ class AutoencoderTask(nn.Module):
         assert config.base is not None
         self.config = config
         self.components = components.load(config.base)
-        self.vae: nn.Module = self.components.vae
+        self.vae: Any = self.components.vae
         self.resolution = config.resolution or self.components.resolution
         if self.resolution % self.components.vae_factor:
             raise UserError(f"--resolution {self.resolution}: must be a multiple of {self.components.vae_factor}")

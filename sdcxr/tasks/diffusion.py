@@ -31,8 +31,8 @@ class DiffusionTask(nn.Module):
         assert config.base is not None
         self.config = config
         self.components = components.load(config.base)
-        self.unet: nn.Module = self.components.unet
-        self.text_encoder: nn.Module = self.components.text_encoder
+        self.unet: Any = self.components.unet
+        self.text_encoder: Any = self.components.text_encoder
         self.components.vae.requires_grad_(False).eval().to(device)
         schedule = DDPMScheduler.from_config(self.components.scheduler.config)
         self.prediction: losses.Prediction = schedule.config.prediction_type

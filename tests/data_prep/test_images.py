@@ -242,3 +242,7 @@ def test_convert_answers_a_bad_image_and_raises_where_it_cannot_write(tmp_path):
     source = saved(tmp_path / "x.jpg", gradient(90, 60))
     with pytest.raises(OSError, match="nowhere"):
         convert(str(source), str(tmp_path / "nowhere" / "y.png"), 32, "crop")
+    (tmp_path / "y.png").mkdir()
+    with pytest.raises(IsADirectoryError):
+        convert(str(source), str(tmp_path / "y.png"), 32, "crop")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.jpg", "y.png"]  # no temporary file

@@ -169,6 +169,7 @@ class Tree:
             prefix = "mimic-cxr-reports/files/" if layout == "zip with a folder" else "files/"
             with zipfile.ZipFile(self.reports, "w", zipfile.ZIP_DEFLATED) as archive:
                 archive.writestr(prefix + "README.txt", "IMPRESSION: none of ours.")
+                archive.writestr(prefix + "p10/p10999999/s50000000.txt", "IMPRESSION: another patient's.")
                 for place, text in self.texts.items():
                     archive.writestr(prefix + place, text)
             return
