@@ -18,7 +18,15 @@ from data_prep import filters
 from data_prep.dataset import is_finished, recorded_settings, write_dataset
 from data_prep.filters import Sieve
 from data_prep.images import SquareMode
-from data_prep.mimic_files import image_paths, image_suffix, impressions, patient_root, read_table, table_path
+from data_prep.mimic_files import (
+    find_reports,
+    image_paths,
+    image_suffix,
+    impressions,
+    patient_root,
+    read_table,
+    table_path,
+)
 from sdcxr.cli import run
 from sdcxr.errors import UserError
 from sdcxr.manifest import IDS, LABELS
@@ -31,7 +39,7 @@ class MimicCxrConfig:
     images: Path
     """MIMIC-CXR-JPG's folder, or MIMIC-CXR's with the DICOM files: any level down to the one that holds p10 … p19"""
     reports: Path
-    """mimic-cxr-reports.zip, or the folder it was unpacked to"""
+    """mimic-cxr-reports.zip, its folder, or the folder it was unpacked to"""
     output_dir: Path
     """dataset folder to write"""
     tables: Path | None = None
@@ -83,8 +91,9 @@ def main(config: MimicCxrConfig) -> int:
         return 0
     root = patient_root(config.images.expanduser().resolve(), "--images")
     suffix = image_suffix(root)
+    reports = find_reports(config.reports.expanduser())
     folders = [config.tables.expanduser()] if config.tables else [root, root.parent]
-    sieve = select(config, folders)
+    sieve = select(config, folders, reports)
     rows = sieve.rows.assign(source=image_paths(root, sieve.rows, suffix))
     return write_dataset(
         config.output_dir,
@@ -99,9 +108,11 @@ def main(config: MimicCxrConfig) -> int:
     )
 
 
-def select(config: MimicCxrConfig, table_folders: list[Path]) -> Sieve:
+def select(config: MimicCxrConfig, table_folders: list[Path], reports: Path) -> Sieve:
     """Join the tables and the reports, and filter. What is left has every column but `source`."""
-    sieve = Sieve(_read_metadata(table_path("metadata", table_folders)), "all images")
+    metadata_path = table_path("metadata", table_folders)
+    labels_path = table_path("chexpert", table_folders)  # missed now, not after the reports are read
+    sieve = Sieve(_read_metadata(metadata_path), "all images")
 
     if config.views != "all":
         views = [view.strip().upper() for view in config.views.split(",")]
@@ -120,7 +131,7 @@ def select(config: MimicCxrConfig, table_folders: list[Path]) -> Sieve:
 
     patients = sieve.rows.drop_duplicates("study_id")
     wanted = dict(zip(patients["study_id"], patients["subject_id"], strict=True))
-    found = dict(impressions(config.reports.expanduser(), wanted))
+    found = dict(impressions(reports, wanted))
     text = sieve.rows["study_id"].map(found)
     has_report = sieve.rows["study_id"].isin(found)
     sieve.rows = sieve.rows.assign(text=text)
@@ -136,7 +147,7 @@ def select(config: MimicCxrConfig, table_folders: list[Path]) -> Sieve:
         reasons = (n_tokens > config.max_tokens).map({True: "too many tokens", False: ""})
         sieve.apply(f"up to {config.max_tokens} tokens", reasons, n_tokens.astype(str) + " tokens")
 
-    labels = read_table("chexpert", table_path("chexpert", table_folders)).drop_duplicates("study_id")
+    labels = read_table("chexpert", labels_path).drop_duplicates("study_id")
     sieve.rows = sieve.rows.merge(labels[["study_id", *LABELS]], on="study_id", how="left")
     if config.max_no_finding is not None:
         reasons = filters.cap_reasons(sieve.rows, config.max_no_finding, config.seed)

@@ -131,18 +131,34 @@ def _missing_columns(name: TableName, path: Path, missing: list[str], header: li
 # Reports
 
 
+def find_reports(path: Path) -> Path:
+    """The reports' archive, or the folder that holds p10 … p19, from what the user named.
+
+    Raises:
+        UserError: no such file or folder, or no report in the folder.
+    """
+    if path.is_file():
+        return path
+    if (path / "mimic-cxr-reports.zip").is_file():
+        return path / "mimic-cxr-reports.zip"
+    root = patient_root(path, "--reports")
+    if next(root.glob("p1[0-9]/p*/s*.txt"), None) is None:
+        raise UserError(f"--reports {root} holds no report (looked for p1?/p*/s*.txt); the JPG tree comes without them")
+    return root
+
+
 def impressions(reports: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str, str | None]]:
     """The impression, or None, of every wanted study that has a report, one report in memory at a time.
 
     Args:
-        reports: mimic-cxr-reports.zip, or the folder it was unpacked to.
+        reports: what `find_reports` found.
         wanted: patient of each study, by study_id.
 
     Yields:
         (study_id, impression), each study once.
 
     Raises:
-        UserError: no such file or folder, no zip archive, no report in it.
+        UserError: the archive is none, is damaged, or holds no report.
     """
     read = _from_zip if reports.is_file() else _from_folder
     with progress(len(wanted), "reports", "report") as bar:
@@ -177,10 +193,7 @@ def _from_zip(path: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str, byte
             )
 
 
-def _from_folder(folder: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
-    root = patient_root(folder, "--reports")
-    if next(root.glob("p1[0-9]/p*/s*.txt"), None) is None:
-        raise UserError(f"--reports {root} holds no report (looked for p1?/p*/s*.txt); the JPG tree comes without them")
+def _from_folder(root: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
     for study_id, subject_id in wanted.items():
         try:
             text = (root / f"p{subject_id[:2]}" / f"p{subject_id}" / f"s{study_id}.txt").read_bytes()

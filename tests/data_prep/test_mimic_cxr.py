@@ -303,6 +303,14 @@ def test_views_may_be_several_or_all(tmp_path):
     assert len(read_metadata(tmp_path / "all" / "train")) == 9
 
 
+def test_reports_may_be_the_folder_of_the_archive(small, tmp_path):
+    (tmp_path / "reports").mkdir()
+    shutil.copy(small.reports, tmp_path / "reports" / "mimic-cxr-reports.zip")
+    config = config_of(small, tmp_path / "out")
+    config.reports = tmp_path / "reports"
+    assert main(config) == 0
+
+
 def test_limit_keeps_so_many(small, tmp_path):
     main(config_of(small, tmp_path / "out", limit=5))
     assert sum(len(read_metadata(path.parent)) for path in (tmp_path / "out").glob("*/metadata.csv")) == 5
@@ -379,6 +387,7 @@ def test_a_wrong_path_says_what_was_looked_for(small, tmp_path, flag, path, mess
     ],
 )
 def test_a_table_without_a_column_is_recognised(small, tmp_path, header, guess):
+    shutil.copy(small.images / "mimic-cxr-2.0.0-chexpert.csv", tmp_path)
     (tmp_path / "mimic-cxr-2.0.0-metadata.csv").write_text(header + "\n")
     with pytest.raises(UserError) as caught:
         main(config_of(small, tmp_path / "out", tables=tmp_path))
@@ -387,8 +396,16 @@ def test_a_table_without_a_column_is_recognised(small, tmp_path, header, guess):
     assert guess in str(caught.value)
 
 
+def test_a_missing_table_is_named_before_the_reports_are_read(small, tmp_path, capsys):
+    shutil.copy(small.images / "mimic-cxr-2.0.0-metadata.csv", tmp_path)
+    with pytest.raises(UserError, match=r"found no mimic-cxr-2\.0\.0-chexpert\.csv"):
+        main(config_of(small, tmp_path / "out", tables=tmp_path))
+    assert "reports" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("content", [b"", gzip.compress(b"dicom_id,subject_id\n" * 99)[:-20], b"\x00\xff\xfe,"])
 def test_a_damaged_table_is_one_line(small, tmp_path, content):
+    shutil.copy(small.images / "mimic-cxr-2.0.0-chexpert.csv", tmp_path)
     (tmp_path / "mimic-cxr-2.0.0-metadata.csv.gz").write_bytes(content)
     with pytest.raises(UserError, match="not a readable CSV table"):
         main(config_of(small, tmp_path / "out", tables=tmp_path))
