@@ -51,6 +51,7 @@ class Build:
     rib_gap: float  # between neighbouring ribs
     rib_phase: float
     clavicle_slope: float
+    bone: float  # density of the ribs, about 1
     adiposity: float  # 0 thin to 1 thick: brighter and flatter pictures
 
 
@@ -90,6 +91,7 @@ class Acquisition:
     aspect: float = 1.0  # height / width
     exposure: float = 0.0  # of the tone curve, -1 dark to 1 bright
     noise: float = 0.5
+    scatter: float = 0.03  # share of the open beam that reaches every point of the film: it levels the densest parts
     collimation: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)  # black border left, top, right, bottom
     marker: Side | None = "left"
 
@@ -207,7 +209,9 @@ class Outline:
         shapes: tuple[tuple[Side, list[tuple[float, float]], float], ...]
         shapes = (("right", right, reach_right), ("left", left, reach_left))
         for side, knots, reach in shapes:
-            rounded = smooth_steps(v, knots, 0.06 if side == "right" else 0.045)
+            # The vessels' bulges above are small, the chambers below are round.
+            chamber = np.clip((v + 0.05) / 0.08, 0, 1)
+            rounded = (1 - chamber) * smooth_steps(v, knots, 0.045) + chamber * smooth_steps(v, knots, 0.12)
             heart = v > -0.03  # the smoothing took a little off the widest point, which the ratio is measured at
             blend = np.clip((v + 0.03) / 0.1, 0, 1)
             rounded *= 1 + blend * (reach / rounded[heart].max() - 1)

@@ -90,7 +90,7 @@ def frontal_thickness(anatomy: Anatomy, grid: Grid, rng: np.random.Generator) ->
     if lost is not None:
         dense += 0.6 * lost
     for fluid in parts.fluid.values():
-        solid += 0.6 * fluid * (1 - parts.heart)
+        solid = solid * (1 - fluid) + 0.6 * fluid * (1 - parts.heart)
         air = air * (1 - fluid)
         dense += fluid
     np.multiply(markings, air, out=markings)
@@ -98,12 +98,12 @@ def frontal_thickness(anatomy: Anatomy, grid: Grid, rng: np.random.Generator) ->
     thickness = body(anatomy, grid) * tissue
     thickness += parts.thorax * solid * (1 - abdomen) + markings - np.float32(1.75 - 0.2 * build.adiposity) * air
     # Scatter drowns the ribs where the body is dense.
-    thickness += _ribs(anatomy, outline, grid) * (1 - 0.85 * np.minimum(dense, 1))
+    thickness += build.bone * _ribs(anatomy, outline, grid) * (1 - 0.85 * np.minimum(dense, 1))
     thickness += _spine(anatomy, grid) * (1 - 0.4 * abdomen) + _heart(outline, grid, parts) * (1 - abdomen)
     thickness += np.float32(0.75) * abdomen * flank
     thickness -= _airway_and_stomach(outline, grid, texture)
     if build.breast:
-        thickness += _breasts(build.breast, build.half_width, grid) * (1 - abdomen)
+        thickness += _breasts(build.breast, build.half_width, grid) * (1 - np.minimum(dense + 0.4 * parts.heart, 1))
     if (metal := devices(anatomy, outline, grid)) is not None:
         thickness += 2.8 * metal.layer()
     return thickness
@@ -114,7 +114,7 @@ def body(anatomy: Anatomy, grid: Grid) -> Array:
     build = anatomy.build
     side, shoulder = build.half_width + build.wall, build.shoulder
     spread = 0.10 if anatomy.acquisition.view == "AP" else 0.20  # of the arms
-    sheet = Sheet(grid)
+    sheet = Sheet(grid, coarse=True)
     arm = [(0.40, shoulder + 0.01), (0.52, shoulder + 0.01), (0.62, shoulder + 0.09), (0.75, -0.1), (0.95, 0.7)]
     arm += [(side + spread + 0.09, 0.7), (side + 0.4 * spread + 0.02, 0.12), (side + 0.005, -0.07)]
     u, v = np.array(arm).T
@@ -145,21 +145,21 @@ def _ribs(anatomy: Anatomy, outline: Outline, grid: Grid) -> Array:
     build = anatomy.build
     behind, before = Sheet(grid), Sheet(grid)  # of one side; the other is its mirror image
     turn = np.linspace(0, np.pi / 2, 14)
-    sine, cosine, double = np.sin(turn), np.cos(turn), np.sin(2 * turn)
-    for i in range(10):
-        start = build.apex - 0.015 + (i + build.rib_phase) * build.rib_gap
-        drop = 0.04 + 0.008 * i
-        wall = float(outline.thorax_at(build, np.array(max(start + drop, build.apex + 0.015))))
-        u = 0.03 + (wall + 0.004 - 0.03) * sine
-        _band(behind, u, start - 0.014 * double + drop * (1 - cosine) ** 1.3, 0.0075 + 0.0004 * i, 165)
-    for i in range(7):
-        start = build.apex + 0.06 + (i + build.rib_phase) * build.rib_gap
-        wall = float(outline.thorax_at(build, np.array(start)))
-        end = wall * (0.40 + 0.05 * i)
-        _band(before, end + (wall - end) * cosine, start + (0.06 + 0.015 * i) * sine, 0.0095, 120)
+    nth = np.arange(10)[:, None]
+    start = build.apex - 0.015 + (nth + build.rib_phase) * build.rib_gap
+    drop = 0.04 + 0.008 * nth
+    wall = outline.thorax_at(build, np.maximum(start + drop, build.apex + 0.015))
+    u = 0.03 + (wall - 0.026) * np.sin(turn)
+    _bands(behind, u, start - 0.014 * np.sin(2 * turn) + drop * (1 - np.cos(turn)) ** 1.3, 0.0075 + 0.0004 * nth, 165)
+    nth = nth[:7]
+    start = build.apex + 0.06 + (nth + build.rib_phase) * build.rib_gap
+    wall = outline.thorax_at(build, start)
+    end = wall * (0.40 + 0.05 * nth)
+    _bands(before, end + (wall - end) * np.cos(turn), start + (0.06 + 0.015 * nth) * np.sin(turn), 0.0095, 120)
     u = np.linspace(0.035, 0.42, 16)
     wave = np.sin((u - 0.035) / 0.385 * 2 * np.pi)
-    _band(before, u, build.apex + 0.07 - build.clavicle_slope * (u - 0.035) + 0.013 * wave, 0.0105, 200)
+    v = build.apex + 0.07 - build.clavicle_slope * (u - 0.035) + 0.013 * wave
+    _bands(before, u[None], v[None], 0.0105, 200)
     socket = build.shoulder + 0.075
     blade = np.array(
         [[0.46, socket - 0.02], [0.45, socket + 0.05], [0.375, 0.0], [0.355, -0.01], [0.345, -0.1], [0.39, socket]]
@@ -186,15 +186,16 @@ def _spine(anatomy: Anatomy, grid: Grid) -> Array:
     return np.float32(0.42) * sheet.layer(0.005)
 
 
-def _band(sheet: Sheet, u: Array, v: Array, half: float, value: int) -> None:
-    """A flat bone along a curve, with denser borders."""
-    du, dv = np.gradient(u), np.gradient(v)
+def _bands(sheet: Sheet, u: Array, v: Array, half: Array | float, value: int) -> None:
+    """Flat bones of half-width `half` along curves, the rows of u and v, with denser borders."""
+    du, dv = np.gradient(u, axis=1), np.gradient(v, axis=1)
     scale = half / np.hypot(du, dv)
-    upper, lower = (u + dv * scale, v - du * scale), (u - dv * scale, v + du * scale)
-    rim_u, rim_v = (np.concatenate([one, other[::-1]]) for one, other in zip(upper, lower, strict=True))
-    sheet.polygon(rim_u, rim_v, int(0.68 * value))
-    sheet.line(*upper, 0.003, value)
-    sheet.line(*lower, 0.003, value)
+    for rib in zip(u + dv * scale, v - du * scale, u - dv * scale, v + du * scale, strict=True):
+        upper_u, upper_v, lower_u, lower_v = rib
+        rim = np.concatenate([upper_u, lower_u[::-1]]), np.concatenate([upper_v, lower_v[::-1]])
+        sheet.polygon(*rim, int(0.68 * value))
+        sheet.line(upper_u, upper_v, 0.003, value)
+        sheet.line(lower_u, lower_v, 0.003, value)
 
 
 def vessels(anatomy: Anatomy, outline: Outline, grid: Grid, rng: np.random.Generator) -> Array:
@@ -228,7 +229,7 @@ def vessels(anatomy: Anatomy, outline: Outline, grid: Grid, rng: np.random.Gener
 
 def _airway_and_stomach(outline: Outline, grid: Grid, rng: np.random.Generator) -> Array:
     """Optical thickness that the airway and the stomach's air take away."""
-    sheet = Sheet(grid)
+    sheet = Sheet(grid, coarse=True)
     sheet.line(np.array([0.004, -0.004]), np.array([-0.64, -0.13]), 0.030, 110)
     for sign in (-1, 1):
         sheet.line(np.array([-0.004, sign * 0.06]), np.array([-0.135, -0.075]), 0.02, 70)
@@ -241,7 +242,7 @@ def _airway_and_stomach(outline: Outline, grid: Grid, rng: np.random.Generator) 
 
 def _breasts(size: float, half_width: float, grid: Grid) -> Array:
     """Optical thickness of the breasts, fullest at their lower fold."""
-    sheet = Sheet(grid)
+    sheet = Sheet(grid, coarse=True)
     sheet.ellipse(0.66 * half_width, 0.10 + 0.03 * size, 0.14 + 0.03 * size, 0.14 + 0.02 * size, 255)
     fold = np.clip((grid.v[:, None] + 0.04) / 0.25, 0, 1)
     one = np.float32(0.12 + 0.2 * size) * sheet.layer(0.004) * fold

@@ -13,7 +13,6 @@ from data_prep.phantom_canvas import Grid
 from data_prep.phantom_frontal import frontal_thickness
 from data_prep.phantom_lateral import lateral_thickness
 
-SCATTER = 0.03  # share of the open beam that reaches every point of the film: it levels the densest parts
 AIR = 8  # per cent of the density scale that is no part of the patient
 EQUALISED = 0.42  # in full, equalisation would spend half of the greys on the abdomen
 
@@ -38,18 +37,18 @@ def expose(thickness: Array, acquisition: Acquisition, resolution_px: int, rng: 
     """Lay the film over the canvas, expose it and tone it: uint8, the shorter side `resolution_px`."""
     film = _lay(thickness, acquisition, resolution_px)
     received = np.exp(-np.maximum(film, 0, out=film), out=film)
-    received += np.float32(SCATTER)
+    received += np.float32(acquisition.scatter)
     grain = rng.standard_normal(received.shape, dtype=np.float32)
-    grain *= np.float32(0.002 + 0.005 * acquisition.noise)
+    grain *= np.float32(0.002 + 0.0035 * acquisition.noise)
     density = grain / np.sqrt(received) - np.log(received)
-    top = -np.log(SCATTER) + 0.05
+    top = -np.log(acquisition.scatter) + 0.05
     levels = np.clip((density + np.float32(0.05)) * np.float32(1023 / top), 0, 1023).astype(np.int16)
     counts = np.bincount(levels.ravel(), minlength=1024)
     counts[: AIR * 1023 // 100] = 0  # the open beam around the patient
     rank = np.cumsum(counts) / max(1, counts.sum())
     tone = (1 - EQUALISED) * np.linspace(0, 1, 1024) ** 1.2 + EQUALISED * rank
     tone = (tone - tone[levels.min()]) / (tone[levels.max()] - tone[levels.min()])
-    tone = np.clip(tone, 0, 1) ** (1 - 0.2 * acquisition.exposure)
+    tone = np.clip(tone, 0, 1) ** (1 - 0.25 * acquisition.exposure)
     picture = np.round(255 * tone).astype(np.uint8)[levels]
     _mark(picture, acquisition, resolution_px)
     _collimate(picture, acquisition)
@@ -82,7 +81,9 @@ def _mark(picture: Array, acquisition: Acquisition, resolution_px: int) -> None:
     ImageDraw.Draw(glyph).line(points, fill=255, width=max(1, round(1.1 * unit)))
     stamp = np.asarray(glyph.reduce(2))
     height, width = stamp.shape
-    top, inset = round(0.07 * resolution_px), round(0.05 * resolution_px)
+    # Within the central square, so that squaring an oblong film does not cut it.
+    margin_y, margin_x = ((side - resolution_px) // 2 for side in picture.shape)
+    top, inset = margin_y + round(0.06 * resolution_px), margin_x + round(0.05 * resolution_px)
     left = inset if acquisition.marker == "right" else picture.shape[1] - inset - width
     corner = picture[top : top + height, left : left + width]
     np.maximum(corner, stamp, out=corner)

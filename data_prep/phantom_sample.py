@@ -41,6 +41,7 @@ def sample_build(rng: np.random.Generator) -> Build:
         rib_gap=rng.uniform(0.056, 0.064),
         rib_phase=rng.uniform(-0.4, 0.4),
         clavicle_slope=rng.uniform(0.12, 0.30),
+        bone=rng.uniform(0.75, 1.25),
         adiposity=rng.random(),
     )
 
@@ -115,6 +116,7 @@ def sample_acquisition(rng: np.random.Generator, view: str) -> Acquisition:
         aspect=float(rng.choice([1.0, 1.2, 1 / 1.2], p=[0.6, 0.2, 0.2])),
         exposure=float(rng.uniform(-1, 1)),
         noise=float(rng.uniform(0.5, 1.0) if bedside else rng.uniform(0.1, 0.6)),
+        scatter=float(rng.uniform(0.03, 0.08) if bedside else rng.uniform(0.02, 0.04)),
         collimation=(float(border[0]), float(border[1]), float(border[2]), float(border[3])),
         marker=None if lateral or rng.random() < 0.1 else marker,
     )
