@@ -75,7 +75,7 @@ def frontal_thickness(anatomy: Anatomy, grid: Grid, rng: np.random.Generator) ->
     markings = vessels(anatomy, outline, grid, trees)
     markings += np.float32(0.06) * grid.clouds(texture, 90) + np.float32(0.035) * grid.clouds(texture, 40)
     if (sheet := drawn_opacities(anatomy, outline, grid, opacity)) is not None:
-        solid += 0.8 * sheet.layer(0.002)
+        solid += 0.8 * sheet.layer(0.002) * (1 - 0.9 * parts.heart)
     if (lost := lost_air(anatomy, outline, grid, opacity)) is not None:
         air = air * (1 - lost)
         solid += 0.12 * lost

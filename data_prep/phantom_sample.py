@@ -73,6 +73,11 @@ def _plausible(findings: Findings) -> bool:
             return False
         if in_lung and findings.effusion.on(side):
             return False
+    lower = (findings.consolidation_zone, "lower", findings.lesion_zone)
+    if findings.cardiomegaly > 0.4 and any(
+        pair.left and zone == "lower" for pair, zone in zip(lung, lower, strict=True)
+    ):
+        return False
     pairs = (findings.effusion, findings.pneumothorax, *lung)
     if findings.edema and any(any(pair) for pair in (findings.pneumothorax, *lung)):
         return False
