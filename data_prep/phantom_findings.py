@@ -53,10 +53,12 @@ def drawn_opacities(anatomy: Anatomy, outline: Outline, grid: Grid, rng: np.rand
         sign = SIGN[side]
         if severity := findings.atelectasis.on(side):
             for k in range(2 + (severity > 0.5)):
-                x = np.linspace(0.40 - 0.03 * k, 0.94 - 0.05 * k, 9) * anatomy.build.half_width
-                tilt = (0.15 + 0.12 * a) * (x - x.mean()) - 0.014 * (1 - np.square(np.linspace(-1, 1, 9)))
                 height = outline.dome[side] - 0.028 - (0.040 + 0.004 * b) * k
-                sheet.line(sign * x, height + tilt, 0.011 + 0.005 * severity, 200)
+                heart = float(np.interp(height, outline.v, outline.mediastinum[side]))
+                half_width = anatomy.build.half_width
+                x = np.linspace(max((0.40 - 0.03 * k) * half_width, heart), (0.96 - 0.03 * k) * half_width, 9)
+                tilt = (0.15 + 0.12 * a) * (x - x.mean()) - 0.014 * (1 - np.square(np.linspace(-1, 1, 9)))
+                sheet.line(sign * x, height + tilt, 0.011 + 0.005 * severity, 235)
         if severity := findings.lesion.on(side):
             at_u, at_v = lung_point(anatomy, outline, side, findings.lesion_zone)
             at_u, at_v = at_u + 0.03 * c, at_v + 0.03 * d
