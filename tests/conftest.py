@@ -1,0 +1,161 @@
+"""Fixtures for all rooms: a micro Stable Diffusion of the real classes, a micro dataset, and a way to train on them."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the models here are too small for more
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+RESOLUTION = 32  # of the micro base: latents of 4 × 4
+SENTENCES = (
+    "Large left pneumothorax.",
+    "No acute cardiopulmonary process, no effusion.",
+    'Moderate cardiomegaly; "stable", 3.5 cm.',
+    "Small right pleural effusion.",
+)
+
+
+def save_micro_base(folder: Path, prediction_type: str = "epsilon") -> Path:
+    """A pipeline folder of Stable Diffusion's classes with random weights, 0.9 M parameters, 32 px."""
+    import torch
+    from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from sdcxr import components, tiny
+
+    torch.set_num_threads(1)
+    torch.manual_seed(7)
+    unet = UNet2DConditionModel(
+        sample_size=RESOLUTION // 8,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=16,
+        attention_head_dim=2,
+        norm_num_groups=4,
+    )
+    vae = AutoencoderKL(
+        sample_size=RESOLUTION,
+        latent_channels=4,
+        block_out_channels=(4, 4, 8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+    )
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=49408,
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            bos_token_id=49406,
+            eos_token_id=49407,
+            pad_token_id=49407,
+        )
+    )
+    scheduler = PNDMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        skip_prk_steps=True,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type=prediction_type,
+    )
+    components.save(components.Components(unet, vae, text_encoder, tiny.tokenizer(), scheduler), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def micro_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline folder that predicts epsilon."""
+    return save_micro_base(tmp_path_factory.mktemp("micro") / "base")
+
+
+@pytest.fixture(scope="session")
+def micro_base_v(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline folder that predicts v."""
+    return save_micro_base(tmp_path_factory.mktemp("micro") / "base-v", "v_prediction")
+
+
+def save_micro_dataset(folder: Path, sizes: dict[str, int]) -> Path:
+    """A dataset folder of 64 px pictures: a gradient with a disc whose side the labels tell."""
+    from sdcxr.manifest import COLUMNS, LABELS, write_metadata
+
+    draws = np.random.default_rng(3)
+    for split, n in sizes.items():
+        (folder / split).mkdir(parents=True)
+        rows = []
+        for i in range(n):
+            left = i % 2
+            y, x = np.mgrid[:64, :64]
+            disc = (y - 20 - 2 * i) ** 2 + (x - (18 if left else 44)) ** 2 < 120
+            grey = 40 + 2 * y + 60 * disc + draws.normal(0, 4, (64, 64))
+            Image.fromarray(grey.clip(0, 255).astype(np.uint8)).save(folder / split / f"{split}{i}.png")
+            row: dict[str, Any] = dict.fromkeys(COLUMNS)
+            row |= {"file_name": f"{split}{i}.png", "text": SENTENCES[i % len(SENTENCES)], "view": "PA"}
+            row |= {"subject_id": 1000 + i, "study_id": 5000 + i, "dicom_id": f"{split}-{i}"}
+            row |= {LABELS[0]: left, LABELS[1]: (1, 0, -1, None)[i % 4]}
+            rows.append(row)
+        write_metadata(folder / split, pd.DataFrame(rows, columns=list(COLUMNS)))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def micro_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset folder with 11 training, 3 validation and 4 test images."""
+    return save_micro_dataset(tmp_path_factory.mktemp("micro") / "dataset", {"train": 11, "validation": 3, "test": 4})
+
+
+Train = Callable[..., int]
+
+# A few quick steps; every test changes what it is about.
+STEPS: dict[str, Any] = {
+    "max_train_steps": 2,
+    "train_batch_size": 4,
+    "learning_rate": 1e-3,
+    "lr_warmup_steps": 2,
+    "ema_decay": 0.9,
+    "logging_steps": 1,
+    "checkpointing_steps": 100,
+    "validation_steps": 0,
+    "report_to": "none",
+}
+
+
+@pytest.fixture(scope="session")
+def train_micro(micro_base: Path, micro_dataset: Path) -> Train:
+    """`train_micro(run folder, **settings)` trains in this process and returns the exit code."""
+
+    def train_run(run: Path, **settings: Any) -> int:
+        from sdcxr.config import TrainConfig
+        from sdcxr.loop import train
+
+        named = {"base": str(micro_base), "data": str(micro_dataset), "output_dir": str(run)}
+        return train(TrainConfig(**(STEPS | named | settings)))
+
+    return train_run
+
+
+def log_rows(run: Path) -> list[dict[str, float]]:
+    """The rows of a run's log without the speed, which no two runs share."""
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "images_per_s"} for row in rows]
+
+
+@pytest.fixture(scope="session")
+def read_log() -> Callable[[Path], list[dict[str, float]]]:
+    """Reads log.jsonl."""
+    return log_rows
