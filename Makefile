@@ -9,13 +9,32 @@ SHELL := /bin/bash
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing (a few minutes, about 6 GB with torch)"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,slurm]'
-	touch $@
+	@touch $@
 
+# The main job on phantoms. These are the commands for real data too; only the first one differs.
+CACHE := $(or $(SDCXR_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sdcxr)
+RAW := $(CACHE)/phantom
+DATASET := $(CACHE)/phantom-dataset
+LAUNCH := accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
+FINDINGS := Cardiomegaly,Right Effusion,Left Effusion,Right Pneumothorax,Left Pneumothorax
+
+demo: export PATH := $(abspath $(BIN)):$(PATH)
 demo: setup
-	$(BIN)/python demo.py
+	python -m data_prep.phantom --output_dir $(RAW)
+	python -m data_prep.mimic_cxr --images $(RAW) --reports $(RAW)/mimic-cxr-reports.zip --output_dir $(DATASET) \
+	    --views PA,AP --resolution 128
+	$(LAUNCH) train.py --config configs/demo.yaml --data $(DATASET) --output_dir demo/run
+	$(LAUNCH) generate.py --model demo/run --prompts $(DATASET)/test --output_dir demo/samples \
+	    --num_images_per_prompt 1 --num_inference_steps 25 --scheduler dpm++ --batch_size 32
+	$(LAUNCH) train.py --config configs/demo-classifier.yaml --data $(DATASET) --labels $(RAW)/phantom-truth.csv \
+	    --output_dir demo/classifier
+	python -m eval.classifier --classifier demo/classifier --real $(DATASET)/test --synthetic demo/samples \
+	    --labels $(RAW)/phantom-truth.csv --findings "$(FINDINGS)" --output demo/scores.json
+	python -m eval.montage --real $(DATASET)/test --synthetic demo/samples --output demo/montage.png
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=90

@@ -111,7 +111,6 @@ def load(model: str, dtype: Any = None) -> Components:
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
             where,
-            torch_dtype=dtype or torch.float32,
             use_safetensors=True,
             safety_checker=None,
             feature_extractor=None,
@@ -124,6 +123,8 @@ def load(model: str, dtype: Any = None) -> Components:
             f"{model} is neither a folder here nor could it be had from the Hugging Face hub ({_first_line(error)}): "
             f"check the name and the network, or download it elsewhere and give its folder"
         ) from None
+    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        part.to(dtype or torch.float32)  # whatever the weights were saved in
     return Components(pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.tokenizer, pipeline.scheduler)
 
 
