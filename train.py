@@ -13,7 +13,7 @@ import dataclasses
 from pathlib import Path
 
 from sdcxr.cli import run
-from sdcxr.config import TrainConfig
+from sdcxr.config import DEFAULTS, TrainConfig
 from sdcxr.files import user_cache
 
 
@@ -27,17 +27,16 @@ def fill_in(config: TrainConfig) -> TrainConfig:
     """Settings with nothing left open: the embedded phantoms and base where none was named, and what these need."""
     from sdcxr import tiny
 
-    data = config.data or str(embedded_phantoms())
-    classifier = config.parts == {"classifier"}
-    base = config.base
-    if base is None and not classifier:
-        base = str(tiny.ensure(Path(data), user_cache(), config.mixed_precision))
-    defaults = tiny.DEFAULTS if config.base is None else {"learning_rate": 5e-5, "max_train_steps": 12500}
-    open_settings = {name: value for name, value in defaults.items() if getattr(config, name) is None}
-    if config.num_train_epochs is not None:
-        open_settings.pop("max_train_steps", None)
-    output_dir = config.output_dir or f"runs/{config.tune}"
-    return dataclasses.replace(config, data=data, base=base, output_dir=output_dir, **open_settings)
+    embedded_base = config.base is None and config.parts != {"classifier"}
+    phantoms = embedded_phantoms() if config.data is None or embedded_base else Path()
+    if config.base is None:
+        config = config.filled(tiny.DEFAULTS)
+    return dataclasses.replace(
+        config,
+        base=str(tiny.ensure(phantoms, user_cache(), config.mixed_precision)) if embedded_base else config.base,
+        data=config.data or str(phantoms),
+        output_dir=config.output_dir or f"runs/{config.tune}",
+    )
 
 
 def embedded_phantoms() -> Path:
@@ -49,17 +48,16 @@ def embedded_phantoms() -> Path:
     raw, dataset = user_cache() / "phantom", user_cache() / "phantom-dataset"
     with PartialState().main_process_first():
         if not (dataset / "prep.json").is_file():
-            print(f"no --data: building the embedded phantoms once, in {dataset} (drawn by a program, no patients)")
-            phantom.main(phantom.PhantomConfig(output_dir=str(raw), studies=1500))
-            mimic_cxr.main(
-                mimic_cxr.MimicConfig(
-                    images=str(raw),
-                    reports=str(raw / "mimic-cxr-reports.zip"),
-                    output_dir=str(dataset),
-                    views="PA,AP",
-                    resolution=128,
-                )
+            print(f"building the embedded phantoms once, in {dataset} (drawn by a program: no patients)", flush=True)
+            phantom.main(phantom.PhantomConfig(output_dir=raw))
+            preparation = mimic_cxr.MimicCxrConfig(
+                images=str(raw),
+                reports=str(raw / "mimic-cxr-reports.zip"),
+                output_dir=str(dataset),
+                views="PA,AP",
+                resolution=128,
             )
+            mimic_cxr.main(preparation)
     return dataset
 
 

@@ -8,9 +8,10 @@ from typing import Any, Literal
 import yaml
 
 from sdcxr.errors import UserError
-from sdcxr.files import write_text
+from sdcxr.files import read_json, write_text
 
 PARTS = ("unet", "text", "vae", "classifier")
+RECORD = "run.json"  # in a run folder: images per optimizer step, and how many steps the saved result has had
 
 # Settings that may change between two calls of one run: they do not alter what is learnt. The batch may be split
 # differently over processes and micro-steps as long as the images per optimizer step stay the same.
@@ -29,6 +30,23 @@ FREE = {
     "num_validation_images",
     "report_to",
 }
+
+# What is left open, for a published base: RoentGen's recipe.
+DEFAULTS = {"learning_rate": 5e-5, "max_train_steps": 12500, "lr_warmup_steps": 500, "ema_decay": 0.9999}
+
+POSITIVE = (
+    "max_train_steps",
+    "num_train_epochs",
+    "max_train_samples",
+    "resolution",
+    "learning_rate",
+    "text_encoder_lr",
+    "max_grad_norm",
+    "snr_gamma",
+)
+
+# RoentGen's learning rate and its middle length; a warm-up and an average for runs of that length.
+PUBLISHED = {"learning_rate": 5e-5, "max_train_steps": 12500, "lr_warmup_steps": 500, "ema_decay": 0.9999}
 
 
 @dataclass
@@ -79,8 +97,8 @@ class TrainConfig:
     """Learning rate of the text encoder. Default: --learning_rate."""
     lr_scheduler: Literal["constant", "linear", "cosine"] = "constant"
     """Course of the learning rate after the warm-up."""
-    lr_warmup_steps: int = 500
-    """Optimizer steps of linear warm-up."""
+    lr_warmup_steps: int | None = None
+    """Optimizer steps of linear warm-up. Default: 500, or what the embedded model needs."""
     adam_beta1: float = 0.9
     """AdamW's first decay."""
     adam_beta2: float = 0.999
@@ -95,8 +113,9 @@ class TrainConfig:
     """Min-SNR-γ loss weights (5 in the paper). Default: plain mean squared error."""
     use_ema: bool = True
     """Keep an exponential moving average of the weights, and save that as the pipeline."""
-    ema_decay: float = 0.9999
-    """Decay of the average per optimizer step, ramped up as (1 + step) / (10 + step)."""
+    ema_decay: float | None = None
+    """Decay of the average per optimizer step, ramped up as (1 + step) / (10 + step). Default: 0.9999, or what the
+    embedded model needs."""
 
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None
     """Autocast of the forward pass over fp32 weights. Default: what `accelerate launch` says."""
@@ -129,16 +148,26 @@ class TrainConfig:
             raise UserError(f"--tune {self.tune}: vae and classifier train alone")
         for name in ("train_batch_size", "gradient_accumulation_steps", "logging_steps", "checkpointing_steps"):
             _at_least(self, name, 1)
-        for name in ("max_train_steps", "num_train_epochs", "max_train_samples", "resolution", "learning_rate"):
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
+        for name in POSITIVE:
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise UserError(f"--{name} {getattr(self, name)}: must be positive")
-        for name in ("lr_warmup_steps", "validation_steps", "dataloader_num_workers", "seed"):
+        for name in ("validation_steps", "dataloader_num_workers", "seed"):
             _at_least(self, name, 0)
-        _at_least(self, "checkpoints_total_limit", 1)
+        for name in ("checkpoints_total_limit", "num_validation_images"):
+            _at_least(self, name, 1)
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise UserError(f"--ema_decay {self.ema_decay}: must be at least 0 and below 1")
         if not 0 <= self.caption_dropout <= 1:
             raise UserError(f"--caption_dropout {self.caption_dropout}: must lie between 0 and 1")
         if self.max_train_steps is not None and self.num_train_epochs is not None:
             raise UserError("--max_train_steps and --num_train_epochs: give one of the two")
+
+    def filled(self, defaults: dict[str, Any] = PUBLISHED) -> "TrainConfig":
+        """These settings with the open ones taken from `defaults`."""
+        values = {name: value for name, value in defaults.items() if getattr(self, name) is None}
+        if self.num_train_epochs is not None:
+            values.pop("max_train_steps", None)
+        return dataclasses.replace(self, **values)
 
     @property
     def parts(self) -> frozenset[str]:
@@ -181,12 +210,11 @@ class GenerateConfig:
         for name in ("seed", "guidance_scale"):
             _at_least(self, name, 0)
         for name in ("resolution", "max_prompts"):
-            if getattr(self, name) is not None:
-                _at_least(self, name, 1)
+            _at_least(self, name, 1)
 
 
 def _at_least(config: Any, name: str, minimum: int) -> None:
-    if getattr(config, name) < minimum:
+    if getattr(config, name) is not None and getattr(config, name) < minimum:
         raise UserError(f"--{name} {getattr(config, name)}: must be at least {minimum}")
 
 
@@ -206,9 +234,14 @@ def check_same_run(run: Path, config: TrainConfig, images_per_step: int) -> None
     path = run / "config.yaml"
     if not path.is_file():
         return
+    record = run / RECORD
     old = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    old["images_per_step"] = read_json(record).get("images_per_step") if record.is_file() else None
     new = dataclasses.asdict(config) | {"images_per_step": images_per_step}
-    free = FREE | ({"max_train_steps"} if config.lr_scheduler == "constant" else set())
+    free = set(FREE)
+    shorter = min(old.get("max_train_steps") or 0, config.max_train_steps or 0)
+    if config.lr_scheduler == "constant" and shorter >= (config.lr_warmup_steps or 0):
+        free.add("max_train_steps")
     differing = [f"{key} {old.get(key)} → {new[key]}" for key in new if key not in free and old.get(key) != new[key]]
     if differing:
         raise UserError(f"{run} was begun with other settings ({'; '.join(differing)}): use another --output_dir")

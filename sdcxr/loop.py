@@ -20,11 +20,11 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from tqdm import tqdm
 
 from sdcxr import checkpoint, tasks
-from sdcxr.config import TrainConfig, check_same_run, write_config
+from sdcxr.config import RECORD, TrainConfig, check_same_run, write_config
 from sdcxr.data import Positions, Stream, loader
 from sdcxr.ema import EMA
 from sdcxr.errors import UserError
-from sdcxr.files import write_text
+from sdcxr.files import read_json, write_json, write_text
 from sdcxr.guards import assert_only_tuned_parts_moved, fingerprints
 from sdcxr.pixels import write_png
 
@@ -39,13 +39,13 @@ def train(config: TrainConfig) -> int:
         mixed_precision=config.mixed_precision,
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
-    return Run(config, accelerator).go()
+    return Run(config.filled(), accelerator).go()
 
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:
     """The learning rate of optimizer step `step` (from 0) over its base value: linear warm-up, then the schedule."""
     steps = config.max_train_steps or 1
-    warmup = min(config.lr_warmup_steps, steps)
+    warmup = min(config.lr_warmup_steps or 0, steps)
     if step < warmup:
         return (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - warmup)
@@ -121,7 +121,7 @@ class Run:
         )
         self.wrapped, self.optimizer = accelerator.prepare(self.task, optimizer)
         self.trained = [p for group in groups for p in group["params"]]
-        self.ema = EMA(self.task, config.ema_decay) if config.use_ema else None
+        self.ema = EMA(self.task, config.ema_decay or 0.0) if config.use_ema else None
         counts = ", ".join(f"{g['name']} {sum(p.numel() for p in g['params']) / 1e6:.2f} M" for g in groups)
         self.say(
             f"tuning {counts} parameters on {len(self.stream.examples.ids)} images; {self.steps} steps of "
