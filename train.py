@@ -13,7 +13,7 @@ import dataclasses
 from pathlib import Path
 
 from sdcxr.cli import run
-from sdcxr.config import DEFAULTS, TrainConfig
+from sdcxr.config import TrainConfig
 from sdcxr.files import user_cache
 
 
@@ -51,9 +51,9 @@ def embedded_phantoms() -> Path:
             print(f"building the embedded phantoms once, in {dataset} (drawn by a program: no patients)", flush=True)
             phantom.main(phantom.PhantomConfig(output_dir=raw))
             preparation = mimic_cxr.MimicCxrConfig(
-                images=str(raw),
-                reports=str(raw / "mimic-cxr-reports.zip"),
-                output_dir=str(dataset),
+                images=raw,
+                reports=raw / "mimic-cxr-reports.zip",
+                output_dir=dataset,
                 views="PA,AP",
                 resolution=128,
             )

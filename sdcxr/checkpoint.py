@@ -1,13 +1,14 @@
 """Checkpoints of a run: written whole or not at all, safetensors only, the oldest removed.
 
 checkpoints/checkpoint-<step>/ holds model.safetensors (the tuned parts), ema.safetensors, optimizer.safetensors and
-state.json (step, images seen, and the size of each file, so that a torn copy is recognised).
+state.json (step, losses not logged yet, and the size of each file, so that a torn copy is recognised).
 """
 
+import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -19,13 +20,23 @@ from sdcxr.files import read_json, write_json
 
 
 def save(
-    folder: Path, step: int, task: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA | None, keep: int
+    folder: Path,
+    step: int,
+    task: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ema: EMA | None,
+    keep: int,
+    losses: Sequence[float] = (),
 ) -> None:
-    """Write the checkpoint of `step` below `folder`, then remove all but the newest `keep`."""
+    """Write the checkpoint of `step` below `folder`, then remove all but the newest `keep`.
+
+    `losses` are those since the last row of the log: a run that goes on from here logs the whole interval.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    for left_behind in folder.glob(".checkpoint-*.tmp"):  # by a killed process
+        shutil.rmtree(left_behind)
     final = folder / f"checkpoint-{step}"
     temporary = folder / f".checkpoint-{step}.{os.getpid()}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
         tensors = {"model": tuned_state(task), "optimizer": optimizer_state(task, optimizer)}
@@ -36,7 +47,7 @@ def save(
                 {key: value.detach().contiguous() for key, value in values.items()}, temporary / f"{name}.safetensors"
             )
         sizes = {path.name: path.stat().st_size for path in temporary.iterdir()}
-        write_json(temporary / "state.json", {"step": step, "files": sizes})
+        write_json(temporary / "state.json", {"step": step, "losses": list(losses), "files": sizes})
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
     finally:
@@ -52,32 +63,44 @@ def existing(folder: Path) -> list[Path]:
 
 
 def _whole(path: Path) -> bool:
-    state = path / "state.json"
-    if not state.is_file():
+    try:
+        sizes = json.loads((path / "state.json").read_text(encoding="utf-8"))["files"]
+    except (FileNotFoundError, ValueError, KeyError):
         return False
-    sizes = read_json(state)["files"]
     return all((path / name).is_file() and (path / name).stat().st_size == size for name, size in sizes.items())
 
 
-def load(path: Path, task: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA | None) -> int:
-    """Put a checkpoint back into the task, the optimizer and the average, and return its step.
+def load(path: Path, task: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA | None) -> tuple[int, list[float]]:
+    """Put a checkpoint back into the task, the optimizer and the average, and return its step and unlogged losses.
 
     Raises:
-        ValueError: it does not fit: names or shapes differ, or the average is missing.
+        ValueError: it does not fit: names or shapes differ, or the average is missing. Nothing was changed then.
     """
+    own = tuned_state(task)
+    parameters = {name: p for name, p in task.named_parameters() if p.requires_grad}
     try:
-        own = task.state_dict()
         saved = load_file(path / "model.safetensors")
-        if saved.keys() != tuned_state(task).keys() or any(saved[name].shape != own[name].shape for name in saved):
-            raise ValueError(f"{path} is of another model")
-        for name, tensor in saved.items():
-            own[name].copy_(tensor)
-        _load_optimizer(task, optimizer, load_file(path / "optimizer.safetensors"))
-        if ema is not None:
-            ema.load(load_file(path / "ema.safetensors"))
-    except (SafetensorError, FileNotFoundError, KeyError) as error:
-        raise ValueError(f"{path} is damaged or of another run ({error})") from None
-    return int(read_json(path / "state.json")["step"])
+        fields = load_file(path / "optimizer.safetensors")
+        averages = load_file(path / "ema.safetensors") if ema is not None else {}
+    except (SafetensorError, FileNotFoundError) as error:
+        raise ValueError(f"{path} is damaged ({error})") from None
+    if (
+        _shapes(saved) != _shapes(own)
+        or not {key.rsplit("/", 1)[0] for key in fields} <= parameters.keys()
+        or (ema is not None and _shapes(averages) != _shapes(ema.averages))
+    ):
+        raise ValueError(f"{path} is of another run")
+    for name, tensor in saved.items():
+        own[name].copy_(tensor)
+    _load_optimizer(parameters, optimizer, fields)
+    if ema is not None:
+        ema.load(averages)
+    state = read_json(path / "state.json")
+    return int(state["step"]), list(state["losses"])
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def tuned_state(task: nn.Module) -> dict[str, Tensor]:
@@ -96,20 +119,13 @@ def optimizer_state(task: nn.Module, optimizer: torch.optim.Optimizer) -> dict[s
     return fields
 
 
-def _load_optimizer(task: nn.Module, optimizer: torch.optim.Optimizer, fields: dict[str, Tensor]) -> None:
-    parameters = {name: p for name, p in task.named_parameters() if p.requires_grad}
-    state: dict[str, dict[str, Any]] = {}
+def _load_optimizer(
+    parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, fields: dict[str, Tensor]
+) -> None:
     for key, value in fields.items():
         name, field = key.rsplit("/", 1)
-        if field != "step" and value.shape != parameters[name].shape:
-            raise KeyError(f"{name} has another shape")
-        state.setdefault(name, {})[field] = value
-    for name, values in state.items():
         parameter = parameters[name]
-        for field, value in values.items():
-            if field == "step":  # fused AdamW counts on the device
-                like = parameter.new_tensor(float(value), dtype=torch.float32)
-                optimizer.state[parameter][field] = like
-            else:
-                tensor = torch.empty_like(parameter)
-                optimizer.state[parameter][field] = tensor.copy_(value)
+        if field == "step":  # fused AdamW counts on the device
+            optimizer.state[parameter][field] = parameter.new_tensor(float(value), dtype=torch.float32)
+        else:
+            optimizer.state[parameter][field] = torch.empty_like(parameter, requires_grad=False).copy_(value)

@@ -91,5 +91,5 @@ def _union(match: re.Match[str]) -> str:
 
 
 def _stop(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+    print("error:", " ".join(message.split()), file=sys.stderr)
     sys.exit(2)

@@ -31,9 +31,6 @@ FREE = {
     "report_to",
 }
 
-# What is left open, for a published base: RoentGen's recipe.
-DEFAULTS = {"learning_rate": 5e-5, "max_train_steps": 12500, "lr_warmup_steps": 500, "ema_decay": 0.9999}
-
 POSITIVE = (
     "max_train_steps",
     "num_train_epochs",
@@ -151,7 +148,7 @@ class TrainConfig:
         for name in POSITIVE:
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise UserError(f"--{name} {getattr(self, name)}: must be positive")
-        for name in ("validation_steps", "dataloader_num_workers", "seed"):
+        for name in ("lr_warmup_steps", "validation_steps", "dataloader_num_workers", "seed"):
             _at_least(self, name, 0)
         for name in ("checkpoints_total_limit", "num_validation_images"):
             _at_least(self, name, 1)

@@ -22,7 +22,8 @@ ORDER = 1 << 63  # keys of the orderings, apart from those of the positions
 
 def generator(seed: int, position: int) -> np.random.Generator:
     """The random generator that belongs to one sample of a run (Philox, Salmon et al. 2011)."""
-    return np.random.Generator(np.random.Philox(key=[seed, position]))
+    # uint64 by name: of a list, numpy makes floats where a key passes 2^63, and neighbouring keys become one.
+    return np.random.Generator(np.random.Philox(key=np.array([seed, position], dtype=np.uint64)))
 
 
 @lru_cache(maxsize=2)

@@ -8,11 +8,20 @@ from torch import Tensor, nn
 
 
 class EMA:
-    """Average of a module's trainable parameters, with a ramp so that short runs are not dominated by the start."""
+    """Average of a module's trainable parameters, with a ramp so that short runs are not dominated by the start.
+
+    The running statistics of batch normalisation are averaged too: those of the raw weights do not fit the average.
+    """
 
     def __init__(self, module: nn.Module, decay: float):
         self.decay = decay
-        self.parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self.parameters: dict[str, Tensor] = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        tuned = {name.split(".")[0] for name in self.parameters}
+        self.parameters |= {
+            name: buffer
+            for name, buffer in module.named_buffers()
+            if name.split(".")[0] in tuned and buffer.is_floating_point()
+        }
         self.averages = {name: p.detach().clone() for name, p in self.parameters.items()}
 
     @torch.no_grad()

@@ -66,8 +66,10 @@ class Run:
         world = accelerator.num_processes
         self.micro_batch = config.train_batch_size
         self.images_per_step = self.micro_batch * world * config.gradient_accumulation_steps
-        n_images = len(tasks.training_rows(config))
+        # Of `accelerate launch` where the settings leave it open: the record has to say what the run was made with.
+        config = dataclasses.replace(config, mixed_precision=accelerator.mixed_precision)
         if config.max_train_steps is None:
+            n_images = len(tasks.training_rows(config))
             steps = math.ceil((config.num_train_epochs or 0) * n_images / self.images_per_step)
             config = dataclasses.replace(config, max_train_steps=steps, num_train_epochs=None)
         self.config = config
@@ -83,27 +85,30 @@ class Run:
             return 0
         if self.accelerator.is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
-            settings = dataclasses.asdict(self.config) | {"images_per_step": self.images_per_step}
-            write_config(self.folder / "config.yaml", settings)
+            self.record(finished)
+            write_config(self.folder / "config.yaml", dataclasses.asdict(self.config))
         self.prepare()
         with _Signals(self):
-            step = self.loop(self.resume())
+            step = self.loop(*self.resume())
         if step < self.steps:
             self.say(f"stopped at step {step} of {self.steps}: the same command again goes on from there")
             return 128 + self.signal
         with self.averaged():
             if self.accelerator.is_main_process:
                 self.task.save(self.folder)
+                self.record(self.steps)
         self.accelerator.wait_for_everyone()
         self.say(f"finished: {self.folder} ({self.steps} steps, {self.steps * self.images_per_step} images)")
         return 0
 
     def finished_steps(self) -> int:
         """Steps behind the saved result, 0 where there is none."""
-        if not any((self.folder / name).is_dir() for name in ("pipeline", "classifier")):
-            return 0
-        done = checkpoint.existing(self.folder / "checkpoints")
-        return int(done[-1].name.split("-")[-1]) if done else 0
+        record = self.folder / RECORD
+        return int(read_json(record)["finished_steps"]) if record.is_file() else 0
+
+    def record(self, finished_steps: int) -> None:
+        """Note in the run folder what config.yaml, which `--config` takes again, has no place for."""
+        write_json(self.folder / RECORD, {"images_per_step": self.images_per_step, "finished_steps": finished_steps})
 
     def prepare(self) -> None:
         """Build task, data, optimizer and average; wrap task and optimizer once."""
@@ -129,24 +134,26 @@ class Run:
             f"{self.micro_batch}), {accelerator.device.type}, precision {accelerator.mixed_precision}"
         )
 
-    def resume(self) -> int:
-        """Load the newest checkpoint that fits and return its step, 0 without one."""
+    def resume(self) -> tuple[int, list[float]]:
+        """Load the newest checkpoint that fits; its step and the losses not logged yet, (0, []) without one."""
         for path in reversed(checkpoint.existing(self.folder / "checkpoints")):
             try:
-                step = checkpoint.load(path, self.task, self.raw_optimizer(), self.ema)
+                step, losses = checkpoint.load(path, self.task, self.raw_optimizer(), self.ema)
             except ValueError as error:
                 self.say(f"{error}: trying the one before")
                 continue
+            if step > self.steps:
+                raise UserError(f"--max_train_steps {self.steps}: {self.folder} already has {step}, give more")
             self.say(f"resuming at step {step}")
-            return step
-        return 0
+            return step, losses
+        return 0, []
 
     def raw_optimizer(self) -> torch.optim.Optimizer:
         """The optimizer inside accelerate's wrapper."""
         optimizer: torch.optim.Optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
         return optimizer
 
-    def loop(self, start: int) -> int:
+    def loop(self, start: int, unlogged: list[float]) -> int:
         """Optimizer steps from `start` on; returns the last step done, less than all where a signal asked to stop."""
         log = _Log(self.folder, start, self.config.report_to, self.accelerator)
         block = self.images_per_step
@@ -159,7 +166,7 @@ class Run:
         )
         pin = self.accelerator.device.type == "cuda"
         batches = iter(loader(self.stream, positions, self.config.dataloader_num_workers, pin))
-        before = fingerprints(self.task)
+        before: dict[str, torch.Tensor] | None = fingerprints(self.task)
         bar = tqdm(
             total=self.steps,
             initial=start,
@@ -168,25 +175,26 @@ class Run:
             disable=not self.accelerator.is_main_process,
         )
         step = start
-        losses: list[torch.Tensor] = []
+        losses = list(torch.tensor(unlogged, device=self.accelerator.device).unbind())
         while step < self.steps and not self.stopping():
             losses.append(self.step(step, batches))
             step += 1
             bar.update()
-            if step == start + 1:
+            if before is not None and not self.accelerator.optimizer_step_was_skipped:  # fp16 skips some at first
                 assert_only_tuned_parts_moved(self.task, before)
+                before = None
             if step % self.config.logging_steps == 0 or step == self.steps:
                 row = self.row(step, losses, log)
                 bar.set_postfix(loss=f"{row['loss']:.4f}", images_per_s=f"{row['images_per_s']:.0f}")
                 losses.clear()
             if step % self.config.checkpointing_steps == 0 or step == self.steps:
-                self.checkpoint(step)
+                self.checkpoint(step, losses)
             if self.config.validation_steps and (step % self.config.validation_steps == 0 or step == self.steps):
                 self.preview(step)
                 log.restart_clock(step)
         bar.close()
         if start < step < self.steps and step % self.config.checkpointing_steps:
-            self.checkpoint(step)
+            self.checkpoint(step, losses)
         log.close()
         return step
 
@@ -221,11 +229,7 @@ class Run:
             UserError: the loss is not finite; the last checkpoint is still good.
         """
         loss = self.accelerator.reduce(torch.stack(losses).mean(), reduction="mean").item()
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the loss is not finite at step {step}: the last checkpoint in {self.folder} is good; "
-                f"lower --learning_rate or use bf16 and delete the folder to start again"
-            )
+        self.require_finite(step, "loss", math.isfinite(loss))
         row = {
             "step": step,
             "images": step * self.images_per_step,
@@ -236,16 +240,32 @@ class Run:
         log.write(row)
         return row
 
+    def require_finite(self, step: int, what: str, finite: bool) -> None:
+        """Stop a run that has diverged, before it overwrites a good checkpoint or pipeline."""
+        if not finite:
+            raise UserError(
+                f"the {what} is not finite at step {step}: the last checkpoint in {self.folder} is good; "
+                f"lower --learning_rate or use bf16 and delete the folder to start again"
+            )
+
     def averaged(self) -> Any:
         """A context in which the task holds the averaged weights, if there is an average."""
         return self.ema.applied() if self.ema is not None else nullcontext()
 
-    def checkpoint(self, step: int) -> None:
-        """Write a checkpoint from the main process while the others wait."""
-        self.accelerator.wait_for_everyone()
+    def checkpoint(self, step: int, losses: list[torch.Tensor]) -> None:
+        """Write a checkpoint from the main process while the others wait.
+
+        Raises:
+            UserError: a weight is not finite; the checkpoint before is still good.
+        """
+        sums = torch.stack([parameter.detach().sum() for parameter in self.trained])
+        self.require_finite(step, "sum of a weight", bool(sums.isfinite().all()))
+        unlogged = self.accelerator.reduce(torch.stack(losses), reduction="mean").tolist() if losses else []
         if self.accelerator.is_main_process:
             keep = self.config.checkpoints_total_limit
-            checkpoint.save(self.folder / "checkpoints", step, self.task, self.raw_optimizer(), self.ema, keep)
+            checkpoint.save(
+                self.folder / "checkpoints", step, self.task, self.raw_optimizer(), self.ema, keep, unlogged
+            )
         self.accelerator.wait_for_everyone()
 
     def preview(self, step: int) -> None:
@@ -263,7 +283,7 @@ class Run:
         if self.accelerator.num_processes == 1:
             return self.signal != 0
         flag = torch.tensor([self.signal], device=self.accelerator.device)
-        self.signal = int(self.accelerator.reduce(flag, reduction="sum").clamp(max=64).item())
+        self.signal = int(self.accelerator.gather(flag).max())
         return self.signal != 0
 
     def say(self, message: str) -> None:
@@ -302,10 +322,10 @@ class _Log:
         self.restart_clock(start)
 
     def drop_rows_after(self, start: int) -> None:
-        """Forget what a killed run logged after its last checkpoint."""
+        """Forget what a killed run logged after its last checkpoint, and a row that it did not finish."""
         if self.path.is_file():
-            rows = [line for line in self.path.read_text().splitlines() if json.loads(line)["step"] <= start]
-            write_text(self.path, "".join(row + "\n" for row in rows))
+            rows = [line for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            write_text(self.path, "".join(row for row in rows if json.loads(row)["step"] <= start))
 
     def restart_clock(self, step: int) -> None:
         self.time, self.step = time.perf_counter(), step
