@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from sdcxr.errors import UserError
 from sdcxr.files import inside
 
 PIPELINE = "StableDiffusionPipeline"
+VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt")
 FOLDERS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
@@ -87,45 +90,87 @@ def check_pipeline_folder(folder: Path) -> None:
         if not inside(folder, part).is_dir():
             raise UserError(f"{folder} has no part {part!r}: copy the whole pipeline (it needs: {', '.join(FOLDERS)})")
     for part in ("unet", "vae", "text_encoder"):
+        if not (folder / part / "config.json").is_file():
+            raise UserError(f"{folder / part} has no config.json: copy the whole pipeline")
         if not any((folder / part).glob("*.safetensors")):
             raise UserError(
                 f"{folder / part} has no .safetensors weights: pickled ones are not read, convert them first"
             )
+    if not any((folder / "tokenizer" / name).is_file() for name in VOCABULARIES):
+        raise UserError(f"{folder / 'tokenizer'} has no vocabulary ({' or '.join(VOCABULARIES)}): copy it again")
 
 
 def load(model: str, dtype: Any = None) -> Components:
     """Load the parts of a pipeline, from the hub or a local folder (see `locate`), weights from safetensors only.
 
     Raises:
-        UserError: what, where it was looked for, and how to get it.
+        UserError: what, where it was looked for, and how to get it; also where weights and architecture differ.
     """
-    import diffusers
     import torch
     import transformers
-    from diffusers import StableDiffusionPipeline
+    from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+    from safetensors import SafetensorError
 
-    # Their bars for the reading of each part would break up ours.
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
+    without: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     where = locate(model)
-    try:
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            where,
-            use_safetensors=True,
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-    except (OSError, ValueError, KeyError) as error:
-        if Path(where).is_dir():
-            raise UserError(f"{where} cannot be loaded: {_first_line(error)}") from None
+    if not Path(where).is_dir():
+        try:
+            with _quiet():
+                where = StableDiffusionPipeline.download(where, use_safetensors=True, **without)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{model} is neither a folder here nor could it be had from the Hugging Face hub "
+                f"({_first_line(error)}): check the name and the network, or download it elsewhere and give its folder"
+            ) from None
+        check_pipeline_folder(Path(where))
+    text_encoder = json.loads((Path(where) / "model_index.json").read_text(encoding="utf-8"))["text_encoder"][1]
+    if not hasattr(transformers, text_encoder):
         raise UserError(
-            f"{model} is neither a folder here nor could it be had from the Hugging Face hub ({_first_line(error)}): "
-            f"check the name and the network, or download it elsewhere and give its folder"
-        ) from None
-    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+            f"{where}: its text encoder is a {text_encoder}, which the installed transformers does not have"
+        )
+    kinds = {
+        "unet": UNet2DConditionModel,
+        "vae": AutoencoderKL,
+        "text_encoder": getattr(transformers, text_encoder),
+    }
+    try:
+        with _quiet():
+            parts = {name: _load_part(kind, where, name) for name, kind in kinds.items()}
+            pipeline = StableDiffusionPipeline.from_pretrained(where, **parts, **without)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{where} cannot be loaded: {_first_line(error)}") from None
+    for part in parts.values():
         part.to(dtype or torch.float32)  # whatever the weights were saved in
     return Components(pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.tokenizer, pipeline.scheduler)
+
+
+def _load_part(kind: Any, where: str, name: str) -> Any:
+    """One part with exactly the weights that its file holds: the libraries would fill gaps with random ones."""
+    part, info = kind.from_pretrained(where, subfolder=name, use_safetensors=True, output_loading_info=True)
+    # Position ids were once saved as weights; they are 0, 1, 2 …
+    unexpected = [key for key in info["unexpected_keys"] if not key.endswith("position_ids")]
+    for what, keys in (("lack", info["missing_keys"]), ("hold more than its config.json asks for:", unexpected)):
+        if keys:
+            raise ValueError(f"the weights of {name} {what} {', '.join(sorted(keys)[:3])} ({len(keys)} in all)")
+    return part
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the bars and warnings of the libraries while they read: our errors say the same in one line."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    loggers = (diffusers_logging, transformers_logging)
+    before = [logger.get_verbosity() for logger in loggers]
+    for logger in loggers:
+        logger.set_verbosity_error()
+        logger.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for logger, verbosity in zip(loggers, before, strict=True):
+            logger.set_verbosity(verbosity)
 
 
 def _first_line(error: BaseException) -> str:
@@ -135,7 +180,8 @@ def _first_line(error: BaseException) -> str:
 def save(components: Components, folder: Path) -> None:
     """Save a complete pipeline folder, whole or not at all: it is written beside its place and then renamed."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    for left_behind in folder.parent.glob(f".{folder.name}.*.tmp"):  # by a killed process
+        shutil.rmtree(left_behind)
     try:
         components.pipeline().save_pretrained(temporary, safe_serialization=True)
         shutil.rmtree(folder, ignore_errors=True)
