@@ -136,11 +136,14 @@ def load(model: str, dtype: Any = None) -> Components:
     try:
         with _quiet():
             parts = {name: _load_part(kind, where, name) for name, kind in kinds.items()}
+            for part in parts.values():
+                part.to(dtype or torch.float32)  # whatever the weights were saved in
             pipeline = StableDiffusionPipeline.from_pretrained(where, **parts, **without)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{where} cannot be loaded: {_first_line(error)}") from None
-    for part in parts.values():
-        part.to(dtype or torch.float32)  # whatever the weights were saved in
+    if "clip_sample" not in pipeline.scheduler.config:
+        # Latents are not confined to [-1, 1], to which DDIM, made from a configuration that is silent, clips them.
+        pipeline.scheduler.register_to_config(clip_sample=False)
     return Components(pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.tokenizer, pipeline.scheduler)
 
 

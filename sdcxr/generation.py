@@ -23,7 +23,8 @@ def generate(config: GenerateConfig) -> int:
     Raises:
         UserError: prompts, model or output folder cannot be used; says why.
     """
-    rows = read_prompts(config.prompts)[: config.max_prompts]
+    prompts = read_prompts(config.prompts)
+    rows = prompts[: config.max_prompts]
     jobs = plan(rows, config)
 
     import torch
@@ -39,14 +40,16 @@ def generate(config: GenerateConfig) -> int:
     resolution = config.resolution or parts.resolution
     if resolution % parts.vae_factor:
         raise UserError(f"--resolution {resolution}: must be a multiple of {parts.vae_factor}")
-    settings = settings_of(config, where, resolution)
+    settings = settings_of(config, prompts, where, resolution)
     if state.is_main_process:
         claim(output, settings)
     state.wait_for_everyone()
     missing = [job for job in jobs if not (output / job["file_name"]).is_file()]
     state.wait_for_everyone()
-    if not missing and (output / "metadata.csv").is_file() and state.is_main_process:
-        print(f"{output} is finished: {len(jobs)} images")
+    if not missing and (output / "metadata.csv").is_file():
+        if state.is_main_process:
+            print(f"{output} is finished: {len(jobs)} images")
+        return 0
     pipeline = parts.pipeline().to(state.device)
     sampling.use_scheduler(pipeline, config.scheduler)
     mine = missing[state.process_index :: state.num_processes]
@@ -65,7 +68,7 @@ def generate(config: GenerateConfig) -> int:
                 write_png(output / job["file_name"], image)
             bar.update(len(batch))
     state.wait_for_everyone()
-    if state.is_main_process and (missing or not (output / "metadata.csv").is_file()):
+    if state.is_main_process:
         write_metadata(output, pd.DataFrame(jobs))
         print(f"finished: {output} ({len(jobs)} images of {len(rows)} prompts)")
     return 0
@@ -80,11 +83,14 @@ def read_prompts(prompts: str) -> pd.DataFrame:
     Raises:
         UserError: a file or folder is missing, empty or has no text column; ids repeat or are no file names.
     """
-    path = Path(prompts).expanduser()
-    if len(prompts) < 4096 and path.is_dir():
+    path = _path(prompts)
+    if not prompts.strip():
+        raise UserError("--prompts: is empty")
+    if path and path.is_dir():
         rows = read_metadata(path)
-        rows["id"] = rows["dicom_id"] if "dicom_id" in rows else rows["file_name"].map(lambda name: Path(name).stem)
-    elif path.suffix in (".csv", ".txt"):
+        stems = rows["file_name"].map(lambda name: Path(name).stem)
+        rows["id"] = rows["dicom_id"].where(rows["dicom_id"] != "", stems) if "dicom_id" in rows else stems
+    elif path and path.suffix in (".csv", ".txt"):
         if not path.is_file():
             raise UserError(f"--prompts {prompts}: no such file")
         rows = _read_csv(path) if path.suffix == ".csv" else _read_lines(path)
@@ -102,6 +108,16 @@ def read_prompts(prompts: str) -> pd.DataFrame:
     return rows
 
 
+def _path(prompts: str) -> Path | None:
+    """The prompts as a path, or None where they can be none: a text may be too long, or begin with ~."""
+    try:
+        path = Path(prompts).expanduser()
+        path.is_dir()
+    except (OSError, RuntimeError, ValueError):
+        return None
+    return path
+
+
 def _read_csv(path: Path) -> pd.DataFrame:
     try:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -117,7 +133,11 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 
 def _read_lines(path: Path) -> pd.DataFrame:
-    texts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise UserError(f"--prompts {path}: not a text in UTF-8") from None
+    texts = [line.strip() for line in lines if line.strip()]
     return pd.DataFrame({"id": [f"{i:05d}" for i in range(len(texts))], "text": texts}, dtype=str)
 
 
@@ -142,17 +162,19 @@ def plan(rows: pd.DataFrame, config: GenerateConfig) -> list[dict[str, Any]]:
     return jobs
 
 
-def settings_of(config: GenerateConfig, where: str, resolution: int) -> dict[str, Any]:
-    """All that an image depends on besides its prompt and seed; a local model by the hash of its weights."""
+def settings_of(config: GenerateConfig, prompts: pd.DataFrame, where: str, resolution: int) -> dict[str, Any]:
+    """All that the folder depends on; prompts and the weights of a local model by their hashes."""
     names = ("num_inference_steps", "guidance_scale", "scheduler", "seed", "mixed_precision", "num_images_per_prompt")
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name in names}
     settings |= {"model": config.model, "resolution": resolution}
+    columns = ["id", "text", *(name for name in LABELS if name in prompts)]
+    settings["prompts_sha256"] = hashlib.sha256(prompts[columns].to_csv(index=False).encode()).hexdigest()[:16]
     if Path(where).is_dir():
         digest = hashlib.sha256()
         for file in sorted(Path(where).glob("*/*.safetensors")):
             with file.open("rb") as opened:
                 digest.update(hashlib.file_digest(opened, "sha256").digest())
-        settings["weights_sha256"] = digest.hexdigest()
+        settings["weights_sha256"] = digest.hexdigest()[:16]
         del settings["model"]  # the folder may be called differently
     return settings
 

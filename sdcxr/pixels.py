@@ -20,6 +20,8 @@ def read_pixels(path: Path, resolution: int) -> torch.Tensor:
     """
     try:
         with Image.open(path) as opened:
+            if opened.mode[0] in "IF":
+                raise UserError(f"{path} has more than 8 bits per pixel: data_prep makes images of 8 bits")
             image = opened.convert("L")
     except FileNotFoundError:
         raise UserError(f"{path} is named in metadata.csv and does not exist: run data_prep again") from None

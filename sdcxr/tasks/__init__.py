@@ -52,6 +52,20 @@ def build(config: TrainConfig, device: torch.device) -> Any:
     return DiffusionTask(config, device).to(device)
 
 
+def preview_rows(config: TrainConfig) -> pd.DataFrame | None:
+    """The first rows of the validation split, for pictures; None where there shall be none.
+
+    Raises:
+        UserError: there is no such split; asked before the training starts, not in the middle of it.
+    """
+    if not config.validation_steps:
+        return None
+    try:
+        return training_rows(config, "validation").head(config.num_validation_images)
+    except UserError as error:
+        raise UserError(f"{error}; --validation_steps 0 trains without validation pictures") from None
+
+
 def training_rows(config: TrainConfig, split: str = "train") -> pd.DataFrame:
     """Rows of a split with a `path` and an `id` column, cut to `--max_train_samples` by a draw that the seed fixes."""
     assert config.data is not None

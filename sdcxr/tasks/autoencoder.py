@@ -12,7 +12,7 @@ from sdcxr.config import TrainConfig
 from sdcxr.data import ImageExamples
 from sdcxr.errors import UserError
 from sdcxr.pixels import grid, read_pixels, to_grey
-from sdcxr.tasks import training_rows
+from sdcxr.tasks import preview_rows, training_rows
 
 
 class AutoencoderTask(nn.Module):
@@ -22,6 +22,7 @@ class AutoencoderTask(nn.Module):
         super().__init__()
         assert config.base is not None
         self.config = config
+        self.validation = preview_rows(config)
         self.components = components.load(config.base)
         self.vae: Any = self.components.vae
         self.resolution = config.resolution or self.components.resolution
@@ -61,7 +62,9 @@ class AutoencoderTask(nn.Module):
     @torch.no_grad()
     def preview(self) -> np.ndarray | None:
         """Validation images in the upper row, their reconstructions below."""
-        rows = training_rows(self.config, "validation").head(self.config.num_validation_images)
+        if self.validation is None:
+            return None
+        rows = self.validation
         pixels = torch.stack([read_pixels(path, self.resolution) for path in rows["path"]]).expand(-1, 3, -1, -1)
         self.vae.eval()
         decoded = self.vae.decode(self.vae.encode(pixels.to(self.vae.device)).latent_dist.mean).sample

@@ -83,8 +83,10 @@ def label_table(rows: pd.DataFrame, file: str | None) -> tuple[list[str], np.nda
     else:
         try:
             table = pd.read_csv(file, dtype={"dicom_id": str})
-        except FileNotFoundError:
-            raise UserError(f"--labels {file}: no such file") from None
+        except OSError as error:
+            raise UserError(f"--labels {file}: {error.strerror}") from None
+        except ValueError as error:  # also pandas' own errors of parsing
+            raise UserError(f"--labels {file}: not a readable CSV table ({error})") from None
         if "dicom_id" not in table:
             raise UserError(f"--labels {file}: no column dicom_id (it has: {', '.join(map(str, table.columns))})")
         binary = [name for name in table.columns if set(table[name].dropna().unique()) <= {0, 1}]

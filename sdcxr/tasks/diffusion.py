@@ -11,9 +11,8 @@ from sdcxr import components, latents, losses, sampling
 from sdcxr.config import TrainConfig
 from sdcxr.data import LatentExamples
 from sdcxr.errors import UserError
-from sdcxr.manifest import split_folder
 from sdcxr.pixels import grid
-from sdcxr.tasks import training_rows
+from sdcxr.tasks import preview_rows, training_rows
 
 PREVIEW_STEPS = 25  # of DPM-Solver++, enough for a validation picture
 PREVIEW_GUIDANCE = 4.0
@@ -30,6 +29,7 @@ class DiffusionTask(nn.Module):
         super().__init__()
         assert config.base is not None
         self.config = config
+        self.validation = preview_rows(config)
         self.components = components.load(config.base)
         self.unet: Any = self.components.unet
         self.text_encoder: Any = self.components.text_encoder
@@ -88,11 +88,12 @@ class DiffusionTask(nn.Module):
         return loss
 
     def preview(self) -> np.ndarray | None:
-        folder = split_folder(self.config.data or "", "validation")
-        rows = training_rows(self.config, "validation").head(self.config.num_validation_images)
+        if self.validation is None:
+            return None
+        rows = self.validation
         pipeline = self.components.pipeline()
         sampling.use_scheduler(pipeline, "dpm++")
-        seeds = [sampling.image_seed(self.config.seed, f"{folder.name}/{name}", 0) for name in rows["id"]]
+        seeds = [sampling.image_seed(self.config.seed, f"validation/{name}", 0) for name in rows["id"]]
         images = sampling.sample(
             pipeline, rows["text"].tolist(), seeds, PREVIEW_STEPS, PREVIEW_GUIDANCE, self.resolution
         )
