@@ -43,7 +43,9 @@ def parse(main: Main, argv: list[str] | None = None) -> Any:
     config_class = next(iter(get_type_hints(main).values()))
     module = inspect.getmodule(main)
     set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the help texts stand below the fields
-    parser = _Parser(prog=_program(), description=module and module.__doc__, formatter_class=_HelpFormatter)
+    parser = _Parser(
+        prog=_program(), description=module and module.__doc__, formatter_class=_HelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--config", action="config", help="YAML file with any of the flags below; flags override it")
     parser.add_class_arguments(config_class)
     values = parser.parse_args(argv).as_dict()

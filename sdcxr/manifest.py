@@ -46,6 +46,8 @@ def write_metadata(folder: Path, rows: pd.DataFrame) -> None:
     read as integers there and as floats elsewhere, and `datasets.load_dataset` refuses splits that differ in type.
     """
     rows = rows.copy()
+    # A bare carriage return is not quoted by the csv module and ends the row for every reader.
+    rows["text"] = rows["text"].str.replace("\r\n?", "\n", regex=True)
     for label in LABELS:
         if label in rows:
             rows[label] = rows[label].astype("Float64")

@@ -1,0 +1,187 @@
+"""Commands: how they answer to wrong flags, to Ctrl-C and to a full disk, and that their help is cheap."""
+
+import errno
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from sdcxr import cli
+from sdcxr.errors import UserError, explain_os_error
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Settings:
+    """Settings of a test."""
+
+    images: str
+    """Folder of images."""
+    views: str = "PA"
+    """Views kept."""
+    split: Literal["folder", "official"] = "folder"
+    """How to split."""
+    workers: int = 0
+    """Processes."""
+    rate: float | None = None
+    """A rate."""
+
+
+def command(config: Settings) -> int:
+    print(config)
+    return 3 if config.views == "three" else 0
+
+
+def outcome(capfd: pytest.CaptureFixture[str], *argv: str, main: Any = command) -> tuple[Any, str, str]:
+    """Exit code, stdout and stderr of a command."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(main, list(argv))
+    out, err = capfd.readouterr()
+    return stopped.value.code, out, err
+
+
+def refusal(capfd: pytest.CaptureFixture[str], *argv: str, main: Any = command) -> str:
+    """The one line on stderr of a command that is refused."""
+    code, out, err = outcome(capfd, *argv, main=main)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ") and err.count("\n") == 1 and err.endswith("\n")
+    return err
+
+
+def test_flags_become_the_dataclass_and_the_return_value_the_exit_code(capfd):
+    code, out, _ = outcome(capfd, "--images", "a b", "--views=three", "--rate", "5e-5", "--workers", "2")
+    assert code == 3
+    assert out == "Settings(images='a b', views='three', split='folder', workers=2, rate=5e-05)\n"
+
+
+def test_unknown_flag_names_the_nearest(capfd):
+    assert "unknown flag or key: image (did you mean --images?)" in refusal(capfd, "--images", "a", "--image", "b")
+
+
+def test_unknown_flag_far_from_all_points_to_the_help(capfd):
+    assert "unknown flag or key: zzzzz (see --help)" in refusal(capfd, "--images", "a", "--zzzzz", "1")
+
+
+def test_missing_flag_is_named(capfd):
+    assert refusal(capfd) == "error: missing --images\n"
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "expected"),
+    [
+        ("--workers", "many", "int"),
+        ("--rate", "fast", "float"),
+        ("--split", "patient", "one of 'folder', 'official', got patient"),
+    ],
+)
+def test_wrong_value_names_flag_value_and_kind(capfd, flag, value, expected):
+    line = refusal(capfd, "--images", "a", flag, value)
+    assert flag in line and value in line and expected in line
+
+
+def test_config_file_is_overridden_by_flags(capfd, tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("images: from file\nworkers: 4\nrate: 5e-5\n")
+    code, out, _ = outcome(capfd, "--config", str(file), "--workers", "2")
+    assert code == 0
+    assert out == "Settings(images='from file', views='PA', split='folder', workers=2, rate=5e-05)\n"
+
+
+@pytest.mark.parametrize("content", ["imagse: a\n", "images: [\n", "- a\n"])
+def test_wrong_config_file_is_one_line(capfd, tmp_path, content):
+    file = tmp_path / "config.yaml"
+    file.write_text(content)
+    refusal(capfd, "--images", "a", "--config", str(file))
+
+
+def test_missing_config_file_is_one_line(capfd, tmp_path):
+    assert "nowhere.yaml" in refusal(capfd, "--images", "a", "--config", str(tmp_path / "nowhere.yaml"))
+
+
+def test_printed_config_is_taken_again(capfd, tmp_path):
+    code, out, _ = outcome(capfd, "--images", "a", "--rate", "1e-6", "--print_config")
+    assert code == 0 and "images: a" in out
+    file = tmp_path / "config.yaml"
+    file.write_text(out)
+    assert "rate=1e-06" in outcome(capfd, "--config", str(file))[1]
+
+
+def raising(error: BaseException) -> Any:
+    def main(config: Settings) -> int:
+        raise error
+
+    return main
+
+
+def test_user_error_is_one_line_even_where_its_cause_had_several(capfd):
+    line = refusal(capfd, "--images", "a", main=raising(UserError("no table (line 1\nline 2\n)")))
+    assert line == "error: no table (line 1 line 2 )\n"
+
+
+def test_ctrl_c_is_exit_code_130(capfd):
+    code, _, err = outcome(capfd, "--images", "a", main=raising(KeyboardInterrupt()))
+    assert code == 130 and "run the same command again" in err and "Traceback" not in err
+
+
+def test_full_disk_is_one_line(capfd):
+    error = OSError(errno.ENOSPC, "No space left on device", "/runs/a")
+    assert "no space left on the disk while writing /runs/a" in refusal(capfd, "--images", "a", main=raising(error))
+
+
+def test_missing_right_is_one_line(capfd):
+    assert "/etc/x" in refusal(capfd, "--images", "a", main=raising(PermissionError(errno.EACCES, "no", "/etc/x")))
+
+
+@pytest.mark.parametrize("error", [ValueError("ours"), OSError(errno.EIO, "broken disk")])
+def test_our_own_mistakes_keep_their_traceback(error):
+    with pytest.raises(type(error)):
+        cli.run(raising(error), ["--images", "a"])
+
+
+def test_other_system_errors_are_not_explained():
+    assert explain_os_error(FileNotFoundError(errno.ENOENT, "gone", "x")) is None
+
+
+def commands() -> list[list[str]]:
+    """Every entry point of the repository."""
+    modules = [
+        f"{room}.{path.stem}".removesuffix(".__main__")
+        for room in ("data_prep", "eval")
+        for path in sorted((ROOT / room).glob("*.py"))
+        if 'if __name__ == "__main__"' in path.read_text()
+    ]
+    scripts = [path.name for path in sorted(ROOT.glob("*.py")) if 'if __name__ == "__main__"' in path.read_text()]
+    return [[script] for script in scripts] + [["-m", module] for module in modules]
+
+
+HEAVY = {"torch", "transformers", "diffusers", "pydicom", "torchvision", "accelerate"}
+
+
+def test_every_command_answers_help_without_heavy_imports():
+    """One process after the other: `python -X importtime` lists what the interpreter imported, to the very end."""
+    assert ["train.py"] in commands() and ["-m", "data_prep.phantom"] in commands()
+    for words in commands():
+        if words == ["demo.py"]:
+            continue  # takes no flags
+        run = subprocess.run(
+            [sys.executable, "-X", "importtime", *words, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60
+        )
+        assert run.returncode == 0, run.stderr[-2000:]
+        assert "usage:" in run.stdout and "--output" in run.stdout, words
+        imported = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in run.stderr.splitlines()}
+        assert not imported & HEAVY, f"{words} imports {imported & HEAVY}"
+
+
+def test_help_into_a_closed_pipe_is_quiet():
+    read, write = os.pipe()
+    os.close(read)
+    run = subprocess.run(
+        [sys.executable, "generate.py", "--help"], cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60
+    )
+    os.close(write)
+    assert "Traceback" not in run.stderr
