@@ -65,7 +65,7 @@ def existing(folder: Path) -> list[Path]:
 def _whole(path: Path) -> bool:
     try:
         sizes = json.loads((path / "state.json").read_text(encoding="utf-8"))["files"]
-    except (FileNotFoundError, ValueError, KeyError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
         return False
     return all((path / name).is_file() and (path / name).stat().st_size == size for name, size in sizes.items())
 

@@ -1,5 +1,6 @@
 """One grey channel in [-1, 1] from file to tensor, and back."""
 
+import contextlib
 import io
 
 import numpy as np
@@ -74,10 +75,8 @@ def test_any_damage_is_read_or_refused(tmp_path_factory, place, change, cut):
     content[place] ^= change
     path = tmp_path_factory.getbasetemp() / "damaged.png"
     path.write_bytes(content[:place] if cut else content)
-    try:
+    with contextlib.suppress(UserError):
         assert read_pixels(path, 16).shape == (1, 16, 16)
-    except UserError:
-        pass
 
 
 def test_the_channels_mean_is_rounded():
