@@ -81,9 +81,9 @@ def check_pipeline_folder(folder: Path) -> None:
     if not index.is_file():
         raise UserError(f"{folder} has no model_index.json: it is not a diffusers pipeline folder")
     try:
-        kind = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
-    except ValueError:
-        raise UserError(f"{index} is not valid JSON: copy the pipeline folder again") from None
+        kind = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{index} does not name a pipeline: copy the pipeline folder again") from None
     if kind != PIPELINE:
         raise UserError(f"{folder} is a {kind}: only {PIPELINE} (Stable Diffusion 1.x and 2.x) can be tuned")
     for part in FOLDERS:
@@ -196,6 +196,6 @@ def save(components: Components, folder: Path) -> None:
 def token_ids(tokenizer: Any, texts: list[str]) -> tuple[Any, int]:
     """Token ids padded and cut to the tokenizer's length, int64 array (n, tokens), and how many texts were cut."""
     length = tokenizer.model_max_length
-    full = tokenizer(texts, truncation=False)["input_ids"] if texts else []
+    full = tokenizer(texts, truncation=False, verbose=False)["input_ids"]
     ids = tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="np")["input_ids"]
     return ids.astype("int64"), sum(len(row) > length for row in full)

@@ -1,0 +1,182 @@
+"""Settings: what is refused, what is filled in, and what may change between two calls of a run."""
+
+import dataclasses
+import sys
+
+import pytest
+import yaml
+
+from sdcxr import cli
+from sdcxr.config import PUBLISHED, RECORD, GenerateConfig, TrainConfig, check_same_run, write_config
+from sdcxr.errors import UserError
+from sdcxr.files import write_json
+
+
+@pytest.mark.parametrize("tune", ["unet", "text", "unet+text", "text+unet", "vae", "classifier"])
+def test_parts_are_what_tune_joins(tune):
+    assert TrainConfig(tune=tune).parts == set(tune.split("+"))
+
+
+@pytest.mark.parametrize("tune", ["", "unett", "unet+", "unet+unet", "unet+vae", "text+classifier", "unet,text"])
+def test_other_combinations_are_refused(tune):
+    with pytest.raises(UserError, match="--tune"):
+        TrainConfig(tune=tune)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("train_batch_size", 0),
+        ("gradient_accumulation_steps", 0),
+        ("logging_steps", 0),
+        ("checkpointing_steps", -1),
+        ("checkpoints_total_limit", 0),
+        ("num_validation_images", 0),
+        ("max_train_steps", 0),
+        ("num_train_epochs", 0.0),
+        ("max_train_samples", 0),
+        ("resolution", -8),
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("text_encoder_lr", 0.0),
+        ("max_grad_norm", 0.0),
+        ("snr_gamma", 0.0),
+        ("lr_warmup_steps", -1),
+        ("validation_steps", -1),
+        ("dataloader_num_workers", -1),
+        ("seed", -1),
+        ("caption_dropout", 1.1),
+        ("ema_decay", 1.0),
+    ],
+)
+def test_values_out_of_range_name_their_flag(name, value):
+    with pytest.raises(UserError, match=f"--{name}"):
+        TrainConfig(**{name: value})
+
+
+def test_steps_and_epochs_exclude_each_other():
+    with pytest.raises(UserError, match="--max_train_steps and --num_train_epochs"):
+        TrainConfig(max_train_steps=1, num_train_epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_images_per_prompt", 0),
+        ("num_inference_steps", 0),
+        ("batch_size", 0),
+        ("seed", -1),
+        ("guidance_scale", -0.5),
+        ("resolution", 0),
+        ("max_prompts", 0),
+    ],
+)
+def test_values_of_sampling_out_of_range_name_their_flag(name, value):
+    with pytest.raises(UserError, match=f"--{name}"):
+        GenerateConfig(model="m", prompts="p", output_dir="o", **{name: value})
+
+
+def test_only_what_is_open_is_filled_in():
+    config = TrainConfig(learning_rate=1.0, lr_warmup_steps=0).filled()
+    assert (config.learning_rate, config.lr_warmup_steps) == (1.0, 0)
+    assert (config.max_train_steps, config.ema_decay) == (PUBLISHED["max_train_steps"], PUBLISHED["ema_decay"])
+
+
+def test_epochs_leave_the_steps_open():
+    assert TrainConfig(num_train_epochs=2).filled().max_train_steps is None
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """A run folder with settings, and these settings."""
+    config = TrainConfig(
+        tune="unet", base="b", data="d", output_dir=str(tmp_path), max_train_steps=100, lr_warmup_steps=10
+    ).filled()
+    write_config(tmp_path / "config.yaml", dataclasses.asdict(config))
+    write_json(tmp_path / RECORD, {"images_per_step": 8, "finished_steps": 0})
+    return tmp_path, config
+
+
+def test_the_same_settings_go_on(begun):
+    check_same_run(*begun, 8)
+    check_same_run(begun[0] / "new", begun[1], 99)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"learning_rate": 1e-3},
+        {"tune": "text"},
+        {"base": "c"},
+        {"caption_dropout": 0.2},
+        {"use_ema": False},
+        {"snr_gamma": 5.0},
+        {"mixed_precision": "bf16"},
+        {"resolution": 64},
+        {"max_train_samples": 5},
+        {"lr_scheduler": "cosine"},
+        {"max_train_steps": 5},  # shorter than the warm-up, which would have been shorter too
+    ],
+)
+def test_other_settings_are_refused_by_name_with_both_values(begun, change):
+    run, config = begun
+    ((key, value),) = change.items()
+    with pytest.raises(UserError) as refused:
+        check_same_run(run, dataclasses.replace(config, **change), 8)
+    assert f"({key} {getattr(config, key)} → {value})" in str(refused.value)
+
+
+def test_another_number_of_images_per_step_is_refused(begun):
+    with pytest.raises(UserError, match=r"images_per_step 8 → 16"):
+        check_same_run(*begun, 16)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"train_batch_size": 2, "gradient_accumulation_steps": 4},
+        {"data": "moved"},
+        {"checkpointing_steps": 7, "logging_steps": 3, "validation_steps": 1},
+        {"max_train_steps": 200},
+    ],
+)
+def test_what_does_not_alter_the_learning_may_change(begun, change):
+    run, config = begun
+    check_same_run(run, dataclasses.replace(config, **change), 8)
+
+
+def test_more_steps_are_another_run_where_the_learning_rate_depends_on_them(begun):
+    run, config = begun
+    cosine = dataclasses.replace(config, lr_scheduler="cosine")
+    write_config(run / "config.yaml", dataclasses.asdict(cosine))
+    with pytest.raises(UserError, match="max_train_steps 100 → 200"):
+        check_same_run(run, dataclasses.replace(cosine, max_train_steps=200), 8)
+
+
+def test_more_steps_are_another_run_where_they_lengthen_the_warmup(begun):
+    run, config = begun
+    short = dataclasses.replace(config, max_train_steps=5)
+    write_config(run / "config.yaml", dataclasses.asdict(short))
+    with pytest.raises(UserError, match="max_train_steps 5 → 200"):
+        check_same_run(run, dataclasses.replace(short, max_train_steps=200), 8)
+
+
+def test_a_runs_config_is_taken_again(begun):
+    run, config = begun
+
+    def main(config: TrainConfig) -> int:
+        return 0
+
+    assert cli.parse(main, ["--config", str(run / "config.yaml")]) == config
+    assert yaml.safe_load((run / "config.yaml").read_text())["learning_rate"] == 5e-5
+
+
+def test_the_published_configurations_are_valid(pytestconfig):
+    def main(config: TrainConfig) -> int:
+        return 0
+
+    files = sorted((pytestconfig.rootpath / "configs").glob("*.yaml"))
+    assert files, sys.path
+    for file in files:
+        cli.parse(main, ["--config", str(file)])
