@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -110,7 +111,10 @@ class Classifier:
         self.resolution: int = about["resolution"]
         self.device = device
         self.network = network(about["architecture"], len(self.labels))
-        self.network.load_state_dict(load_file(folder / "model.safetensors"))
+        try:
+            self.network.load_state_dict(load_file(folder / "model.safetensors"))
+        except (SafetensorError, RuntimeError) as error:
+            raise UserError(f"{folder / 'model.safetensors'} is damaged or of another network ({error})") from None
         self.network.eval().to(device)
 
     @torch.no_grad()

@@ -1,0 +1,271 @@
+"""The tasks: their losses against hand computations, their labels, and what they refuse."""
+
+import dataclasses
+import os
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from diffusers import DDPMScheduler
+
+from sdcxr import components, tasks
+from sdcxr.config import TrainConfig
+from sdcxr.data import Positions, Stream, loader
+from sdcxr.errors import UserError
+from sdcxr.manifest import LABELS
+from sdcxr.tasks.autoencoder import lpips_network
+from sdcxr.tasks.classifier import Classifier, ClassifierTask, label_table, network
+
+CPU = torch.device("cpu")
+
+
+def config(base: Path | None, data: Path, **changes: Any) -> TrainConfig:
+    own = {"base": base and str(base), "data": str(data), "validation_steps": 0, "caption_dropout": 0.0}
+    return TrainConfig(**(own | changes)).filled()
+
+
+def first_batch(task: Any, seed: int = 0, n: int = 4) -> dict[str, torch.Tensor]:
+    batch = next(iter(loader(Stream(task.examples(), seed), Positions(0, n, n, 0, 1), 0, False)))
+    return {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@torch.no_grad()
+def test_the_first_loss_is_what_diffusers_own_parts_give(micro_base, micro_base_v, micro_dataset, prediction):
+    base = {"epsilon": micro_base, "v_prediction": micro_base_v}[prediction]
+    task = tasks.build(config(base, micro_dataset), CPU)
+    assert task.prediction == prediction
+    batch = first_batch(task)
+
+    parts = components.load(str(base))
+    schedule = DDPMScheduler.from_pretrained(base, subfolder="scheduler")
+    stream = Stream(task.examples(), 0)
+    for i in range(4):
+        row = task.examples().ids.index(task.examples().ids[stream.index(i)])
+        rows = tasks.training_rows(task.config)
+        pixels = tasks.diffusion.latents.read_pixels(rows["path"][row], 32)[None].expand(-1, 3, -1, -1)
+        posterior = parts.vae.encode(pixels).latent_dist
+        latent = (posterior.mean + posterior.std * batch["posterior_noise"][i]) * parts.vae.config.scaling_factor
+        timestep, noise = batch["timestep"][i : i + 1], batch["noise"][i : i + 1]
+        ids = parts.tokenizer(rows["text"][row], padding="max_length", max_length=77, return_tensors="pt").input_ids
+        predicted = parts.unet(schedule.add_noise(latent, noise, timestep), timestep, parts.text_encoder(ids)[0]).sample
+        wanted = noise if prediction == "epsilon" else schedule.get_velocity(latent, noise, timestep)
+        expected = torch.nn.functional.mse_loss(predicted, wanted)
+        torch.testing.assert_close(task(batch)[i], expected, rtol=2e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def test_min_snr_weighs_each_sample(micro_base, micro_dataset):
+    plain = tasks.build(config(micro_base, micro_dataset), CPU)
+    weighted = tasks.build(config(micro_base, micro_dataset, snr_gamma=5.0), CPU)
+    batch = first_batch(plain) | {"timestep": torch.tensor([0, 50, 500, 999])}
+    alpha = plain.alphas_cumprod[batch["timestep"]]
+    weights = (5 * (1 - alpha) / alpha).clamp(max=1)
+    assert weights[0] < 0.01 and weights[3] == 1
+    torch.testing.assert_close(weighted(batch), plain(batch) * weights)
+
+
+@pytest.mark.parametrize(
+    ("tune", "trained", "frozen"),
+    [
+        ("unet", {"unet"}, {"text_encoder"}),
+        ("text", {"text_encoder"}, {"unet"}),
+        ("unet+text", {"unet", "text_encoder"}, set()),
+    ],
+)
+def test_gradients_reach_the_chosen_parts_alone(micro_base, micro_dataset, tune, trained, frozen):
+    task = tasks.build(config(micro_base, micro_dataset, tune=tune, text_encoder_lr=1e-6, learning_rate=1e-5), CPU)
+    task(first_batch(task)).mean().backward()
+    with_gradient = {name.split(".")[0] for name, p in task.named_parameters() if p.grad is not None}
+    assert with_gradient == trained
+    assert all(p.grad is not None for name, p in task.named_parameters() if name.split(".")[0] in trained)
+    rates = {group["name"]: group["lr"] for group in task.groups()}
+    assert rates == {name: {"unet": 1e-5, "text": 1e-6}[name] for name in tune.split("+")}
+    grouped = {id(p) for group in task.groups() for p in group["params"]}
+    assert grouped == {id(p) for p in task.parameters() if p.requires_grad}
+
+
+def test_recomputed_gradients_are_the_same(micro_base, micro_dataset):
+    gradients = []
+    for checkpointing in (False, True):
+        task = tasks.build(config(micro_base, micro_dataset, gradient_checkpointing=checkpointing), CPU)
+        task(first_batch(task)).mean().backward()
+        gradients.append({name: p.grad for name, p in task.named_parameters()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient)
+
+
+def test_resolutions_that_do_not_divide_are_refused(micro_base, micro_dataset):
+    with pytest.raises(UserError, match="--resolution 40"):
+        tasks.build(config(micro_base, micro_dataset, resolution=40), CPU)
+    with pytest.raises(UserError, match="--resolution 36"):
+        tasks.build(config(micro_base, micro_dataset, tune="vae", resolution=36), CPU)
+
+
+def test_long_captions_are_counted_and_not_shown(micro_base, micro_dataset, capfd, monkeypatch):
+    rows = tasks.training_rows(config(micro_base, micro_dataset))
+    rows.loc[0, "text"] = "secretfinding " * 60
+    monkeypatch.setattr(tasks.diffusion, "training_rows", lambda config: rows)
+    tasks.build(config(micro_base, micro_dataset), CPU).examples()
+    out, err = capfd.readouterr()
+    assert "1 of 11 captions are cut to 77 tokens (9.1%)" in out
+    assert "secretfinding" not in out + err
+
+
+@pytest.mark.parametrize("tune", ["unet", "vae"])
+def test_a_missing_validation_split_is_said_before_the_training(micro_base, micro_dataset, tmp_path, tune):
+    (tmp_path / "train").symlink_to(micro_dataset / "train")
+    settings = config(micro_base, tmp_path, tune=tune, validation_steps=5)
+    with pytest.raises(UserError, match=r"no split 'validation' .*--validation_steps 0"):
+        tasks.build(settings, CPU)
+    tasks.build(dataclasses.replace(settings, validation_steps=0), CPU)
+
+
+@pytest.mark.parametrize("tune", ["unet", "vae"])
+def test_previews_are_pictures_and_the_same_again(micro_base, micro_dataset, tune):
+    task = tasks.build(config(micro_base, micro_dataset, tune=tune, validation_steps=5, num_validation_images=2), CPU)
+    picture = task.preview()
+    assert picture.dtype == np.uint8 and picture.shape == ((32, 134) if tune == "unet" else (66, 66))
+    np.testing.assert_array_equal(picture, task.preview())
+    assert picture.std() > 0
+
+
+def test_no_previews_are_none(micro_base, micro_dataset):
+    assert tasks.build(config(micro_base, micro_dataset), CPU).preview() is None
+    assert tasks.build(config(micro_base, micro_dataset, tune="vae"), CPU).preview() is None
+    assert tasks.build(config(None, micro_dataset, tune="classifier"), CPU).preview() is None
+
+
+def test_a_subset_is_drawn_by_the_seed(micro_base, micro_dataset):
+    rows = [tasks.training_rows(config(micro_base, micro_dataset, max_train_samples=6, seed=s)) for s in (0, 0, 1)]
+    chosen = [list(part["id"]) for part in rows]
+    assert chosen[0] == chosen[1] != chosen[2]
+    assert len(chosen[0]) == 6 and set(chosen[0]) <= {f"train-{i}" for i in range(11)}
+    with pytest.raises(UserError, match="has only 11 images"):
+        tasks.training_rows(config(micro_base, micro_dataset, max_train_samples=12))
+
+
+def test_an_empty_split_is_refused(tmp_path, micro_base):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "metadata.csv").write_text("file_name,text\n")
+    with pytest.raises(UserError, match="has no images"):
+        tasks.training_rows(config(micro_base, tmp_path))
+
+
+def test_ids_come_from_file_names_where_there_are_no_dicom_ids(tmp_path, micro_base):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "metadata.csv").write_text("file_name,text,dicom_id\na.png,x,\nb/c.png,y,d1\n")
+    assert tasks.training_rows(config(micro_base, tmp_path))["id"].tolist() == ["a", "d1"]
+
+
+@torch.no_grad()
+def test_autoencoder_loss_is_l1_plus_divergence_per_pixel(micro_base, micro_dataset):
+    task = tasks.build(config(micro_base, micro_dataset, tune="vae", vae_part="all", kl_weight=0.5), CPU)
+    batch = first_batch(task)
+    pixels = batch["pixels"].expand(-1, 3, -1, -1)
+    posterior = task.vae.encode(pixels).latent_dist
+    decoded = task.vae.decode(posterior.mean + posterior.std * batch["posterior_noise"]).sample
+    variance = posterior.std**2
+    divergence = 0.5 * (posterior.mean**2 + variance - 1 - variance.log()).sum(dim=(1, 2, 3))
+    expected = (decoded - pixels).abs().mean(dim=(1, 2, 3)) + 0.5 * divergence / (3 * 32 * 32)
+    torch.testing.assert_close(task(batch), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_tuned_decoder_gets_no_gradient_from_the_encoder(micro_base, micro_dataset):
+    task = tasks.build(config(micro_base, micro_dataset, tune="vae"), CPU)
+    task(first_batch(task)).mean().backward()
+    with_gradient = {name.split(".")[1] for name, p in task.named_parameters() if p.grad is not None}
+    assert with_gradient == {"decoder", "post_quant_conv"}
+
+
+def test_lpips_without_package_or_file_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    with pytest.raises(UserError, match="pip install lpips"):
+        lpips_network(None)
+    monkeypatch.setitem(sys.modules, "lpips", types.ModuleType("lpips"))
+    with pytest.raises(UserError, match=r"--lpips_alexnet None: give the file"):
+        lpips_network(None)
+    with pytest.raises(UserError, match="give the file"):
+        lpips_network(str(tmp_path / "nowhere.pth"))
+
+
+def rows_with(**labels: list[float | None]) -> pd.DataFrame:
+    n = len(next(iter(labels.values())))
+    return pd.DataFrame({"id": [f"d{i}" for i in range(n)], "dicom_id": [f"d{i}" for i in range(n)]} | labels)
+
+
+def test_labels_that_cannot_be_learnt_are_left_out():
+    rows = rows_with(Edema=[1, 0, -1, None], Fracture=[1, 1, None, 1], Pneumonia=[0, 0, 0, 0])
+    labels, values = label_table(rows, None)
+    assert labels == ["Edema"]
+    np.testing.assert_array_equal(values[:, 0], [1, 0, np.nan, np.nan])
+    with pytest.raises(UserError, match="no label has both"):
+        label_table(rows_with(Fracture=[1, 1]), None)
+
+
+def test_labels_of_a_table_are_joined_by_id(tmp_path):
+    file = tmp_path / "truth.csv"
+    file.write_text("dicom_id,left,size,text\nd2,1,3.5,a\nd0,0,1,b\nd0,1,1,c\nd9,1,1,d\n")
+    labels, values = label_table(rows_with(Edema=[1, 0, None]), str(file))
+    assert labels == ["left"]
+    np.testing.assert_array_equal(values[:, 0], [0, np.nan, 1])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file"),
+        ("id,left\na,1\n", "no column dicom_id"),
+        ("", "not a readable CSV"),
+        ('dicom_id,left\na,1\nb,"1\n', "not a readable CSV"),
+        ("dicom_id,left\na,1\n", "no label has both"),
+    ],
+)
+def test_wrong_label_tables_are_one_line(tmp_path, content, message):
+    file = tmp_path / "truth.csv"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(UserError, match=message):
+        label_table(rows_with(Edema=[1, 0]), str(file))
+
+
+def test_unknown_labels_do_not_count(micro_dataset):
+    task = ClassifierTask(config(None, micro_dataset))
+    assert task.labels == [LABELS[0], LABELS[1]]
+    task.network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))  # type: ignore[assignment]
+    with torch.no_grad():
+        task.network[1].weight.zero_()
+        task.network[1].bias.copy_(torch.tensor([0.0, 2.0]))
+    batch = {
+        "pixels": torch.zeros(3, 1, 2, 2),
+        "labels": torch.tensor([[1.0, 1.0], [0.0, np.nan], [np.nan, np.nan]]),
+    }
+    known = [np.log(2), np.log(1 + np.exp(-2))]
+    assert task(batch).tolist() == pytest.approx([np.mean(known), np.log(2), 0.0])
+
+
+def test_unknown_architectures_name_the_nearest():
+    with pytest.raises(UserError, match=r"timm has no such model \(near: .*resnet10t"):
+        network("resnet10", 2)
+
+
+def test_a_trained_classifier_reads_its_folder(train_micro, tmp_path, micro_dataset):
+    run = tmp_path / "run"
+    assert train_micro(run, tune="classifier", base=None) == 0
+    for folder in (run, run / "classifier"):
+        classifier = Classifier(folder, CPU)
+        assert classifier.labels == [LABELS[0], LABELS[1]] and classifier.resolution == 64
+    pixels = torch.linspace(-1, 1, 2 * 64 * 64).view(2, 1, 64, 64)
+    scores = classifier.predict(pixels)
+    assert scores.shape == (2, 2) and ((scores > 0) & (scores < 1)).all()
+    np.testing.assert_allclose(classifier.predict(pixels[:1]), scores[:1], rtol=1e-4)
+    with pytest.raises(UserError, match="holds no trained classifier"):
+        Classifier(tmp_path, CPU)
+    os.truncate(run / "classifier" / "model.safetensors", 100)
+    with pytest.raises(UserError, match="is damaged or of another network"):
+        Classifier(run, CPU)
