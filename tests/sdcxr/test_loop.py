@@ -1,0 +1,415 @@
+"""The training loop: what moves, what a run leaves behind, and that stops, restarts and splits change nothing."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+from sdcxr import checkpoint, components, loop, tasks
+from sdcxr.config import TrainConfig
+from sdcxr.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+
+# Settings, parts of the pipeline that move (by prefixes of their weights), parts that stay.
+MODES: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "unet": ({"tune": "unet"}, {"unet"}),
+    "text": ({"tune": "text"}, {"text_encoder"}),
+    "unet+text": ({"tune": "unet+text", "text_encoder_lr": 1e-4}, {"unet", "text_encoder"}),
+    "unet-snr": ({"tune": "unet", "snr_gamma": 5.0, "lr_scheduler": "cosine"}, {"unet"}),
+    "unet-v": ({"tune": "unet"}, {"unet"}),
+    "vae-decoder": ({"tune": "vae"}, {"vae/decoder", "vae/post_quant_conv"}),
+    "vae-all": (
+        {"tune": "vae", "vae_part": "all"},
+        {"vae/decoder", "vae/post_quant_conv", "vae/encoder", "vae/quant_conv"},
+    ),
+    "classifier": ({"tune": "classifier", "base": None}, set()),
+}
+
+
+@pytest.fixture(scope="module")
+def runs(train_micro, tmp_path_factory, micro_base_v) -> dict[str, Path]:
+    """A run of four steps in every mode."""
+    folder = tmp_path_factory.mktemp("runs")
+    for mode, (settings, _) in MODES.items():
+        base = {"base": str(micro_base_v)} if mode == "unet-v" else {}
+        code = train_micro(folder / mode, max_train_steps=4, checkpointing_steps=3, **base, **settings)
+        assert code == 0
+    return {mode: folder / mode for mode in MODES}
+
+
+def weights(pipeline: Path) -> dict[str, torch.Tensor]:
+    """All weights of a pipeline folder, as `part/name`."""
+    return {
+        f"{file.parent.name}/{name}": tensor
+        for file in sorted(pipeline.glob("*/*.safetensors"))
+        for name, tensor in load_file(file).items()
+    }
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "classifier"])
+def test_exactly_the_chosen_parts_differ_from_the_base(runs, mode, micro_base, micro_base_v):
+    before = weights(micro_base_v if mode == "unet-v" else micro_base)
+    after = weights(runs[mode] / "pipeline")
+    assert before.keys() == after.keys()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    prefixes = {
+        name if (name := "/".join(n.split("/")[:2]).split(".")[0]) in MODES[mode][1] else n.split("/")[0] for n in moved
+    }
+    assert prefixes == MODES[mode][1]
+
+
+@pytest.mark.parametrize("mode", list(MODES))
+def test_the_loss_curve_is_the_golden_one(runs, mode, read_log):
+    """`REWRITE_GOLDEN=1 pytest …` writes the curves anew, after a change that is meant to alter them."""
+    file = GOLDEN / f"{mode}.json"
+    losses = [row["loss"] for row in read_log(runs[mode])]
+    if os.environ.get("REWRITE_GOLDEN"):
+        GOLDEN.mkdir(exist_ok=True)
+        file.write_text(json.dumps(losses) + "\n")
+    np.testing.assert_allclose(losses, json.loads(file.read_text()), rtol=1e-4)
+
+
+def test_the_result_is_the_average_of_the_weights(runs, micro_base):
+    last = runs["unet+text"] / "checkpoints" / "checkpoint-4"
+    average, raw = load_file(last / "ema.safetensors"), load_file(last / "model.safetensors")
+    saved, base = weights(runs["unet+text"] / "pipeline"), weights(micro_base)
+    for name, tensor in average.items():
+        key = name.replace(".", "/", 1)
+        assert torch.equal(saved[key], tensor)
+    name = "unet/conv_in.weight"
+    assert not torch.equal(raw["unet.conv_in.weight"], saved[name])
+    assert not torch.equal(base[name], saved[name])
+
+
+def test_without_average_the_result_is_the_weights_themselves(train_micro, tmp_path):
+    train_micro(tmp_path, tune="unet", use_ema=False)
+    last = tmp_path / "checkpoints" / "checkpoint-2"
+    assert not (last / "ema.safetensors").exists()
+    raw, saved = load_file(last / "model.safetensors"), weights(tmp_path / "pipeline")
+    assert all(torch.equal(saved[name.replace(".", "/", 1)], tensor) for name, tensor in raw.items())
+
+
+def test_a_run_folder_has_what_it_promises(runs):
+    run = runs["unet"]
+    assert {path.name for path in run.iterdir()} == {"config.yaml", "run.json", "log.jsonl", "checkpoints", "pipeline"}
+    assert [path.name for path in checkpoint.existing(run / "checkpoints")] == ["checkpoint-3", "checkpoint-4"]
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert [row["images"] for row in rows] == [4, 8, 12, 16]
+    assert [row["lr"] for row in rows] == pytest.approx([5e-4, 1e-3, 1e-3, 1e-3])
+    assert all(row["images_per_s"] > 0 for row in rows)
+    assert json.loads((run / "run.json").read_text()) == {"images_per_step": 4, "finished_steps": 4}
+    assert yaml.safe_load((run / "config.yaml").read_text())["mixed_precision"] == "no"
+
+
+def test_two_learning_rates_reach_their_parts(runs):
+    """Adam's first steps are as long as the learning rate."""
+    last = runs["unet+text"] / "checkpoints" / "checkpoint-3"
+    raw = load_file(last / "model.safetensors")
+    base = yaml.safe_load((runs["unet+text"] / "config.yaml").read_text())["base"]
+    start = weights(Path(base))
+    length = {
+        part: max(
+            (raw[name] - start[name.replace(".", "/", 1)]).abs().max().item() for name in raw if name.startswith(part)
+        )
+        for part in ("unet", "text_encoder")
+    }
+    assert length["unet"] == pytest.approx(2.5e-3, rel=0.2)
+    assert length["text_encoder"] == pytest.approx(2.5e-4, rel=0.2)
+
+
+def test_the_same_command_on_a_finished_run_builds_nothing(train_micro, runs, monkeypatch, capfd, read_log):
+    monkeypatch.setattr(tasks, "build", lambda *_: pytest.fail("built the task"))
+    before = {path: path.stat().st_mtime_ns for path in runs["unet"].rglob("*")}
+    assert train_micro(runs["unet"], max_train_steps=4, checkpointing_steps=3, tune="unet") == 0
+    assert "is finished: 4 steps" in capfd.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in runs["unet"].rglob("*")} == before
+
+
+def test_changed_settings_are_refused_by_name(train_micro, runs):
+    with pytest.raises(UserError, match=r"seed 0 → 3; learning_rate 0.001 → 0.1"):
+        train_micro(runs["unet"], max_train_steps=4, tune="unet", seed=3, learning_rate=0.1)
+    with pytest.raises(UserError, match=r"images_per_step 4 → 6"):
+        train_micro(runs["unet"], max_train_steps=4, tune="unet", train_batch_size=6)
+
+
+# Stops and restarts
+
+SIX: dict[str, Any] = {"tune": "unet+text", "max_train_steps": 6, "logging_steps": 4, "checkpointing_steps": 3}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(train_micro, tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("six") / "run"
+    assert train_micro(run, **SIX) == 0
+    return run
+
+
+def assert_same(run: Path, uninterrupted: Path, read_log: Any) -> None:
+    """Weights, averages, optimizer state, result and log are equal to the last bit."""
+    for name in ("model", "ema", "optimizer"):
+        path = f"checkpoints/checkpoint-6/{name}.safetensors"
+        assert (run / path).read_bytes() == (uninterrupted / path).read_bytes(), name
+    own, expected = weights(run / "pipeline"), weights(uninterrupted / "pipeline")
+    assert all(torch.equal(own[name], expected[name]) for name in expected)
+    assert read_log(run) == read_log(uninterrupted)
+
+
+class Killed(Exception):
+    """Stands for a kill: nothing of the run's own is executed any more."""
+
+
+def before_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Any) -> None:
+    """Run `action` once, before the step with this number (from 0)."""
+    real = loop.Run.step
+
+    def step(self: loop.Run, step: int, batches: Any) -> Any:
+        if step == number:
+            monkeypatch.setattr(loop.Run, "step", real)
+            action()
+        return real(self, step, batches)
+
+    monkeypatch.setattr(loop.Run, "step", step)
+
+
+def kill() -> None:
+    raise Killed
+
+
+@pytest.mark.parametrize("number", [0, 2, 3, 4, 5])
+def test_a_killed_run_goes_on_as_if_nothing_had_been(
+    train_micro, tmp_path, monkeypatch, uninterrupted, read_log, number
+):
+    before_step(monkeypatch, number, kill)
+    with pytest.raises(Killed):
+        train_micro(tmp_path, **SIX)
+    assert not (tmp_path / "pipeline").exists()
+    assert train_micro(tmp_path, **SIX) == 0
+    assert_same(tmp_path, uninterrupted, read_log)
+
+
+@pytest.mark.parametrize(("kind", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_step_writes_a_checkpoint_and_loses_nothing(
+    train_micro, tmp_path, monkeypatch, uninterrupted, read_log, kind, code, capfd
+):
+    old = signal.getsignal(kind)
+    before_step(monkeypatch, 1, lambda: os.kill(os.getpid(), kind))
+    assert train_micro(tmp_path, **SIX) == code
+    assert signal.getsignal(kind) == old
+    assert "stopped at step 2 of 6: the same command again" in capfd.readouterr().out
+    assert [path.name for path in checkpoint.existing(tmp_path / "checkpoints")] == ["checkpoint-2"]
+    assert train_micro(tmp_path, **SIX) == 0
+    assert "resuming at step 2" in capfd.readouterr().out
+    assert_same(tmp_path, uninterrupted, read_log)
+
+
+def test_a_second_signal_ends_at_once(train_micro, tmp_path, monkeypatch):
+    def twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before_step(monkeypatch, 1, twice)
+    with pytest.raises(KeyboardInterrupt):
+        train_micro(tmp_path, **SIX)
+
+
+def test_a_row_cut_by_a_full_disk_is_dropped(train_micro, tmp_path, monkeypatch, uninterrupted, read_log):
+    before_step(monkeypatch, 4, kill)
+    with pytest.raises(Killed):
+        train_micro(tmp_path, **SIX)
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"step": 4, "lo')
+    assert train_micro(tmp_path, **SIX) == 0
+    assert_same(tmp_path, uninterrupted, read_log)
+
+
+def test_a_torn_newest_checkpoint_means_the_one_before(
+    train_micro, tmp_path, monkeypatch, uninterrupted, read_log, capfd
+):
+    before_step(monkeypatch, 5, kill)
+    with pytest.raises(Killed):
+        train_micro(tmp_path, **(SIX | {"checkpointing_steps": 2}))
+    torn = tmp_path / "checkpoints" / "checkpoint-4" / "optimizer.safetensors"
+    content = bytearray(torn.read_bytes())
+    content[0] ^= 255  # of the same size, so that only reading it shows the damage
+    torn.write_bytes(content)
+    assert train_micro(tmp_path, **SIX) == 0
+    out = capfd.readouterr().out
+    assert "checkpoint-4 is damaged" in out and "resuming at step 2" in out
+    assert_same(tmp_path, uninterrupted, read_log)
+
+
+def test_a_finished_run_is_continued_by_more_steps(train_micro, tmp_path, uninterrupted, read_log):
+    assert train_micro(tmp_path, **(SIX | {"max_train_steps": 3})) == 0
+    assert train_micro(tmp_path, **SIX) == 0
+    own, expected = weights(tmp_path / "pipeline"), weights(uninterrupted / "pipeline")
+    assert all(torch.equal(own[name], expected[name]) for name in expected)
+
+
+def test_a_continued_run_is_not_finished_before_its_result_is_saved(train_micro, tmp_path, monkeypatch, uninterrupted):
+    assert train_micro(tmp_path, **(SIX | {"max_train_steps": 3})) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(components, "save", lambda *_: kill())
+        with pytest.raises(Killed):
+            train_micro(tmp_path, **SIX)
+    assert (tmp_path / "checkpoints" / "checkpoint-6").is_dir()
+    assert train_micro(tmp_path, **SIX) == 0
+    own, expected = weights(tmp_path / "pipeline"), weights(uninterrupted / "pipeline")
+    assert all(torch.equal(own[name], expected[name]) for name in expected)
+
+
+def test_fewer_steps_than_there_are_is_refused(train_micro, tmp_path, monkeypatch):
+    before_step(monkeypatch, 4, kill)
+    with pytest.raises(Killed):
+        train_micro(tmp_path, **SIX)
+    with pytest.raises(UserError, match=r"--max_train_steps 2: .* already has 3"):
+        train_micro(tmp_path, **(SIX | {"max_train_steps": 2}))
+
+
+# Splits
+
+# A large epsilon: Adam makes full steps of gradients that are rounding alone, such as those of the keys' biases.
+EIGHT: dict[str, Any] = {"tune": "unet+text", "max_train_steps": 6, "snr_gamma": 5.0, "adam_epsilon": 1e-4}
+
+
+@pytest.fixture(scope="module")
+def one_by_eight(train_micro, tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("eight") / "run"
+    assert train_micro(run, train_batch_size=8, **EIGHT) == 0
+    return run
+
+
+def assert_equal_to_rounding(run: Path, other: Path, read_log: Any) -> None:
+    rows, others = read_log(run), read_log(other)
+    assert [row["step"] for row in rows] == [row["step"] for row in others]
+    np.testing.assert_allclose([row["loss"] for row in rows], [row["loss"] for row in others], rtol=1e-5)
+    own, expected = weights(run / "pipeline"), weights(other / "pipeline")
+    for name in expected:
+        torch.testing.assert_close(own[name], expected[name], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("batch", "micro_steps"), [(4, 2), (2, 4)])
+def test_micro_steps_change_nothing(train_micro, tmp_path, one_by_eight, read_log, batch, micro_steps):
+    train_micro(tmp_path, train_batch_size=batch, gradient_accumulation_steps=micro_steps, **EIGHT)
+    assert_equal_to_rounding(tmp_path, one_by_eight, read_log)
+
+
+def two_processes(config: Path) -> subprocess.CompletedProcess[str]:
+    """Run train.py in two processes. torchrun, because `accelerate launch --cpu` starts a single one."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += [str(ROOT / "train.py"), "--config", str(config)]
+    own = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=config.parent, env=own)
+
+
+def test_two_processes_change_nothing(tmp_path, micro_base, micro_dataset, one_by_eight, read_log):
+    """train.py itself, in two processes of 2 micro-steps of 2, with gloo."""
+    config = yaml.safe_load((one_by_eight / "config.yaml").read_text())
+    config |= {"output_dir": str(tmp_path / "run"), "train_batch_size": 2, "gradient_accumulation_steps": 2}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    run = two_processes(tmp_path / "config.yaml")
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "6 steps of 8 images (2 × 2 × 2)" in run.stdout
+    assert_equal_to_rounding(tmp_path / "run", one_by_eight, read_log)
+
+
+# Refusals, pictures, schedules
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_in_one_line(train_micro, tmp_path):
+    with pytest.raises(UserError, match="the loss is not finite at step") as stopped:
+        train_micro(tmp_path, tune="unet", max_train_steps=20, learning_rate=1e25)
+    assert "\n" not in str(stopped.value)
+    assert not (tmp_path / "pipeline").exists()
+
+
+def test_weights_that_are_not_finite_never_become_a_checkpoint(train_micro, tmp_path):
+    """Even where no row of the log has shown it."""
+    with pytest.raises(UserError, match="is not finite at step"):
+        train_micro(
+            tmp_path, tune="unet", max_train_steps=20, learning_rate=1e25, logging_steps=20, checkpointing_steps=1
+        )
+    for path in checkpoint.existing(tmp_path / "checkpoints"):
+        assert all(tensor.isfinite().all() for tensor in load_file(path / "model.safetensors").values())
+
+
+def test_the_guard_looks_once_after_a_step_that_was_taken(train_micro, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(loop, "assert_only_tuned_parts_moved", lambda task, before: calls.append(before))
+    train_micro(tmp_path / "a", tune="unet")
+    assert len(calls) == 1
+    # Half precision skips its first steps, until the scale of the gradients fits.
+    monkeypatch.setattr(loop.Accelerator, "optimizer_step_was_skipped", property(lambda self: True))
+    train_micro(tmp_path / "b", tune="unet")
+    assert len(calls) == 1
+
+
+def test_a_part_that_does_not_move_stops_the_run(train_micro, tmp_path):
+    with pytest.raises(RuntimeError, match="no parameter of text_encoder moved"):
+        train_micro(tmp_path, tune="unet+text", text_encoder_lr=1e-60, adam_weight_decay=0.0)
+
+
+def test_pictures_and_tracker_are_written_and_hold_no_text(train_micro, tmp_path):
+    train_micro(tmp_path, tune="unet", validation_steps=2, num_validation_images=2, report_to="tensorboard")
+    picture = Image.open(tmp_path / "samples" / "step-000002.png")
+    assert picture.mode == "L" and picture.size == (134, 32)
+    events = b"".join(path.read_bytes() for path in (tmp_path / "logs").rglob("events*"))
+    assert b"loss" in events and b"pneumothorax" not in events
+
+
+def test_epochs_become_steps(train_micro, tmp_path):
+    train_micro(tmp_path, tune="unet", max_train_steps=None, num_train_epochs=0.5)
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert config["max_train_steps"] == 2 and config["num_train_epochs"] is None  # ceil(0.5 × 11 / 4)
+
+
+def test_long_captions_are_never_shown(train_micro, tmp_path, micro_dataset, capfd):
+    data = tmp_path / "data"
+    (data / "train").mkdir(parents=True)
+    (data / "train" / "a.png").write_bytes((micro_dataset / "train" / "train0.png").read_bytes())
+    (data / "train" / "metadata.csv").write_text("file_name,text\na.png," + "secretfinding " * 80 + "\n")
+    (data / "validation").symlink_to(data / "train")
+    train_micro(tmp_path / "run", data=str(data), tune="unet", validation_steps=1, report_to="tensorboard")
+    out, err = capfd.readouterr()
+    assert "1 of 1 captions are cut" in out and "secretfinding" not in out + err
+    for path in (tmp_path / "run").rglob("*"):
+        assert path.is_dir() or b"secretfinding" not in path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "warmup", "factors"),
+    [
+        ("constant", 0, [1, 1, 1, 1]),
+        ("constant", 2, [1 / 2, 1, 1, 1]),
+        ("constant", 9, [1 / 4, 2 / 4, 3 / 4, 1]),
+        ("linear", 0, [1, 3 / 4, 2 / 4, 1 / 4]),
+        ("linear", 2, [1 / 2, 1, 1, 1 / 2]),
+        ("cosine", 0, [1, (1 + 0.5**0.5) / 2, 1 / 2, (1 - 0.5**0.5) / 2]),
+        ("cosine", 2, [1 / 2, 1, 1, 1 / 2]),
+    ],
+)
+def test_learning_rate_over_four_steps(scheduler, warmup, factors):
+    config = TrainConfig(lr_scheduler=scheduler, lr_warmup_steps=warmup, max_train_steps=4)
+    assert [loop.learning_rate_factor(step, config) for step in range(4)] == pytest.approx(factors)
+
+
+def test_precision_of_the_launch_is_part_of_the_run(train_micro, tmp_path, runs):
+    """The record says what the run was made with, so a launch with another precision is another run."""
+    with pytest.raises(UserError, match="mixed_precision no → bf16"):
+        settings = yaml.safe_load((runs["unet"] / "config.yaml").read_text())
+        accelerator = loop.Accelerator()
+        fake = type("Fake", (), {"num_processes": 1, "mixed_precision": "bf16", "device": accelerator.device})()
+        loop.Run(dataclasses.replace(TrainConfig(**settings), mixed_precision=None), fake)
