@@ -32,7 +32,9 @@ def generate(config: GenerateConfig) -> int:
 
     from sdcxr import components, sampling
     from sdcxr.pixels import write_png
+    from sdcxr.threads import use_all_cores
 
+    use_all_cores()
     output, state = Path(config.output_dir), PartialState()
     dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.mixed_precision]
     where = components.locate(config.model)

@@ -27,6 +27,7 @@ from sdcxr.errors import UserError
 from sdcxr.files import read_json, write_json, write_text
 from sdcxr.guards import assert_only_tuned_parts_moved, fingerprints
 from sdcxr.pixels import write_png
+from sdcxr.threads import use_all_cores
 
 
 def train(config: TrainConfig) -> int:
@@ -35,6 +36,7 @@ def train(config: TrainConfig) -> int:
     Raises:
         UserError: for whatever the user can mend.
     """
+    use_all_cores()
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],

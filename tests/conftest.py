@@ -2,7 +2,8 @@
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the models here are too small for more
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: the models here are too small for more
+os.environ["MKL_NUM_THREADS"] = "1"  # and not undone by sdcxr.threads
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import json
