@@ -48,6 +48,8 @@ def parse(main: Main, argv: list[str] | None = None) -> Any:
     )
     parser.add_argument("--config", action="config", help="YAML file with any of the flags below; flags override it")
     parser.add_class_arguments(config_class)
+    required = "".join(f"--{action.dest} {action.dest.upper()} " for action in parser._actions if action.required)
+    parser.usage = f"%(prog)s {required}[--flag VALUE ...]"  # the list of all flags would fill a page
     values = parser.parse_args(argv).as_dict()
     values.pop("config", None)
     return config_class(**values)
