@@ -41,12 +41,11 @@ def fill_in(config: TrainConfig) -> TrainConfig:
 
 def embedded_phantoms() -> Path:
     """The dataset folder of phantoms in the user's cache, built once, the same way as a real one."""
-    from accelerate import PartialState
-
     from data_prep import mimic_cxr, phantom
+    from sdcxr.processes import processes
 
     raw, dataset = user_cache() / "phantom", user_cache() / "phantom-dataset"
-    with PartialState().main_process_first():
+    with processes().main_process_first():
         if not (dataset / "prep.json").is_file():
             print(f"building the embedded phantoms once, in {dataset} (drawn by a program: no patients)", flush=True)
             phantom.main(phantom.PhantomConfig(output_dir=raw))

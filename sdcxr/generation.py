@@ -28,14 +28,14 @@ def generate(config: GenerateConfig) -> int:
     jobs = plan(rows, config)
 
     import torch
-    from accelerate import PartialState
 
     from sdcxr import components, sampling
     from sdcxr.pixels import write_png
+    from sdcxr.processes import processes
     from sdcxr.threads import use_all_cores
 
     use_all_cores()
-    output, state = Path(config.output_dir), PartialState()
+    output, state = Path(config.output_dir), processes()
     dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.mixed_precision]
     where = components.locate(config.model)
     parts = components.load(config.model, dtype)

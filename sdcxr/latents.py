@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
@@ -17,6 +16,7 @@ from tqdm import tqdm
 from sdcxr.errors import UserError
 from sdcxr.files import atomic, read_json, write_json
 from sdcxr.pixels import read_pixels
+from sdcxr.processes import processes
 
 SHARD = 1024  # images per shard: 64 MiB at 512 px
 VERSION = 1  # of the transform from file to moments; part of the fingerprint
@@ -85,7 +85,7 @@ def cached(vae: Any, files: list[Path], ids: list[str], resolution: int, folder:
     Raises:
         UserError: the named folder holds moments of something else; says of what.
     """
-    state = PartialState()
+    state = processes()
     expected = fingerprint(vae, files, resolution)
     if folder is None:
         folder = default / hashlib.sha256(repr(sorted(expected.items())).encode()).hexdigest()[:16]

@@ -27,6 +27,7 @@ from sdcxr.errors import UserError
 from sdcxr.files import read_json, write_json, write_text
 from sdcxr.guards import assert_only_tuned_parts_moved, fingerprints
 from sdcxr.pixels import write_png
+from sdcxr.processes import on_cpu
 from sdcxr.threads import use_all_cores
 
 
@@ -38,6 +39,7 @@ def train(config: TrainConfig) -> int:
     """
     use_all_cores()
     accelerator = Accelerator(
+        cpu=on_cpu(),
         mixed_precision=config.mixed_precision,
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )

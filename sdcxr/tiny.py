@@ -133,11 +133,10 @@ def ensure(data: Path, cache: Path, mixed_precision: Any = None) -> Path:
     final = cache / f"tiny-v{VERSION}"
     if (final / "model_index.json").is_file():
         return final
-    from accelerate import PartialState
-
     from sdcxr.loop import train
+    from sdcxr.processes import processes
 
-    state = PartialState()
+    state = processes()
     start, run = cache / f"tiny-v{VERSION}-random", cache / f"tiny-v{VERSION}-vae"
     if state.is_main_process:
         print(f"building the embedded tiny base once, in {final}")

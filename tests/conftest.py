@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 RESOLUTION = 32  # of the micro base: latents of 4 × 4
+IDS = {"train": "a", "validation": "b", "test": "c"}  # not the names themselves: `datasets` takes those for splits
 SENTENCES = (
     "Large left pneumothorax.",
     "No acute cardiopulmonary process, no effusion.",
@@ -107,7 +108,7 @@ def save_micro_dataset(folder: Path, sizes: dict[str, int]) -> Path:
             Image.fromarray(grey.clip(0, 255).astype(np.uint8)).save(folder / split / f"{split}{i}.png")
             row: dict[str, Any] = dict.fromkeys(COLUMNS)
             row |= {"file_name": f"{split}{i}.png", "text": SENTENCES[i % len(SENTENCES)], "view": "PA"}
-            row |= {"subject_id": 1000 + i, "study_id": 5000 + i, "dicom_id": f"{split}-{i}"}
+            row |= {"subject_id": 1000 + i, "study_id": 5000 + i, "dicom_id": f"{IDS[split]}00-{i}"}
             row |= {LABELS[0]: left, LABELS[1]: (1, 0, -1, None)[i % 4]}
             rows.append(row)
         write_metadata(folder / split, pd.DataFrame(rows, columns=list(COLUMNS)))

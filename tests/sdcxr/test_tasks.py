@@ -145,7 +145,7 @@ def test_a_subset_is_drawn_by_the_seed(micro_base, micro_dataset):
     rows = [tasks.training_rows(config(micro_base, micro_dataset, max_train_samples=6, seed=s)) for s in (0, 0, 1)]
     chosen = [list(part["id"]) for part in rows]
     assert chosen[0] == chosen[1] != chosen[2]
-    assert len(chosen[0]) == 6 and set(chosen[0]) <= {f"train-{i}" for i in range(11)}
+    assert len(chosen[0]) == 6 and set(chosen[0]) <= {f"a00-{i}" for i in range(11)}
     with pytest.raises(UserError, match="has only 11 images"):
         tasks.training_rows(config(micro_base, micro_dataset, max_train_samples=12))
 
