@@ -1,0 +1,111 @@
+"""The entry points: what train.py fills in, and that one command trains, goes on and says when it has finished."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from sdcxr import cli, tiny
+from sdcxr.config import PUBLISHED, TrainConfig
+
+ROOT = Path(__file__).parents[2]
+
+
+def script(name: str) -> ModuleType:
+    """An entry point as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def train() -> ModuleType:
+    return script("train")
+
+
+def command(module: ModuleType, *argv: str) -> int | None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(module.main, list(argv))
+    code = stopped.value.code
+    assert code is None or isinstance(code, int)
+    return code
+
+
+FLAGS = ("--tune", "unet+text", "--max_train_steps", "2", "--train_batch_size", "2", "--validation_steps", "0")
+
+
+def test_one_command_trains_and_the_same_again_says_so(train, micro_base, micro_dataset, tmp_path, capfd):
+    argv = (*FLAGS, "--base", str(micro_base), "--data", str(micro_dataset), "--output_dir", str(tmp_path / "run"))
+    assert command(train, *argv) == 0
+    assert "finished: " in capfd.readouterr().out
+    assert command(train, *argv) == 0
+    assert "is finished: 2 steps" in capfd.readouterr().out
+    config = tmp_path / "run" / "config.yaml"
+    assert command(train, "--config", str(config)) == 0
+    assert "is finished: 2 steps" in capfd.readouterr().out
+    # … and generate.py takes it from there.
+    samples = tmp_path / "samples"
+    argv = ("--model", str(tmp_path / "run"), "--prompts", "Left effusion.", "--output_dir", str(samples))
+    assert command(script("generate"), *argv, "--num_inference_steps", "1", "--num_images_per_prompt", "1") == 0
+    assert (samples / "prompt_0.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--base", "nowhere", "--data", "DATA"), "nowhere: no such folder"),
+        (("--base", "BASE", "--data", "nowhere"), "nowhere: does not exist"),
+        (("--base", "BASE", "--data", "DATA", "--tune", "unett"), "--tune unett"),
+        (("--base", "BASE", "--data", "DATA", "--learning_rate", "-1"), "--learning_rate -1.0: must be positive"),
+        (("--base", "BASE", "--data", "DATA", "--resolution", "33"), "--resolution 33"),
+    ],
+)
+def test_mistakes_are_one_line(train, micro_base, micro_dataset, tmp_path, capfd, flags, message):
+    named = {"BASE": str(micro_base), "DATA": str(micro_dataset)}
+    argv = [named.get(flag, flag) for flag in flags]
+    assert command(train, *argv, "--output_dir", str(tmp_path / "run")) == 2
+    err = capfd.readouterr().err
+    assert message in err and err.count("\n") == 1
+
+
+def test_a_named_base_takes_the_published_settings(train, micro_base, micro_dataset):
+    config = train.fill_in(TrainConfig(base=str(micro_base), data=str(micro_dataset))).filled()
+    assert {name: getattr(config, name) for name in PUBLISHED} == PUBLISHED
+    assert config.output_dir == "runs/unet+text"
+
+
+def test_the_embedded_base_takes_its_own_and_keeps_what_is_given(train, monkeypatch, tmp_path):
+    monkeypatch.setattr(train, "embedded_phantoms", lambda: tmp_path / "phantoms")
+    monkeypatch.setattr(tiny, "ensure", lambda data, cache, precision: tmp_path / f"tiny-of-{data.name}")
+    config = train.fill_in(TrainConfig(learning_rate=0.5))
+    assert config.base == str(tmp_path / "tiny-of-phantoms") and config.data == str(tmp_path / "phantoms")
+    assert {name: getattr(config, name) for name in tiny.DEFAULTS} == tiny.DEFAULTS | {"learning_rate": 0.5}
+    epochs = train.fill_in(TrainConfig(num_train_epochs=1.0))
+    assert epochs.max_train_steps is None
+
+
+def test_a_classifier_needs_no_base(train, monkeypatch, micro_dataset):
+    monkeypatch.setattr(tiny, "ensure", lambda *_: pytest.fail("built the base"))
+    config = train.fill_in(TrainConfig(tune="classifier", data=str(micro_dataset)))
+    assert config.base is None and config.learning_rate == tiny.DEFAULTS["learning_rate"]
+
+
+def test_embedded_phantoms_are_prepared_once_like_real_data(train, monkeypatch, tmp_path, capfd):
+    from data_prep import mimic_cxr, phantom
+
+    settings = phantom.PhantomConfig
+    few = {"studies": 30, "resolution": 64, "workers": 1}
+    monkeypatch.setattr(phantom, "PhantomConfig", lambda **given: settings(**(given | few)))
+    monkeypatch.setenv("SDCXR_CACHE", str(tmp_path))
+    data = train.embedded_phantoms()
+    assert data.parent == tmp_path and json.loads((data / "prep.json").read_text())["usable"]
+    assert len(list((data / "train").glob("**/*.png"))) > 5
+    assert "building the embedded phantoms once" in capfd.readouterr().out
+    monkeypatch.setattr(mimic_cxr, "main", lambda config: pytest.fail("prepared again"))
+    assert train.embedded_phantoms() == data
