@@ -25,7 +25,7 @@ def read_pixels(path: Path, resolution: int) -> torch.Tensor:
             image = opened.convert("L")
     except FileNotFoundError:
         raise UserError(f"{path} is named in metadata.csv and does not exist: run data_prep again") from None
-    except OSError as error:
+    except (OSError, ValueError, SyntaxError) as error:  # all three are Pillow's ways to say that a file is damaged
         raise UserError(f"{path} cannot be read ({error}): run data_prep again") from None
     if image.width != image.height:
         raise UserError(f"{path} is not square ({image.width} × {image.height}): data_prep makes square images")

@@ -36,6 +36,15 @@ def images(folder: Path) -> dict[str, bytes]:
     return {path.name: np.asarray(Image.open(path)).tobytes() for path in sorted(folder.glob("*.png"))}
 
 
+def levels_apart(one: dict[str, bytes], other: dict[str, bytes]) -> int:
+    """The largest difference in grey levels between two folders of the same file names."""
+    assert one.keys() == other.keys() and one
+    return max(
+        int(np.abs(np.frombuffer(one[name], np.uint8).astype(int) - np.frombuffer(other[name], np.uint8)).max())
+        for name in one
+    )
+
+
 def test_a_samples_folder_says_how_each_image_was_made(run, micro_dataset, tmp_path):
     assert make(run, micro_dataset / "test", tmp_path, guidance_scale=2.5, scheduler="ddim") == 0
     rows = read_metadata(tmp_path)
@@ -113,9 +122,7 @@ def test_batches_and_processes_do_not_change_the_images(run, micro_dataset, tmp_
     expected = images(tmp_path / "1")
     assert len(expected) == 8
     for other in ("4", "16"):
-        for name, content in images(tmp_path / other).items():
-            difference = np.frombuffer(content, np.uint8).astype(int) - np.frombuffer(expected[name], np.uint8)
-            assert np.abs(difference).max() <= 1
+        assert levels_apart(images(tmp_path / other), expected) <= 1
     tables = [(tmp_path / name / "metadata.csv").read_text() for name in ("1", "4", "16")]
     assert tables[0] == tables[1] == tables[2]
 
@@ -133,11 +140,7 @@ def test_two_processes_share_the_work(run, micro_dataset, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=tmp_path, env=own)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("finished:") == 1
-    one, two = images(tmp_path / "one"), images(tmp_path / "two")
-    assert one.keys() == two.keys()
-    for name in one:
-        difference = np.frombuffer(one[name], np.uint8).astype(int) - np.frombuffer(two[name], np.uint8)
-        assert np.abs(difference).max() <= 1
+    assert levels_apart(images(tmp_path / "one"), images(tmp_path / "two")) <= 1
     assert (tmp_path / "one" / "metadata.csv").read_text() == (tmp_path / "two" / "metadata.csv").read_text()
 
 
@@ -149,7 +152,7 @@ def test_missing_images_alone_are_made_again(run, micro_dataset, tmp_path, capfd
         (tmp_path / name).unlink()
     (tmp_path / "metadata.csv").unlink()
     make(run, micro_dataset / "test", tmp_path)
-    assert images(tmp_path) == before
+    assert levels_apart(images(tmp_path), before) <= 1
     changed = {path.name for path in tmp_path.glob("*.png") if path.stat().st_mtime_ns != times[path.name]}
     assert changed == {"c00-1_0.png", "c00-3_1.png"}
     assert len(read_metadata(tmp_path)) == 8
@@ -204,7 +207,7 @@ def test_more_prompts_of_the_same_list_go_on(run, micro_dataset, tmp_path):
     first = images(tmp_path)
     make(run, micro_dataset / "test", tmp_path, max_prompts=3)
     assert len(read_metadata(tmp_path)) == 6
-    assert first.items() <= images(tmp_path).items()
+    assert levels_apart(first, {name: content for name, content in images(tmp_path).items() if name in first}) == 0
 
 
 def test_a_folder_of_something_else_is_refused(run, tmp_path):
