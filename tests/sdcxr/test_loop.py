@@ -94,6 +94,17 @@ def test_the_result_is_the_average_of_the_weights(runs, micro_base):
     assert not torch.equal(base[name], saved[name])
 
 
+def test_the_average_follows_from_the_first_step_on(train_micro, tmp_path, micro_base):
+    """After step 1 the decay is 2 / 11, after step 2 it is 3 / 12."""
+    train_micro(tmp_path, tune="unet", checkpointing_steps=1)
+    weight = weights(micro_base)["unet/conv_in.weight"]
+    for step, decay in ((1, 2 / 11), (2, 3 / 12)):
+        folder = tmp_path / "checkpoints" / f"checkpoint-{step}"
+        raw, average = (load_file(folder / f"{name}.safetensors")["unet.conv_in.weight"] for name in ("model", "ema"))
+        weight = decay * weight + (1 - decay) * raw
+        torch.testing.assert_close(average, weight, rtol=1e-5, atol=1e-7)
+
+
 def test_without_average_the_result_is_the_weights_themselves(train_micro, tmp_path):
     train_micro(tmp_path, tune="unet", use_ema=False)
     last = tmp_path / "checkpoints" / "checkpoint-2"
