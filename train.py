@@ -33,7 +33,7 @@ def fill_in(config: TrainConfig) -> TrainConfig:
         config = config.filled(tiny.DEFAULTS)
     return dataclasses.replace(
         config,
-        base=str(tiny.ensure(phantoms, user_cache(), config.mixed_precision)) if embedded_base else config.base,
+        base=str(tiny.ensure(phantoms, user_cache())) if embedded_base else config.base,
         data=config.data or str(phantoms),
         output_dir=config.output_dir or f"runs/{config.tune}",
     )

@@ -6,6 +6,7 @@ checkpoint.
 """
 
 import dataclasses
+import hashlib
 import json
 import math
 import shutil
@@ -89,7 +90,7 @@ class Run:
             return 0
         if self.accelerator.is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.record(finished)
+            self.record(finished_steps=finished)
             write_config(self.folder / "config.yaml", dataclasses.asdict(self.config))
         self.prepare()
         with _Signals(self):
@@ -100,7 +101,7 @@ class Run:
         with self.averaged():
             if self.accelerator.is_main_process:
                 self.task.save(self.folder)
-                self.record(self.steps)
+                self.record(finished_steps=self.steps)
         self.accelerator.wait_for_everyone()
         self.say(f"finished: {self.folder} ({self.steps} steps, {self.steps * self.images_per_step} images)")
         return 0
@@ -110,15 +111,28 @@ class Run:
         record = self.folder / RECORD
         return int(read_json(record)["finished_steps"]) if record.is_file() else 0
 
-    def record(self, finished_steps: int) -> None:
+    def record(self, **notes: Any) -> None:
         """Note in the run folder what config.yaml, which `--config` takes again, has no place for."""
-        write_json(self.folder / RECORD, {"images_per_step": self.images_per_step, "finished_steps": finished_steps})
+        path = self.folder / RECORD
+        old = read_json(path) if path.is_file() else {}
+        write_json(path, old | {"images_per_step": self.images_per_step} | notes)
+
+    def same_images(self, ids: list[str]) -> None:
+        """Refuse to go on with a run on other images than it was begun with."""
+        digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()
+        if read_json(self.folder / RECORD).get("images_sha256", digest) != digest:
+            raise UserError(f"{self.folder} was begun on other images than those of {self.config.data}")
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            self.record(images_sha256=digest)
 
     def prepare(self) -> None:
         """Build task, data, optimizer and average; wrap task and optimizer once."""
         config, accelerator = self.config, self.accelerator
         self.task = tasks.build(config, accelerator.device)
-        self.stream = Stream(self.task.examples(), config.seed)
+        examples = self.task.examples()
+        self.same_images(examples.ids)
+        self.stream = Stream(examples, config.seed)
         groups = self.task.groups()
         self.rates = [group["lr"] for group in groups]
         optimizer = torch.optim.AdamW(
@@ -180,7 +194,7 @@ class Run:
         )
         step = start
         losses = list(torch.tensor(unlogged, device=self.accelerator.device).unbind())
-        while step < self.steps and not self.stopping():
+        while step < self.steps and not self.stopping(step):
             losses.append(self.step(step, batches))
             step += 1
             bar.update()
@@ -282,10 +296,12 @@ class Run:
                 write_png(self.folder / "samples" / f"step-{step:06d}.png", picture)
         self.accelerator.wait_for_everyone()
 
-    def stopping(self) -> bool:
-        """Whether a signal has come, to any process."""
+    def stopping(self, step: int) -> bool:
+        """Whether a signal has come, to any process; several processes ask each other once per logging interval."""
         if self.accelerator.num_processes == 1:
             return self.signal != 0
+        if step % self.config.logging_steps:
+            return False
         flag = torch.tensor([self.signal], device=self.accelerator.device)
         self.signal = int(self.accelerator.gather(flag).max())
         return self.signal != 0
