@@ -32,7 +32,18 @@ from sdcxr.manifest import COLUMNS, IDS, LABELS, SPLITS, write_metadata
 
 REJECTED_COLUMNS = (*IDS, "reason", "detail")
 NOT_RECORDED = ("output_dir", "workers", "max_rejected_fraction")  # they do not change an image or a row
+LEAST = {"resolution": 1, "workers": 0, "limit": 1, "max_no_finding": 0, "max_tokens": 1}
 SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+
+
+def check_numbers(config: Any) -> None:
+    """Raise a `UserError` for a number, of those that the sources' settings share, that makes no sense."""
+    for name, least in LEAST.items():
+        value = getattr(config, name, None)
+        if value is not None and value < least:
+            raise UserError(f"--{name} {value}: expected {least} or more")
+    if not 0 <= config.max_rejected_fraction <= 1:
+        raise UserError(f"--max_rejected_fraction {config.max_rejected_fraction:g}: expected 0 to 1")
 
 
 def recorded_settings(config: Any, source: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Literal
 import pandas as pd
 
 from data_prep import filters
-from data_prep.dataset import is_finished, recorded_settings, write_dataset
+from data_prep.dataset import check_numbers, is_finished, recorded_settings, write_dataset
 from data_prep.filters import Sieve
 from data_prep.images import SquareMode
 from data_prep.mimic_files import (
@@ -80,8 +80,7 @@ class MimicCxrConfig:
             raise UserError(f"--validation_fraction {self.validation_fraction}: expected 0 or more and less than 1")
         if self.min_chars > self.max_chars:
             raise UserError(f"--min_chars {self.min_chars} is more than --max_chars {self.max_chars}")
-        if self.resolution < 1:
-            raise UserError(f"--resolution {self.resolution}: expected 1 or more")
+        check_numbers(self)
 
 
 def main(config: MimicCxrConfig) -> int:
@@ -113,6 +112,9 @@ def select(config: MimicCxrConfig, table_folders: list[Path], reports: Path) -> 
     metadata_path = table_path("metadata", table_folders)
     labels_path = table_path("chexpert", table_folders)  # missed now, not after the reports are read
     sieve = Sieve(_read_metadata(metadata_path), "all images")
+    incomplete = (sieve.rows[list(IDS)] == "").any(axis=1)
+    if incomplete.any():
+        sieve.apply("complete ids", filters.reason_where(incomplete, "row without an id"))
 
     if config.views != "all":
         views = [view.strip().upper() for view in config.views.split(",")]
@@ -191,8 +193,7 @@ def count_tokens(text: pd.Series, tokenizer: str) -> pd.Series:
 
 def _read_metadata(path: Path) -> pd.DataFrame:
     metadata = read_table("metadata", path)
-    complete = metadata.dropna(subset=list(IDS)).reset_index(drop=True)
-    return complete[list(IDS)].assign(view=filters.repaired_views(complete))
+    return metadata[list(IDS)].fillna("").assign(view=filters.repaired_views(metadata))
 
 
 def _check_views(views: list[str], found: pd.Series) -> None:

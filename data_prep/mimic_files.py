@@ -12,6 +12,7 @@ import pandas as pd
 from data_prep.dataset import progress
 from data_prep.reports import impression
 from sdcxr.errors import UserError
+from sdcxr.files import existing_folder
 from sdcxr.manifest import LABELS
 
 TableName = Literal["metadata", "split", "chexpert"]
@@ -36,9 +37,7 @@ def patient_root(folder: Path, flag: str) -> Path:
     Raises:
         UserError: there is none, or no `folder`.
     """
-    if not folder.is_dir():
-        raise UserError(f"{flag} {folder}: {'is a file, not a folder' if folder.exists() else 'does not exist'}")
-    level = [folder]
+    level = [existing_folder(folder, flag)]
     for _ in range(4):
         for candidate in level:
             if any(path.is_dir() for path in candidate.glob("p1[0-9]")):
@@ -185,7 +184,7 @@ def _from_zip(path: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str, byte
                 seen.add(study_id)
                 try:
                     yield study_id, archive.read(member)
-                except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+                except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted
                     raise UserError(f"--reports {path} is damaged at s{study_id}.txt ({error}): get it anew") from None
         if n_reports == 0:
             raise UserError(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_prep.dataset import is_finished, recorded_settings, write_dataset
+from data_prep.dataset import check_numbers, is_finished, recorded_settings, write_dataset
 from data_prep.filters import (
     Sieve,
     check_fractions,
@@ -97,8 +97,7 @@ class Nih14Config:
         check_fractions(self.validation_fraction, self.test_fraction)
         if (self.train_list is None) != (self.test_list is None):
             raise UserError("--train_list and --test_list belong together: name both or neither")
-        if self.resolution < 1:
-            raise UserError(f"--resolution {self.resolution}: expected 1 or more")
+        check_numbers(self)
         check_words("--views", self.views, ",", VIEWS)
         if "labels" not in check_words("--prompt", self.prompt, "+", PROMPT_PARTS):
             raise UserError(f"--prompt {self.prompt}: labels must be in it")

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from data_prep.dataset import is_finished, recorded_settings, rejects, write_dataset
+from data_prep.dataset import check_numbers, is_finished, recorded_settings, rejects, write_dataset
 from data_prep.filters import Sieve, check_fractions, hash_splits, length_reasons, limit_reasons, reason_where
 from data_prep.images import SquareMode
 from data_prep.openi_reports import KAGGLE_PROJECTIONS, KAGGLE_REPORTS, BadReport, Report, mesh_labels, read_reports
@@ -75,8 +75,7 @@ class OpenIConfig:
         check_fractions(self.validation_fraction, self.test_fraction)
         if self.min_chars > self.max_chars:
             raise UserError(f"--min_chars {self.min_chars} is more than --max_chars {self.max_chars}")
-        if self.resolution < 1:
-            raise UserError(f"--resolution {self.resolution}: expected 1 or more")
+        check_numbers(self)
 
 
 def main(config: OpenIConfig) -> int:

@@ -11,7 +11,6 @@ phantom-truth.csv says what each picture shows, measured.
 import csv
 import gzip
 import io
-import os
 import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -24,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_prep.dataset import available_cores
 from data_prep.phantom_anatomy import Anatomy
 from data_prep.phantom_render import render
 from data_prep.phantom_reports import report
@@ -222,7 +222,7 @@ def _draw_all(patients: Sequence[Patient], output_dir: Path, config: PhantomConf
     from tqdm import tqdm
 
     draw = partial(draw_patient, output_dir=output_dir, resolution_px=config.resolution, seed=config.seed)
-    workers = min(config.workers or os.cpu_count() or 1, len(patients))
+    workers = min(config.workers or available_cores(), len(patients))
     pool = None if workers == 1 else ProcessPoolExecutor(workers, get_context("spawn"))
     drawn = []
     with tqdm(total=config.studies, unit="study", desc="phantom") as bar, pool or nullcontext():

@@ -232,6 +232,18 @@ def test_the_filter_is_exact(tmp_path, layout, suffix, as_dicom):
     assert len(rejected) + N_TRAIN + N_TEST == EXPECTED_COUNTS["all images"][0]
 
 
+def test_a_row_without_an_id_is_rejected_and_not_forgotten(tmp_path):
+    tree = build(tmp_path, [Group(5, "train")])
+    tree.metadata[2]["dicom_id"] = ""
+    tree.write_tables(".csv")
+    assert main(config_of(tree, tmp_path / "dataset")) == 0
+    rejected = pd.read_csv(tmp_path / "dataset" / "rejected.csv", dtype=str, keep_default_na=False)
+    assert rejected[["dicom_id", "study_id", "reason"]].to_numpy().tolist() == [
+        ["", str(tree.metadata[2]["study_id"]), "row without an id"]
+    ]
+    assert len(read_metadata(tmp_path / "dataset" / "train")) == 4
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> Tree:
     """Thirty training studies and ten test ones, all good."""
@@ -344,7 +356,17 @@ def test_a_tokenizer_that_is_nowhere_is_one_line(small, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"max_tokens": 77}, {"tokenizer": "x"}, {"validation_fraction": 1.0}, {"min_chars": 80}, {"resolution": 0}],
+    [
+        {"max_tokens": 77},
+        {"tokenizer": "x"},
+        {"validation_fraction": 1.0},
+        {"min_chars": 80},
+        {"resolution": 0},
+        {"workers": -1},
+        {"limit": 0},
+        {"max_no_finding": -1},
+        {"max_rejected_fraction": 5.0},
+    ],
 )
 def test_impossible_settings_are_refused(small, tmp_path, changes):
     with pytest.raises(UserError, match=f"--{next(iter(changes))}"):
