@@ -14,7 +14,8 @@ from pathlib import Path
 
 from sdcxr.cli import run
 from sdcxr.config import TrainConfig
-from sdcxr.files import user_cache
+from sdcxr.errors import UserError
+from sdcxr.files import read_json, user_cache
 
 
 def main(config: TrainConfig) -> int:
@@ -45,8 +46,10 @@ def embedded_phantoms() -> Path:
     from sdcxr.processes import processes
 
     raw, dataset = user_cache() / "phantom", user_cache() / "phantom-dataset"
+    record = dataset / "prep.json"
     with processes().main_process_first():
-        if not (dataset / "prep.json").is_file():
+        # A preparation that was stopped has left a record, too, but not a usable dataset.
+        if not (record.is_file() and read_json(record).get("usable")):
             print(f"building the embedded phantoms once, in {dataset} (drawn by a program: no patients)", flush=True)
             phantom.main(phantom.PhantomConfig(output_dir=raw))
             preparation = mimic_cxr.MimicCxrConfig(
@@ -56,7 +59,8 @@ def embedded_phantoms() -> Path:
                 views="PA,AP",
                 resolution=128,
             )
-            mimic_cxr.main(preparation)
+            if mimic_cxr.main(preparation):
+                raise UserError(f"the phantoms in {raw} are damaged: delete {raw} and {dataset}, and run again")
     return dataset
 
 

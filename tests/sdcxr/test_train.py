@@ -82,7 +82,7 @@ def test_a_named_base_takes_the_published_settings(train, micro_base, micro_data
 
 def test_the_embedded_base_takes_its_own_and_keeps_what_is_given(train, monkeypatch, tmp_path):
     monkeypatch.setattr(train, "embedded_phantoms", lambda: tmp_path / "phantoms")
-    monkeypatch.setattr(tiny, "ensure", lambda data, cache, precision: tmp_path / f"tiny-of-{data.name}")
+    monkeypatch.setattr(tiny, "ensure", lambda data, cache: tmp_path / f"tiny-of-{data.name}")
     config = train.fill_in(TrainConfig(learning_rate=0.5))
     assert config.base == str(tmp_path / "tiny-of-phantoms") and config.data == str(tmp_path / "phantoms")
     assert {name: getattr(config, name) for name in tiny.DEFAULTS} == tiny.DEFAULTS | {"learning_rate": 0.5}
@@ -107,5 +107,9 @@ def test_embedded_phantoms_are_prepared_once_like_real_data(train, monkeypatch, 
     assert data.parent == tmp_path and json.loads((data / "prep.json").read_text())["usable"]
     assert len(list((data / "train").glob("**/*.png"))) > 5
     assert "building the embedded phantoms once" in capfd.readouterr().out
+    record = json.loads((data / "prep.json").read_text())
+    (data / "prep.json").write_text(json.dumps(record | {"usable": False}))  # as a preparation leaves it that is killed
+    (data / "train" / "metadata.csv").unlink()
+    assert (train.embedded_phantoms() / "train" / "metadata.csv").is_file()
     monkeypatch.setattr(mimic_cxr, "main", lambda config: pytest.fail("prepared again"))
     assert train.embedded_phantoms() == data
