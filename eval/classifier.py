@@ -16,7 +16,7 @@ from eval.scores import interval, macro
 from sdcxr.cli import run
 from sdcxr.errors import UserError
 from sdcxr.files import inside, write_json
-from sdcxr.manifest import read_metadata
+from sdcxr.manifest import image_ids, read_metadata
 
 
 @dataclass
@@ -56,7 +56,10 @@ def main(config: ClassifierConfig) -> int:
     findings = choose(config.findings, classifier.labels, sides["real"][0], sides["synthetic"][0])
     scores = score(sides, findings, config.classifier)
     Path(config.output).parent.mkdir(parents=True, exist_ok=True)
-    write_json(config.output, scores)
+    # JSON has no NaN, which stands where only one class occurs.
+    write_json(
+        config.output, [{key: None if value != value else value for key, value in row.items()} for row in scores]
+    )
     print(table(scores))
     return 0
 
@@ -83,8 +86,10 @@ def labels_of(rows: pd.DataFrame, file: str | None) -> pd.DataFrame:
     """Labels (1, 0, NaN) of the rows, from the table or from a CSV joined by the prompt's or the image's dicom_id."""
     if file is None:
         return rows.select_dtypes("number")
-    table = pd.read_csv(file, dtype={"dicom_id": str}).drop_duplicates("dicom_id").set_index("dicom_id")
-    keys = rows["id"] if "id" in rows else rows["dicom_id"]
+    from sdcxr.tasks.classifier import read_labels
+
+    table = read_labels(file)
+    keys = rows["id"] if "id" in rows else image_ids(rows)
     missing = keys[~keys.isin(table.index)]
     if len(missing):
         raise UserError(f"--labels {file}: {len(missing)} of {len(keys)} images have no row (first: {missing.iloc[0]})")

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from sdcxr.cli import run
 from sdcxr.errors import UserError
 from sdcxr.files import atomic, inside
-from sdcxr.manifest import read_metadata
+from sdcxr.manifest import image_ids, read_metadata
 
 GAP = 12  # pixels between pairs
 LINE = 15  # pixels per line of text
@@ -50,15 +50,17 @@ def main(config: MontageConfig) -> int:
 
 
 def find_pairs(real: Path, synthetic: Path) -> list[tuple[Path, Path, str]]:
-    """(real image, first synthetic image, prompt) for every prompt that has both, sorted by prompt."""
-    originals = {row["dicom_id"]: row for row in read_metadata(real).to_dict("records")}
-    samples = read_metadata(synthetic).drop_duplicates("id").to_dict("records")
+    """(real image, first synthetic image, prompt) for every prompt that has both, in the order of their ids."""
+    rows, samples = read_metadata(real), read_metadata(synthetic)
+    if "id" not in samples:
+        raise UserError(f"--synthetic {synthetic}: its metadata.csv has no column id: it was not made by generate.py")
+    originals = dict(zip(image_ids(rows), rows["file_name"], strict=True))
     pairs = [
-        (inside(real, originals[row["id"]]["file_name"]), inside(synthetic, row["file_name"]), row["text"])
-        for row in samples
+        (inside(real, originals[row["id"]]), inside(synthetic, row["file_name"]), row["text"])
+        for row in samples.drop_duplicates("id").to_dict("records")
         if row["id"] in originals
     ]
-    return sorted(pairs, key=lambda pair: pair[2])
+    return sorted(pairs)
 
 
 def draw(pairs: list[tuple[Path, Path, str]], columns: int, size: int) -> Image.Image:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from sdcxr.errors import UserError
-from sdcxr.files import inside
 
 PIPELINE = "StableDiffusionPipeline"
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt")
@@ -87,7 +86,7 @@ def check_pipeline_folder(folder: Path) -> None:
     if kind != PIPELINE:
         raise UserError(f"{folder} is a {kind}: only {PIPELINE} (Stable Diffusion 1.x and 2.x) can be tuned")
     for part in FOLDERS:
-        if not inside(folder, part).is_dir():
+        if not (folder / part).is_dir():
             raise UserError(f"{folder} has no part {part!r}: copy the whole pipeline (it needs: {', '.join(FOLDERS)})")
     for part in ("unet", "vae", "text_encoder"):
         if not (folder / part / "config.json").is_file():

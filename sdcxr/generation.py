@@ -12,7 +12,7 @@ from tqdm import tqdm
 from sdcxr.config import GenerateConfig
 from sdcxr.errors import UserError
 from sdcxr.files import read_json, write_json
-from sdcxr.manifest import LABELS, SAMPLE_COLUMNS, read_metadata, write_metadata
+from sdcxr.manifest import LABELS, SAMPLE_COLUMNS, image_ids, read_metadata, write_metadata
 
 RECORD = "generate.json"
 
@@ -90,8 +90,7 @@ def read_prompts(prompts: str) -> pd.DataFrame:
         raise UserError("--prompts: is empty")
     if path and path.is_dir():
         rows = read_metadata(path)
-        stems = rows["file_name"].map(lambda name: Path(name).stem)
-        rows["id"] = rows["dicom_id"].where(rows["dicom_id"] != "", stems) if "dicom_id" in rows else stems
+        rows["id"] = image_ids(rows)
     elif path and path.suffix in (".csv", ".txt"):
         if not path.is_file():
             raise UserError(f"--prompts {prompts}: no such file")
@@ -127,7 +126,8 @@ def _read_csv(path: Path) -> pd.DataFrame:
         raise UserError(f"--prompts {path}: not a readable CSV table ({error})") from None
     text = next((name for name in ("text", "prompt", "impression") if name in rows), None)
     if text is None:
-        raise UserError(f"--prompts {path}: no column text or prompt (it has: {', '.join(rows.columns)})")
+        # Its columns are not listed: without a header they are the first prompt, which may be a patient's report.
+        raise UserError(f"--prompts {path}: no column text or prompt (its first line has to name the columns)")
     ids = next((name for name in ("id", "dicom_id") if name in rows), None)
     numbered = pd.Series([f"{i:05d}" for i in range(len(rows))], dtype=str)
     kept = {name: pd.to_numeric(rows[name], errors="coerce") for name in LABELS if name in rows}

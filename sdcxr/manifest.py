@@ -84,6 +84,12 @@ def read_metadata(folder: str | Path) -> pd.DataFrame:
     return rows
 
 
+def image_ids(rows: pd.DataFrame) -> pd.Series:
+    """The name that each row of a dataset folder goes by: its dicom_id, or the stem of its file where it has none."""
+    stems = rows["file_name"].map(lambda name: Path(name).stem)
+    return rows["dicom_id"].where(rows["dicom_id"] != "", stems) if "dicom_id" in rows else stems
+
+
 def split_folder(dataset: str | Path, split: str) -> Path:
     """The folder of one split of a dataset folder.
 

@@ -12,7 +12,7 @@ from sdcxr.config import TrainConfig
 from sdcxr.data import Examples, generator
 from sdcxr.errors import UserError
 from sdcxr.files import inside
-from sdcxr.manifest import read_metadata, split_folder
+from sdcxr.manifest import image_ids, read_metadata, split_folder
 
 SUBSET = (1 << 63) - 1  # key of the draw of --max_train_samples, apart from positions and orderings
 
@@ -79,6 +79,5 @@ def training_rows(config: TrainConfig, split: str = "train") -> pd.DataFrame:
     if not len(rows):
         raise UserError(f"{folder} has no images: its metadata.csv is empty")
     rows["path"] = rows["file_name"].map(lambda name: inside(folder, name))
-    stems = rows["file_name"].map(lambda name: Path(name).stem)
-    rows["id"] = rows["dicom_id"].where(rows["dicom_id"] != "", stems) if "dicom_id" in rows else stems
+    rows["id"] = image_ids(rows)
     return rows

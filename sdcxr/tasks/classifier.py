@@ -82,21 +82,31 @@ def label_table(rows: pd.DataFrame, file: str | None) -> tuple[list[str], np.nda
     if file is None:
         found = rows[[label for label in LABELS if label in rows]]
     else:
-        try:
-            table = pd.read_csv(file, dtype={"dicom_id": str})
-        except OSError as error:
-            raise UserError(f"--labels {file}: {error.strerror}") from None
-        except ValueError as error:  # also pandas' own errors of parsing
-            raise UserError(f"--labels {file}: not a readable CSV table ({error})") from None
-        if "dicom_id" not in table:
-            raise UserError(f"--labels {file}: no column dicom_id (it has: {', '.join(map(str, table.columns))})")
+        table = read_labels(file)
         binary = [name for name in table.columns if set(table[name].dropna().unique()) <= {0, 1}]
-        found = table.drop_duplicates("dicom_id").set_index("dicom_id")[binary].reindex(rows["id"])
+        found = table[binary].reindex(rows["id"])
     values = found.astype(float).where(lambda frame: frame.isin([0.0, 1.0]))
     learnable = [name for name in values.columns if values[name].nunique() == 2]
     if not learnable:
         raise UserError(f"no label has both positive and negative images in {file or 'metadata.csv'}")
     return learnable, values[learnable].to_numpy()
+
+
+def read_labels(file: str) -> pd.DataFrame:
+    """The table of `--labels`, by dicom_id, the first row where one comes twice.
+
+    Raises:
+        UserError: it is missing, no CSV table, or has no dicom_id.
+    """
+    try:
+        table = pd.read_csv(file, dtype={"dicom_id": str})
+    except OSError as error:
+        raise UserError(f"--labels {file}: {error.strerror}") from None
+    except ValueError as error:  # also pandas' own errors of parsing
+        raise UserError(f"--labels {file}: not a readable CSV table ({error})") from None
+    if "dicom_id" not in table:
+        raise UserError(f"--labels {file}: no column dicom_id (it has: {', '.join(map(str, table.columns))})")
+    return table.drop_duplicates("dicom_id").set_index("dicom_id")
 
 
 class Classifier:

@@ -1,0 +1,57 @@
+"""Tests of eval.montage: who stands beside whom."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from eval.montage import GAP, LINE, MontageConfig, find_pairs, main
+from sdcxr.errors import UserError
+from sdcxr.manifest import SAMPLE_COLUMNS
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Three real images, grey 40, 80 and 120, and two white samples each for the last two."""
+    real, synthetic = tmp_path / "real", tmp_path / "synthetic"
+    real.mkdir(), synthetic.mkdir()
+    names = {"a": 40, "b": 80, "c": 120}
+    for name, grey in names.items():
+        Image.fromarray(np.full((8, 8), grey, np.uint8)).save(real / f"{name}.png")
+    table = pd.DataFrame({"file_name": [f"{name}.png" for name in names], "text": "x", "dicom_id": list(names)})
+    table.to_csv(real / "metadata.csv", index=False)
+    rows = [{"file_name": f"{name}_{k}.png", "text": f"Text of {name}.", "id": name} for name in "cb" for k in (0, 1)]
+    for row in rows:
+        Image.fromarray(np.full((8, 8), 255, np.uint8)).save(synthetic / row["file_name"])
+    pd.DataFrame(rows, columns=SAMPLE_COLUMNS).to_csv(synthetic / "metadata.csv", index=False)
+    return real, synthetic
+
+
+def test_a_prompt_pairs_its_own_image_with_its_first_sample(folders):
+    real, synthetic = folders
+    assert find_pairs(real, synthetic) == [
+        (real / "b.png", synthetic / "b_0.png", "Text of b."),
+        (real / "c.png", synthetic / "c_0.png", "Text of c."),
+    ]
+
+
+def test_real_is_on_the_left_synthetic_on_the_right_and_the_prompt_below(folders, tmp_path):
+    real, synthetic = folders
+    output = tmp_path / "new" / "montage.png"
+    assert main(MontageConfig(str(real), str(synthetic), str(output), columns=1, size=64)) == 0
+    picture = np.asarray(Image.open(output))
+    for number, grey in enumerate((80, 120)):
+        bottom = 2 * GAP + number * (64 + 3 * LINE + GAP) + 63
+        assert picture[bottom, GAP + 32] == grey and picture[bottom, GAP + 64 + 32] == 255
+        assert picture[bottom + 1 : bottom + LINE, GAP : GAP + 128].max() > 100  # letters
+
+
+def test_folders_that_do_not_belong_together_are_refused(folders, tmp_path):
+    real, synthetic = folders
+    with pytest.raises(UserError, match="no column id"):
+        find_pairs(real, real)
+    table = pd.read_csv(real / "metadata.csv").assign(dicom_id=["x", "y", "z"])
+    table.to_csv(real / "metadata.csv", index=False)
+    config = MontageConfig(str(real), str(synthetic), str(tmp_path / "montage.png"))
+    with pytest.raises(UserError, match=r"no image of .* was made from a prompt of"):
+        main(config)
