@@ -122,15 +122,17 @@ def load(model: str, dtype: Any = None) -> Components:
                 f"({_first_line(error)}): check the name and the network, or download it elsewhere and give its folder"
             ) from None
         check_pipeline_folder(Path(where))
-    text_encoder = json.loads((Path(where) / "model_index.json").read_text(encoding="utf-8"))["text_encoder"][1]
-    if not hasattr(transformers, text_encoder):
+    index = json.loads((Path(where) / "model_index.json").read_text(encoding="utf-8"))
+    _, text_encoder = index.get("text_encoder") or (None, None)
+    text_encoder_kind = getattr(transformers, str(text_encoder), None)
+    if not hasattr(text_encoder_kind, "from_pretrained"):
         raise UserError(
             f"{where}: its text encoder is a {text_encoder}, which the installed transformers does not have"
         )
     kinds = {
         "unet": UNet2DConditionModel,
         "vae": AutoencoderKL,
-        "text_encoder": getattr(transformers, text_encoder),
+        "text_encoder": text_encoder_kind,
     }
     try:
         with _quiet():

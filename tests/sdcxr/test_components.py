@@ -137,11 +137,12 @@ def test_an_empty_tokenizer_is_refused(copy):
     refuse(copy, "tokenizer has no vocabulary")
 
 
-def test_an_unknown_text_encoder_is_refused(copy):
+@pytest.mark.parametrize("name", ["FutureTextModel", "logging", None])
+def test_an_unknown_text_encoder_is_refused(copy, name):
     index = json.loads((copy / "model_index.json").read_text())
-    index["text_encoder"] = ["transformers", "FutureTextModel"]
+    index["text_encoder"] = name and ["transformers", name]
     (copy / "model_index.json").write_text(json.dumps(index))
-    refuse(copy, "is a FutureTextModel, which the installed transformers does not have")
+    refuse(copy, f"is a {name}, which the installed transformers does not have")
 
 
 def test_a_hub_name_without_network_is_one_line(capfd):
