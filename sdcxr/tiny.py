@@ -27,7 +27,7 @@ RESOLUTION = 128
 DEFAULTS = {"learning_rate": 2e-3, "max_train_steps": 1000, "lr_warmup_steps": 50, "ema_decay": 0.995}
 
 VAE_TRAINING: dict[str, Any] = {
-    "learning_rate": 4e-3,
+    "learning_rate": 2e-3,
     "lr_scheduler": "cosine",
     "lr_warmup_steps": 30,
     "adam_beta2": 0.99,

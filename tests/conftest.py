@@ -6,6 +6,11 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: the models here
 os.environ["MKL_NUM_THREADS"] = "1"  # and not undone by sdcxr.threads
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import signal
+
+# A background job of a script is born deaf to Ctrl-C; the tests, and the processes they start, shall hear it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 import gzip
 import json
 from collections.abc import Callable
