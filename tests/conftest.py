@@ -6,13 +6,9 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: the models here
 os.environ["MKL_NUM_THREADS"] = "1"  # and not undone by sdcxr.threads
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-import signal
-
-# A background job of a script is born deaf to Ctrl-C; the tests, and the processes they start, shall hear it.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 import gzip
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +17,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+
+# A background job of a script is born deaf to Ctrl-C; the tests, and the processes they start, shall hear it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 RESOLUTION = 32  # of the micro base: latents of 4 × 4
 IDS = {"train": "a", "validation": "b", "test": "c"}  # not the names themselves: `datasets` takes those for splits
