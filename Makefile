@@ -16,7 +16,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 # The main job on phantoms. These are the commands for real data too; only the first one differs.
-CACHE := $(or $(SDCXR_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sdcxr)
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' sdcxr/__init__.py)
+CACHE := $(or $(SDCXR_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sdcxr)/$(VERSION)
 RAW := $(CACHE)/phantom
 DATASET := $(CACHE)/phantom-dataset
 LAUNCH := accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no

@@ -10,6 +10,8 @@ The same command again resumes.
 """
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sdcxr.cli import run
@@ -29,15 +31,31 @@ def fill_in(config: TrainConfig) -> TrainConfig:
     from sdcxr import tiny
 
     embedded_base = config.base is None and config.parts != {"classifier"}
-    phantoms = embedded_phantoms() if config.data is None or embedded_base else Path()
-    if config.base is None:
+    if config.base is None or config.parts == {"classifier"}:  # from random weights
         config = config.filled(tiny.DEFAULTS)
-    return dataclasses.replace(
-        config,
-        base=str(tiny.ensure(phantoms, user_cache())) if embedded_base else config.base,
-        data=config.data or str(phantoms),
-        output_dir=config.output_dir or f"runs/{config.tune}",
-    )
+    phantoms, base = Path(), config.base
+    if config.data is None or embedded_base:
+        with building():
+            phantoms = embedded_phantoms()
+            if embedded_base:
+                base = str(tiny.ensure(phantoms, user_cache()))
+    output_dir = config.output_dir or f"runs/{config.tune}"
+    return dataclasses.replace(config, base=base, data=config.data or str(phantoms), output_dir=output_dir)
+
+
+@contextmanager
+def building() -> Iterator[None]:
+    """Inside the block no other command builds in the user's cache."""
+    from filelock import FileLock
+
+    from sdcxr.processes import processes
+
+    if not processes().is_main_process:
+        yield
+        return
+    user_cache().mkdir(parents=True, exist_ok=True)
+    with FileLock(user_cache() / ".lock"):
+        yield
 
 
 def embedded_phantoms() -> Path:

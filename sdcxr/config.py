@@ -21,6 +21,7 @@ FREE = {
     "latents_dir",
     "train_batch_size",
     "gradient_accumulation_steps",
+    "total_train_batch_size",
     "gradient_checkpointing",
     "dataloader_num_workers",
     "logging_steps",
@@ -77,6 +78,8 @@ class TrainConfig:
     """Images per process and micro-step."""
     gradient_accumulation_steps: int = 1
     """Micro-steps per optimizer step."""
+    total_train_batch_size: int | None = None
+    """Images per optimizer step over all processes; --gradient_accumulation_steps follows from it."""
     max_train_steps: int | None = None
     """Optimizer steps. Default: 12500, or what the embedded model needs."""
     num_train_epochs: float | None = None

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sdcxr import __version__
 from sdcxr.errors import UserError
 
 
@@ -64,7 +65,6 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def user_cache() -> Path:
-    """Where things built once per user are kept: $SDCXR_CACHE, else sdcxr in the user's cache folder (XDG)."""
-    if own := os.environ.get("SDCXR_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sdcxr"
+    """Where things built once per user and version are kept: $SDCXR_CACHE, else sdcxr in the user's cache (XDG)."""
+    root = os.environ.get("SDCXR_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "sdcxr"
+    return Path(root).expanduser() / __version__

@@ -61,6 +61,23 @@ def learning_rate_factor(step: int, config: TrainConfig) -> float:
     return 1.0
 
 
+def split_batch(config: TrainConfig, processes: int) -> TrainConfig:
+    """The settings with the micro-steps that `total_train_batch_size` asks for on this many processes.
+
+    Raises:
+        UserError: the total is no multiple of the images that the processes take at once.
+    """
+    total, at_once = config.total_train_batch_size, config.train_batch_size * processes
+    if total is None:
+        return config
+    if total % at_once:
+        raise UserError(
+            f"--total_train_batch_size {total} is no multiple of {processes} processes × --train_batch_size "
+            f"{config.train_batch_size}: change one of them"
+        )
+    return dataclasses.replace(config, gradient_accumulation_steps=total // at_once)
+
+
 class Run:
     """One training run: its folder, task, optimizer, average and progress."""
 
@@ -68,9 +85,9 @@ class Run:
         assert config.output_dir is not None
         self.accelerator = accelerator
         self.folder = Path(config.output_dir)
-        world = accelerator.num_processes
+        config = split_batch(config, accelerator.num_processes)
         self.micro_batch = config.train_batch_size
-        self.images_per_step = self.micro_batch * world * config.gradient_accumulation_steps
+        self.images_per_step = self.micro_batch * accelerator.num_processes * config.gradient_accumulation_steps
         # Of `accelerate launch` where the settings leave it open: the record has to say what the run was made with.
         config = dataclasses.replace(config, mixed_precision=accelerator.mixed_precision)
         if config.max_train_steps is None:
@@ -88,11 +105,12 @@ class Run:
         if finished >= self.steps:
             self.say(f"{self.folder} is finished: {finished} steps")
             return 0
+        self.prepare()
         if self.accelerator.is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.record(finished_steps=finished)
+            self.record(finished_steps=finished, images_sha256=self.images_sha256)
             write_config(self.folder / "config.yaml", dataclasses.asdict(self.config))
-        self.prepare()
+        self.accelerator.wait_for_everyone()
         with _Signals(self):
             step = self.loop(*self.resume())
         if step < self.steps:
@@ -117,21 +135,19 @@ class Run:
         old = read_json(path) if path.is_file() else {}
         write_json(path, old | {"images_per_step": self.images_per_step} | notes)
 
-    def same_images(self, ids: list[str]) -> None:
-        """Refuse to go on with a run on other images than it was begun with."""
-        digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()
-        if read_json(self.folder / RECORD).get("images_sha256", digest) != digest:
+    def check_same_images(self, ids: list[str]) -> None:
+        """Refuse to go on with a run on other images than it was begun with, by their ids."""
+        self.images_sha256 = hashlib.sha256("\n".join(ids).encode()).hexdigest()
+        path = self.folder / RECORD
+        if path.is_file() and read_json(path).get("images_sha256") != self.images_sha256:
             raise UserError(f"{self.folder} was begun on other images than those of {self.config.data}")
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            self.record(images_sha256=digest)
 
     def prepare(self) -> None:
         """Build task, data, optimizer and average; wrap task and optimizer once."""
         config, accelerator = self.config, self.accelerator
         self.task = tasks.build(config, accelerator.device)
         examples = self.task.examples()
-        self.same_images(examples.ids)
+        self.check_same_images(examples.ids)
         self.stream = Stream(examples, config.seed)
         groups = self.task.groups()
         self.rates = [group["lr"] for group in groups]

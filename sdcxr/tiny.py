@@ -31,7 +31,7 @@ VAE_TRAINING: dict[str, Any] = {
     "lr_scheduler": "cosine",
     "lr_warmup_steps": 30,
     "adam_beta2": 0.99,
-    "max_train_steps": 1600,
+    "max_train_steps": 1300,
     "mixed_precision": "no",
     "use_ema": False,
     "checkpointing_steps": 400,

@@ -21,6 +21,13 @@ from PIL import Image
 # A background job of a script is born deaf to Ctrl-C; the tests, and the processes they start, shall hear it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """No test builds in, or reads from, the user's cache."""
+    monkeypatch.setenv("SDCXR_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
 RESOLUTION = 32  # of the micro base: latents of 4 × 4
 IDS = {"train": "a", "validation": "b", "test": "c"}  # not the names themselves: `datasets` takes those for splits
 SENTENCES = (

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sdcxr import __version__
 from sdcxr.errors import UserError
 from sdcxr.files import atomic, existing_folder, inside, read_json, user_cache, write_json, write_text
 
@@ -101,9 +102,9 @@ def test_missing_folder_and_file_in_its_place_name_the_flag(tmp_path):
 def test_cache_follows_its_variables(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/scratch/cache")
     monkeypatch.delenv("SDCXR_CACHE", raising=False)
-    assert user_cache() == Path("/scratch/cache/sdcxr")
+    assert user_cache() == Path("/scratch/cache/sdcxr") / __version__
     monkeypatch.setenv("SDCXR_CACHE", "/scratch/own")
-    assert user_cache() == Path("/scratch/own")
+    assert user_cache() == Path("/scratch/own") / __version__
     monkeypatch.delenv("SDCXR_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "")
-    assert user_cache() == Path.home() / ".cache" / "sdcxr"
+    assert user_cache() == Path.home() / ".cache" / "sdcxr" / __version__

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -122,7 +123,9 @@ def test_a_run_folder_has_what_it_promises(runs):
     assert [row["images"] for row in rows] == [4, 8, 12, 16]
     assert [row["lr"] for row in rows] == pytest.approx([5e-4, 1e-3, 1e-3, 1e-3])
     assert all(row["images_per_s"] > 0 for row in rows)
-    assert json.loads((run / "run.json").read_text()) == {"images_per_step": 4, "finished_steps": 4}
+    record = json.loads((run / "run.json").read_text())
+    assert len(record.pop("images_sha256")) == 64
+    assert record == {"images_per_step": 4, "finished_steps": 4}
     assert yaml.safe_load((run / "config.yaml").read_text())["mixed_precision"] == "no"
 
 
@@ -424,3 +427,26 @@ def test_precision_of_the_launch_is_part_of_the_run(train_micro, tmp_path, runs)
         accelerator = loop.Accelerator()
         fake = type("Fake", (), {"num_processes": 1, "mixed_precision": "bf16", "device": accelerator.device})()
         loop.Run(dataclasses.replace(TrainConfig(**settings), mixed_precision=None), fake)
+
+
+@pytest.mark.parametrize(("processes", "micro_steps"), [(1, 32), (4, 8), (32, 1)])
+def test_a_total_batch_is_split_over_the_processes(processes, micro_steps):
+    config = TrainConfig(total_train_batch_size=256, train_batch_size=8)
+    assert loop.split_batch(config, processes).gradient_accumulation_steps == micro_steps
+
+
+def test_a_total_batch_that_does_not_divide_is_refused():
+    with pytest.raises(UserError, match=r"256 is no multiple of 3 processes × --train_batch_size 8"):
+        loop.split_batch(TrainConfig(total_train_batch_size=256, train_batch_size=8), 3)
+
+
+def test_a_run_is_not_continued_on_other_images(train_micro, tmp_path, micro_dataset):
+    assert train_micro(tmp_path / "run", **SIX | {"max_train_steps": 2}) == 0
+    other = tmp_path / "other"
+    shutil.copytree(micro_dataset, other)
+    table = other / "train" / "metadata.csv"
+    table.write_text("\n".join(table.read_text().splitlines()[:-1]) + "\n")
+    before = (tmp_path / "run" / "config.yaml").read_text()
+    with pytest.raises(UserError, match="was begun on other images"):
+        train_micro(tmp_path / "run", **SIX, data=str(other))
+    assert (tmp_path / "run" / "config.yaml").read_text() == before
