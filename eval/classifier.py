@@ -48,6 +48,8 @@ def main(config: ClassifierConfig) -> int:
     sides = {}
     for side, folder in (("real", Path(config.real)), ("synthetic", Path(config.synthetic))):
         rows = read_metadata(folder)
+        if side == "real" and "seed" in rows:
+            raise UserError(f"--real {folder} is a samples folder: are --real and --synthetic swapped?")
         if not len(rows):
             raise UserError(f"--{side} {folder}: metadata.csv lists no images")
         probabilities = predict(classifier, [inside(folder, name) for name in rows["file_name"]], config.batch_size)

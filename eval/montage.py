@@ -35,6 +35,11 @@ class MontageConfig:
     size: int = 160
     """Side of an image in pixels."""
 
+    def __post_init__(self) -> None:
+        for name in ("pairs", "columns", "size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} {getattr(self, name)}: must be at least 1")
+
 
 def main(config: MontageConfig) -> int:
     pairs = find_pairs(Path(config.real), Path(config.synthetic))

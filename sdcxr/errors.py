@@ -15,4 +15,8 @@ def explain_os_error(error: OSError) -> str | None:
         return f"no space left on the disk while writing {where}: free some space and run the same command again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"no permission for {where}: {os.strerror(error.errno)}"
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return f"{where}: a file stands where a folder is needed: give another folder"
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{where}: the name is too long for this file system"
     return None

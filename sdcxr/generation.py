@@ -124,6 +124,8 @@ def _read_csv(path: Path) -> pd.DataFrame:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(f"--prompts {path}: not a readable CSV table ({error})") from None
+    if not isinstance(rows.index, pd.RangeIndex):  # pandas takes surplus cells for an index
+        raise UserError(f"--prompts {path}: rows have more cells than the header: put texts with commas in quotes")
     text = next((name for name in ("text", "prompt", "impression") if name in rows), None)
     if text is None:
         # Its columns are not listed: without a header they are the first prompt, which may be a patient's report.

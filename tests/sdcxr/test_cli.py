@@ -185,3 +185,13 @@ def test_help_into_a_closed_pipe_is_quiet():
     )
     os.close(write)
     assert "Traceback" not in run.stderr
+
+
+def test_a_file_in_the_place_of_a_folder_is_one_line(tmp_path):
+    (tmp_path / "taken").touch()
+    with pytest.raises(OSError) as caught:
+        (tmp_path / "taken").mkdir()
+    assert (
+        explain_os_error(caught.value)
+        == f"{tmp_path / 'taken'}: a file stands where a folder is needed: give another folder"
+    )

@@ -342,3 +342,9 @@ def test_no_rows_are_lost_between_tables(tmp_path):
     rows = pd.DataFrame({"id": ["a", "b"], "text": ['x "y", z', "two\nlines"]})
     rows.to_csv(tmp_path / "a.csv", index=False)
     pd.testing.assert_frame_equal(read_prompts(str(tmp_path / "a.csv")), rows)
+
+
+def test_an_unquoted_comma_in_a_prompt_loses_no_text(tmp_path):
+    (tmp_path / "prompts.csv").write_text("text,id\nLarge effusion, right side,1\n")
+    with pytest.raises(UserError, match="put texts with commas in quotes"):
+        read_prompts(str(tmp_path / "prompts.csv"))
