@@ -51,7 +51,7 @@ def shard_names(n: int) -> list[str]:
 
 
 def fingerprint(vae: Any, files: list[Path], resolution: int) -> dict[str, Any]:
-    """All that cached moments depend on: VAE weights, image files (names and sizes), resolution, transform."""
+    """What cached moments are known by: VAE weights, names and sizes of the image files, resolution, transform."""
     weights = hashlib.sha256()
     for name, tensor in sorted(vae.state_dict().items()):
         if name.startswith(("encoder.", "quant_conv.")):
