@@ -1,0 +1,56 @@
+"""Score rows: what every module of this room returns, and the file that they are kept in."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sdcxr.files import read_json, write_json
+
+COLUMNS = (
+    "metric",  # its name, in lower case: "auroc", "kid", …
+    "label",  # the finding, or null for all images
+    "images",  # "real", "synthetic" or "both": what the value is of
+    "value",
+    "ci_low",  # 95 % bootstrap interval
+    "ci_high",
+    "floor",  # the same between two halves of the real images (other patients), at the same number of images
+    "n_real",
+    "n_synthetic",
+    "extractor",
+    "preset",
+    "note",  # what a reader has to know before believing the value, or null
+)
+
+
+def score_row(metric: str, value: float, **others: Any) -> dict[str, Any]:
+    """One row of scores.json with every column of `COLUMNS`; further columns are allowed after them.
+
+    Args:
+        metric: name of the metric.
+        value: its value; NaN where it is not defined.
+        others: further columns by name.
+    """
+    row: dict[str, Any] = dict.fromkeys(COLUMNS)
+    row |= {"metric": metric, "images": "both", "value": value} | others
+    return row
+
+
+def write_scores(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows atomically as JSON; what is not a finite number becomes null, which JSON has and pandas reads as NaN."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    finite = [
+        {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+        for row in rows
+    ]
+    write_json(path, finite)
+
+
+def read_scores(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a scores.json.
+
+    Raises:
+        UserError: it is not JSON.
+    """
+    rows: list[dict[str, Any]] = read_json(path)
+    return rows
