@@ -5,6 +5,7 @@
     accelerate launch --num_processes 8 train.py --config configs/roentgen.yaml --data DIR
     accelerate launch train.py --tune vae --base ID --data DIR
     accelerate launch train.py --tune classifier --data DIR
+    accelerate launch train.py --tune clip --data DIR                      # for eval.retrieval and eval.alignment
 
 The same command again resumes.
 """
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sdcxr.cli import run
-from sdcxr.config import TrainConfig
+from sdcxr.config import FROM_RANDOM, TrainConfig
 from sdcxr.errors import UserError
 from sdcxr.files import read_json, user_cache
 
@@ -30,8 +31,8 @@ def fill_in(config: TrainConfig) -> TrainConfig:
     """Settings with nothing left open: the embedded phantoms and base where none was named, and what these need."""
     from sdcxr import tiny
 
-    embedded_base = config.base is None and config.parts != {"classifier"}
-    if config.base is None or config.parts == {"classifier"}:  # from random weights
+    embedded_base = config.base is None and not config.parts & FROM_RANDOM
+    if config.base is None or config.parts & FROM_RANDOM:  # from random weights
         config = config.filled(tiny.DEFAULTS)
     phantoms, base = Path(), config.base
     if config.data is None or embedded_base:

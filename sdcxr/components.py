@@ -63,8 +63,8 @@ def locate(model: str) -> str:
     if folder.is_dir():
         if (folder / "pipeline" / "model_index.json").is_file():
             folder = folder / "pipeline"
-        elif (folder / "classifier").is_dir():
-            raise UserError(f"{model} is the run of a classifier: it generates nothing")
+        elif judge := next((name for name in ("classifier", "clip") if (folder / name).is_dir()), None):
+            raise UserError(f"{model} is the run of a {judge}: it generates nothing")
         elif (folder / "config.yaml").is_file():
             raise UserError(f"{model} is a run without a pipeline yet: let its training finish (same command again)")
         check_pipeline_folder(folder)

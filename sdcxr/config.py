@@ -10,7 +10,9 @@ import yaml
 from sdcxr.errors import UserError
 from sdcxr.files import read_json, write_text
 
-PARTS = ("unet", "text", "vae", "classifier")
+PARTS = ("unet", "text", "vae", "classifier", "clip")
+ALONE = {"vae", "classifier", "clip"}  # parts that train by themselves
+FROM_RANDOM = {"classifier", "clip"}  # tasks without a Stable Diffusion base
 RECORD = "run.json"  # in a run folder: images per optimizer step, and how many steps the saved result has had
 
 # Settings that may change between two calls of one run: they do not alter what is learnt. The batch may be split
@@ -52,10 +54,11 @@ class TrainConfig:
     """Fine-tuning settings."""
 
     tune: str = "unet+text"
-    """What to train: `unet`, `text`, or both joined by `+`; `vae` alone; or `classifier` alone."""
+    """What to train: `unet`, `text`, or both joined by `+`; or one of `vae`, `classifier`, `clip` (image and text towers
+    for the evaluation) alone."""
     base: str | None = None
-    """Stable Diffusion 1.x or 2.x: a hub name, a pipeline folder or a run folder. For `--tune classifier` a timm model
-    name. Default: the embedded tiny model."""
+    """Stable Diffusion 1.x or 2.x: a hub name, a pipeline folder or a run folder. For `--tune classifier` and `clip` a
+    timm model name. Default: the embedded tiny model."""
     data: str | None = None
     """Dataset folder made by data_prep. Default: the embedded phantoms."""
     output_dir: str | None = None
@@ -143,9 +146,9 @@ class TrainConfig:
         parts = self.tune.split("+")
         unknown = [part for part in parts if part not in PARTS]
         if unknown or len(set(parts)) < len(parts):
-            raise UserError(f"--tune {self.tune}: use unet, text, unet+text, vae or classifier")
-        if len(parts) > 1 and {"vae", "classifier"} & set(parts):
-            raise UserError(f"--tune {self.tune}: vae and classifier train alone")
+            raise UserError(f"--tune {self.tune}: use unet, text, unet+text, vae, classifier or clip")
+        if len(parts) > 1 and ALONE & set(parts):
+            raise UserError(f"--tune {self.tune}: vae, classifier and clip train alone")
         for name in ("train_batch_size", "gradient_accumulation_steps", "logging_steps", "checkpointing_steps"):
             _at_least(self, name, 1)
         for name in POSITIVE:
@@ -239,6 +242,8 @@ def check_same_run(run: Path, config: TrainConfig, images_per_step: int) -> None
     old["images_per_step"] = read_json(record).get("images_per_step") if record.is_file() else None
     new = dataclasses.asdict(config) | {"images_per_step": images_per_step}
     free = set(FREE)
+    if "clip" in config.parts:
+        free.remove("train_batch_size")  # its loss compares the images of a micro-batch with each other
     shorter = min(old.get("max_train_steps") or 0, config.max_train_steps or 0)
     if config.lr_scheduler == "constant" and shorter >= (config.lr_warmup_steps or 0):
         free.add("max_train_steps")

@@ -33,7 +33,7 @@ class Task(Protocol):
         """A picture of what the task does now, uint8 (H, W), or None."""
 
     def save(self, run: Path) -> None:
-        """Write the result folder of the run (pipeline/ or classifier/)."""
+        """Write the result folder of the run (pipeline/, classifier/ or clip/)."""
 
 
 def build(config: TrainConfig, device: torch.device) -> Any:
@@ -43,6 +43,10 @@ def build(config: TrainConfig, device: torch.device) -> Any:
         from sdcxr.tasks.classifier import ClassifierTask
 
         return ClassifierTask(config).to(device)
+    if config.parts == {"clip"}:
+        from sdcxr.tasks.contrastive import ClipTask
+
+        return ClipTask(config).to(device)
     if config.parts == {"vae"}:
         from sdcxr.tasks.autoencoder import AutoencoderTask
 
