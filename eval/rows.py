@@ -37,7 +37,7 @@ def score_row(metric: str, value: float, **others: Any) -> dict[str, Any]:
 
 
 def write_scores(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write rows atomically as JSON; what is not a finite number becomes null, which JSON has and pandas reads as NaN."""
+    """Write rows atomically as JSON; what is not finite becomes null, which pandas reads as NaN."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     finite = [
         {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
