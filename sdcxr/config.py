@@ -25,11 +25,19 @@ FREE = {
     "gradient_accumulation_steps",
     "total_train_batch_size",
     "gradient_checkpointing",
+    "torch_compile",
+    "cuda_graphs",
+    "channels_last",
+    "fused_optimizer",
+    "deterministic",
+    "cache_latents",
+    "cache_in_memory",
     "dataloader_num_workers",
     "logging_steps",
     "checkpointing_steps",
     "checkpoints_total_limit",
     "validation_steps",
+    "num_validation_samples",
     "num_validation_images",
     "report_to",
 }
@@ -41,6 +49,7 @@ POSITIVE = (
     "resolution",
     "learning_rate",
     "text_encoder_lr",
+    "vae_lr",
     "max_grad_norm",
     "snr_gamma",
 )
@@ -98,6 +107,8 @@ class TrainConfig:
     """Default: 5e-5 (RoentGen), or what the embedded model, which starts from random weights, needs."""
     text_encoder_lr: float | None = None
     """Learning rate of the text encoder. Default: --learning_rate."""
+    vae_lr: float | None = None
+    """Learning rate of the VAE. Default: --learning_rate."""
     lr_scheduler: Literal["constant", "linear", "cosine"] = "constant"
     """Course of the learning rate after the warm-up."""
     lr_warmup_steps: int | None = None
@@ -110,10 +121,18 @@ class TrainConfig:
     """AdamW's weight decay."""
     adam_epsilon: float = 1e-8
     """AdamW's epsilon."""
+    use_8bit_adam: bool = False
+    """AdamW with 8-bit states, for memory; needs `pip install bitsandbytes`."""
     max_grad_norm: float = 1.0
     """Gradients are clipped to this norm."""
     snr_gamma: float | None = None
     """Min-SNR-γ loss weights (5 in the paper). Default: plain mean squared error."""
+    prediction_type: Literal["epsilon", "v_prediction"] | None = None
+    """What the UNet predicts. Default: as the base does."""
+    rescale_betas_zero_snr: bool = False
+    """Noise schedule without any signal at its end (Lin et al., arXiv 2305.08891); needs v-prediction."""
+    noise_offset: float = 0.0
+    """Scale of noise that is the same at all positions of a latent channel (0.05 to 0.1 where it is used)."""
     use_ema: bool = True
     """Keep an exponential moving average of the weights, and save that as the pipeline."""
     ema_decay: float | None = None
@@ -124,10 +143,24 @@ class TrainConfig:
     """Autocast of the forward pass over fp32 weights. Default: what `accelerate launch` says."""
     gradient_checkpointing: bool = False
     """Trade a quarter more time for memory."""
+    torch_compile: bool | None = None
+    """Compile the task. Default: on CUDA."""
+    cuda_graphs: bool = False
+    """With --torch_compile: replay recorded CUDA graphs, for small batches."""
+    channels_last: bool | None = None
+    """Memory layout of the convolutions. Default: on CUDA."""
+    fused_optimizer: bool = True
+    """AdamW in one kernel."""
+    deterministic: bool = False
+    """Only kernels whose results repeat bit by bit, on CUDA too, where it costs speed. CPUs always do."""
+    cache_latents: bool = True
+    """Encode every image once and keep mean and deviation of its latents; off: encode in every step."""
     latents_dir: str | None = None
     """Folder of the cached latents. Default: .latents in the dataset folder."""
-    dataloader_num_workers: int = 0
-    """Processes that read data, per training process."""
+    cache_in_memory: bool = False
+    """Hold the cached latents on the training device: 64 KiB an image at 512 px."""
+    dataloader_num_workers: int | None = None
+    """Processes that read data, per training process. Default: 4 on CUDA, else none."""
 
     logging_steps: int = 10
     """Optimizer steps per row of log.jsonl."""
@@ -136,10 +169,12 @@ class TrainConfig:
     checkpoints_total_limit: int = 2
     """Checkpoints kept."""
     validation_steps: int = 500
-    """Optimizer steps between validation pictures; 0 for none."""
+    """Optimizer steps between validations (loss and pictures); 0 for none."""
+    num_validation_samples: int = 64
+    """Images of the validation split whose loss is taken, always with the same noise; 0 for none."""
     num_validation_images: int = 8
-    """Images in a validation picture, from the first captions of the validation split."""
-    report_to: Literal["tensorboard", "wandb", "none"] = "tensorboard"
+    """Images in a validation picture, from the first captions of the validation split; 0 for none."""
+    report_to: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
     """Tracker of losses and speeds. Report text is never sent."""
 
     def __post_init__(self) -> None:
@@ -154,10 +189,19 @@ class TrainConfig:
         for name in POSITIVE:
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise UserError(f"--{name} {getattr(self, name)}: must be positive")
-        for name in ("lr_warmup_steps", "validation_steps", "dataloader_num_workers", "seed"):
+        for name in (
+            "lr_warmup_steps",
+            "validation_steps",
+            "num_validation_samples",
+            "num_validation_images",
+            "noise_offset",
+            "dataloader_num_workers",
+            "seed",
+        ):
             _at_least(self, name, 0)
-        for name in ("checkpoints_total_limit", "num_validation_images"):
-            _at_least(self, name, 1)
+        _at_least(self, "checkpoints_total_limit", 1)
+        if self.cuda_graphs and self.torch_compile is False:
+            raise UserError("--cuda_graphs needs --torch_compile")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise UserError(f"--ema_decay {self.ema_decay}: must be at least 0 and below 1")
         if not 0 <= self.caption_dropout <= 1:
