@@ -1,14 +1,15 @@
 """Floating point operations of a training step, and what this device does of them in a second.
 
-Model FLOPs utilization (MFU, Chowdhery et al. 2022, arXiv 2204.02311, appendix B) is what the model needs in operations,
-over those that the device could have done meanwhile: recomputed activations do not count. The reference is not a
-maker's figure but a plain matrix product on the same device, so that there is no table of cards to keep.
+Model FLOPs utilization (MFU, Chowdhery et al. 2022, arXiv 2204.02311, appendix B) is the work that the model needs, over
+the work that the device could have done meanwhile: recomputed activations do not count. The reference is not a maker's
+figure but a plain matrix product on the same device, so that there is no table of cards to keep.
 """
 
 import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +59,7 @@ class _Bench(nn.Module):
 @contextmanager
 def _without_recomputation(task: nn.Module) -> Iterator[None]:
     """Gradient checkpointing off: its second forward pass is no work that the model needs."""
-    recomputing = [module for module in task.modules() if getattr(module, "gradient_checkpointing", False)]
+    recomputing: list[Any] = [module for module in task.modules() if getattr(module, "gradient_checkpointing", False)]
     for module in recomputing:
         module.gradient_checkpointing = False
     try:
