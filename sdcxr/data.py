@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from sdcxr.latents import Latents
 from sdcxr.pixels import read_pixels
 
 ORDER = 1 << 63  # keys of the orderings, apart from those of the positions
@@ -82,29 +81,74 @@ def loader(stream: Stream, positions: Positions, workers: int, pin_memory: bool)
     )
 
 
-class LatentExamples:
-    """Cached latents with their captions, for the diffusion task.
+class Source(Protocol):
+    """Where latents come from: ids, the shape (channels, h, w) of a latent, and what a batch needs to have them."""
 
-    An example holds mean and std (channels, h, w) float16, noise and posterior_noise (channels, h, w) float32,
-    input_ids (tokens,) int64 and timestep int64.
+    ids: list[str]
+    shape: tuple[int, int, int]
+
+    def fields(self, index: int) -> dict[str, Any]: ...
+
+
+class DenoisingExamples:
+    """Latents with their captions, for the diffusion task.
+
+    An example holds what its source gives (mean and std, an index, or pixels), noise and posterior_noise (channels,
+    h, w) float32, input_ids (tokens,) int64 and timestep int64.
+
+    Args:
+        source: cached latents, or pixels.
+        input_ids: token ids of the captions, (n, tokens).
+        no_caption: those of the empty caption, (tokens,).
+        timesteps: how many there are.
+        dropout: share of captions replaced by the empty one.
+        noise_offset: scale of noise that is constant over a channel (https://www.crosslabs.org/blog/diffusion-with-offset-noise).
+        strata: if not 0, the timestep of image i lies in the i-th of this many equal parts, cyclically; for validation.
     """
 
-    def __init__(self, latents: Latents, input_ids: np.ndarray, no_caption: np.ndarray, timesteps: int, dropout: float):
-        self.ids = latents.ids
-        self.latents, self.input_ids, self.no_caption = latents, input_ids, no_caption
-        self.timesteps, self.dropout = timesteps, dropout
+    def __init__(
+        self,
+        source: Source,
+        input_ids: np.ndarray,
+        no_caption: np.ndarray,
+        timesteps: int,
+        dropout: float,
+        noise_offset: float = 0.0,
+        strata: int = 0,
+    ):
+        self.ids = source.ids
+        self.source, self.input_ids, self.no_caption = source, input_ids, no_caption
+        self.timesteps, self.dropout, self.noise_offset, self.strata = timesteps, dropout, noise_offset, strata
 
     def example(self, index: int, draws: np.random.Generator) -> dict[str, Any]:
-        mean, std = self.latents[index]
+        shape = self.source.shape
         dropped = draws.random() < self.dropout
-        return {
-            "mean": mean,
-            "std": std,
-            "timestep": draws.integers(self.timesteps),
-            "noise": torch.from_numpy(draws.standard_normal(mean.shape, dtype=np.float32)),
-            "posterior_noise": torch.from_numpy(draws.standard_normal(mean.shape, dtype=np.float32)),
+        first, last = 0, self.timesteps
+        if self.strata:
+            stratum = index % self.strata
+            first, last = (self.timesteps * part // self.strata for part in (stratum, stratum + 1))
+        example = {
+            "timestep": draws.integers(first, last),
+            "noise": torch.from_numpy(draws.standard_normal(shape, dtype=np.float32)),
+            "posterior_noise": torch.from_numpy(draws.standard_normal(shape, dtype=np.float32)),
             "input_ids": torch.from_numpy(self.no_caption if dropped else self.input_ids[index]),
         }
+        if self.noise_offset:
+            offset = draws.standard_normal((shape[0], 1, 1), dtype=np.float32)
+            example["noise"] += self.noise_offset * torch.from_numpy(offset)
+        if self.strata:
+            example["stratum"] = first
+        return self.source.fields(index) | example
+
+
+class Pixels:
+    """Images as a source of latents: pixels (1, H, W) float32 in [-1, 1], which the task encodes in every step."""
+
+    def __init__(self, paths: list[Path], ids: list[str], resolution: int, latent_shape: tuple[int, int, int]):
+        self.paths, self.ids, self.resolution, self.shape = paths, ids, resolution, latent_shape
+
+    def fields(self, index: int) -> dict[str, Any]:
+        return {"pixels": read_pixels(self.paths[index], self.resolution)}
 
 
 class ImageExamples:
@@ -128,9 +172,32 @@ class LabelledImages:
         self.paths, self.ids, self.labels, self.resolution = paths, ids, labels.astype(np.float32), resolution
 
     def example(self, index: int, draws: np.random.Generator) -> dict[str, Any]:
-        pixels = read_pixels(self.paths[index], self.resolution)
-        # Small shifts and changes of exposure; never a mirror image, because the side is part of the finding.
-        shift = draws.integers(-self.resolution // 32, self.resolution // 32 + 1, size=2)
-        pixels = torch.roll(pixels, shifts=tuple(int(s) for s in shift), dims=(1, 2))
-        pixels = pixels * draws.uniform(0.8, 1.2) + draws.uniform(-0.2, 0.2)
-        return {"pixels": pixels.clamp(-1, 1).float(), "labels": torch.from_numpy(self.labels[index])}
+        pixels = varied(read_pixels(self.paths[index], self.resolution), draws)
+        return {"pixels": pixels, "labels": torch.from_numpy(self.labels[index])}
+
+
+class CaptionedImages:
+    """Pixels (1, H, W) float32 in [-1, 1] with the caption's input_ids (tokens,) int64 and its number, for CLIP.
+
+    Images with the same caption have the same caption number.
+    """
+
+    def __init__(self, paths: list[Path], ids: list[str], input_ids: np.ndarray, captions: np.ndarray, resolution: int):
+        self.paths, self.ids, self.input_ids, self.captions = paths, ids, input_ids, captions
+        self.resolution = resolution
+
+    def example(self, index: int, draws: np.random.Generator) -> dict[str, Any]:
+        return {
+            "pixels": varied(read_pixels(self.paths[index], self.resolution), draws),
+            "input_ids": torch.from_numpy(self.input_ids[index]),
+            "caption": int(self.captions[index]),
+        }
+
+
+def varied(pixels: torch.Tensor, draws: np.random.Generator) -> torch.Tensor:
+    """A square image with a small shift and change of exposure; never mirrored, the side is part of the finding."""
+    reach = pixels.shape[-1]
+    shift = draws.integers(-reach // 32, reach // 32 + 1, size=2)
+    pixels = torch.roll(pixels, shifts=tuple(int(s) for s in shift), dims=(1, 2))
+    pixels = pixels * draws.uniform(0.8, 1.2) + draws.uniform(-0.2, 0.2)
+    return pixels.clamp(-1, 1).float()

@@ -90,6 +90,11 @@ def image_ids(rows: pd.DataFrame) -> pd.Series:
     return rows["dicom_id"].where(rows["dicom_id"] != "", stems) if "dicom_id" in rows else stems
 
 
+def text_key(text: str) -> str:
+    """What two texts have in common that say the same in the same words: no difference of case and white space."""
+    return " ".join(text.lower().split())
+
+
 def split_folder(dataset: str | Path, split: str) -> Path:
     """The folder of one split of a dataset folder.
 
