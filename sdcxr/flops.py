@@ -1,6 +1,6 @@
 """Floating point operations of a training step, and what this device does of them in a second.
 
-Model FLOPs utilization (MFU, Chowdhery et al. 2022, arXiv 2204.02311, appendix B) is the work that the model needs, over
+Model FLOPs utilization (MFU, Chowdhery et al. 2022, arXiv 2204.02311, appendix B) is the work that the model needs over
 the work that the device could have done meanwhile: recomputed activations do not count. The reference is not a maker's
 figure but a plain matrix product on the same device, so that there is no table of cards to keep.
 """
