@@ -1,5 +1,6 @@
 """The table that every stage shares: `metadata.csv` in each split of a dataset folder and in a samples folder."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -91,8 +92,11 @@ def image_ids(rows: pd.DataFrame) -> pd.Series:
 
 
 def text_key(text: str) -> str:
-    """What two texts have in common that say the same in the same words: no difference of case and white space."""
-    return " ".join(text.lower().split())
+    """What two texts have in common that say the same in the same words.
+
+    Case, white space, punctuation but the question mark, and the number before a list's first point do not count.
+    """
+    return " ".join(re.findall(r"[^\W_]+|\?", re.sub(r"^\s*\d{1,2}[.)]\s", "", text.lower())))
 
 
 def split_folder(dataset: str | Path, split: str) -> Path:
