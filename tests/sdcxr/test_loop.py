@@ -1,12 +1,10 @@
-"""The training loop: what moves, what a run leaves behind, and that stops, restarts and splits change nothing."""
+"""The training loop: what moves, what a run leaves behind, and that stops and restarts change nothing."""
 
 import dataclasses
 import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -291,53 +289,6 @@ def test_fewer_steps_than_there_are_is_refused(train_micro, tmp_path, monkeypatc
         train_micro(tmp_path, **SIX)
     with pytest.raises(UserError, match=r"--max_train_steps 2: .* already has 3"):
         train_micro(tmp_path, **(SIX | {"max_train_steps": 2}))
-
-
-# Splits
-
-# A large epsilon: Adam makes full steps of gradients that are rounding alone, such as those of the keys' biases.
-EIGHT: dict[str, Any] = {"tune": "unet+text", "max_train_steps": 6, "snr_gamma": 5.0, "adam_epsilon": 1e-4}
-
-
-@pytest.fixture(scope="module")
-def one_by_eight(train_micro, tmp_path_factory) -> Path:
-    run = tmp_path_factory.mktemp("eight") / "run"
-    assert train_micro(run, train_batch_size=8, **EIGHT) == 0
-    return run
-
-
-def assert_equal_to_rounding(run: Path, other: Path, read_log: Any) -> None:
-    rows, others = read_log(run), read_log(other)
-    assert [row["step"] for row in rows] == [row["step"] for row in others]
-    np.testing.assert_allclose([row["loss"] for row in rows], [row["loss"] for row in others], rtol=1e-5)
-    own, expected = weights(run / "pipeline"), weights(other / "pipeline")
-    for name in expected:
-        torch.testing.assert_close(own[name], expected[name], rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize(("batch", "micro_steps"), [(4, 2), (2, 4)])
-def test_micro_steps_change_nothing(train_micro, tmp_path, one_by_eight, read_log, batch, micro_steps):
-    train_micro(tmp_path, train_batch_size=batch, gradient_accumulation_steps=micro_steps, **EIGHT)
-    assert_equal_to_rounding(tmp_path, one_by_eight, read_log)
-
-
-def two_processes(config: Path) -> subprocess.CompletedProcess[str]:
-    """Run train.py in two processes. torchrun, because `accelerate launch --cpu` starts a single one."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(ROOT / "train.py"), "--config", str(config)]
-    own = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=config.parent, env=own)
-
-
-def test_two_processes_change_nothing(tmp_path, micro_base, micro_dataset, one_by_eight, read_log):
-    """train.py itself, in two processes of 2 micro-steps of 2, with gloo."""
-    config = yaml.safe_load((one_by_eight / "config.yaml").read_text())
-    config |= {"output_dir": str(tmp_path / "run"), "train_batch_size": 2, "gradient_accumulation_steps": 2}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    run = two_processes(tmp_path / "config.yaml")
-    assert run.returncode == 0, run.stderr[-3000:]
-    assert "6 steps of 8 images (2 × 2 × 2)" in run.stdout
-    assert_equal_to_rounding(tmp_path / "run", one_by_eight, read_log)
 
 
 # Refusals, pictures, schedules
