@@ -1,12 +1,31 @@
-"""Features of image folders: arrays with names and provenance, extracted once and cached. Scores never see pictures."""
+"""Features of image folders: arrays with names and provenance, extracted once and cached. Scores never see pictures.
 
+python -m eval.features --list true                                                  # the extractors there are
+python -m eval.features --images DIR --extractor xrv-all --weights_dir DIR --output features.safetensors
+accelerate launch -m eval.features --images DIR --extractor RUN --output FILE        # every process takes its share
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eval.folders import ImageFolder
+from eval import extractors
+from eval.extractors import Extractor
+from eval.folders import ImageFolder, read_folder
+from eval.weights import remembered_checksum
+from sdcxr.cli import run
+from sdcxr.errors import UserError
+from sdcxr.files import atomic, existing_folder, user_cache
+
+VERSION = 1  # of the extraction; arrays of another version are not taken from the cache
+BATCH = 32  # images through the network at once
+WORKERS_FROM = 64  # images from which worker processes are worth their start
 
 
 @dataclass(frozen=True)
@@ -18,21 +37,222 @@ class Features:
     ids: list[str]
     """`ImageFolder.ids` of the rows, in the order of the folder."""
     provenance: dict[str, Any]
-    """extractor, sha256 of its weights, resize path, library versions, number of images."""
+    """extractor, sha256 of its weights, resize path, library versions, number of images, how coloured they were."""
 
 
 def extract(
     images: ImageFolder, extractor: str, *, weights_dir: Path | None = None, cache_dir: Path | None = None
 ) -> Features:
-    """Features of all images, from the cache where it holds them.
+    """Features of all images, from the cache where it holds them; otherwise every process extracts its share.
 
     Args:
         images: the folder.
-        extractor: a name of `extractors()`, or a folder with a model.
+        extractor: a name of `eval.extractors.names()` with an optional @variant, or a folder with a model.
         weights_dir: where the weights of named extractors lie.
-        cache_dir: where arrays are kept; default: `.features` below the user's cache.
+        cache_dir: where arrays are kept; default: `features` below the user's cache.
 
     Raises:
         UserError: the weights are absent (file, size, origin are named), or images are unreadable (they are listed).
     """
-    raise NotImplementedError
+    chosen = extractors.find(extractor, weights_dir)
+    cache = cache_dir or user_cache() / "features"
+    provenance = describe(chosen, images, cache)
+    path = cache / f"{_key(provenance, images)}.safetensors"
+    if (found := _read(path, images.ids)) is not None:
+        return found
+
+    from sdcxr.processes import processes
+
+    state = processes()
+    cache.mkdir(parents=True, exist_ok=True)
+    parts = [path.with_suffix(f".{i}-of-{state.num_processes}") for i in range(state.num_processes)]
+    share = slice(state.process_index, None, state.num_processes)
+    values, colour, problems = _forward(chosen, images.paths[share], images.ids[share], state)
+    _write(parts[state.process_index], values, {"colour": colour, "problems": problems})
+    state.wait_for_everyone()
+    shares = [_load(part) for part in parts]
+    state.wait_for_everyone()  # everybody has read before the main process removes
+    if state.is_main_process:
+        for part in parts:
+            part.unlink()
+    features = _merge(shares, images, provenance)
+    if state.is_main_process:
+        _write(path, features.values, {"ids": features.ids, "provenance": features.provenance})
+    state.wait_for_everyone()
+    return features
+
+
+def describe(extractor: Extractor, images: ImageFolder, cache: Path) -> dict[str, Any]:
+    """Everything but the images that the features depend on."""
+    versions = {}
+    for name in ("torch", "pillow", *extractor.libraries):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:  # a source checkout without metadata
+            versions[name] = "unknown"
+    return {
+        "extractor": extractor.name,
+        "resize": extractor.resize,
+        "sha256": {file.name: remembered_checksum(file, cache / "checksums") for file in extractor.weights},
+        "versions": versions,
+        "version": VERSION,
+        "folder": str(images.folder),
+        "n_images": len(images),
+    }
+
+
+def _key(provenance: dict[str, Any], images: ImageFolder) -> str:
+    """The name of an array in the cache: a hash over its provenance and every image's name, size and time of change."""
+    files = []
+    for path, name in zip(images.paths, images.ids, strict=True):
+        stat = path.stat() if path.is_file() else None  # a missing one is reported when it is read
+        files.append([name, stat and stat.st_size, stat and stat.st_mtime_ns])
+    about = provenance | {"folder": str(images.folder.resolve())}
+    return hashlib.sha256(json.dumps([about, files], sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _forward(
+    extractor: Extractor, paths: Sequence[Path], names: Sequence[str], state: Any
+) -> tuple[np.ndarray, list[float], dict[str, str]]:
+    """Features of the images on this process, in order; how coloured they are; problems by name.
+
+    Once an image has turned out unusable the rest are only read, for the list of all that are.
+    """
+    import torch
+    from tqdm import tqdm
+
+    from eval.loading import batches
+    from sdcxr.threads import use_all_cores
+
+    use_all_cores()
+    network = extractor.load(state.device)
+    workers = _workers(state.num_processes) if len(paths) >= WORKERS_FROM else 0
+    colour: list[float] = []
+    problems: dict[str, str] = {}
+    outputs = []
+    loader = batches(paths, extractor.prepare, BATCH, workers, state.device.type == "cuda")
+    with (
+        tqdm(
+            total=len(paths), desc=extractor.name, unit="image", disable=not state.is_main_process, leave=False
+        ) as bar,
+        torch.inference_mode(),
+        torch.backends.cudnn.flags(enabled=True, allow_tf32=False),  # TF32 would be seen in the third digit
+    ):
+        for batch in loader:
+            problems |= {names[i]: problem for i, problem in batch.problems.items()}
+            colour += batch.colour
+            if not problems:
+                outputs.append(network(batch.inputs.to(state.device, non_blocking=True)).float())
+            bar.update(len(batch.colour))
+    if problems or not outputs:
+        return np.zeros((0, 0), np.float32), colour, problems
+    return torch.cat(outputs).cpu().numpy(), colour, problems
+
+
+def _workers(processes: int) -> int:
+    import os
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(8, cores // processes - 1))
+
+
+def _merge(
+    shares: list[tuple[np.ndarray, dict[str, Any]]], images: ImageFolder, provenance: dict[str, Any]
+) -> Features:
+    """The shares of all processes, interleaved again into the order of the folder.
+
+    Raises:
+        UserError: images were unusable, or the network gave numbers that are not finite.
+    """
+    problems = {name: problem for _, about in shares for name, problem in about["problems"].items()}
+    if problems:
+        from eval.loading import LISTED
+
+        names = [name for name in images.ids if name in problems]
+        listed = "; ".join(f"{name} {problems[name]}" for name in names[:LISTED])
+        more = f"; and {len(names) - LISTED} more" if len(names) > LISTED else ""
+        raise UserError(
+            f"{images.folder}: {len(names)} of {len(images)} images cannot be used: {listed}{more}. "
+            f"Repair them or take them out of the folder"
+        )
+    width = max(part.shape[1] for part, _ in shares)
+    values = np.empty((len(images), width), np.float32)
+    for i, (part, _) in enumerate(shares):
+        values[i :: len(shares)] = part
+    broken = [name for name, row in zip(images.ids, np.isfinite(values).all(axis=1), strict=True) if not row]
+    if broken:
+        raise UserError(
+            f"{provenance['extractor']} gives features that are not finite for {len(broken)} of {len(images)} images "
+            f"(first: {broken[0]}): its weights are damaged"
+        )
+    colour = [value for _, about in shares for value in about["colour"]]
+    about_colour = {"n_colour": sum(value > 0 for value in colour), "channel_difference": float(np.mean(colour))}
+    return Features(values, images.ids, provenance | about_colour | {"dimension": width})
+
+
+def _write(path: Path, values: np.ndarray, about: dict[str, Any]) -> None:
+    from safetensors.numpy import save_file
+
+    with atomic(path) as temporary:
+        save_file({"values": np.ascontiguousarray(values)}, temporary, {k: json.dumps(v) for k, v in about.items()})
+
+
+def _load(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    from safetensors import safe_open
+
+    with safe_open(path, "numpy") as file:
+        return file.get_tensor("values"), {key: json.loads(value) for key, value in file.metadata().items()}
+
+
+def _read(path: Path, ids: list[str]) -> Features | None:
+    """The array of the cache, or None where there is none, or only a damaged one."""
+    from safetensors import SafetensorError
+
+    try:
+        values, about = _load(path)
+    except (FileNotFoundError, SafetensorError):
+        return None
+    return Features(values, about["ids"], about["provenance"]) if about["ids"] == ids else None
+
+
+@dataclass
+class FeaturesConfig:
+    """What to look at, and with what."""
+
+    images: str | None = None
+    """Folder of images: a split of a dataset folder, a samples folder, or a plain folder."""
+    extractor: str | None = None
+    """Name of an extractor, with an optional @variant, or a folder with a model (see --list)."""
+    output: str | None = None
+    """Safetensors file: `values` (images, dimension), and `ids` and `provenance` as JSON in its metadata."""
+    weights_dir: str | None = None
+    """Folder with the weights of named extractors."""
+    list: bool = False
+    """Only print the names of extractors."""
+
+
+def main(config: FeaturesConfig) -> int:
+    if config.list:
+        known = extractors.names()
+        width = max(map(len, known))
+        print("\n".join(f"{name:{width}}  {about}" for name, about in known.items()))
+        return 0
+    if config.images is None or config.extractor is None or config.output is None:
+        absent = [name for name in ("images", "extractor", "output") if getattr(config, name) is None]
+        raise UserError(f"missing {', '.join('--' + name for name in absent)}")
+    weights_dir = existing_folder(config.weights_dir, "--weights_dir") if config.weights_dir else None
+    features = extract(read_folder(config.images, "--images"), config.extractor, weights_dir=weights_dir)
+
+    from sdcxr.processes import processes
+
+    if processes().is_main_process:
+        output = Path(config.output)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        _write(output, features.values, {"ids": features.ids, "provenance": features.provenance})
+        n, dimension = features.values.shape
+        print(f"{output}: {n} images × {dimension} features of {features.provenance['extractor']}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

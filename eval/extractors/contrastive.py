@@ -1,0 +1,58 @@
+"""Image and text towers trained by `train.py --tune clip`: unit embeddings of images and of texts in one space."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from eval.extractors import Extractor, Request
+from eval.extractors.classifier import prepare
+from sdcxr.errors import UserError
+from sdcxr.files import read_json
+
+NAMES = {"RUN (clip)": "run folder of train.py --tune clip: its embeddings, of texts too"}
+
+
+def claims(name: str) -> bool:
+    folder = _folder(name)
+    return (folder / "model.safetensors").is_file() and _is_ours(folder / "config.json")
+
+
+def make(request: Request) -> Extractor:
+    folder = _folder(request.name)
+    about = read_json(folder / "config.json")
+    request.choose(("default",))
+    return Extractor(
+        name=request.name,
+        resize=f"centre crop → pil-lanczos {about['resolution']} → ±1",
+        prepare=partial(prepare, resolution=int(about["resolution"])),
+        load=partial(load, folder),
+        load_texts=partial(load_texts, folder),
+        dimension=int(about["text"]["projection_dim"]),
+        weights=(folder / "model.safetensors", folder / "config.json"),
+        libraries=("timm", "transformers"),
+    )
+
+
+def load(folder: Path, device: Any) -> Any:
+    from sdcxr.tasks.contrastive import Clip
+
+    return Clip(folder, device).towers.encode_images
+
+
+def load_texts(folder: Path, device: Any) -> Any:
+    from sdcxr.tasks.contrastive import Clip
+
+    return Clip(folder, device).encode_texts
+
+
+def _folder(name: str) -> Path:
+    folder = Path(name).expanduser()
+    return folder / "clip" if (folder / "clip").is_dir() else folder
+
+
+def _is_ours(config: Path) -> bool:
+    """Whether this is the CLIP task's config.json and not, say, that of a transformers model."""
+    try:
+        return config.is_file() and {"architecture", "resolution", "text"} <= set(read_json(config))
+    except (UserError, TypeError):
+        return False

@@ -1,0 +1,97 @@
+"""Image files to network inputs: one loader for both sides of a comparison, grey, and never a stand-in."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+LISTED = 10  # unreadable images that a message names
+
+
+class Unusable(Exception):
+    """An image that cannot be looked at; the message says why."""
+
+
+def read_grey(path: Path) -> tuple[Image.Image, float]:
+    """An image in mode L, and how coloured it was.
+
+    Colour is turned into ITU-R 601 luma; transparency is dropped.
+
+    Returns:
+        The image and the mean over its pixels of largest minus smallest channel, in grey levels (0 for grey images).
+
+    Raises:
+        Unusable: the file is missing or damaged, or has more than 8 bits per pixel.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode[0] in "IF":
+                raise Unusable("has more than 8 bits per pixel: convert it to 8 bits with its window of values")
+            if image.mode in ("1", "L", "LA"):
+                return image.convert("L"), 0.0
+            colour = image.convert("RGB")
+    except FileNotFoundError:
+        raise Unusable("does not exist") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's ways to say: damaged
+        raise Unusable(f"cannot be read ({str(error).replace(str(path), path.name)})") from None
+    red, green, blue = (np.asarray(channel) for channel in colour.split())
+    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+    return colour.convert("L"), float(spread.mean())
+
+
+Item = tuple[int, np.ndarray | str, float]
+
+
+class Inputs(torch.utils.data.Dataset[Item]):
+    """Of each image: its number, the network's input or what is wrong with it, and its colour (see `read_grey`)."""
+
+    def __init__(self, paths: Sequence[Path], prepare: Callable[[Image.Image], np.ndarray]):
+        self.paths = paths
+        self.prepare = prepare
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: int) -> Item:
+        try:
+            image, colour = read_grey(self.paths[i])
+        except Unusable as problem:
+            return i, str(problem), 0.0
+        return i, np.ascontiguousarray(self.prepare(image)), colour
+
+
+class Batch:
+    """Inputs that are usable, stacked, and what is wrong with the others."""
+
+    def __init__(self, items: Sequence[Item]):
+        usable = [value for _, value, _ in items if not isinstance(value, str)]
+        self.inputs = torch.from_numpy(np.stack(usable)) if usable else None
+        self.problems = {i: value for i, value, _ in items if isinstance(value, str)}
+        self.colour = [colour for _, _, colour in items]
+
+    def pin_memory(self) -> "Batch":
+        """Called by the DataLoader for a GPU."""
+        if self.inputs is not None:
+            self.inputs = self.inputs.pin_memory()
+        return self
+
+
+def batches(
+    paths: Sequence[Path],
+    prepare: Callable[[Image.Image], np.ndarray],
+    batch_size: int,
+    workers: int,
+    pin_memory: bool,
+) -> Any:
+    """A DataLoader of `Batch` in the order of the paths; workers decode ahead of the network."""
+    return torch.utils.data.DataLoader(
+        Inputs(paths, prepare),
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=Batch,
+        pin_memory=pin_memory,
+        prefetch_factor=4 if workers else None,
+    )
