@@ -19,7 +19,7 @@ from PIL import Image
 
 from sdcxr.errors import UserError
 
-FAMILIES = ("pixels", "classifier")
+FAMILIES = ("pixels", "xrv", "inception", "classifier", "contrastive")
 """Modules of this package, asked in this order; the first that claims a name makes the extractor."""
 
 
@@ -62,6 +62,8 @@ class Extractor:
     """Files that determine the network; none for what needs no weights."""
     libraries: tuple[str, ...] = ()
     """Distributions whose versions matter beside torch and pillow."""
+    load_texts: Callable[[Any], Callable[[list[str]], np.ndarray]] | None = None
+    """The text tower on a torch device: texts to (n, dimension) in the images' space; None where there is none."""
 
 
 def find(name: str, weights_dir: Path | None = None) -> Extractor:

@@ -1,0 +1,174 @@
+"""Do images and prompts belong together? Their mean cosine, beside real images and beside other prompts.
+
+    python -m eval.alignment --real DATASET/test --synthetic SAMPLES --extractor RUN --output scores.json
+
+The extractor needs an image and a text tower, such as a run of `train.py --tune clip`. A cosine by itself says little:
+every pair of towers has its own scale. What can be read are the differences: to the mean cosine of the same images with
+all other prompts of their folder (what the prompt itself contributes; 0 where images ignore their prompts), and to the
+real images of the same prompts (0 where synthetic images fit as well as real ones).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval.features import extract
+from eval.folders import ImageFolder, read_sides
+from eval.intervals import group_interval, mean
+from eval.ranks import unit
+from eval.rows import score_row, write_scores
+from eval.texts import extract_texts, has_texts, with_text
+from sdcxr.cli import run
+from sdcxr.errors import UserError
+from sdcxr.manifest import text_key
+
+
+@dataclass
+class AlignmentConfig:
+    """What to compare, and with which features."""
+
+    real: str
+    """Split of a dataset folder."""
+    synthetic: str
+    """Samples folder."""
+    extractor: str
+    """Name of an extractor with a text tower, or a folder with one, such as a run of `train.py --tune clip`."""
+    output: str | None = None
+    """JSON file of score rows. Default: the table is printed only."""
+    weights_dir: str | None = None
+    """Where the weights of named extractors lie."""
+    seed: int = 0
+    """Of the bootstrap."""
+
+
+def main(config: AlignmentConfig) -> int:
+    real, synthetic = read_sides(config.real, config.synthetic)
+    weights_dir = Path(config.weights_dir) if config.weights_dir else None
+    rows = evaluate(real, synthetic, config.extractor, weights_dir=weights_dir, seed=config.seed)
+    if config.output:
+        write_scores(config.output, rows)
+    print(table(rows))
+    return 0
+
+
+def evaluate(
+    real: ImageFolder,
+    synthetic: ImageFolder,
+    extractor: str,
+    *,
+    weights_dir: Path | None = None,
+    cache_dir: Path | None = None,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Score rows of both sides and of their difference.
+
+    Raises:
+        UserError: the extractor has no text tower; the synthetic images have no prompts, or all the same.
+    """
+    if not has_texts(extractor, weights_dir):
+        raise UserError(f"--extractor {extractor} has no text tower: give one that has, e.g. a run of --tune clip")
+    sides: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    rows = []
+    for side, folder in (("synthetic", synthetic), ("real", real)):
+        chosen = with_text(folder)
+        texts = folder.rows["text"].iloc[chosen].tolist() if len(chosen) else []
+        if len({text_key(text) for text in texts}) < 2:
+            if side == "synthetic":
+                raise UserError(f"{folder.folder}: alignment needs at least two different prompts")
+            print(f"left out: real images ({folder.folder} has no two different texts)")
+            continue
+        images = extract(folder, extractor, weights_dir=weights_dir, cache_dir=cache_dir).values[chosen]
+        own, others = cosines(images, extract_texts(texts, extractor, weights_dir=weights_dir), texts)
+        rows += side_rows(own, others, np.array(folder.groups)[chosen], side, seed)
+        sides[side] = own, np.array(folder.prompt_ids)[chosen]
+    if len(sides) == 2:
+        rows.append(difference_row(*sides["synthetic"], *sides["real"], seed))
+    return [row | {"extractor": extractor} for row in rows]
+
+
+def cosines(images: np.ndarray, texts: np.ndarray, said: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine of each image with its own text, and its mean cosine with the texts of other rows that say something else.
+
+    The second is what shuffling the texts gives on average, without the noise of one shuffle.
+
+    Args:
+        images: embeddings, shape (n, dimension).
+        texts: embeddings, row i of the text of image i, shape (n, dimension).
+        said: the n texts, at least two of them different (`text_key`).
+    """
+    images, texts = unit(images), unit(texts)
+    own = (images * texts).sum(axis=1)
+    keys = np.unique([text_key(text) for text in said], return_inverse=True)[1]
+    counts = np.bincount(keys)
+    of_text = np.zeros((len(counts), texts.shape[1]))
+    np.add.at(of_text, keys, texts)
+    # Cosines are linear in the unit text, so their sum over rows is the cosine with the summed rows.
+    others = (images * (texts.sum(axis=0) - of_text[keys])).sum(axis=1) / (len(keys) - counts[keys])
+    return own, others
+
+
+def side_rows(
+    own: np.ndarray, others: np.ndarray, groups: np.ndarray, side: str, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Rows of one side: with own texts, with other texts, and the difference image by image.
+
+    Args:
+        own: cosine of each image with its text, shape (n,).
+        others: mean cosine with other texts, shape (n,).
+        groups: what is resampled together, shape (n,).
+        side: "synthetic" or "real".
+        seed: of the bootstrap.
+    """
+    n = {"n_real": len(own) if side == "real" else 0, "n_synthetic": len(own) if side == "synthetic" else 0}
+    values = {"alignment": own, "alignment_shuffled": others, "alignment_over_shuffled": own - others}
+    rows = []
+    for metric, value in values.items():
+        low, high = group_interval(value, groups, mean, seed=seed)
+        rows.append(score_row(metric, mean(value), images=side, ci_low=low, ci_high=high, **n))
+    return rows
+
+
+def difference_row(
+    synthetic: np.ndarray, synthetic_ids: np.ndarray, real: np.ndarray, real_ids: np.ndarray, seed: int = 0
+) -> dict[str, Any]:
+    """Synthetic minus real: prompt by prompt where both sides have the prompt, else NaN with a note.
+
+    Args:
+        synthetic: cosine of each synthetic image with its prompt, shape (n_synthetic,).
+        synthetic_ids: the prompt's row of each.
+        real: cosine of each real image with its text, shape (n_real,).
+        real_ids: the row of each.
+        seed: of the bootstrap.
+    """
+    of_real = dict(zip(real_ids, real, strict=True))
+    paired = np.array([name in of_real for name in synthetic_ids], dtype=bool)
+    ids = synthetic_ids[paired]
+    difference = synthetic[paired] - np.array([of_real[name] for name in ids])
+    low, high = group_interval(difference, ids, mean, seed=seed)
+    note = f"{len(set(ids))} prompts with a real image" if len(ids) else "no prompt has its real image in --real"
+    return score_row(
+        "alignment_over_real",
+        mean(difference),
+        ci_low=low,
+        ci_high=high,
+        n_real=len(set(ids)),
+        n_synthetic=len(ids),
+        note=note,
+    )
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as text."""
+    lines = []
+    for row in rows:
+        known = row["ci_low"] == row["ci_low"]
+        shown = f"{row['value']:.3f}" + (f" ({row['ci_low']:.3f}–{row['ci_high']:.3f})" if known else "")
+        n = row["n_real"] if row["images"] == "real" else row["n_synthetic"]
+        lines.append(f"{row['metric']:26}{row['images']:12}{shown:24}{n:6} images  {row['note'] or ''}".rstrip())
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,290 @@
+"""Can a synthetic radiograph stand for a real one in a search? By finding, and by prompt in both directions.
+
+    python -m eval.retrieval --real DATASET/test --synthetic SAMPLES --extractor RUN --output scores.json
+
+Image to image: synthetic images search the real ones; precision@k is the share of the first k that carry a finding of
+the query's prompt, for findings with at least 5 images on either side. Beside it, real images search the real ones of
+other patients. Image to text and back, where the extractor has a text tower (such as a run of `train.py --tune clip`):
+recall@k and median rank of an image's own prompt among all prompts of its folder, and of a prompt's image among all
+images. Equal texts are all right answers, each row asks once; among equal similarities the wrong answers come first.
+Chance stands beside every value.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval.features import extract
+from eval.folders import ImageFolder, read_sides
+from eval.intervals import group_interval, mean, median
+from eval.ranks import (
+    chance_median_rank,
+    chance_recall,
+    chance_reciprocal_rank,
+    cosine,
+    first_ranks,
+    precision_at,
+)
+from eval.rows import score_row, write_scores
+from eval.texts import extract_texts, has_texts, with_text
+from sdcxr.cli import run
+from sdcxr.errors import UserError
+from sdcxr.manifest import LABELS, text_key
+
+PRECISION_AT = (5, 10, 50)
+RECALL_AT = (1, 5, 10)
+MIN_IMAGES = 5  # with a finding, on either side: fewer say nothing, and drop out of bootstrap samples
+CHUNK = 1024  # queries compared with the whole gallery at once
+
+
+@dataclass
+class RetrievalConfig:
+    """What to search, and with which features."""
+
+    real: str
+    """Split of a dataset folder: the gallery."""
+    synthetic: str
+    """Samples folder: the queries."""
+    extractor: str
+    """Name of a feature extractor, or a folder with one, such as a run of `train.py --tune clip`."""
+    output: str | None = None
+    """JSON file of score rows. Default: the table is printed only."""
+    weights_dir: str | None = None
+    """Where the weights of named extractors lie."""
+    seed: int = 0
+    """Of the draws by which both folders are cut to one size for image and text, and of the bootstrap."""
+
+
+def main(config: RetrievalConfig) -> int:
+    real, synthetic = read_sides(config.real, config.synthetic)
+    weights_dir = Path(config.weights_dir) if config.weights_dir else None
+    rows = evaluate(real, synthetic, config.extractor, weights_dir=weights_dir, seed=config.seed)
+    if config.output:
+        write_scores(config.output, rows)
+    print(table(rows))
+    return 0
+
+
+def evaluate(
+    real: ImageFolder,
+    synthetic: ImageFolder,
+    extractor: str,
+    *,
+    weights_dir: Path | None = None,
+    cache_dir: Path | None = None,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Score rows of all searches that the folders and the extractor allow; what they do not is said on stdout.
+
+    Raises:
+        UserError: nothing can be searched: no finding in common, and no texts or no text tower.
+    """
+    labels = common_findings(real, synthetic)
+    sides = {"synthetic": synthetic, "real": real}
+    tower = has_texts(extractor, weights_dir)
+    texts = {side: with_text(folder) for side, folder in sides.items()}
+    searchable = [side for side in sides if tower and len(texts[side]) > 1]
+    left_out = []
+    if not labels:
+        left_out.append(f"image to image (no finding has {MIN_IMAGES} images in both folders)")
+    if not tower:
+        left_out.append(f"image and text ({extractor} has no text tower)")
+    elif len(searchable) < 2:
+        absent = " and ".join(sorted(set(sides) - set(searchable)))
+        left_out.append(f"image and text ({absent} images have no texts)")
+    if not labels and not searchable:
+        raise UserError(f"--extractor {extractor}: nothing to search by: {'; '.join(left_out)}")
+    if left_out:
+        print(f"left out: {'; '.join(left_out)}")
+    options = {"weights_dir": weights_dir, "cache_dir": cache_dir}
+    features = {side: extract(folder, extractor, **options).values for side, folder in sides.items()}
+    rows = []
+    if labels:
+        for side in sides:
+            rows += by_finding(sides[side], features[side], real, features["real"], labels, side, seed)
+    size = min((len(texts[side]) for side in searchable), default=0)  # ranks grow with the gallery
+    for side in searchable:
+        chosen = np.sort(np.random.default_rng(seed).permutation(texts[side])[:size])
+        said = sides[side].rows["text"].iloc[chosen].tolist()
+        embedded = extract_texts(said, extractor, weights_dir=weights_dir)
+        groups = np.array(sides[side].groups)[chosen]
+        rows += by_text(features[side][chosen], embedded, said, groups, side, seed)
+    sizes = {"n_real": len(real), "n_synthetic": len(synthetic), "extractor": extractor}
+    return [row | {key: value for key, value in sizes.items() if row[key] is None} for row in rows]
+
+
+def common_findings(real: ImageFolder, synthetic: ImageFolder) -> list[str]:
+    """Labels, by name, that at least `MIN_IMAGES` images of either side carry."""
+    sides = (real.rows, synthetic.rows)
+    return [
+        label for label in LABELS if all(label in rows and (rows[label] == 1).sum() >= MIN_IMAGES for rows in sides)
+    ]
+
+
+def by_finding(
+    queries: ImageFolder,
+    query_features: np.ndarray,
+    gallery: ImageFolder,
+    gallery_features: np.ndarray,
+    labels: list[str],
+    side: str,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Precision@k and mean reciprocal rank of images that search images, per finding and their mean over findings.
+
+    The queries of a finding are the images whose label is 1. A real image belongs to them where its label is 1; where
+    it is uncertain (-1) it is not in the gallery; 0 and empty do not belong. A patient's own images are not in the
+    gallery of a real query.
+
+    Args:
+        queries: the side that asks.
+        query_features: shape (queries, dimension).
+        gallery: the real images.
+        gallery_features: shape (gallery, dimension).
+        labels: columns of both tables.
+        side: "synthetic" or "real", what the queries are.
+        seed: of the bootstrap.
+    """
+    names = [f"precision@{k}" for k in PRECISION_AT] + ["mrr"]
+    values = {name: np.full((len(queries), len(labels)), np.nan) for name in names}
+    chances = {name: np.full(len(labels), np.nan) for name in names}
+    groups, gallery_groups = np.array(queries.groups), np.array(gallery.groups)
+    for j, label in enumerate(labels):
+        asking = np.flatnonzero(queries.rows[label] == 1)
+        carrying, certain = (gallery.rows[label] == 1).to_numpy(), (gallery.rows[label] != -1).to_numpy()
+        items, belonging = np.zeros(len(asking)), np.zeros(len(asking))
+        for start in range(0, len(asking), CHUNK):
+            chunk = asking[start : start + CHUNK]
+            similarity = cosine(query_features[chunk], gallery_features)
+            belongs = np.broadcast_to(carrying, similarity.shape)
+            allowed = np.broadcast_to(certain, similarity.shape)
+            if side == "real":
+                allowed = allowed & (groups[chunk, None] != gallery_groups[None, :])
+            for k in PRECISION_AT:
+                values[f"precision@{k}"][chunk, j] = precision_at(similarity, belongs, k, allowed)
+            values["mrr"][chunk, j] = 1 / first_ranks(similarity, belongs, allowed)
+            items[start : start + CHUNK] = allowed.sum(axis=1)
+            belonging[start : start + CHUNK] = (allowed & belongs).sum(axis=1)
+        share = float(np.mean(belonging / items.clip(min=1)))
+        for k in PRECISION_AT:
+            chances[f"precision@{k}"][j] = share
+        chances["mrr"][j] = chance_reciprocal_rank(items, belonging)
+    rows = []
+    for name in names:
+        few = f"fewer than {name.partition('@')[2]} real images to search" if "@" in name else None
+        for label, columns in [*((label, [j]) for j, label in enumerate(labels)), ("macro", list(range(len(labels))))]:
+            chosen = values[name][:, columns]
+            defined = np.isfinite(chosen)
+            low, high = group_interval(chosen, groups, mean, seed=seed)
+            note = f"mean of {defined.any(axis=0).sum()} findings" if label == "macro" else None
+            rows.append(
+                score_row(
+                    name,
+                    mean(chosen),
+                    label=label,
+                    images=side,
+                    ci_low=low,
+                    ci_high=high,
+                    n_synthetic=0 if side == "real" else None,
+                    note=note if defined.any() else few,
+                    chance=mean(chances[name][columns]),
+                    n_queries=int(defined.any(axis=1).sum()),
+                )
+            )
+    return rows
+
+
+def by_text(
+    image_features: np.ndarray,
+    text_features: np.ndarray,
+    texts: list[str],
+    groups: np.ndarray,
+    side: str,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Recall@k and median rank of an image's text among all texts, and of a text's image among all images.
+
+    Row i of both arrays is one pair. All rows with the same words (`text_key`) belong to each other; the best rank
+    counts. With one right row per query only, no embedding could reach a recall@1 above the share of distinct texts.
+
+    Args:
+        image_features: shape (n, dimension).
+        text_features: shape (n, dimension).
+        texts: the n texts.
+        groups: what is resampled together when images ask, shape (n,); when texts ask it is the rows of one text.
+        side: "synthetic" or "real".
+        seed: of the bootstrap.
+
+    Raises:
+        UserError: all texts are the same.
+    """
+    keys = np.unique([text_key(text) for text in texts], return_inverse=True)[1]
+    n, distinct = len(keys), len(np.unique(keys))
+    if distinct < 2:
+        raise UserError(f"all {n} texts of the {side} images are the same: there is nothing to tell apart")
+    items, belonging = np.full(n, n), np.bincount(keys)[keys]
+    directions = {
+        "image_to_text": (image_features, text_features, groups),
+        "text_to_image": (text_features, image_features, keys),
+    }
+    rows = []
+    for direction, (asking, gallery, drawn_together) in directions.items():
+        ranks = np.concatenate(
+            [
+                first_ranks(cosine(asking[i : i + CHUNK], gallery), keys[i : i + CHUNK, None] == keys[None, :])
+                for i in range(0, n, CHUNK)
+            ]
+        )
+        columns: dict[str, Any] = {
+            "images": side,
+            "n_queries": n,
+            "n_gallery": n,
+            "n_real": n if side == "real" else 0,
+            "n_synthetic": n if side == "synthetic" else 0,
+        }
+        for k in RECALL_AT:
+            hit = (ranks <= k).astype(float)
+            low, high = group_interval(hit, drawn_together, mean, seed=seed)
+            value, chance = (mean(hit), chance_recall(items, belonging, k)) if k <= n else (np.nan, np.nan)
+            note = f"{distinct} of {n} texts distinct" if k <= n else f"fewer than {k} rows to search"
+            shown = {"ci_low": low, "ci_high": high} if k <= n else {}
+            rows.append(score_row(f"{direction}_recall@{k}", value, chance=chance, note=note, **shown, **columns))
+        low, high = group_interval(ranks, drawn_together, median, seed=seed)
+        rows.append(
+            score_row(
+                f"{direction}_median_rank",
+                median(ranks),
+                ci_low=low,
+                ci_high=high,
+                chance=chance_median_rank(items, belonging),
+                note=f"{distinct} of {n} texts distinct; ranks from 1",
+                **columns,
+            )
+        )
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as text: real and synthetic side by side, with chance."""
+    cells = {(row["metric"], row["label"], row["images"]): row for row in rows}
+    lines = [f"{'':28}{'':26}" + "".join(f"{side:>22}{'chance':>8}" for side in ("synthetic", "real"))]
+    for metric, label in dict.fromkeys((row["metric"], row["label"]) for row in rows):
+        line = f"{metric:28}{label or '':26}"
+        for side in ("synthetic", "real"):
+            row = cells.get((metric, label, side))
+            line += f"{_shown(row):>22}{row['chance']:8.3f}" if row else f"{'–':>22}{'':8}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _shown(row: dict[str, Any]) -> str:
+    if not np.isfinite(row["value"]):
+        return "not defined"
+    known = np.isfinite(row["ci_low"])
+    return f"{row['value']:.3f}" + (f" ({row['ci_low']:.3f}–{row['ci_high']:.3f})" if known else "")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,41 @@
+"""Texts in the space of an extractor's images, for extractors that have a text tower."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from eval import extractors
+from eval.folders import ImageFolder
+from sdcxr.errors import UserError
+
+
+def has_texts(extractor: str, weights_dir: Path | None = None) -> bool:
+    """Whether an extractor embeds texts, too.
+
+    Raises:
+        UserError: nobody knows the extractor, or its weights are absent.
+    """
+    return extractors.find(extractor, weights_dir).load_texts is not None
+
+
+def extract_texts(texts: Sequence[str], extractor: str, *, weights_dir: Path | None = None) -> np.ndarray:
+    """Embeddings of texts, shape (n, dimension), float32; what passes the tower's length is cut off.
+
+    Raises:
+        UserError: the extractor has no text tower; nobody knows it; its weights are absent.
+    """
+    tower = extractors.find(extractor, weights_dir).load_texts
+    if tower is None:
+        raise UserError(f"--extractor {extractor} has no text tower: give one that has, e.g. a run of --tune clip")
+    from sdcxr.processes import processes
+
+    distinct, rows = np.unique(np.asarray(texts, dtype=object), return_inverse=True)
+    return np.asarray(tower(processes().device)(distinct.tolist()), dtype=np.float32)[rows]
+
+
+def with_text(folder: ImageFolder) -> np.ndarray:
+    """The rows of a folder that have a text, by number."""
+    if "text" not in folder.rows:
+        return np.zeros(0, dtype=int)
+    return np.flatnonzero((folder.rows["text"].str.strip() != "").to_numpy())
