@@ -50,9 +50,18 @@ def parse(main: Main, argv: list[str] | None = None) -> Any:
     parser.add_class_arguments(config_class)
     required = "".join(f"--{action.dest} {action.dest.upper()} " for action in parser._actions if action.required)
     parser.usage = f"%(prog)s {required}[--flag VALUE ...]"  # the list of all flags would fill a page
-    values = parser.parse_args(argv).as_dict()
+    values = parser.parse_args(_with_values(sys.argv[1:] if argv is None else argv, config_class)).as_dict()
     values.pop("config", None)
     return config_class(**values)
+
+
+def _with_values(argv: list[str], config_class: type) -> list[str]:
+    """The words with `true` behind a switch that stands alone: `--render` is `--render true`."""
+    switches = {f"--{name}" for name, hint in get_type_hints(config_class).items() if hint in (bool, bool | None)}
+    words = []
+    for word, following in zip(argv, [*argv[1:], "--"], strict=False):
+        words += [word, "true"] if word in switches and following.startswith("--") else [word]
+    return words
 
 
 def _program() -> str:

@@ -195,3 +195,34 @@ def test_a_file_in_the_place_of_a_folder_is_one_line(tmp_path):
         explain_os_error(caught.value)
         == f"{tmp_path / 'taken'}: a file stands where a folder is needed: give another folder"
     )
+
+
+@dataclass
+class Switches:
+    """Settings of another test."""
+
+    fast: bool = False
+    """A switch."""
+    compiled: bool | None = None
+    """A switch whose default depends."""
+    workers: int = 0
+    """Processes."""
+
+
+def command_with_switches(config: Switches) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("words", "fast", "compiled"),
+    [
+        (["--fast"], True, None),
+        (["--fast", "--compiled"], True, True),
+        (["--fast", "false", "--compiled", "--workers", "2"], False, True),
+        (["--compiled", "false", "--fast", "true"], True, False),
+        (["--fast=true"], True, None),
+        ([], False, None),
+    ],
+)
+def test_a_switch_needs_no_value(words, fast, compiled):
+    settings = cli.parse(command_with_switches, words)
+    assert (settings.fast, settings.compiled) == (fast, compiled)
