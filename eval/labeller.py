@@ -100,7 +100,7 @@ def mentions(sentence: str) -> tuple[Mention, ...]:
     for finding, pattern in NORMAL_STRUCTURES.items():
         found += [Mention(finding, *_span(match), status=NEGATED) for match in pattern.finditer(masked)]
     found += [Mention("Cardiomegaly", *_span(match), status=UNCERTAIN) for match in AMPLE_HEART.finditer(masked)]
-    found += [Mention("", *_span(match)) for match in ABNORMAL.finditer(masked)]
+    found += [Mention("", *_span(match)) for match in ABNORMAL.finditer(sentence)]
     return tuple(found)
 
 
@@ -116,7 +116,11 @@ def status(sentence: str, mention: Mention) -> float:
         return UNCERTAIN
     if _denied_before(sentence, mention) or _after(DENIED_AFTER, sentence, mention):
         return NEGATED
-    doubted = _before(DOUBTED_BEFORE["plain"], sentence, mention) or _is_alternative(sentence, mention)
+    doubted = (
+        _before(DOUBTED_BEFORE["plain"], sentence, mention)
+        or _before(DOUBTED_BEFORE["of a list"], sentence, mention, whole_list=True)
+        or _is_alternative(sentence, mention)
+    )
     return UNCERTAIN if doubted else PRESENT
 
 
@@ -131,12 +135,15 @@ def _denied_before(sentence: str, mention: Mention) -> bool:
     return bool(cues) and doubled % 2 == 0
 
 
-def _before(cue: re.Pattern[str], sentence: str, mention: Mention) -> bool:
+def _before(cue: re.Pattern[str], sentence: str, mention: Mention, whole_list: bool = False) -> bool:
     """Whether a doubt stands before the mention with nothing between that ends its scope."""
     for match in cue.finditer(sentence, 0, mention.anchor):
-        between = sentence[match.end() : mention.anchor]
-        listed = _ALTERNATIVES.search(sentence, match.end()) is not None
-        if not _is_cut(sentence, match.end(), mention.anchor) and (listed or "," not in between):
+        if whole_list:
+            if not BREAKS.search(sentence, match.end(), mention.anchor):
+                return True
+            continue
+        listed = "," not in sentence[match.end() : mention.anchor] or _ALTERNATIVES.search(sentence, match.end())
+        if listed and not _is_cut(sentence, match.end(), mention.anchor):
             return True
     return False
 
@@ -168,6 +175,8 @@ def _after(cue: re.Pattern[str], sentence: str, mention: Mention) -> bool:
 def _is_alternative(sentence: str, mention: Mention) -> bool:
     """Whether the mention is one side of "atelectasis versus pneumonia" or "scar or atelectasis"."""
     before, after = sentence[: mention.start], sentence[mention.end :]
+    if NOT_A_DENIAL.search(before):  # "no change in effusion or pneumothorax"
+        return False
     modifiers = r"(?:[a-z-]+\s+){0,3}"
     left = re.search(rf"\b(?:or|versus|vs|and/or)\s+{modifiers}$", before)
     right = re.match(r"(?:\s+[a-z-]+){0,2},?\s+(?:or|versus|vs|and/or)\b", after)

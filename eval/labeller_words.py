@@ -10,9 +10,7 @@ def _any(*patterns: str) -> re.Pattern[str]:
 _GAP = r"\W+(?:[a-z-]+\W+){0,5}?"  # up to five words between a structure and what is said of it
 _HEART = r"(?:heart(?: size| contour| silhouette)?|cardiac (?:silhouette|size|shadow|contours?)|cardiomediastinal size)"
 _MEDIASTINUM = r"(?:(?:cardio|cardiac )?-?mediastin(?:al|um)(?: (?:silhouettes?|contours?|structures|shadow|width))?)"
-_ENLARGED = r"(?:enlarged|enlargement|increased|prominent|prominence|large|widened|widening|enlarging|dilated)"
 _NORMAL = r"(?:normal|unremarkable|not (?:\w+ )?(?:enlarged|widened)|within normal|grossly normal|nonenlarged)"
-_DEGREE = r"(?:\w+ ){0,2}"
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Names of findings.
@@ -21,7 +19,7 @@ FINDINGS: dict[str, re.Pattern[str]] = {
     "Atelectasis": _any(
         r"\batelecta\w+",
         r"\b(?:lung|lobe|lobar|pulmonary|basilar|segmental) collapse",
-        r"\bcollapse of the (?:\w+ ){0,3}(?:lung|lobe)",
+        r"\bcollapse of (?:\w+ ){0,5}(?:lung|lobe)",
         r"\bcollapsed (?:\w+ ){0,2}(?:lung|lobe)",
     ),
     "Cardiomegaly": _any(
@@ -29,7 +27,7 @@ FINDINGS: dict[str, re.Pattern[str]] = {
         r"\bmegalocardia",
         r"\bcardiac enlargement",
         rf"\b{_HEART}\W+(?:(?!mediastin|aort|vascul|hil)[a-z-]+\W+){{0,5}}?(?:enlarged|enlargement|increased|large)\b",
-        rf"\b(?:enlarged|enlargement of the|prominent|enlarging|large) (?:\w+ )?{_HEART}",
+        rf"\b(?:enlarged|enlargement of the|increase (?:in|of) (?:the )?|prominent|enlarging|large) ?(?:\w+ )?{_HEART}",
     ),
     "Enlarged Cardiomediastinum": _any(
         rf"\b{_MEDIASTINUM}\W+(?:(?!heart|cardiac|aort|hil)[a-z-]+\W+){{0,4}}?(?:enlarged|widened|widening|enlargement)\b",
@@ -67,7 +65,9 @@ FINDINGS: dict[str, re.Pattern[str]] = {
         r"\beffusions?\b", r"\bpleural fluid", r"\b(?:hemo|hydro|haemo)(?:pneumo)?thora(?:x|ces)", r"\bempyema"
     ),
     "Pleural Other": _any(
-        r"\bpleural(?:\W+[a-z-]+){0,2}\W+(?:thickening|plaques?|calcifications?|scarring|fibrosis|reaction|mass|nodul\w+)",
+        r"\bpleural(?:[ -][a-z-]+){0,2}[ -](?:thickening|capping|plaques?|calcifications?|scarring|fibrosis|reaction|mass)",
+        r"\bpleural[ -]based[ -](?:\w+ )?(?:mass|nodul\w+|opacity|density|lesion)",
+        r"\bfissural thickening",
         r"\bthickening of the (?:\w+ )?pleura",
         r"\bthickened pleura",
         r"\bfibrothorax",
@@ -93,7 +93,8 @@ FINDINGS: dict[str, re.Pattern[str]] = {
         r"\b(?:sternotomy|sternal|cerclage) (?:wires?|sutures)\b",
         r"\b(?:stents?|prosthe\w+|stimulator|balloon pump|swan-ganz|dobhoff|loop recorder)\b",
         r"\b(?:valve replacement|mechanical valve|prosthetic valve|artificial valve)",
-        r"\b(?:support|medical|monitoring|implanted|orthopedic|surgical|spinal|fixation) (?:devices?|hardware|apparatus)\b",
+        r"\b(?:orthopedic|surgical|spinal|fixation|metallic) hardware\b",
+        r"\b(?:devices?|apparatus|generator|neurostimulator|ivc filter|vena cava filter)\b",
     ),
 }
 
@@ -103,7 +104,10 @@ NOT_MENTIONS = _any(
     r"\b(?:joint|knee|glenohumeral) effusions?",
     r"\b(?:soft tissue|subcutaneous|peripheral|marrow|extremity) o?edema",
     r"\bmass effect",
-    r"\b(?:breast|thyroid|abdominal|adrenal|renal) (?:mass|masses|nodule|nodules|tissue)",
+    r"\b(?:breast|thyroid|abdominal|adrenal|renal|chest wall|soft tissue) (?:mass|masses|nodule|nodules)",
+    r"\bfractures? (?:may|might|can) not be\b",
+    r"\bgranulomatous (?:infection|disease)",
+    r"\b(?:prior|previous|old|remote|past) (?:[a-z-]+ ){0,3}(?:pneumonia|infection)\b",
     r"\bbody mass",
     r"\bair bronchograms?",
     r"\b(?:history of|hx of|prior|previous|remote history of|known history of|status post|s/p)(?: (?!fracture)[a-z-]+){0,2}"
@@ -179,6 +183,7 @@ NORMAL_STATEMENTS = _any(
 # ---------------------------------------------------------------------------------------------------------------------
 # Denials and doubts, and where their scope ends.
 
+_NOT_PARTLY = r"(?<!not )(?<!largely )(?<!nearly )(?<!partially )(?<!partly )(?<!mostly )(?<!almost )"
 DENIED_BEFORE = _any(
     r"\bno\b",
     r"\bnot\b",
@@ -191,10 +196,9 @@ DENIED_BEFORE = _any(
     r"\bclear of\b",
     r"\babsen(?:ce|t)(?: of)?\b",
     r"\black(?:s|ing)?(?: of)?\b",
-    r"\b(?:complete |interval |near complete )*resolution of\b",
+    r"(?<!partial )(?<!near )(?<!near complete )\bresolution of\b",
     r"\b(?:interval )?(?:removal|extraction) of\b",
-    r"\bresolved\b(?! \w*pneumon)",
-    r"\brules? out\b(?= \w+ \w+ (?:is|was) )",
+    rf"{_NOT_PARTLY}\bresolved\b",
     r"\brather than\b",
     r"\binstead of\b",
     r"\bexcludes?\b",
@@ -205,17 +209,15 @@ NOT_A_DENIAL = re.compile(
     r"evidence of|short|visible|in|the|real|apparent|detectable|large)\b)*\s+"
     r"(?:chang(?:e|es|ed)|differen(?:ce|t)|increase|decrease|improvement|worsening|progression|resolution|only|resolved|"
     r"cleared|longer than|reduction|optimal\w*|well)\b"
-    r"|not\s+(?:exclude|ruled? out)"
+    r"|not\s+(?:exclude|ruled? out)|no\s+doubt|not\s+to\s+be"
 )
 DENIED_AFTER = _any(
     r"\b(?:is|are|was|were|has been|have been|be)?\s?(?:not|no longer|never)(?: (?:clearly|definitely|well|currently|otherwise))?"
     r" (?:seen|identified|present|visuali[sz]ed|appreciated|evident|demonstrated|noted|detected|apparent|visible|observed|found)",
-    r"(?<!not )(?<!largely )(?<!nearly )(?<!partially )(?<!mostly )(?<!almost )(?<!almost completely )(?<!nearly completely )"
-    r"\b(?:has |have |is |are )?(?:since |now |completely |fully |entirely |subsequently |interval )*(?:resolved|cleared)\b",
+    rf"(?:has |have |is |are )?(?:since |now |subsequently )?{_NOT_PARTLY}(?:completely |fully |entirely )?(?:resolved|cleared)\b",
     r"\b(?:is|are|was|were)?\s?(?:now )?absent\b",
     r"\b(?:is|are|has been|have been|was|were)\s(?:now )?(?:excluded|ruled out|removed|gone)\b",
     r"^\W+none\b",
-    r"\bnone (?:seen|identified)?",
     r"\b(?:has|have) (?:been )?(?:interval(?:ly)? )?removed\b",
     r"\bremoval\b",
 )
@@ -227,6 +229,12 @@ DOUBTED_BEFORE = {
         r"\b(?:to|for|and) (?:exclude|rule out|r/o)\b",
         r"\b(?:rule out|r/o)\b",
         r"\bnot (?:clear|certain|sure) (?:if|whether)\b",
+    ),
+    # Doubts that hold for a whole list, whatever its items look like.
+    "of a list": _any(
+        r"\bdifferential\b",
+        r"\bin the (?:appropriate|proper|right|correct) clinical (?:setting|context)\b",
+        r"\blimit(?:s|ed|ing) (?:the )?(?:evaluation|assessment)\b",
     ),
     "plain": _any(
         r"\b(?:possib(?:le|ly|ility)|probabl[ey]|likely|unlikely|presum(?:ed|ably|ptive)|perhaps|maybe|conceivabl[ey])\b",
@@ -240,8 +248,9 @@ DOUBTED_BEFORE = {
         r"\bpotential(?:ly)?\b",
         r"\b(?:suggest|suggests|suggesting|suggestive)\b(?: of)?",
         r"\bindeterminate\b",
-        r"\b(?:evaluate|evaluation|assess|correlate|correlation|consider|considered|correlat\w+) (?:\w+ )?(?:for|with)\b",
-        r"\bdifferential\b",
+        r"\b(?:evaluat\w+|assess\w*|correlat\w+) (?:\w+ )?(?:for|of|with)\b",
+        r"\bconsider(?:ed|ing)?\b",
+        r"\balternatively\b",
         r"\b(?:versus|vs)\b",
         r"\bif\b",
         r"\bborderline\b",
@@ -250,13 +259,12 @@ DOUBTED_BEFORE = {
     ),
 }
 DOUBTED_AFTER = _any(
-    r"\b(?:cannot|can not|can't|could not|may not|would be|is|are|not|difficult to)?(?: (?:be|is|are))?"
-    r" ?(?:not|cannot be|not be|difficult to|hard to)(?: (?:entirely|completely|totally|definitely|reliably|fully)){0,1}"
-    r" (?:exclude|excluded|rule out|ruled out)\b",
-    r"\b(?:is|are|was|remains?|would be|also|may be|might be|could be|not)\s(?:also |still )?"
-    r"(?:possible|suspected|questioned|probable|likely|unlikely|a possibility|a consideration|considered|present)\b(?<!is present)(?<!are present)(?<!was present)(?<!not present)(?<!also present)(?<!remains present)",
+    r"\b(?:is |are |was |were )?(?:cannot|can not|can't|could not|may not|not)(?: be)?(?: (?:entirely|completely|totally|definitely|reliably|fully))?"
+    r" (?:excluded?|ruled? out)\b",
+    r"\b(?:is |are )?(?:difficult|hard) to (?:exclude|rule out)\b",
+    r"\b(?:is|are|was|were|remains?|would be|may be|might be|could be) (?:also |still |not )?(?:an? |another )?"
+    r"(?:possible|suspected|questioned|probable|likely|unlikely|possibility|consideration|considered|equivocal)\b",
     r"\b(?:should|could|may|might|must) be (?:considered|present)\b",
-    r"\bnot (?:entirely |completely )?excluded\b",
     r"^\W*\?",
     r"^ (?:suspected|questioned|possible|unlikely|less likely)\b",
 )
