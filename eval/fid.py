@@ -1,0 +1,317 @@
+"""How far is the distribution of the synthetic radiographs from that of the real ones?
+
+    python -m eval.fid --real DATASET/test --synthetic SAMPLES --extractor xrv-all --output scores.json
+    python -m eval.fid --real DATASET/test --synthetic SAMPLES --preset fd-xrv-roentgen --output scores.json
+
+Fréchet distance (and its limit for many images), KID, CMMD, precision, recall, density and coverage, each with the
+same between two halves of the real images (other patients) and an interval. Presets are others' ways, for comparison:
+fid-inception-torchmetrics, fid-clean, fd-xrv-roentgen, fd-rad-dino-chexgenbench, fd-rad-dino, cmmd.
+"""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval.arrays import checked, disjoint_halves, group_rows, half_samples
+from eval.features import Features, extract
+from eval.fidelity import OF_COVARIANCES, PRESETS, Preset, measure, standard_errors
+from eval.folders import ImageFolder, read_sides
+from eval.manifolds import NAMES
+from eval.rows import score_row, write_scores
+from sdcxr.cli import run
+from sdcxr.errors import UserError
+from sdcxr.manifest import LABELS
+
+RESAMPLES = 100
+FEWEST_GROUPS = 8  # on a side, for an interval
+FEWEST_OF_LABEL = 10  # images on each side, for a row of a label
+NORMAL_95 = 1.959964
+
+
+@dataclass
+class FidConfig:
+    """What to compare, and how."""
+
+    real: str
+    """Split of a dataset folder, or a folder of images."""
+    synthetic: str
+    """Samples folder, or a folder of images."""
+    output: str
+    """JSON file of score rows."""
+    extractor: str | None = None
+    """Network whose features are compared, or a folder with one. All metrics are taken."""
+    preset: str | None = None
+    """A published extractor, image path and choice of metrics, in place of --extractor."""
+    weights_dir: str | None = None
+    """Folder with the extractor's weights."""
+    resamples: int = RESAMPLES
+    """Random halves behind each interval; 0 for no intervals."""
+    per_label: bool = False
+    """Also KID and CMMD of each finding, between equal numbers of images that have it."""
+    seed: int = 0
+    """Of all random draws."""
+
+    def __post_init__(self) -> None:
+        if (self.extractor is None) == (self.preset is None):
+            raise UserError(f"give one of --extractor and --preset (presets: {', '.join(map(str, PRESETS))})")
+        if self.preset is not None and self.preset not in PRESETS:
+            near = difflib.get_close_matches(self.preset, map(str, PRESETS), n=1, cutoff=0)[0]
+            raise UserError(
+                f"--preset {self.preset}: unknown, did you mean {near}? (all: {', '.join(map(str, PRESETS))})"
+            )
+        if self.resamples < 0 or 0 < self.resamples < 20:
+            raise UserError(f"--resamples {self.resamples}: 0 for no intervals, or at least 20")
+
+
+def main(config: FidConfig) -> int:
+    preset = PRESETS[config.preset] if config.preset is not None else Preset(str(config.extractor))
+    sides = read_sides(config.real, config.synthetic)
+    if config.per_label:
+        common_labels(*sides)  # known before hours of extraction
+    weights_dir = Path(config.weights_dir) if config.weights_dir else None
+    real, synthetic = (extract(side, preset.extractor, weights_dir=weights_dir) for side in sides)
+    rows = evaluate(
+        *sides, real, synthetic, preset, resamples=config.resamples, per_label=config.per_label, seed=config.seed
+    )
+    write_scores(config.output, rows)
+    print(table(rows))
+    return 0
+
+
+def evaluate(
+    real: ImageFolder,
+    synthetic: ImageFolder,
+    real_features: Features,
+    synthetic_features: Features,
+    preset: Preset,
+    *,
+    resamples: int = RESAMPLES,
+    per_label: bool = False,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Score rows of all images, then of each label.
+
+    Beside the columns of all rows: `dimension`; `below_2d`, whether a side has fewer than two images per dimension;
+    `floor_n`, images on each side of the floor; `value_at_floor_n`, the value between that many real and synthetic
+    images, which is what the floor compares with; `k`; `sd` of KID over its `subsets` of `subset_size`; `resamples`.
+
+    Args:
+        real: the folder, for patients and labels.
+        synthetic: the folder, for prompts and labels.
+        real_features: of the images of `real`, in its order.
+        synthetic_features: of the images of `synthetic`, in its order.
+        preset: metrics and parameters; its extractor is only written down.
+        resamples: random halves behind each interval, 0 for none.
+        per_label: whether to add rows of `kid` and `cmmd` for every label.
+        seed: of all random draws.
+
+    Returns:
+        Rows. One without a value has the reason in its note.
+
+    Raises:
+        UserError: features are not finite, fewer than two, of differing dimensions; or no labels for `per_label`.
+    """
+    for folder, features in ((real, real_features), (synthetic, synthetic_features)):
+        if len(features.values) != len(folder):
+            raise UserError(
+                f"{len(features.values)} features of the {len(folder)} images in {folder.folder}: stale cache?"
+            )
+    x, y = checked(real_features.values, synthetic_features.values)
+    groups = real.groups, synthetic.groups
+    rows = compare(x, y, *groups, preset, resamples, seed)
+    for label in common_labels(real, synthetic) if per_label else ():
+        having = [np.flatnonzero(side.rows[label].to_numpy(float) == 1) for side in (real, synthetic)]
+        rows += label_rows(label, x, y, groups, having, preset, resamples, seed)
+    if copies := _copies(x, y):
+        same = (
+            f"{copies} of {len(y)} synthetic images have exactly the features of a real one: are the folders mixed up?"
+        )
+        for row in rows:
+            row["note"] = "; ".join(filter(None, (row["note"], same)))
+    return rows
+
+
+def compare(
+    x: np.ndarray,
+    y: np.ndarray,
+    groups_x: Sequence[str],
+    groups_y: Sequence[str],
+    preset: Preset,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Rows of the preset's metrics between real features x and synthetic ones y, both float64 (images, dimension)."""
+    generator = np.random.default_rng(seed)
+    groups = min(len(group_rows(groups_x)), len(group_rows(groups_y)))
+    errors: dict[str, float] = {}
+    if resamples and groups >= FEWEST_GROUPS:
+        halves = [half_samples(side, resamples, generator) for side in (groups_x, groups_y)]
+        errors = standard_errors(x, y, preset, *halves)
+    floor = _floor(x, y, groups_x, preset, generator, seed)
+    n, dimension = min(len(x), len(y)), x.shape[1]
+    rows = []
+    for name, measured in measure(x, y, preset, seed).items():
+        low, high = _interval(name, measured.value, errors.get(name, float("nan")))
+        notes = [measured.problem, floor.note(n)]
+        if resamples and groups < FEWEST_GROUPS:
+            notes.append(f"no interval: only {groups} patients or prompts on a side")
+        if name in OF_COVARIANCES and n < 2 * dimension:
+            notes.append(f"N = {n} is below 2 × {dimension} dimensions: mostly bias, compare with the floor only")
+        row = score_row(name, measured.value, ci_low=low, ci_high=high, floor=floor.of_real.get(name, float("nan")))
+        row |= {"n_real": len(x), "n_synthetic": len(y), "extractor": preset.extractor, "preset": preset.name}
+        row |= {
+            "note": "; ".join(filter(None, notes)) or None,
+            "dimension": dimension,
+            "below_2d": n < 2 * dimension,
+            "floor_n": floor.n,
+            "value_at_floor_n": floor.of_synthetic.get(name, float("nan")),
+            "sd": measured.sd,
+            "resamples": resamples if name in errors else 0,
+            "seed": seed,
+        }
+        rows.append(row | parameters(preset, name, n))
+    return rows
+
+
+def label_rows(
+    label: str,
+    x: np.ndarray,
+    y: np.ndarray,
+    groups: tuple[Sequence[str], Sequence[str]],
+    having: Sequence[np.ndarray],
+    preset: Preset,
+    resamples: int,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """KID and CMMD of the images that have a label, as many of one side as of the other, drawn at random.
+
+    No Fréchet distance: of a few hundred images it is mostly bias, and a rare finding would seem a badly drawn one.
+    CMMD is biased as well, by at most 19.9 / N: between labels only KID compares.
+
+    Args:
+        label: its name.
+        x: features of all real images.
+        y: features of all synthetic images.
+        groups: of all real, and of all synthetic images.
+        having: row numbers of the real, and of the synthetic images that have the label.
+        preset: for the name of the extractor.
+        resamples: random halves behind each interval.
+        seed: of the draws.
+    """
+    preset = replace(preset, metrics=("kid", "cmmd"))
+    n = min(map(len, having))
+    if n < FEWEST_OF_LABEL:
+        note = f"{len(having[0])} real and {len(having[1])} synthetic images: fewer than {FEWEST_OF_LABEL} on a side"
+        counts = {"n_real": len(having[0]), "n_synthetic": len(having[1])}
+        names = {"label": label, "extractor": preset.extractor, "preset": preset.name, "note": note}
+        return [score_row(name, float("nan"), **counts, **names) for name in preset.metrics]
+    generator = np.random.default_rng(seed)
+    a, b = (np.sort(generator.choice(rows, n, replace=False)) for rows in having)
+    rows = compare(x[a], y[b], [groups[0][i] for i in a], [groups[1][i] for i in b], preset, resamples, seed)
+    return [row | {"label": label} for row in rows]
+
+
+def common_labels(real: ImageFolder, synthetic: ImageFolder) -> list[str]:
+    """CheXpert labels, by name, that some image of either side is said to have or not to have.
+
+    Raises:
+        UserError: there is none.
+    """
+    labels = [
+        name
+        for name in LABELS
+        if all(name in side.rows and side.rows[name].notna().any() for side in (real, synthetic))
+    ]
+    if not labels:
+        raise UserError(f"--per_label: {real.folder} and {synthetic.folder} have no label in common in metadata.csv")
+    return labels
+
+
+def parameters(preset: Preset, name: str, n: int) -> dict[str, Any]:
+    """The columns of a metric's parameters; n is the number of images of the smaller side."""
+    subsets = name == "kid_subsets"
+    return {
+        "k": preset.k if name in NAMES else None,
+        "subset_size": preset.subset_size(n) if subsets else None,
+        "subsets": preset.kid_subsets if subsets else None,
+    }
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The metrics between two halves of the real images, and those of one half and as many synthetic images."""
+
+    n: int | None
+    """Images on each side."""
+    of_real: dict[str, float]
+    of_synthetic: dict[str, float]
+
+    def note(self, n: int) -> str | None:
+        """What is to say about it beside a value between sides of n images or more."""
+        if self.n is None:
+            return "no floor: it needs real images of two patients or more on either half"
+        if self.n < n:
+            return f"floor at {self.n} + {self.n} images: the halves of the real ones are smaller than {n}"
+        return None
+
+
+def _floor(
+    x: np.ndarray,
+    y: np.ndarray,
+    groups: Sequence[str],
+    preset: Preset,
+    generator: np.random.Generator,
+    seed: int,
+) -> Floor:
+    first, second = disjoint_halves(groups, generator)
+    n = min(len(first), len(second), len(y))
+    if n < 2:
+        return Floor(None, {}, {})
+    drawn = generator.choice(len(y), n, replace=False)
+    of_real, of_synthetic = (
+        {name: measured.value for name, measured in measure(x[first[:n]], other, preset, seed).items()}
+        for other in (x[second[:n]], y[drawn])
+    )
+    return Floor(n, of_real, of_synthetic)
+
+
+def _interval(name: str, value: float, error: float) -> tuple[float, float]:
+    """95 % of a normal distribution, within what the metric can be."""
+    lowest = float("-inf") if name in ("kid", "kid_subsets") else 0.0
+    highest = 1.0 if name in ("precision", "recall", "coverage") else float("inf")
+    return max(value - NORMAL_95 * error, lowest), min(value + NORMAL_95 * error, highest)
+
+
+def _copies(x: np.ndarray, y: np.ndarray) -> int:
+    """How many rows of y are rows of x, to the bit."""
+    known = {row.tobytes() for row in x}
+    return sum(row.tobytes() in known for row in y)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as text, and their notes."""
+    lines = [f"{'':40} {'value':>10} {'95 % interval':>23} {'floor':>10} {'at its N':>10} {'N':>13}"]
+    for row in rows:
+        low, high = _number(row["ci_low"]), _number(row["ci_high"])
+        value, floor, beside = (_number(row.get(key)) for key in ("value", "floor", "value_at_floor_n"))
+        interval, counts = f"{low} – {high}" if low else "", f"{row['n_real']} + {row['n_synthetic']}"
+        lines.append(f"{_name(row):40} {value:>10} {interval:>23} {floor:>10} {beside:>10} {counts:>13}")
+    for note in dict.fromkeys(row["note"] for row in rows if row["note"]):
+        lines.append(f"{', '.join(_name(row) for row in rows if row['note'] == note)}: {note}")
+    return "\n".join(lines)
+
+
+def _name(row: dict[str, Any]) -> str:
+    return f"{row['metric']} {row['label'] or ''}".strip()
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None or not np.isfinite(value) else f"{value:.5g}"
+
+
+if __name__ == "__main__":
+    run(main)
