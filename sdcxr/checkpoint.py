@@ -1,7 +1,7 @@
 """Checkpoints of a run: written whole or not at all, safetensors only, the oldest removed.
 
 checkpoints/checkpoint-<step>/ holds model.safetensors (the tuned parts), ema.safetensors, optimizer.safetensors and
-state.json (step, losses not logged yet, and the size of each file, so that a torn copy is recognised).
+state.json (step, losses not logged yet, fp16's scaler, and the size of each file, so that a torn copy is recognised).
 """
 
 import json
@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -27,6 +28,7 @@ def save(
     ema: EMA | None,
     keep: int,
     losses: Sequence[float] = (),
+    scaler: torch.amp.GradScaler | None = None,
 ) -> None:
     """Write the checkpoint of `step` below `folder`, then remove all but the newest `keep`.
 
@@ -46,8 +48,11 @@ def save(
             save_file(
                 {key: value.detach().contiguous() for key, value in values.items()}, temporary / f"{name}.safetensors"
             )
-        sizes = {path.name: path.stat().st_size for path in temporary.iterdir()}
-        write_json(temporary / "state.json", {"step": step, "losses": list(losses), "files": sizes})
+        state: dict[str, Any] = {"step": step, "losses": list(losses)}
+        if scaler is not None:
+            state["scaler"] = scaler.state_dict()
+        state["files"] = {path.name: path.stat().st_size for path in temporary.iterdir()}
+        write_json(temporary / "state.json", state)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
     finally:
@@ -70,8 +75,14 @@ def _whole(path: Path) -> bool:
     return all((path / name).is_file() and (path / name).stat().st_size == size for name, size in sizes.items())
 
 
-def load(path: Path, task: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA | None) -> tuple[int, list[float]]:
-    """Put a checkpoint back into the task, the optimizer and the average, and return its step and unlogged losses.
+def load(
+    path: Path,
+    task: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ema: EMA | None,
+    scaler: torch.amp.GradScaler | None = None,
+) -> tuple[int, list[float]]:
+    """Put a checkpoint back into what was saved, and return its step and unlogged losses.
 
     Raises:
         ValueError: it does not fit: names or shapes differ, or the average is missing. Nothing was changed then.
@@ -96,6 +107,8 @@ def load(path: Path, task: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA
     if ema is not None:
         ema.load(averages)
     state = read_json(path / "state.json")
+    if scaler is not None and state.get("scaler"):
+        scaler.load_state_dict(state["scaler"])
     return int(state["step"]), list(state["losses"])
 
 

@@ -63,8 +63,8 @@ class TrainConfig:
     """Fine-tuning settings."""
 
     tune: str = "unet+text"
-    """What to train: `unet`, `text`, or both joined by `+`; or one of `vae`, `classifier`, `clip` (image and text towers
-    for the evaluation) alone."""
+    """What to train: `unet`, `text`, or both joined by `+`; or alone `vae`, `classifier` or `clip` (image and text
+    towers for the evaluation)."""
     base: str | None = None
     """Stable Diffusion 1.x or 2.x: a hub name, a pipeline folder or a run folder. For `--tune classifier` and `clip` a
     timm model name. Default: the embedded tiny model."""
@@ -200,6 +200,8 @@ class TrainConfig:
         ):
             _at_least(self, name, 0)
         _at_least(self, "checkpoints_total_limit", 1)
+        if self.cache_in_memory and not (self.cache_latents and self.parts <= {"unet", "text"}):
+            raise UserError("--cache_in_memory holds cached latents: it needs --cache_latents, and --tune unet or text")
         if self.cuda_graphs and self.torch_compile is False:
             raise UserError("--cuda_graphs needs --torch_compile")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
@@ -282,7 +284,8 @@ def check_same_run(run: Path, config: TrainConfig, images_per_step: int) -> None
     if not path.is_file():
         return
     record = run / RECORD
-    old = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+    old = defaults | (yaml.safe_load(path.read_text(encoding="utf-8")) or {})  # settings that it did not know then
     old["images_per_step"] = read_json(record).get("images_per_step") if record.is_file() else None
     new = dataclasses.asdict(config) | {"images_per_step": images_per_step}
     free = set(FREE)

@@ -85,7 +85,9 @@ class Source(Protocol):
     """Where latents come from: ids, the shape (channels, h, w) of a latent, and what a batch needs to have them."""
 
     ids: list[str]
-    shape: tuple[int, int, int]
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
 
     def fields(self, index: int) -> dict[str, Any]: ...
 
@@ -127,7 +129,7 @@ class DenoisingExamples:
         if self.strata:
             stratum = index % self.strata
             first, last = (self.timesteps * part // self.strata for part in (stratum, stratum + 1))
-        example = {
+        example: dict[str, Any] = {
             "timestep": draws.integers(first, last),
             "noise": torch.from_numpy(draws.standard_normal(shape, dtype=np.float32)),
             "posterior_noise": torch.from_numpy(draws.standard_normal(shape, dtype=np.float32)),

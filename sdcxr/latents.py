@@ -23,7 +23,12 @@ VERSION = 1  # of the transform from file to moments; part of the fingerprint
 
 
 class Latents:
-    """Memory-mapped moments: `latents[i]` is (mean, std), each (channels, h, w) float16."""
+    """Memory-mapped moments: `latents[i]` is (mean, std), each (channels, h, w) float16.
+
+    After `hold`, they lie on a device, and a batch carries indices instead of moments.
+    """
+
+    held: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def __init__(self, folder: Path, ids: list[str]):
         self.ids = ids
@@ -35,6 +40,38 @@ class Latents:
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         mean, std = self.shards[index // SHARD]
         return mean[index % SHARD], std[index % SHARD]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, h, w) of a latent."""
+        channels, height, width = self.shards[0][0].shape[1:]
+        return channels, height, width
+
+    def fields(self, index: int) -> dict[str, Any]:
+        """What a batch carries of an image."""
+        if self.held is not None:
+            return {"index": index}
+        mean, std = self[index]
+        return {"mean": mean, "std": std}
+
+    def hold(self, device: torch.device) -> None:
+        """Copy all moments to the device.
+
+        Raises:
+            UserError: they do not fit; says how large they are.
+        """
+        try:
+            mean, std = (torch.cat([shard[part] for shard in self.shards]).to(device) for part in (0, 1))
+        except (torch.OutOfMemoryError, MemoryError):
+            size = sum(part.nbytes for shard in self.shards for part in shard)
+            raise UserError(f"the latents ({size / 1e9:.1f} GB) do not fit: leave out --cache_in_memory") from None
+        self.held = mean, std
+
+    def moments(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and deviation of the held latents at the indices, shape (batch, channels, h, w)."""
+        assert self.held is not None
+        mean, std = self.held
+        return mean[index], std[index]
 
 
 def _open_shard(path: Path) -> tuple[torch.Tensor, torch.Tensor]:

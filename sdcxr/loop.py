@@ -7,17 +7,16 @@ checkpoint.
 
 import dataclasses
 import hashlib
-import json
 import math
-import shutil
-import signal
-import time
+import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import gather_object
+from torch.utils.data import default_collate
 from tqdm import tqdm
 
 from sdcxr import checkpoint, tasks
@@ -25,11 +24,18 @@ from sdcxr.config import RECORD, TrainConfig, check_same_run, write_config
 from sdcxr.data import Positions, Stream, loader
 from sdcxr.ema import EMA
 from sdcxr.errors import UserError
-from sdcxr.files import read_json, write_json, write_text
+from sdcxr.files import read_json, write_json
+from sdcxr.flops import measured_peak, training_flops
 from sdcxr.guards import assert_only_tuned_parts_moved, fingerprints
-from sdcxr.pixels import write_png
+from sdcxr.optimizer import build_optimizer, learning_rate_factor
+from sdcxr.pixels import grid, write_png
 from sdcxr.processes import on_cpu
+from sdcxr.progress import Log, Meter, require_tracker, start_tracker
+from sdcxr.signals import Signals, exit_code
 from sdcxr.threads import use_all_cores
+from sdcxr.validation import previews, validation_loss
+
+PRECISION = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def train(config: TrainConfig) -> int:
@@ -39,26 +45,25 @@ def train(config: TrainConfig) -> int:
         UserError: for whatever the user can mend.
     """
     use_all_cores()
+    require_tracker(config.report_to)
     accelerator = Accelerator(
         cpu=on_cpu(),
         mixed_precision=config.mixed_precision,
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
+    if accelerator.device.type == "cuda":
+        set_up_cuda(config.deterministic)
     return Run(config.filled(), accelerator).go()
 
 
-def learning_rate_factor(step: int, config: TrainConfig) -> float:
-    """The learning rate of optimizer step `step` (from 0) over its base value: linear warm-up, then the schedule."""
-    steps = config.max_train_steps or 1
-    warmup = min(config.lr_warmup_steps or 0, steps)
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
-    if config.lr_scheduler == "linear":
-        return 1 - progress
-    if config.lr_scheduler == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * progress))
-    return 1.0
+def set_up_cuda(deterministic: bool) -> None:
+    """TensorFloat-32 for what is not autocast; the fastest convolutions, or those that repeat bit by bit."""
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = not deterministic
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def split_batch(config: TrainConfig, processes: int) -> TrainConfig:
@@ -98,6 +103,7 @@ class Run:
         self.steps = config.max_train_steps or 0
         check_same_run(self.folder, config, self.images_per_step)
         self.signal = 0
+        self.seen: list[tuple[torch.Tensor, torch.Tensor]] = []  # positions and losses since the last log row
 
     def go(self) -> int:
         """Train to the end, or say that there is nothing left to do."""
@@ -111,11 +117,11 @@ class Run:
             self.record(finished_steps=finished, images_sha256=self.images_sha256)
             write_config(self.folder / "config.yaml", dataclasses.asdict(self.config))
         self.accelerator.wait_for_everyone()
-        with _Signals(self):
+        with Signals() as self.signals:
             step = self.loop(*self.resume())
         if step < self.steps:
             self.say(f"stopped at step {step} of {self.steps}: the same command again goes on from there")
-            return 128 + self.signal
+            return exit_code(self.signal)
         with self.averaged():
             if self.accelerator.is_main_process:
                 self.task.save(self.folder)
@@ -151,13 +157,13 @@ class Run:
         self.stream = Stream(examples, config.seed)
         groups = self.task.groups()
         self.rates = [group["lr"] for group in groups]
-        optimizer = torch.optim.AdamW(
-            groups,
-            betas=(config.adam_beta1, config.adam_beta2),
-            weight_decay=config.adam_weight_decay,
-            eps=config.adam_epsilon,
-            fused=True,
-        )
+        self.held_out = self.task.validation_examples()
+        self.meter = Meter(accelerator.device, *self.work(), accelerator.num_processes)
+        if config.cache_in_memory:
+            self.task.hold_latents()
+        if config.torch_compile or (config.torch_compile is None and accelerator.device.type == "cuda"):
+            self.task.compile(mode="reduce-overhead" if config.cuda_graphs else None)
+        optimizer = build_optimizer(groups, config, accelerator.device)
         self.wrapped, self.optimizer = accelerator.prepare(self.task, optimizer)
         self.trained = [p for group in groups for p in group["params"]]
         self.ema = EMA(self.task, config.ema_decay or 0.0) if config.use_ema else None
@@ -168,11 +174,18 @@ class Run:
             f"{self.micro_batch}), {accelerator.device.type}, precision {accelerator.mixed_precision}"
         )
 
+    def work(self) -> tuple[float, float]:
+        """FLOPs of an image in training, and FLOP/s of a matrix product here; known to the main process alone."""
+        if not self.accelerator.is_main_process:
+            return 0.0, 0.0
+        flops = training_flops(self.task, tensors(default_collate([self.stream[0]])))
+        return flops, measured_peak(self.accelerator.device, PRECISION[self.accelerator.mixed_precision])
+
     def resume(self) -> tuple[int, list[float]]:
         """Load the newest checkpoint that fits; its step and the losses not logged yet, (0, []) without one."""
         for path in reversed(checkpoint.existing(self.folder / "checkpoints")):
             try:
-                step, losses = checkpoint.load(path, self.task, self.raw_optimizer(), self.ema)
+                step, losses = checkpoint.load(path, self.task, self.raw_optimizer(), self.ema, self.accelerator.scaler)
             except ValueError as error:
                 self.say(f"{error}: trying the one before")
                 continue
@@ -189,27 +202,17 @@ class Run:
 
     def loop(self, start: int, unlogged: list[float]) -> int:
         """Optimizer steps from `start` on; returns the last step done, less than all where a signal asked to stop."""
-        log = _Log(self.folder, start, self.config.report_to, self.accelerator)
-        block = self.images_per_step
-        positions = Positions(
-            start * block,
-            self.steps * block,
-            self.micro_batch,
-            self.accelerator.process_index,
-            self.accelerator.num_processes,
-        )
-        pin = self.accelerator.device.type == "cuda"
-        batches = iter(loader(self.stream, positions, self.config.dataloader_num_workers, pin))
+        config, main = self.config, self.accelerator.is_main_process
+        tracker = start_tracker(config.report_to, self.folder) if main else None
+        self.log = Log(self.folder / "log.jsonl", start, tracker) if main else None
+        self.validation_log = Log(self.folder / "validation.jsonl", start, tracker, "validation_") if main else None
+        batches = self.batches(start)
         before: dict[str, torch.Tensor] | None = fingerprints(self.task)
-        bar = tqdm(
-            total=self.steps,
-            initial=start,
-            desc="training",
-            unit="step",
-            disable=not self.accelerator.is_main_process,
-        )
+        bar = tqdm(total=self.steps, initial=start, desc="training", unit="step", disable=not main)
         step = start
         losses = list(torch.tensor(unlogged, device=self.accelerator.device).unbind())
+        self.measured = start
+        self.meter.restart()
         while step < self.steps and not self.stopping(step):
             losses.append(self.step(step, batches))
             step += 1
@@ -217,20 +220,30 @@ class Run:
             if before is not None and not self.accelerator.optimizer_step_was_skipped:  # fp16 skips some at first
                 assert_only_tuned_parts_moved(self.task, before)
                 before = None
-            if step % self.config.logging_steps == 0 or step == self.steps:
-                row = self.row(step, losses, log)
-                bar.set_postfix(loss=f"{row['loss']:.4f}", images_per_s=f"{row['images_per_s']:.0f}")
+            if step % config.logging_steps == 0 or step == self.steps:
+                bar.set_postfix_str(self.row(step, losses))
                 losses.clear()
-            if step % self.config.checkpointing_steps == 0 or step == self.steps:
-                self.checkpoint(step, losses)
-            if self.config.validation_steps and (step % self.config.validation_steps == 0 or step == self.steps):
-                self.preview(step)
-                log.restart_clock(step)
+            with self.meter.paused():
+                if step % config.checkpointing_steps == 0 or step == self.steps:
+                    self.checkpoint(step, losses)
+                if config.validation_steps and (step % config.validation_steps == 0 or step == self.steps):
+                    self.validate(step)
         bar.close()
-        if start < step < self.steps and step % self.config.checkpointing_steps:
+        if start < step < self.steps and step % config.checkpointing_steps:
             self.checkpoint(step, losses)
-        log.close()
+        if tracker is not None:
+            tracker.finish()
         return step
+
+    def batches(self, start: int) -> Any:
+        """An iterator over this process's micro-batches from optimizer step `start` on."""
+        block, accelerator = self.images_per_step, self.accelerator
+        positions = Positions(
+            start * block, self.steps * block, self.micro_batch, accelerator.process_index, accelerator.num_processes
+        )
+        cuda = accelerator.device.type == "cuda"
+        workers = self.config.dataloader_num_workers
+        return iter(loader(self.stream, positions, (4 if cuda else 0) if workers is None else workers, pin_memory=cuda))
 
     def step(self, step: int, batches: Any) -> torch.Tensor:
         """One optimizer step over its block of positions; returns the mean loss on this process, on the device."""
@@ -239,16 +252,19 @@ class Run:
             group["lr"] = rate * learning_rate_factor(step, self.config)
         total = torch.zeros((), device=self.accelerator.device)
         for micro in range(micro_steps):
+            with self.meter.waiting():
+                values = next(batches)
+            positions = values["position"]
             batch = {
-                name: value.to(self.accelerator.device, non_blocking=True)
-                for name, value in next(batches).items()
-                if isinstance(value, torch.Tensor)
+                name: value.to(self.accelerator.device, non_blocking=True) for name, value in tensors(values).items()
             }
             last = micro == micro_steps - 1
             with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
-                loss = self.wrapped(batch).mean() / micro_steps
+                losses = self.wrapped(batch)
+                loss = losses.mean() / micro_steps
                 self.accelerator.backward(loss)
             total += loss.detach()
+            self.seen.append((positions, losses.detach().clone()))  # a replayed graph would overwrite them
         self.accelerator.clip_grad_norm_(self.trained, self.config.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -256,31 +272,48 @@ class Run:
             self.ema.update(step + 1)
         return total
 
-    def row(self, step: int, losses: list[torch.Tensor], log: "_Log") -> dict[str, float]:
-        """The log row of an interval; the one place where host and device meet.
+    def row(self, step: int, losses: list[torch.Tensor]) -> str:
+        """Log an interval, and say it in short; the one place where host and device meet.
 
         Raises:
             UserError: the loss is not finite; the last checkpoint is still good.
         """
+        images = (step - self.measured) * self.images_per_step
+        self.measured = step
         loss = self.accelerator.reduce(torch.stack(losses).mean(), reduction="mean").item()
         self.require_finite(step, "loss", math.isfinite(loss))
-        row = {
+        self.seen.clear()
+        row: dict[str, Any] = {
             "step": step,
             "images": step * self.images_per_step,
             "loss": round(loss, 6),
             "lr": self.raw_optimizer().param_groups[0]["lr"],
-            "images_per_s": round(log.images_per_s(step, self.images_per_step), 2),
         }
-        log.write(row)
-        return row
+        row |= self.meter.read(images)
+        if self.log is not None:
+            self.log.write(row)
+        return status(row)
 
     def require_finite(self, step: int, what: str, finite: bool) -> None:
-        """Stop a run that has diverged, before it overwrites a good checkpoint or pipeline."""
+        """Stop a run that has diverged before it overwrites a good checkpoint or pipeline; name the images at fault."""
         if not finite:
+            names = self.diverged()
             raise UserError(
-                f"the {what} is not finite at step {step}: the last checkpoint in {self.folder} is good; "
+                f"the {what} is not finite at step {step}{names}: the last checkpoint in {self.folder} is good; "
                 f"lower --learning_rate or use bf16 and delete the folder to start again"
             )
+
+    def diverged(self, most: int = 5) -> str:
+        """The images whose loss was the first not to be finite since the last log row, on any process, by id."""
+        bad = [(int(p), self.stream.index(int(p))) for at, loss in self.seen for p in at[~loss.isfinite().cpu()]]
+        if self.accelerator.num_processes > 1:
+            bad = gather_object(bad)
+        if not bad:
+            return ""
+        first = min(bad)[0] // self.images_per_step
+        ids = [self.stream.examples.ids[i] for position, i in sorted(bad) if position // self.images_per_step == first]
+        more = f" and {len(ids) - most} more" if len(ids) > most else ""
+        return f" (first in step {first + 1}, images {', '.join(ids[:most])}{more})"
 
     def averaged(self) -> Any:
         """A context in which the task holds the averaged weights, if there is an average."""
@@ -297,28 +330,36 @@ class Run:
         unlogged = self.accelerator.reduce(torch.stack(losses), reduction="mean").tolist() if losses else []
         if self.accelerator.is_main_process:
             keep = self.config.checkpoints_total_limit
-            checkpoint.save(
-                self.folder / "checkpoints", step, self.task, self.raw_optimizer(), self.ema, keep, unlogged
-            )
+            folder, scaler = self.folder / "checkpoints", self.accelerator.scaler
+            checkpoint.save(folder, step, self.task, self.raw_optimizer(), self.ema, keep, unlogged, scaler)
         self.accelerator.wait_for_everyone()
 
-    def preview(self, step: int) -> None:
-        """Write samples/step-<step>.png with the averaged weights."""
-        if self.accelerator.is_main_process:
-            with self.averaged():
-                picture = self.task.preview()
-            if picture is not None:
+    def validate(self, step: int) -> None:
+        """Validation loss into validation.jsonl and pictures into samples/, with the weights and with their average."""
+        row: dict[str, float] = {"step": step, "images": step * self.images_per_step}
+        for name in ("", "ema_") if self.ema is not None else ("",):
+            with self.averaged() if name else nullcontext():
+                if self.held_out is not None:
+                    seed, batch = self.config.seed, self.micro_batch
+                    losses = validation_loss(self.task, self.held_out, seed, batch, self.accelerator)
+                    row |= {name + key: value for key, value in losses.items()}
+                tiles = previews(self.task, self.accelerator)
+            if tiles:
                 (self.folder / "samples").mkdir(exist_ok=True)
-                write_png(self.folder / "samples" / f"step-{step:06d}.png", picture)
+                picture = self.folder / "samples" / f"step-{step:06d}{'-ema' if name else ''}.png"
+                write_png(picture, grid(tiles, columns=4))
+        if self.validation_log is not None and len(row) > 2:
+            self.validation_log.write(row)
         self.accelerator.wait_for_everyone()
 
     def stopping(self, step: int) -> bool:
         """Whether a signal has come, to any process; several processes ask each other once per logging interval."""
         if self.accelerator.num_processes == 1:
+            self.signal = self.signals.received
             return self.signal != 0
         if step % self.config.logging_steps:
             return False
-        flag = torch.tensor([self.signal], device=self.accelerator.device)
+        flag = torch.tensor([self.signals.received], device=self.accelerator.device)
         self.signal = int(self.accelerator.gather(flag).max())
         return self.signal != 0
 
@@ -328,71 +369,15 @@ class Run:
             tqdm.write(message)
 
 
-class _Signals:
-    """Turns the first Ctrl-C or SIGTERM into a stop after the current step; a second one ends the process."""
-
-    def __init__(self, run: Run):
-        self.run = run
-
-    def __enter__(self) -> None:
-        self.old = {kind: signal.signal(kind, self.receive) for kind in (signal.SIGINT, signal.SIGTERM)}
-
-    def receive(self, kind: int, _frame: Any) -> None:
-        self.run.signal = kind
-        signal.signal(kind, self.old[signal.Signals(kind)])
-
-    def __exit__(self, *_: object) -> None:
-        for kind, handler in self.old.items():
-            signal.signal(kind, handler)
+def tensors(batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """What of a batch goes to the device: the positions stay, they are for messages."""
+    return {name: value for name, value in batch.items() if isinstance(value, torch.Tensor) and name != "position"}
 
 
-class _Log:
-    """log.jsonl, a row per interval, and the tracker. Only numbers go in."""
-
-    def __init__(self, folder: Path, start: int, report_to: str, accelerator: Accelerator):
-        self.path, self.main = folder / "log.jsonl", accelerator.is_main_process
-        self.tracker: Any = None
-        if self.main:
-            self.drop_rows_after(start)
-            self.tracker = _tracker(report_to, folder)
-        self.restart_clock(start)
-
-    def drop_rows_after(self, start: int) -> None:
-        """Forget what a killed run logged after its last checkpoint, and a row that it did not finish."""
-        if self.path.is_file():
-            rows = [line for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            write_text(self.path, "".join(row for row in rows if json.loads(row)["step"] <= start))
-
-    def restart_clock(self, step: int) -> None:
-        self.time, self.step = time.perf_counter(), step
-
-    def images_per_s(self, step: int, images_per_step: int) -> float:
-        rate = (step - self.step) * images_per_step / (time.perf_counter() - self.time)
-        self.restart_clock(step)
-        return rate
-
-    def write(self, row: dict[str, float]) -> None:
-        if self.main:
-            with self.path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-        if self.tracker is not None:
-            self.tracker.log({k: v for k, v in row.items() if k != "step"}, step=int(row["step"]))
-
-    def close(self) -> None:
-        if self.tracker is not None:
-            self.tracker.finish()
-
-
-def _tracker(name: str, folder: Path) -> Any:
-    from accelerate.tracking import TensorBoardTracker, WandBTracker
-
-    if name == "tensorboard":
-        tracker = TensorBoardTracker(run_name="logs", logging_dir=folder)
-    elif name == "wandb":
-        if shutil.which("wandb") is None:
-            raise UserError("--report_to wandb: pip install 'sdcxr[wandb]'")
-        tracker = WandBTracker(run_name="sdcxr")
-    else:
-        return None
-    tracker.start()
-    return tracker
+def status(row: dict[str, Any]) -> str:
+    """A log row as the progress bar shows it."""
+    mfu = f" ({row['mfu']:.0%} of a matrix product)" if row["mfu"] else ""
+    return (
+        f"loss {row['loss']:.4f}, {row['images_per_s']:.0f} images/s, {row['tflops_per_s']:.3g} TFLOP/s{mfu}, "
+        f"{row['data_wait']:.0%} waiting, {row['peak_memory_gb']:.1f} GB"
+    )

@@ -29,8 +29,15 @@ class Task(Protocol):
     def examples(self) -> Examples:
         """What it trains on; builds what has to be built first, on all processes together."""
 
-    def preview(self) -> np.ndarray | None:
-        """A picture of what the task does now, uint8 (H, W), or None."""
+    def validation_examples(self) -> Examples | None:
+        """Held-out examples for the validation loss, or None."""
+
+    @property
+    def n_previews(self) -> int:
+        """How many pictures `preview` can make."""
+
+    def preview(self, indices: list[int]) -> list[np.ndarray]:
+        """Pictures of what the task does now, uint8 (H, W) each."""
 
     def save(self, run: Path) -> None:
         """Write the result folder of the run (pipeline/, classifier/ or clip/)."""
@@ -56,18 +63,19 @@ def build(config: TrainConfig, device: torch.device) -> Any:
     return DiffusionTask(config, device).to(device)
 
 
-def preview_rows(config: TrainConfig) -> pd.DataFrame | None:
-    """The first rows of the validation split, for pictures; None where there shall be none.
+def validation_rows(config: TrainConfig, n: int) -> pd.DataFrame | None:
+    """The first n rows of the validation split; None where there shall be none.
 
     Raises:
         UserError: there is no such split; asked before the training starts, not in the middle of it.
     """
-    if not config.validation_steps:
+    if not config.validation_steps or not n:
         return None
+    training_rows(config)  # a wrong --data is no matter of validation
     try:
-        return training_rows(config, "validation").head(config.num_validation_images)
+        return training_rows(config, "validation").head(n)
     except UserError as error:
-        raise UserError(f"{error}; --validation_steps 0 trains without validation pictures") from None
+        raise UserError(f"{error}; --validation_steps 0 trains without validation") from None
 
 
 def training_rows(config: TrainConfig, split: str = "train") -> pd.DataFrame:

@@ -12,7 +12,7 @@ from sdcxr.config import TrainConfig
 from sdcxr.data import ImageExamples
 from sdcxr.errors import UserError
 from sdcxr.pixels import grid, read_pixels, to_grey
-from sdcxr.tasks import preview_rows, training_rows
+from sdcxr.tasks import training_rows, validation_rows
 
 
 class AutoencoderTask(nn.Module):
@@ -22,7 +22,7 @@ class AutoencoderTask(nn.Module):
         super().__init__()
         assert config.base is not None
         self.config = config
-        self.validation = preview_rows(config)
+        self.preview_rows = validation_rows(config, config.num_validation_images)
         self.components = components.load(config.base)
         self.vae: Any = self.components.vae
         self.resolution = config.resolution or self.components.resolution
@@ -37,10 +37,16 @@ class AutoencoderTask(nn.Module):
 
     def groups(self) -> list[dict[str, Any]]:
         trained = [p for p in self.vae.parameters() if p.requires_grad]
-        return [{"name": "vae", "params": trained, "lr": self.config.learning_rate}]
+        return [{"name": "vae", "params": trained, "lr": self.config.vae_lr or self.config.learning_rate}]
 
     def examples(self) -> ImageExamples:
-        rows = training_rows(self.config)
+        return self._examples(training_rows(self.config))
+
+    def validation_examples(self) -> ImageExamples | None:
+        rows = validation_rows(self.config, self.config.num_validation_samples)
+        return None if rows is None else self._examples(rows)
+
+    def _examples(self, rows: Any) -> ImageExamples:
         side = self.resolution // self.components.vae_factor
         shape = (self.vae.config.latent_channels, side, side)
         return ImageExamples(rows["path"].tolist(), rows["id"].tolist(), self.resolution, shape)
@@ -59,17 +65,19 @@ class AutoencoderTask(nn.Module):
             loss = loss + self.config.lpips_weight * self.lpips(decoded, pixels).flatten()
         return loss
 
+    @property
+    def n_previews(self) -> int:
+        return 0 if self.preview_rows is None else len(self.preview_rows)
+
     @torch.no_grad()
-    def preview(self) -> np.ndarray | None:
-        """Validation images in the upper row, their reconstructions below."""
-        if self.validation is None:
-            return None
-        rows = self.validation
-        pixels = torch.stack([read_pixels(path, self.resolution) for path in rows["path"]]).expand(-1, 3, -1, -1)
-        self.vae.eval()
+    def preview(self, indices: list[int]) -> list[np.ndarray]:
+        """Validation images, each above its reconstruction."""
+        assert self.preview_rows is not None
+        paths = self.preview_rows["path"].iloc[indices]
+        pixels = torch.stack([read_pixels(path, self.resolution) for path in paths]).expand(-1, 3, -1, -1)
         decoded = self.vae.decode(self.vae.encode(pixels.to(self.vae.device)).latent_dist.mean).sample
-        self.vae.train()
-        return grid([*to_grey(pixels).numpy(), *to_grey(decoded).numpy()], columns=len(rows))
+        pairs = zip(to_grey(pixels).numpy(), to_grey(decoded).numpy(), strict=True)
+        return [grid(pair, columns=1) for pair in pairs]
 
     def save(self, run: Path) -> None:
         components.save(self.components, run / "pipeline")

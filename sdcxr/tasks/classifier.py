@@ -15,7 +15,7 @@ from sdcxr.data import LabelledImages
 from sdcxr.errors import UserError
 from sdcxr.files import atomic, read_json, write_json
 from sdcxr.manifest import LABELS
-from sdcxr.tasks import training_rows
+from sdcxr.tasks import training_rows, validation_rows
 
 ARCHITECTURE = "resnet10t"
 RESOLUTION = 64
@@ -45,8 +45,17 @@ class ClassifierTask(nn.Module):
         loss = nn.functional.binary_cross_entropy_with_logits(logits, batch["labels"].nan_to_num(0.0), reduction="none")
         return (loss * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)
 
-    def preview(self) -> np.ndarray | None:
-        return None
+    def validation_examples(self) -> LabelledImages | None:
+        rows = validation_rows(self.config, self.config.num_validation_samples)
+        if rows is None:
+            return None
+        targets = label_table(rows, self.config.labels, self.labels)[1]
+        return LabelledImages(rows["path"].tolist(), rows["id"].tolist(), targets, self.resolution)
+
+    n_previews = 0
+
+    def preview(self, indices: list[int]) -> list[np.ndarray]:
+        return []
 
     def save(self, run: Path) -> None:
         folder = run / "classifier"
@@ -74,10 +83,10 @@ def network(architecture: str, outputs: int) -> nn.Module:
     return timm.create_model(architecture, pretrained=False, in_chans=1, num_classes=outputs)
 
 
-def label_table(rows: pd.DataFrame, file: str | None) -> tuple[list[str], np.ndarray]:
+def label_table(rows: pd.DataFrame, file: str | None, labels: list[str] | None = None) -> tuple[list[str], np.ndarray]:
     """Names of the labels and their values (n, labels): 1, 0 or NaN, from a CSV joined by dicom_id or from the rows.
 
-    Labels that are never positive, or never negative, cannot be learnt and are left out.
+    Where none are named, those that are never positive, or never negative, cannot be learnt and are left out.
     """
     if file is None:
         found = rows[[label for label in LABELS if label in rows]]
@@ -86,7 +95,7 @@ def label_table(rows: pd.DataFrame, file: str | None) -> tuple[list[str], np.nda
         binary = [name for name in table.columns if set(table[name].dropna().unique()) <= {0, 1}]
         found = table[binary].reindex(rows["id"])
     values = found.astype(float).where(lambda frame: frame.isin([0.0, 1.0]))
-    learnable = [name for name in values.columns if values[name].nunique() == 2]
+    learnable = labels or [name for name in values.columns if values[name].nunique() == 2]
     if not learnable:
         raise UserError(f"no label has both positive and negative images in {file or 'metadata.csv'}")
     return learnable, values[learnable].to_numpy()

@@ -73,8 +73,13 @@ class ClipTask(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             return info_nce(images.float(), texts.float(), batch["caption"], self.towers.scale())
 
-    def preview(self) -> np.ndarray | None:
-        return None
+    def validation_examples(self) -> None:
+        """None: the loss compares the images of one batch, and says little of so few."""
+
+    n_previews = 0
+
+    def preview(self, indices: list[int]) -> list[np.ndarray]:
+        return []
 
     def save(self, run: Path) -> None:
         folder = run / "clip"

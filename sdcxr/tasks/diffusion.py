@@ -1,4 +1,4 @@
-"""The denoising task: UNet and text encoder, either or both trained, on cached latents."""
+"""The denoising task: UNet and text encoder, either or both trained, on latents."""
 
 from pathlib import Path
 from typing import Any
@@ -9,32 +9,30 @@ from torch import Tensor, nn
 
 from sdcxr import components, latents, losses, sampling
 from sdcxr.config import TrainConfig
-from sdcxr.data import LatentExamples
+from sdcxr.data import DenoisingExamples, Pixels, Source
 from sdcxr.errors import UserError
-from sdcxr.pixels import grid
-from sdcxr.tasks import preview_rows, training_rows
+from sdcxr.tasks import training_rows, validation_rows
 
 PREVIEW_STEPS = 25  # of DPM-Solver++, enough for a validation picture
 PREVIEW_GUIDANCE = 4.0
+STRATA = 8  # equal parts of the timesteps, over which the validation loss is spread and reported
 
 
 class DiffusionTask(nn.Module):
-    """Mean squared error of the prediction (epsilon, v or sample, as the base's scheduler says), per sample."""
+    """Mean squared error of the prediction (epsilon, v or sample), per sample."""
 
     alphas_cumprod: Tensor
 
     def __init__(self, config: TrainConfig, device: torch.device):
-        from diffusers import DDPMScheduler
-
         super().__init__()
         assert config.base is not None
         self.config = config
-        self.validation = preview_rows(config)
+        self.preview_rows = validation_rows(config, config.num_validation_images)
         self.components = components.load(config.base)
         self.unet: Any = self.components.unet
         self.text_encoder: Any = self.components.text_encoder
         self.components.vae.requires_grad_(False).eval().to(device)
-        schedule = DDPMScheduler.from_config(self.components.scheduler.config)
+        schedule = training_schedule(self.components, config)
         self.prediction: losses.Prediction = schedule.config.prediction_type
         self.register_buffer("alphas_cumprod", schedule.alphas_cumprod.float(), persistent=False)
         self.resolution = config.resolution or self.components.resolution
@@ -45,7 +43,11 @@ class DiffusionTask(nn.Module):
         if config.gradient_checkpointing:
             self.unet.train().enable_gradient_checkpointing()  # only a module in training mode recomputes
             if "text" in config.parts:
-                self.text_encoder.gradient_checkpointing_enable()
+                self.text_encoder.activation_checkpointing_enable()
+        if device.type == "cpu" and config.mixed_precision == "bf16":
+            use_plain_attention(self.unet, self.text_encoder)
+        if config.channels_last or (config.channels_last is None and device.type == "cuda"):
+            self.unet.to(memory_format=torch.channels_last)
 
     def groups(self) -> list[dict[str, Any]]:
         rates = {"unet": self.config.learning_rate, "text": self.config.text_encoder_lr or self.config.learning_rate}
@@ -56,25 +58,47 @@ class DiffusionTask(nn.Module):
             if name in self.config.parts
         ]
 
-    def examples(self) -> LatentExamples:
+    def examples(self) -> DenoisingExamples:
         rows = training_rows(self.config)
+        examples = self._examples(rows, self.config.caption_dropout, self.config.noise_offset)
+        self.source: Any = examples.source
+        return examples
+
+    def validation_examples(self) -> DenoisingExamples | None:
+        rows = validation_rows(self.config, self.config.num_validation_samples)
+        return None if rows is None else self._examples(rows, caption_dropout=0.0, strata=STRATA)
+
+    def _examples(
+        self, rows: Any, caption_dropout: float, noise_offset: float = 0.0, strata: int = 0
+    ) -> DenoisingExamples:
         ids, cut = components.token_ids(self.components.tokenizer, rows["text"].tolist())
         no_caption, _ = components.token_ids(self.components.tokenizer, [""])
-        if cut:
+        if cut and not strata:
             print(f"{cut} of {len(rows)} captions are cut to {ids.shape[1]} tokens ({cut / len(rows):.1%})")
-        assert self.config.data is not None
-        cache = latents.cached(
-            self.components.vae,
-            rows["path"].tolist(),
-            rows["id"].tolist(),
-            self.resolution,
-            Path(self.config.latents_dir) if self.config.latents_dir else None,
-            default=Path(self.config.data) / ".latents",
+        timesteps = len(self.alphas_cumprod)
+        return DenoisingExamples(
+            self._source(rows), ids, no_caption[0], timesteps, caption_dropout, noise_offset, strata
         )
-        return LatentExamples(cache, ids, no_caption[0], len(self.alphas_cumprod), self.config.caption_dropout)
+
+    def _source(self, rows: Any) -> Source:
+        paths, ids = rows["path"].tolist(), rows["id"].tolist()
+        if not self.config.cache_latents:
+            side = self.resolution // self.components.vae_factor
+            return Pixels(paths, ids, self.resolution, (self.components.vae.config.latent_channels, side, side))
+        assert self.config.data is not None
+        named = Path(self.config.latents_dir) if self.config.latents_dir else None
+        cache = latents.cached(
+            self.components.vae, paths, ids, self.resolution, named, default=Path(self.config.data) / ".latents"
+        )
+        return cache
+
+    def hold_latents(self) -> None:
+        """Copy the training latents to the device, from where batches then take them by index."""
+        self.source.hold(self.alphas_cumprod.device)
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        x0 = batch["mean"].float() + batch["std"].float() * batch["posterior_noise"]
+        mean, std = self.moments(batch)
+        x0 = mean.float() + std.float() * batch["posterior_noise"]
         x0 = x0 * self.components.vae.config.scaling_factor
         alpha = self.alphas_cumprod[batch["timestep"]]
         noisy = losses.noised(x0, batch["noise"], alpha)
@@ -83,21 +107,73 @@ class DiffusionTask(nn.Module):
         predicted = self.unet(noisy, batch["timestep"], context, return_dict=False)[0]
         wanted = losses.target(x0, batch["noise"], alpha, self.prediction)
         loss = (predicted.float() - wanted).square().mean(dim=(1, 2, 3))
-        if self.config.snr_gamma is not None:
+        if self.config.snr_gamma is not None and self.training:
             loss = loss * losses.min_snr_weight(alpha / (1 - alpha), self.config.snr_gamma, self.prediction)
         return loss
 
-    def preview(self) -> np.ndarray | None:
-        if self.validation is None:
-            return None
-        rows = self.validation
+    def moments(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of the latents' posteriors, from wherever they come in this run."""
+        if "mean" in batch:
+            return batch["mean"], batch["std"]
+        if "index" in batch:
+            moments: tuple[Tensor, Tensor] = self.source.moments(batch["index"])
+            return moments
+        with torch.no_grad():
+            posterior = self.components.vae.encode(batch["pixels"].expand(-1, 3, -1, -1)).latent_dist
+        return posterior.mean, posterior.std
+
+    @property
+    def n_previews(self) -> int:
+        return 0 if self.preview_rows is None else len(self.preview_rows)
+
+    def preview(self, indices: list[int]) -> list[np.ndarray]:
+        assert self.preview_rows is not None
+        rows = self.preview_rows.iloc[indices]
         pipeline = self.components.pipeline()
         sampling.use_scheduler(pipeline, "dpm++")
         seeds = [sampling.image_seed(self.config.seed, f"validation/{name}", 0) for name in rows["id"]]
         images = sampling.sample(
             pipeline, rows["text"].tolist(), seeds, PREVIEW_STEPS, PREVIEW_GUIDANCE, self.resolution
         )
-        return grid(list(images), columns=4)
+        return list(images)
 
     def save(self, run: Path) -> None:
+        self.unet.to(memory_format=torch.contiguous_format)  # safetensors knows no other
         components.save(self.components, run / "pipeline")
+
+
+def training_schedule(parts: components.Components, config: TrainConfig) -> Any:
+    """The noise schedule to train on; where the settings change the base's, its sampler is changed to fit.
+
+    Raises:
+        UserError: a schedule without signal at its end with a prediction of noise, which there would teach nothing.
+    """
+    from diffusers import DDIMScheduler, DDPMScheduler
+
+    changes: dict[str, Any] = {}
+    if config.prediction_type is not None:
+        changes["prediction_type"] = config.prediction_type
+    if config.rescale_betas_zero_snr:
+        prediction = config.prediction_type or parts.scheduler.config.prediction_type
+        if prediction == "epsilon":
+            raise UserError(
+                "--rescale_betas_zero_snr: where no signal is left, the noise is the input itself and its prediction "
+                "teaches nothing; add --prediction_type v_prediction"
+            )
+        # Sampling has to begin at the very last timestep (arXiv 2305.08891, sec. 3.3), which PNDM cannot.
+        changes |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+        parts.scheduler = DDIMScheduler.from_config(parts.scheduler.config, **changes)
+    elif changes:
+        parts.scheduler = type(parts.scheduler).from_config(parts.scheduler.config, **changes)
+    return DDPMScheduler.from_config(parts.scheduler.config)
+
+
+def use_plain_attention(unet: Any, text_encoder: Any) -> None:
+    """Attention as two products and a softmax. On CPUs the fused kernel's backward pass is slow in bfloat16.
+
+    On two cores with AVX512-BF16 a call of the embedded UNet took 7.7 ms against 0.6 ms (docs/performance.md).
+    """
+    from diffusers.models.attention_processor import AttnProcessor
+
+    unet.set_attn_processor(AttnProcessor())
+    text_encoder.set_attn_implementation("eager")

@@ -31,7 +31,7 @@ def test_other_combinations_are_refused(tune):
         ("logging_steps", 0),
         ("checkpointing_steps", -1),
         ("checkpoints_total_limit", 0),
-        ("num_validation_images", 0),
+        ("num_validation_images", -1),
         ("max_train_steps", 0),
         ("num_train_epochs", 0.0),
         ("max_train_samples", 0),

@@ -9,7 +9,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdcxr.data import ImageExamples, LabelledImages, LatentExamples, Positions, Stream, generator, loader, permutation
+from sdcxr.data import (
+    DenoisingExamples,
+    ImageExamples,
+    LabelledImages,
+    Positions,
+    Stream,
+    generator,
+    loader,
+    permutation,
+)
 from sdcxr.pixels import read_pixels
 
 
@@ -19,13 +28,15 @@ class Latents:
     def __init__(self, n: int):
         self.ids = [str(i) for i in range(n)]
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.full((2, 3, 3), index).half(), torch.ones(2, 3, 3).half()
+    shape = (2, 3, 3)
+
+    def fields(self, index: int) -> dict[str, Any]:
+        return {"mean": torch.full((2, 3, 3), index).half(), "std": torch.ones(2, 3, 3).half()}
 
 
 def stream(n: int = 11, seed: int = 5, dropout: float = 0.1) -> Stream:
     ids = np.arange(n * 7).reshape(n, 7)
-    return Stream(LatentExamples(Latents(n), ids, np.full(7, -1), 1000, dropout), seed)  # type: ignore[arg-type]
+    return Stream(DenoisingExamples(Latents(n), ids, np.full(7, -1), 1000, dropout), seed)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**40])

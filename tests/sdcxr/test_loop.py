@@ -213,7 +213,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(
     assert_same(tmp_path, uninterrupted, read_log)
 
 
-@pytest.mark.parametrize(("kind", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("kind", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
 def test_a_signal_ends_the_step_writes_a_checkpoint_and_loses_nothing(
     train_micro, tmp_path, monkeypatch, uninterrupted, read_log, kind, code, capfd
 ):

@@ -129,16 +129,18 @@ def test_a_missing_validation_split_is_said_before_the_training(micro_base, micr
 @pytest.mark.parametrize("tune", ["unet", "vae"])
 def test_previews_are_pictures_and_the_same_again(micro_base, micro_dataset, tune):
     task = tasks.build(config(micro_base, micro_dataset, tune=tune, validation_steps=5, num_validation_images=2), CPU)
-    picture = task.preview()
-    assert picture.dtype == np.uint8 and picture.shape == ((32, 134) if tune == "unet" else (66, 66))
-    np.testing.assert_array_equal(picture, task.preview())
-    assert picture.std() > 0
+    pictures = task.preview([0, 1])
+    assert task.n_previews == 2
+    assert [picture.shape for picture in pictures] == [(32, 32) if tune == "unet" else (66, 32)] * 2
+    assert all(picture.dtype == np.uint8 and picture.std() > 0 for picture in pictures)
+    if tune == "unet":
+        np.testing.assert_array_equal(pictures[1], task.preview([1])[0])
 
 
 def test_no_previews_are_none(micro_base, micro_dataset):
-    assert tasks.build(config(micro_base, micro_dataset), CPU).preview() is None
-    assert tasks.build(config(micro_base, micro_dataset, tune="vae"), CPU).preview() is None
-    assert tasks.build(config(None, micro_dataset, tune="classifier"), CPU).preview() is None
+    assert tasks.build(config(micro_base, micro_dataset), CPU).n_previews == 0
+    assert tasks.build(config(micro_base, micro_dataset, tune="vae"), CPU).n_previews == 0
+    assert tasks.build(config(None, micro_dataset, tune="classifier"), CPU).n_previews == 0
 
 
 def test_a_subset_is_drawn_by_the_seed(micro_base, micro_dataset):
