@@ -1,14 +1,15 @@
-"""Which of CheXpert's 14 findings a report states, denies or doubts: rules in the manner of NegBio, without any weights.
+"""Which of CheXpert's 14 findings a report states, denies or doubts: rules in the manner of NegBio, without weights.
 
-It is not CheXbert and not the CheXpert labeller: the words and rules are this module's own. A mention of a finding takes
-the negation or doubt whose scope it lies in; over a text, stated beats doubted beats denied. `docs/decisions.md` says how
-often it errs on real reports.
+It is not CheXbert and not the CheXpert labeller: the words and rules are this module's own. A mention of a finding
+takes the denial or doubt whose scope it lies in; over a text, stated beats doubted beats denied. How often it errs on
+real reports stands in `docs/decisions.md`.
 """
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -131,7 +132,7 @@ def _denied_before(sentence: str, mention: Mention) -> bool:
         for cue in DENIED_BEFORE.finditer(sentence, 0, mention.anchor)
         if not NOT_A_DENIAL.match(sentence, cue.start()) and not _is_cut(sentence, cue.end(), mention.anchor)
     ]
-    doubled = sum(sentence[a.end() : b.start()].strip() == "" for a, b in zip(cues, cues[1:], strict=False))
+    doubled = sum(sentence[a.end() : b.start()].strip() == "" for a, b in pairwise(cues))
     return bool(cues) and doubled % 2 == 0
 
 
@@ -151,8 +152,8 @@ def _before(cue: re.Pattern[str], sentence: str, mention: Mention, whole_list: b
 def _is_cut(sentence: str, start: int, end: int) -> bool:
     """Whether the scope of a cue that ends at `start` ends before `end`.
 
-    It does at a conjunction that opens a new statement, and where a list goes on with something that is plainly there
-    ("no pneumothorax, small effusion"), unless alternatives follow ("no consolidation, large effusion or pneumothorax").
+    It does at a conjunction that opens a new statement, and where a list goes on with what is plainly there ("no
+    pneumothorax, small effusion"), unless alternatives follow ("no edema, large effusion or pneumothorax").
     """
     if BREAKS.search(sentence, start, end):
         return True

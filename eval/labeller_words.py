@@ -7,7 +7,6 @@ def _any(*patterns: str) -> re.Pattern[str]:
     return re.compile("|".join(f"(?:{pattern})" for pattern in patterns))
 
 
-_GAP = r"\W+(?:[a-z-]+\W+){0,5}?"  # up to five words between a structure and what is said of it
 _HEART = r"(?:heart(?: size| contour| silhouette)?|cardiac (?:silhouette|size|shadow|contours?)|cardiomediastinal size)"
 _MEDIASTINUM = r"(?:(?:cardio|cardiac )?-?mediastin(?:al|um)(?: (?:silhouettes?|contours?|structures|shadow|width))?)"
 _NORMAL = r"(?:normal|unremarkable|not (?:\w+ )?(?:enlarged|widened)|within normal|grossly normal|nonenlarged)"
@@ -26,11 +25,11 @@ FINDINGS: dict[str, re.Pattern[str]] = {
         r"\bcardiomegaly",
         r"\bmegalocardia",
         r"\bcardiac enlargement",
-        rf"\b{_HEART}\W+(?:(?!mediastin|aort|vascul|hil)[a-z-]+\W+){{0,5}}?(?:enlarged|enlargement|increased|large)\b",
+        rf"\b{_HEART}\W+(?:(?!mediastin|aort|vascul|hil)[a-z-]+[^\w-]+){{0,5}}?(?:enlarged|enlargement|increased|large)\b",
         rf"\b(?:enlarged|enlargement of the|increase (?:in|of) (?:the )?|prominent|enlarging|large) ?(?:\w+ )?{_HEART}",
     ),
     "Enlarged Cardiomediastinum": _any(
-        rf"\b{_MEDIASTINUM}\W+(?:(?!heart|cardiac|aort|hil)[a-z-]+\W+){{0,4}}?(?:enlarged|widened|widening|enlargement)\b",
+        rf"\b{_MEDIASTINUM}\W+(?:(?!heart|cardiac|aort|hil)[a-z-]+[^\w-]+){{0,4}}?(?:enlarged|widened|widening|enlargement)\b",
         rf"\b(?:widened|enlarged|widening of the|enlargement of the) (?:\w+ )?{_MEDIASTINUM}",
     ),
     "Consolidation": _any(r"\bconsolidat\w+"),
@@ -65,7 +64,7 @@ FINDINGS: dict[str, re.Pattern[str]] = {
         r"\beffusions?\b", r"\bpleural fluid", r"\b(?:hemo|hydro|haemo)(?:pneumo)?thora(?:x|ces)", r"\bempyema"
     ),
     "Pleural Other": _any(
-        r"\bpleural(?:[ -][a-z-]+){0,2}[ -](?:thickening|capping|plaques?|calcifications?|scarring|fibrosis|reaction|mass)",
+        r"\bpleural(?:[ -][a-z]+){0,2}[ -](?:thickening|capping|plaques?|calcifications?|scarring|fibrosis|mass)",
         r"\bpleural[ -]based[ -](?:\w+ )?(?:mass|nodul\w+|opacity|density|lesion)",
         r"\bfissural thickening",
         r"\bthickening of the (?:\w+ )?pleura",
@@ -110,7 +109,7 @@ NOT_MENTIONS = _any(
     r"\b(?:prior|previous|old|remote|past) (?:[a-z-]+ ){0,3}(?:pneumonia|infection)\b",
     r"\bbody mass",
     r"\bair bronchograms?",
-    r"\b(?:history of|hx of|prior|previous|remote history of|known history of|status post|s/p)(?: (?!fracture)[a-z-]+){0,2}"
+    r"\b(?:history of|hx of|prior|previous|status post|s/p)(?: (?!fracture)[a-z-]+){0,2}"
     r" (?:pneumonia|pneumothorax|malignan\w+|carcinoma|neoplasm|tumor|heart failure|chf|infection)",
     r"\bno comparison\w*",
     r"\b(?:lead|leads) to\b",
@@ -120,17 +119,17 @@ NOT_MENTIONS = _any(
 # What is said of the heart and the mediastinum without the name of a finding.
 NORMAL_STRUCTURES: dict[str, re.Pattern[str]] = {
     "Cardiomegaly": _any(
-        rf"\b{_HEART}\W+(?:(?!enlarge|limit|border|abnormal|top|large|though|but)[a-z-]+\W+){{0,7}}?{_NORMAL}\b",
-        rf"\b{_NORMAL} (?:size of the )?(?:cardiac|heart)(?: and mediastinal)?(?: size| silhouette| contours?)?\b(?! limit)",
+        rf"\b{_HEART}\W+(?:(?!enlarge|limit|border|abnormal|top|large|though|but)[a-z-]+[^\w-]+){{0,7}}?{_NORMAL}\b",
+        rf"\b{_NORMAL} (?:size of the )?(?:cardiac|heart)(?: and mediastinal)?(?: size| silhouette| contours?)?\b",
         rf"\b{_NORMAL} (?:in )?size (?:of the )?heart",
     ),
     "Enlarged Cardiomediastinum": _any(
-        rf"\b{_MEDIASTINUM}\W+(?:(?!enlarge|wide|limit|border|abnormal|top|though|but)[a-z-]+\W+){{0,7}}?{_NORMAL}\b",
+        rf"\b{_MEDIASTINUM}\W+(?:(?!enlarge|wide|limit|border|abnormal|top|though|but)[a-z-]+[^\w-]+){{0,7}}?{_NORMAL}\b",
         rf"\b{_NORMAL} (?:\w+ and |\w+ size and )?{_MEDIASTINUM}",
     ),
 }
 AMPLE_HEART = _any(
-    rf"\b{_HEART}\W+(?:(?!enlarge)[a-z-]+\W+){{0,5}}?(?:borderline|top[- ]normal|upper(?: limits?)?(?: of)? normal|upper limits?)",
+    rf"\b{_HEART}\W+(?:(?!enlarge)[a-z-]+[^\w-]+){{0,5}}?(?:borderline|top[- ]normal|upper (?:limits?|normal))",
     rf"\bborderline (?:\w+ )?(?:{_HEART}|enlarge\w+)",
 )
 
@@ -167,17 +166,12 @@ ABNORMAL = _any(
 )
 
 NORMAL_STATEMENTS = _any(
-    r"\bno (?:\w+ ){0,4}(?:acute|active)(?: \w+){0,3} (?:disease|process|abnormalit\w+|findings?|pathology|changes?|infiltrates?)",
-    r"\bno acute (?:\w+ ){0,3}(?:disease|process|abnormalit\w+|findings?|pathology|changes?|infiltrates?)",
+    r"\bno (?:\w+ ){0,4}(?:acute|active)\b",
     r"\bno (?:\w+ ){0,3}(?:abnormalit(?:y|ies)|disease|abnormal findings?)\b",
-    r"\bno acute\b",
-    r"\b(?:normal|negative|unremarkable) (?:\w+ ){0,3}(?:chest|radiograph|examination|exam|study|film|x-ray|appearance)",
-    r"\bchest (?:\w+ ){0,3}(?:normal|negative|unremarkable)\b",
-    r"\blungs?(?: fields?)? (?:(?:is|are|appear|appears|remain|remains|both|grossly|well|expanded|and|otherwise|fields) ){0,5}"
-    r"(?:clear|normal)",
+    r"\bnegative (?:\w+ ){0,3}(?:chest|radiograph|examination|exam|study|film|x-ray)",
+    r"\blungs?(?: fields?)? (?:(?:are|appear|remain|both|grossly|well|expanded|and|otherwise) ){0,5}clear\b",
     r"\bclear lungs\b",
-    r"\b(?:normal|unremarkable)\b",
-    r"\bwithin normal limits\b",
+    r"(?<!upper limits of )(?<!not )\b(?:normal|unremarkable)\b",
 )
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -212,9 +206,10 @@ NOT_A_DENIAL = re.compile(
     r"|not\s+(?:exclude|ruled? out)|no\s+doubt|not\s+to\s+be"
 )
 DENIED_AFTER = _any(
-    r"\b(?:is|are|was|were|has been|have been|be)?\s?(?:not|no longer|never)(?: (?:clearly|definitely|well|currently|otherwise))?"
-    r" (?:seen|identified|present|visuali[sz]ed|appreciated|evident|demonstrated|noted|detected|apparent|visible|observed|found)",
-    rf"(?:has |have |is |are )?(?:since |now |subsequently )?{_NOT_PARTLY}(?:completely |fully |entirely )?(?:resolved|cleared)\b",
+    r"\b(?:is |are |was |were |has been |have been |be )?(?:not|no longer|never) "
+    r"(?:clearly |definitely |well |otherwise )?"
+    r"(?:seen|identified|present|visuali[sz]ed|appreciated|evident|demonstrated|noted|detected|apparent|visible|found)",
+    rf"(?:has |have |is |are )?(?:since |now )?{_NOT_PARTLY}(?:completely |fully |entirely )?(?:resolved|cleared)\b",
     r"\b(?:is|are|was|were)?\s?(?:now )?absent\b",
     r"\b(?:is|are|has been|have been|was|were)\s(?:now )?(?:excluded|ruled out|removed|gone)\b",
     r"^\W+none\b",
@@ -259,8 +254,8 @@ DOUBTED_BEFORE = {
     ),
 }
 DOUBTED_AFTER = _any(
-    r"\b(?:is |are |was |were )?(?:cannot|can not|can't|could not|may not|not)(?: be)?(?: (?:entirely|completely|totally|definitely|reliably|fully))?"
-    r" (?:excluded?|ruled? out)\b",
+    r"\b(?:is |are |was |were )?(?:cannot|can not|can't|could not|may not|not)(?: be)?"
+    r"(?: (?:entirely|completely|definitely|reliably|fully))? (?:excluded?|ruled? out)\b",
     r"\b(?:is |are )?(?:difficult|hard) to (?:exclude|rule out)\b",
     r"\b(?:is|are|was|were|remains?|would be|may be|might be|could be) (?:also |still |not )?(?:an? |another )?"
     r"(?:possible|suspected|questioned|probable|likely|unlikely|possibility|consideration|considered|equivocal)\b",
