@@ -1,0 +1,388 @@
+"""What fine-tuning did to the text encoder: what its embeddings say about findings, and what they forgot.
+
+    python -m eval.text_encoder --model RUN --data DATASET --output scores.json
+    python -m eval.text_encoder --base stable-diffusion-v1-4 --model RUN --data DATASET
+
+Linear probe: the encoder of the base and the fine-tuned one embed the texts of the dataset, frozen. A logistic
+regression per finding learns from the training split and is scored on texts of the test split: other patients, and no
+text that occurs in training. RoentGen reports such a gain for pneumothorax.
+
+Forgetting: both encoders embed 60 everyday captions. `kept_cosine` is the mean cosine between a caption's two
+embeddings (how far they moved; beside it that of different captions), `kept_cka` the linear CKA of the two sets (1: the
+same up to rotation and scale, which a UNet trained along can follow), `kept_neighbours` the share of a caption's 5
+nearest captions that stayed. The same for the dataset's texts, whose change is what training is for.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from eval.general_captions import CAPTIONS
+from eval.intervals import group_interval, mean
+from eval.ranks import unit
+from eval.rows import score_row, write_scores
+from eval.scores import auroc
+from sdcxr.cli import run
+from sdcxr.errors import UserError
+from sdcxr.files import existing_folder
+from sdcxr.manifest import LABELS, read_metadata, split_folder, text_key
+
+MIN_TEXTS = 5  # with and without a finding, in training and test: fewer give no area worth printing
+NEIGHBOURS = 5
+BATCH = 64
+
+
+@dataclass
+class TextEncoderConfig:
+    """Which encoders to compare, and on which texts."""
+
+    model: str
+    """Run folder, pipeline folder or hub name: the fine-tuned pipeline."""
+    data: str
+    """Dataset folder made by data_prep, with train and test."""
+    base: str | None = None
+    """The pipeline before fine-tuning: a hub name or a folder. Default: the base that the run was begun with."""
+    output: str | None = None
+    """JSON file of score rows. Default: the table is printed only."""
+    blanks: Literal["negative", "ignore"] = "negative"
+    """What an empty label says about a text: that it does not claim the finding, or nothing. Uncertain ones (-1) never
+    count."""
+    pooling: Literal["mean", "end"] = "mean"
+    """Embedding of a text: the mean of its tokens' last states, which the UNet attends to, or that of its end token."""
+    regularisation: float = 1.0
+    """C of the logistic regression, on standardised embeddings; smaller is stronger."""
+    seed: int = 0
+    """Of the bootstrap."""
+
+    def __post_init__(self) -> None:
+        if not self.regularisation > 0:
+            raise UserError(f"--regularisation {self.regularisation}: must be positive")
+
+
+def main(config: TextEncoderConfig) -> int:
+    base = config.base or base_of(config.model)
+    rows = evaluate(
+        base,
+        config.model,
+        config.data,
+        blanks_are_negative=config.blanks == "negative",
+        pooling=config.pooling,
+        regularisation=config.regularisation,
+        seed=config.seed,
+    )
+    if config.output:
+        write_scores(config.output, rows)
+    print(table(rows))
+    return 0
+
+
+def base_of(run_folder: str) -> str:
+    """The base that a run's config.yaml names.
+
+    Raises:
+        UserError: there is none.
+    """
+    import yaml
+
+    path = Path(run_folder).expanduser() / "config.yaml"
+    base = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("base") if path.is_file() else None
+    if not base:
+        raise UserError(f"--model {run_folder} is no run folder that names its base: give --base")
+    return str(base)
+
+
+def evaluate(
+    base: str,
+    model: str,
+    data: str | Path,
+    *,
+    blanks_are_negative: bool = True,
+    pooling: str = "mean",
+    regularisation: float = 1.0,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Score rows of the probe for each finding and their mean, and of what was kept.
+
+    Args:
+        base: pipeline before fine-tuning.
+        model: pipeline or run after it.
+        data: dataset folder.
+        blanks_are_negative: whether a text without a label for a finding counts as one that does not claim it.
+        pooling: "mean" or "end".
+        regularisation: C of the logistic regression.
+        seed: of the bootstrap.
+
+    Raises:
+        UserError: a pipeline cannot be loaded; a patient is in both splits; no finding has texts of both kinds.
+    """
+    train, test = distinct_texts(existing_folder(data, "--data"))
+    truths = [truth(rows, blanks_are_negative) for rows in (train, test)]
+    findings = learnable(*truths)
+    texts = [train["text"].tolist(), test["text"].tolist(), CAPTIONS]
+    embedded = {which: embed(name, texts, pooling) for which, name in (("base", base), ("model", model))}
+    groups = test["group"].to_numpy()
+    scores = {
+        which: np.stack(
+            [probe(vectors[0], truths[0][label].to_numpy(), vectors[1], regularisation) for label in findings], axis=1
+        )
+        for which, vectors in embedded.items()
+    }
+    rows = probe_rows(truths[1][findings], scores["base"], scores["model"], groups, seed)
+    for label, before, after, who in (
+        ("everyday captions", embedded["base"][2], embedded["model"][2], np.arange(len(CAPTIONS))),
+        ("texts of the dataset", embedded["base"][1], embedded["model"][1], groups),
+    ):
+        rows += kept_rows(before, after, who, label, seed)
+    return [row | {"extractor": model, "base": base, "pooling": pooling} for row in rows]
+
+
+def distinct_texts(data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The first row of every text of the training split, and of every text of the test split that training lacks.
+
+    Returns:
+        Two tables with a `group` column, the patient, who is resampled as a whole.
+
+    Raises:
+        UserError: a patient is in both splits, or no text is left.
+    """
+    splits = []
+    for split in ("train", "test"):
+        rows = read_metadata(split_folder(data, split))
+        rows["group"] = rows["subject_id"] if "subject_id" in rows else rows["file_name"]
+        rows["key"] = rows["text"].map(text_key)
+        splits.append(rows[rows["key"] != ""])
+    train, test = splits
+    if "subject_id" in train and "subject_id" in test:
+        shared = (set(train["group"]) & set(test["group"])) - {""}
+        if shared:
+            raise UserError(f"{data}: {len(shared)} patients are in train and in test: prepare it again with data_prep")
+    train = train.drop_duplicates("key").reset_index(drop=True)
+    test = test[~test["key"].isin(train["key"])].drop_duplicates("key").reset_index(drop=True)
+    if not len(train) or not len(test):
+        raise UserError(f"{data}: a probe needs texts in train, and others in test ({len(train)} and {len(test)})")
+    return train, test
+
+
+def truth(rows: pd.DataFrame, blanks_are_negative: bool) -> pd.DataFrame:
+    """1, 0 and NaN for each text and label that the table has."""
+    values = rows[[label for label in LABELS if label in rows]]
+    values = values.fillna(0.0) if blanks_are_negative else values
+    return values.where(values.isin([0.0, 1.0]))
+
+
+def learnable(train: pd.DataFrame, test: pd.DataFrame) -> list[str]:
+    """Labels with enough texts of both kinds on both sides; the others are said on stdout.
+
+    Raises:
+        UserError: there is none.
+    """
+    known = [label for label in train if label in test]
+    enough = [
+        label
+        for label in known
+        if all((side[label] == value).sum() >= MIN_TEXTS for side in (train, test) for value in (0, 1))
+    ]
+    if not enough:
+        raise UserError(f"no finding has {MIN_TEXTS} texts with and without it in train and in test")
+    if absent := [label for label in known if label not in enough]:
+        print(f"left out: {', '.join(absent)} (fewer than {MIN_TEXTS} texts with or without, in train or test)")
+    return enough
+
+
+def embed(model: str, lists: Sequence[Sequence[str]], pooling: str = "mean") -> list[np.ndarray]:
+    """Embeddings of lists of texts by the text encoder of a pipeline, each of shape (n, width), float32.
+
+    Args:
+        model: run folder, pipeline folder or hub name.
+        lists: the texts; what passes the tokenizer's length is cut off.
+        pooling: "mean" of the last states over a text's tokens without padding, or the state of its "end" token.
+    """
+    import torch
+
+    from sdcxr import components
+    from sdcxr.processes import processes
+    from sdcxr.threads import use_all_cores
+
+    use_all_cores()
+    device = processes().device
+    parts = components.load(model)
+    encoder, tokenizer = parts.text_encoder.eval().to(device), parts.tokenizer
+    embedded = []
+    for texts in lists:
+        vectors = []
+        for start in range(0, len(texts), BATCH):
+            tokens = tokenizer(
+                list(texts[start : start + BATCH]),
+                padding="max_length",
+                max_length=tokenizer.model_max_length,
+                truncation=True,
+                return_tensors="pt",
+            ).to(device)
+            with torch.inference_mode():
+                # Without the mask, as in Stable Diffusion: causal towers do not see the padding behind a token.
+                states = encoder(tokens["input_ids"])[0].float()
+            mask = tokens["attention_mask"].to(states.dtype)
+            if pooling == "end":
+                mask = torch.nn.functional.one_hot(mask.sum(dim=1).long() - 1, mask.shape[1]).to(states.dtype)
+            vectors.append((states * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True))
+        embedded.append(torch.cat(vectors).cpu().numpy())
+    return embedded
+
+
+def probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray, regularisation: float = 1.0) -> np.ndarray:
+    """Scores of a logistic regression on standardised embeddings.
+
+    Args:
+        train: shape (n, width).
+        labels: 1, 0 or NaN, which is left out, shape (n,).
+        test: shape (m, width).
+        regularisation: C of scikit-learn's LogisticRegression.
+
+    Returns:
+        Log-odds of the finding, shape (m,).
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    known = np.isfinite(labels)
+    centre, spread = train[known].mean(axis=0), train[known].std(axis=0)
+    spread = np.where(spread > 0, spread, 1)
+    model = LogisticRegression(C=regularisation, max_iter=2000)
+    model.fit((train[known] - centre) / spread, labels[known].astype(int))
+    return np.asarray(model.decision_function((test - centre) / spread))
+
+
+def probe_rows(
+    truth: pd.DataFrame, before: np.ndarray, after: np.ndarray, groups: np.ndarray, seed: int = 0
+) -> list[dict[str, Any]]:
+    """AUROC of either probe and their paired difference, per finding and as the mean over the findings.
+
+    Args:
+        truth: 1, 0 or NaN of the test texts, a column per finding.
+        before: scores of the base's probes, shape (texts, findings).
+        after: scores of the fine-tuned encoder's probes, same shape.
+        groups: the patient of each text.
+        seed: of the bootstrap.
+    """
+    rows = []
+    n = len(truth.columns)
+    known = truth.to_numpy(float)
+    everything = np.concatenate([known, before, after], axis=1)
+    columns = [(str(label), [j]) for j, label in enumerate(truth.columns)] + [("macro", list(range(n)))]
+    for metric, statistic in (("base", _area), ("tuned", _area), ("gain", _gain)):
+        first = {"base": n, "tuned": 2 * n, "gain": n}[metric]
+        for label, chosen in columns:
+            of_label = partial(statistic, findings=chosen, first=first, second=2 * n)
+            low, high = group_interval(everything, groups, of_label, resamples=200, seed=seed)
+            positive = int((known[:, chosen] == 1).sum())
+            rows.append(
+                score_row(
+                    f"probe_auroc_{metric}",
+                    of_label(everything),
+                    label=label,
+                    images=None,
+                    ci_low=low,
+                    ci_high=high,
+                    n_real=len(truth),
+                    n_positive=positive,
+                    note=f"mean of {n} findings" if label == "macro" else "texts that training lacks",
+                )
+            )
+    return rows
+
+
+def _area(everything: np.ndarray, findings: list[int], first: int, second: int) -> float:
+    """Mean AUROC of the findings, their scores beginning at column `first`."""
+    areas = [auroc(everything[:, j], everything[:, first + j]) for j in findings]
+    return mean(np.array(areas))
+
+
+def _gain(everything: np.ndarray, findings: list[int], first: int, second: int) -> float:
+    return _area(everything, findings, second, 0) - _area(everything, findings, first, 0)
+
+
+def kept_rows(
+    before: np.ndarray, after: np.ndarray, groups: np.ndarray, label: str, seed: int = 0
+) -> list[dict[str, Any]]:
+    """How much of the base's embeddings is left: cosine, linear CKA and nearest neighbours.
+
+    Args:
+        before: embeddings by the base, shape (n, width).
+        after: embeddings of the same texts, shape (n, other width).
+        groups: what is resampled together, shape (n,).
+        label: which texts these are.
+        seed: of the bootstrap.
+    """
+    n = len(before)
+    rows = []
+    if before.shape[1] == after.shape[1]:
+        cosines = unit(before) @ unit(after).T
+        own = np.diag(cosines)
+        others = float((cosines.sum() - own.sum()) / (n * (n - 1))) if n > 1 else float("nan")
+        low, high = group_interval(own, groups, mean, seed=seed)
+        note = "the text encoder did not change" if np.array_equal(before, after) else None
+        rows.append(score_row("kept_cosine", mean(own), ci_low=low, ci_high=high, note=note, chance=others))
+    rows.append(score_row("kept_cka", linear_cka(before, after), note="no interval: repeated texts raise it"))
+    if n > NEIGHBOURS + 1:
+        kept = neighbours_kept(before, after, NEIGHBOURS)
+        low, high = group_interval(kept, groups, mean, seed=seed)
+        chance = NEIGHBOURS / (n - 1)
+        rows.append(score_row("kept_neighbours", mean(kept), ci_low=low, ci_high=high, chance=chance))
+    return [row | {"label": label, "images": None, "n_real": n} for row in rows]
+
+
+def linear_cka(before: np.ndarray, after: np.ndarray) -> float:
+    """Linear centred kernel alignment of two sets of embeddings of the same texts (Kornblith et al. 2019, 1905.00414).
+
+    Args:
+        before: shape (n, width).
+        after: shape (n, other width).
+
+    Returns:
+        1 where one is the other rotated, scaled and shifted, 0 where they have nothing in common; NaN for a constant.
+    """
+    x, y = before - before.mean(axis=0, dtype=np.float64), after - after.mean(axis=0, dtype=np.float64)
+    norm = np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)
+    return float(np.linalg.norm(y.T @ x) ** 2 / norm) if norm > 0 else float("nan")
+
+
+def neighbours_kept(before: np.ndarray, after: np.ndarray, k: int) -> np.ndarray:
+    """Share of each text's k nearest others by cosine that are the same in both sets, shape (n,)."""
+    nearest = []
+    for vectors in (before, after):
+        similarity = unit(vectors) @ unit(vectors).T
+        np.fill_diagonal(similarity, -np.inf)
+        nearest.append(np.argsort(-similarity, axis=1, kind="stable")[:, :k])
+    shared = (nearest[0][:, :, None] == nearest[1][:, None, :]).any(axis=2)
+    return np.asarray(shared.mean(axis=1))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as text: findings with both encoders side by side, then what was kept."""
+    cells = {(row["metric"], row["label"]): row for row in rows}
+    lines = [
+        f"{'AUROC of the linear probe':28}{'texts with':>10}" + "".join(f"{w:>23}" for w in ("base", "tuned", "gain"))
+    ]
+    for label in (row["label"] for row in rows if row["metric"] == "probe_auroc_base"):
+        trio = [cells[f"probe_auroc_{which}", label] for which in ("base", "tuned", "gain")]
+        lines.append(f"{label:28}{trio[0]['n_positive']:>10}" + "".join(f"{_shown(row):>23}" for row in trio))
+    kept = [row for row in rows if row["metric"].startswith("kept_")]
+    for row in kept:
+        beside = f"  unrelated {row['chance']:.3f}" if row.get("chance") is not None else ""
+        about = f"{row['metric']} ({row['label']}, {row['n_real']})"
+        lines.append(f"{about:52}{_shown(row):>23}{beside}" + (f"  {row['note']}" if row["note"] else ""))
+    return "\n".join(lines)
+
+
+def _shown(row: dict[str, Any]) -> str:
+    if row["ci_low"] is None or not np.isfinite(row["ci_low"]):
+        return f"{row['value']:.3f}"
+    return f"{row['value']:.3f} ({row['ci_low']:.3f}–{row['ci_high']:.3f})"
+
+
+if __name__ == "__main__":
+    run(main)
