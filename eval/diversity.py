@@ -1,0 +1,367 @@
+"""Does one prompt give many radiographs, and do all prompts together give as many as there are in reality?
+
+    python -m eval.diversity --real DATASET/test --synthetic SAMPLES --extractor RUN --output scores.json
+
+Within prompts: up to four images of a text, all six pairs. Across prompts: pairs with different texts. Real images are
+measured alike, always on pairs of different patients: that value is the floor of a synthetic row. MS-SSIM falls with
+diversity, distances and the Vendi score (an effective number of different images) rise.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval.arrays import checked, group_rows
+from eval.features import extract
+from eval.folders import ImageFolder, read_sides
+from eval.greys import read_greys, smallest_side
+from eval.rows import score_row, write_scores
+from eval.ssim import WEIGHTS, ms_ssim, n_scales
+from sdcxr.cli import run
+from sdcxr.errors import UserError
+from sdcxr.manifest import text_key
+
+RESAMPLES = 200
+BLOCKS = 20  # of the jackknife
+FEATURE_PAIRS = 20_000  # across prompts
+KINDS = ("within_prompts", "across_prompts")
+ONE_PER_PROMPT = "undefined: no text has two images; generate several for each prompt"
+
+
+@dataclass
+class DiversityConfig:
+    """What to measure, and with which features."""
+
+    real: str
+    """Split of a dataset folder."""
+    synthetic: str
+    """Samples folder, best with 4 images for each prompt."""
+    extractor: str | None = None
+    """Name of a feature extractor, or a folder with one. Default: MS-SSIM only, which needs none."""
+    output: str | None = None
+    """JSON file of score rows. Default: the table is printed only."""
+    weights_dir: str | None = None
+    """Where the weights of named extractors lie."""
+    images_per_prompt: int = 4
+    """Images of one text that are paired: 4 have 6 pairs."""
+    max_pairs: int = 1500
+    """Pairs of a row whose MS-SSIM is computed; beyond, whole prompts or pairs are drawn."""
+    seed: int = 0
+    """Of all draws."""
+
+    def __post_init__(self) -> None:
+        if self.images_per_prompt < 2:
+            raise UserError(f"--images_per_prompt {self.images_per_prompt}: must be at least 2")
+        if self.max_pairs < 1:
+            raise UserError(f"--max_pairs {self.max_pairs}: must be at least 1")
+
+
+def main(config: DiversityConfig) -> int:
+    real, synthetic = read_sides(config.real, config.synthetic)
+    rows = evaluate(
+        real,
+        synthetic,
+        config.extractor,
+        weights_dir=Path(config.weights_dir) if config.weights_dir else None,
+        images_per_prompt=config.images_per_prompt,
+        max_pairs=config.max_pairs,
+        seed=config.seed,
+    )
+    if config.output:
+        write_scores(config.output, rows)
+    print(table(rows))
+    return 0
+
+
+def evaluate(
+    real: ImageFolder,
+    synthetic: ImageFolder,
+    extractor: str | None = None,
+    *,
+    weights_dir: Path | None = None,
+    images_per_prompt: int = 4,
+    max_pairs: int = 1500,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Score rows: MS-SSIM and mean feature distance within and across prompts, Vendi score; synthetic and real.
+
+    Args:
+        real: one side.
+        synthetic: the other.
+        extractor: its features give distances and the Vendi score; None leaves these out.
+        weights_dir: where the weights of named extractors lie.
+        images_per_prompt: images of one text that are paired.
+        max_pairs: of a row of MS-SSIM.
+        seed: of all draws.
+
+    Raises:
+        UserError: images or weights are absent or unusable; fewer than 2 images on a side.
+    """
+    sides = {"synthetic": synthetic, "real": real}
+    for side, folder in sides.items():
+        if len(folder) < 2:
+            raise UserError(f"--{side} {folder.folder} holds {len(folder)} image: diversity needs at least 2")
+    # Before the pictures are read, so that absent weights are told at once.
+    features = {}
+    if extractor is not None:
+        values = [extract(folder, extractor, weights_dir=weights_dir).values for folder in (real, synthetic)]
+        features["real"], features["synthetic"] = checked(*values)
+    rows = []
+    about: dict[str, Any] = {"n_real": len(real), "n_synthetic": len(synthetic)}
+    size = min(smallest_side(folder.paths) for folder in sides.values())
+    preset = f"grey {size} px, {n_scales(size)} scales"
+    note = None
+    if n_scales(size) < len(WEIGHTS):
+        note = f"{n_scales(size)} of 5 scales, for images below 176 px: not comparable with five"
+    for kind in KINDS:
+        measured = {}
+        for side, folder in sides.items():
+            pairs = find_pairs(folder, kind, images_per_prompt, max_pairs, seed)
+            measured[side] = pairs, ssim_of_pairs(folder.paths, pairs, size)
+        rows += _pair_rows(f"ms_ssim_{kind}", measured, about | {"preset": preset, "note": note})
+    if extractor is None:
+        return rows
+    about |= {"extractor": extractor}
+    for kind in KINDS:
+        measured = {}
+        for side, folder in sides.items():
+            pairs = find_pairs(folder, kind, images_per_prompt, FEATURE_PAIRS, seed)
+            measured[side] = pairs, distance_of_pairs(features[side], pairs)
+        rows += _pair_rows(f"feature_distance_{kind}", measured, about)
+    return rows + _vendi_rows(sides, features, about, seed)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Which images are compared, and what is drawn together in the bootstrap."""
+
+    first: np.ndarray
+    """Row numbers, shape (pairs,)."""
+    second: np.ndarray
+    weight: np.ndarray
+    """Of each pair in the mean, shape (pairs,): a prompt counts once, however many pairs it has."""
+    groups: tuple[np.ndarray, np.ndarray]
+    """Number of the prompt (within prompts) or of the patient (across) of either image."""
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+
+def prompts_of(folder: ImageFolder) -> np.ndarray:
+    """A number for each image that is the same for equal texts; without texts, for equal prompt ids."""
+    if "text" in folder.rows:
+        keys = [text_key(text) or name for text, name in zip(folder.rows["text"], folder.ids, strict=True)]
+    else:
+        keys = folder.prompt_ids or folder.ids
+    return np.unique(keys, return_inverse=True)[1]
+
+
+def patients_of(folder: ImageFolder) -> np.ndarray:
+    """A number for each image that is the same for one patient; synthetic images have a patient each."""
+    return np.arange(len(folder)) if folder.is_samples else np.unique(folder.groups, return_inverse=True)[1]
+
+
+def find_pairs(folder: ImageFolder, kind: str, images_per_prompt: int, most: int, seed: int) -> Pairs:
+    """Pairs of images of different patients, of equal prompts or of different ones.
+
+    Args:
+        folder: the images.
+        kind: "within_prompts" or "across_prompts".
+        images_per_prompt: the first so many of a prompt are paired.
+        most: pairs; beyond, prompts (within) or pairs (across) are drawn at random.
+        seed: of that draw.
+    """
+    prompts, patients = prompts_of(folder), patients_of(folder)
+    generator = np.random.default_rng(seed)
+    if kind == "within_prompts":
+        return _within(prompts, patients, images_per_prompt, most, generator)
+    first, second = generator.integers(len(folder), size=(2, 8 * most + 1000))
+    if len(folder) ** 2 <= 8 * most:
+        first, second = np.triu_indices(len(folder), 1)
+        order = generator.permutation(len(first))
+        first, second = first[order], second[order]
+    chosen = np.flatnonzero((prompts[first] != prompts[second]) & (patients[first] != patients[second]))[:most]
+    first, second = first[chosen], second[chosen]
+    # Images of a patient are drawn together; synthetic ones together with those of their prompt.
+    units = prompts if folder.is_samples else patients
+    return Pairs(first, second, np.ones(len(first)), (units[first], units[second]))
+
+
+def _within(
+    prompts: np.ndarray, patients: np.ndarray, images_per_prompt: int, most: int, generator: np.random.Generator
+) -> Pairs:
+    found: list[tuple[int, int]] = []
+    weights: list[float] = []
+    groups = group_rows(prompts.astype(str).tolist())
+    for i in generator.permutation(len(groups)):
+        _, one_each = np.unique(patients[groups[i]], return_index=True)
+        members = groups[i][np.sort(one_each)][:images_per_prompt]
+        pairs = list(combinations(members.tolist(), 2))
+        if not pairs:
+            continue
+        if found and len(found) + len(pairs) > most:
+            break
+        found += pairs
+        weights += [1 / len(pairs)] * len(pairs)
+    first, second = np.array(found, dtype=int).reshape(-1, 2).T
+    return Pairs(first, second, np.array(weights), (prompts[first], prompts[second]))
+
+
+def mean_of_pairs(values: np.ndarray, pairs: Pairs, seed: int = 0) -> tuple[float, float, float]:
+    """Weighted mean and its 95 % bootstrap interval, drawing prompts or patients; NaN where there are too few.
+
+    A pair of two groups occurs as often as the product of their counts in a sample (Owen and Eckles 2012's pigeonhole
+    bootstrap); a pair within one group as often as the group.
+    """
+    if not len(pairs):
+        return (float("nan"),) * 3
+    value = float(np.average(values, weights=pairs.weight))
+    names, codes = np.unique(np.concatenate(pairs.groups), return_inverse=True)
+    if len(names) < 2:
+        return value, float("nan"), float("nan")
+    first, second = codes[: len(pairs)], codes[len(pairs) :]
+    generator = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(RESAMPLES):
+        count = np.bincount(generator.integers(len(names), size=len(names)), minlength=len(names))
+        weight = pairs.weight * count[first] * np.where(first == second, 1, count[second])
+        drawn.append(np.average(values, weights=weight) if weight.any() else np.nan)
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    return value, float(low), float(high)
+
+
+def ssim_of_pairs(paths: Sequence[Path], pairs: Pairs, size: int) -> np.ndarray:
+    """MS-SSIM of pairs of image files at size × size pixels; a few dozen are held in memory at once."""
+    values = []
+    for start in range(0, len(pairs), 24):
+        first, second = pairs.first[start : start + 24], pairs.second[start : start + 24]
+        needed, place = np.unique(np.concatenate([first, second]), return_inverse=True)
+        greys = read_greys([paths[i] for i in needed], size).astype(np.float32) / 255
+        values.append(ms_ssim(greys[place[: len(first)]], greys[place[len(first) :]]))
+    return np.concatenate(values) if values else np.zeros(0)
+
+
+def distance_of_pairs(features: np.ndarray, pairs: Pairs) -> np.ndarray:
+    """Euclidean distance over √dimension (a root mean square per feature), shape (pairs,)."""
+    features = np.asarray(features, np.float64)
+    chunks = [
+        np.sqrt(((features[pairs.first[i : i + 1024]] - features[pairs.second[i : i + 1024]]) ** 2).mean(axis=1))
+        for i in range(0, len(pairs), 1024)
+    ]
+    return np.concatenate(chunks) if chunks else np.zeros(0)
+
+
+def vendi(features: np.ndarray) -> float:
+    """Vendi score (Friedman and Dieng 2023, arXiv 2210.02410): the exponential of the entropy of the cosine kernel's
+    eigenvalues. 1 where all images are the same, n where all are orthogonal; it grows with n.
+
+    Args:
+        features: shape (n, dimension).
+
+    Raises:
+        UserError: features are not finite, or there are none.
+    """
+    features = np.asarray(features, np.float64)
+    if not len(features) or not np.isfinite(features).all():
+        raise UserError(f"a Vendi score needs finite features of at least one image, got shape {features.shape}")
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    unit = features / np.where(length > 0, length, 1)
+    gram = unit @ unit.T if len(unit) <= unit.shape[1] else unit.T @ unit  # their eigenvalues other than 0 are the same
+    return vendi_of_kernel(gram / len(unit))
+
+
+def vendi_of_kernel(kernel: np.ndarray) -> float:
+    """The exponential of the entropy of the eigenvalues of a symmetric matrix with trace 1."""
+    eigenvalues = np.linalg.eigvalsh(kernel)
+    eigenvalues = eigenvalues[eigenvalues > 1e-12]
+    return float(np.exp(-(eigenvalues * np.log(eigenvalues)).sum()))
+
+
+def vendi_interval(features: np.ndarray, groups: Sequence[Any] | np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the Vendi score by a jackknife over blocks of groups, on the scale of its logarithm.
+
+    A bootstrap would repeat images, and so understate their diversity.
+
+    Args:
+        features: shape (n, dimension).
+        groups: the patient or prompt of each image, length n.
+        seed: of the division into blocks.
+    """
+    members = group_rows([str(group) for group in groups])
+    blocks = min(BLOCKS, len(members))
+    if blocks < 2:
+        return float("nan"), float("nan")
+    block_of = np.empty(len(features), int)
+    for place, i in enumerate(np.random.default_rng(seed).permutation(len(members))):
+        block_of[members[i]] = place % blocks
+    left_out = np.log([vendi(features[block_of != block]) for block in range(blocks)])
+    error = np.sqrt((blocks - 1) / blocks * ((left_out - left_out.mean()) ** 2).sum())
+    value = np.log(vendi(features))
+    return float(np.exp(value - 1.96 * error)), float(np.exp(value + 1.96 * error))
+
+
+def _pair_rows(metric: str, sides: dict[str, tuple[Pairs, np.ndarray]], about: dict[str, Any]) -> list[dict[str, Any]]:
+    """The synthetic row, with the real value as its floor, and the real row."""
+    rows = []
+    for side, (pairs, values) in sides.items():
+        value, low, high = mean_of_pairs(values, pairs)
+        row = score_row(metric, value, images=side, ci_low=low, ci_high=high, **about)
+        if not len(pairs):
+            row["note"] = ONE_PER_PROMPT if metric.endswith("within_prompts") else "undefined: all images have one text"
+        n_units = len(np.unique(np.concatenate(pairs.groups)))
+        rows.append(
+            row | {"n_pairs": len(pairs), "n_prompts" if metric.endswith("within_prompts") else "n_groups": n_units}
+        )
+    rows[0]["floor"] = rows[1]["value"]
+    return rows
+
+
+def _vendi_rows(
+    sides: dict[str, ImageFolder], features: dict[str, np.ndarray], about: dict[str, Any], seed: int
+) -> list[dict[str, Any]]:
+    """Vendi scores at the same number of images on both sides."""
+    n = min(len(folder) for folder in sides.values())
+    rows = []
+    for side, folder in sides.items():
+        units = prompts_of(folder) if folder.is_samples else patients_of(folder)
+        chosen = _spread(units, np.random.default_rng(seed))[:n]
+        low, high = vendi_interval(features[side][chosen], units[chosen], seed)
+        value = vendi(features[side][chosen])
+        row = score_row("vendi", value, images=side, ci_low=low, ci_high=high, **about)
+        rows.append(row | {f"n_{side}": n, "note": f"of {n} images on either side; grows with their number"})
+    rows[0]["floor"] = rows[1]["value"]
+    return rows
+
+
+def _spread(groups: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Row numbers in random order, but one of every group first, then a second of every group, …"""
+    order = generator.permutation(len(groups))
+    turn = np.empty(len(groups), int)
+    for members in group_rows(groups[order].astype(str).tolist()):
+        turn[members] = np.arange(len(members))
+    return order[np.argsort(turn, kind="stable")]
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as text, synthetic and real side by side."""
+    lines = [f"{'':34}  {'synthetic':>24}  {'real, other patients':>24}"]
+    for metric in dict.fromkeys(row["metric"] for row in rows):
+        cells = {row["images"]: row for row in rows if row["metric"] == metric}
+        shown = [
+            f"{cells[side]['value']:.3f} ({cells[side]['ci_low']:.3f}–{cells[side]['ci_high']:.3f})" for side in cells
+        ]
+        lines.append(f"{metric:34}  {shown[0]:>24}  {shown[1]:>24}")
+    notes: dict[str, list[str]] = {}
+    for row in rows:
+        if row["note"] and row["metric"] not in notes.setdefault(row["note"], []):
+            notes[row["note"]].append(row["metric"])
+    lines += [f"{', '.join(metrics)}: {note}" for note, metrics in notes.items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run(main)

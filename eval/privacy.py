@@ -1,0 +1,404 @@
+"""Has the model memorised patients? Nearest neighbours, copies of training images, and samples that repeat themselves.
+
+    python -m eval.privacy --train DATASET/train --real DATASET/test --synthetic SAMPLES --output scores.json
+    python -m eval.privacy … --extractor RUN                    # distances between features instead of grey values
+
+Training images, held-out images of other patients, and synthetic ones. A model that has learnt without memorising comes
+as near to the one as to the other. Copies are looked for among all pairs of synthetic and training images, whichever
+the prompt, at small shifts; the threshold comes from real images of different patients, and altered copies of training
+images show what it finds. Beside the scores lies nearest.csv: the nearest training image of every synthetic one.
+
+Not looked for: copies that are mirrored, turned or cropped, and copies of a part of an image. A patient who is shown
+anew, without a copied picture, is not found either: that takes a re-identification network, and there is none here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from eval.copies import GRID, SAME_FILE, Matches, Whitening, altered, copy_threshold, search, whitening
+from eval.diversity import patients_of, prompts_of
+from eval.features import extract
+from eval.folders import ImageFolder, read_folder, read_sides
+from eval.greys import read_greys
+from eval.intervals import group_interval
+from eval.neighbours import authentic, nearness
+from eval.rows import score_row, write_scores
+from eval.tiles import closest_pairs, pixel_rms, tile_distance
+from sdcxr.cli import run
+from sdcxr.errors import UserError
+from sdcxr.files import atomic
+from sdcxr.manifest import image_ids
+
+NEAREST = "nearest.csv"
+FEWEST = 20  # real images from which a threshold can be fitted
+CALIBRATION = 1000  # training images searched for their likes of other patients
+PLANTED = 100  # altered training images searched
+
+
+@dataclass
+class PrivacyConfig:
+    """What to compare, and with which features."""
+
+    train: str
+    """Split of a dataset folder that the model was trained on."""
+    real: str
+    """Split of a dataset folder with other patients."""
+    synthetic: str
+    """Samples folder."""
+    output: str
+    """JSON file of score rows; nearest.csv is written beside it."""
+    extractor: str = "pixels-32"
+    """Name of a feature extractor, or a folder with one, for the distances; copies are found in grey values always."""
+    weights_dir: str | None = None
+    """Where the weights of named extractors lie."""
+    seed: int = 0
+    """Of all draws."""
+
+
+def main(config: PrivacyConfig) -> int:
+    real, synthetic = read_sides(config.real, config.synthetic)
+    rows = evaluate(
+        read_folder(config.train, "--train"),
+        real,
+        synthetic,
+        config.extractor,
+        weights_dir=Path(config.weights_dir) if config.weights_dir else None,
+        nearest=Path(config.output).parent / NEAREST,
+        seed=config.seed,
+    )
+    write_scores(config.output, rows)
+    print(table(rows))
+    return 0
+
+
+def evaluate(
+    train: ImageFolder,
+    real: ImageFolder,
+    synthetic: ImageFolder,
+    extractor: str = "pixels-32",
+    *,
+    weights_dir: Path | None = None,
+    nearest: Path | None = None,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Score rows: nearness to training images, AuthPct, copies, distance to the prompt's own image, repeated samples.
+
+    Args:
+        train: what the model was trained on.
+        real: other patients. Images whose patient, or the picture itself, is in `train` are left out, with a note.
+        synthetic: what the model made.
+        extractor: whose features give the distances.
+        weights_dir: where the weights of named extractors lie.
+        nearest: CSV of every synthetic image with its best match in `train` (file names and correlation only).
+        seed: of all draws.
+
+    Raises:
+        UserError: folders are the same; held-out images are those of `train`; too few real images; weights absent.
+    """
+    refuse_same(train, real, synthetic)
+    extracted = [extract(folder, extractor, weights_dir=weights_dir) for folder in (train, real, synthetic)]
+    features = [side.values for side in extracted]
+    greys = [read_greys(folder.paths, GRID) for folder in (train, real, synthetic)]
+    common = whitening(greys[0])
+    of_real = search(greys[1], greys[0], common)
+    kept, note = held_out(train, real, of_real)
+    about = {"n_train": len(train), "n_real": len(kept), "n_synthetic": len(synthetic), "note": note}
+    groups = synthetic.groups
+    rows = distance_rows(
+        features[0], features[1][kept], features[2], train.groups, [real.groups[i] for i in kept], groups, seed
+    )
+    for row in rows:
+        row |= {"extractor": extractor} | about
+    matches = search(greys[2], greys[0], common)
+    threshold, n_calibration = calibrate(train, greys[0], of_real.correlation[kept], len(synthetic), common, seed)
+    rows += copy_rows(
+        matches,
+        threshold,
+        search(greys[2], greys[1][kept], common).correlation,
+        planted(train, greys[0], common, seed),
+        groups,
+        about | {"preset": f"ncc {GRID} px", "threshold": threshold, "n_calibration": n_calibration},
+    )
+    rows += own_image_rows(train, synthetic, greys[0], greys[2], about, seed)
+    rows += repetition_rows(synthetic, greys[2], greys[0], patients_of(train), about, seed)
+    if nearest is not None:
+        write_nearest(nearest, train, synthetic, matches, threshold)
+    return rows
+
+
+def refuse_same(train: ImageFolder, real: ImageFolder, synthetic: ImageFolder) -> None:
+    """Folders that cannot be compared.
+
+    Raises:
+        UserError: two of them are one folder, or --train holds samples.
+    """
+    folders = {"--train": train, "--real": real, "--synthetic": synthetic}
+    seen: dict[Path, str] = {}
+    for flag, folder in folders.items():
+        other = seen.setdefault(folder.folder.resolve(), flag)
+        if other != flag:
+            raise UserError(f"{other} and {flag} are the same folder: {folder.folder}")
+    if train.is_samples and not synthetic.is_samples:
+        raise UserError(f"--train {train.folder} is a samples folder: are --train and --synthetic swapped?")
+
+
+def held_out(train: ImageFolder, real: ImageFolder, of_real: Matches) -> tuple[np.ndarray, str | None]:
+    """Row numbers of the real images that are not training images, nor of their patients, and what was left out.
+
+    Raises:
+        UserError: more than half of them are training images, or fewer than 2 are left.
+    """
+    same_picture = of_real.correlation > SAME_FILE
+    if same_picture.mean() > 0.5:
+        raise UserError(
+            f"{same_picture.sum()} of the {len(real)} images of --real {real.folder} are in --train {train.folder}: "
+            f"give images that the model has not seen"
+        )
+    known = set(train.rows["subject_id"]) - {""} if "subject_id" in train.rows else set()
+    same_patient = real.rows["subject_id"].isin(known).to_numpy() if "subject_id" in real.rows else same_picture & False
+    kept = np.flatnonzero(~same_picture & ~same_patient)
+    if len(kept) < 2:
+        raise UserError(
+            f"{len(kept)} images of --real {real.folder} are of patients that --train does not have: give more"
+        )
+    if len(kept) == len(real):
+        return kept, None
+    return kept, (
+        f"left out {len(real) - len(kept)} of {len(real)} held-out images: "
+        f"{same_patient.sum()} of patients in --train, {(same_picture & ~same_patient).sum()} stored there, too"
+    )
+
+
+def distance_rows(
+    train: np.ndarray,
+    real: np.ndarray,
+    synthetic: np.ndarray,
+    train_groups: Sequence[str],
+    real_groups: Sequence[str],
+    synthetic_groups: Sequence[str],
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Rows of what features tell: nearness to training and to held-out images, and AuthPct.
+
+    The floor of the first two is what half of the held-out patients get, the other half being held out; AuthPct's is
+    what the held-out images get.
+
+    Args:
+        train: features, shape (n_train, dimension).
+        real: held-out ones, shape (n_real, dimension).
+        synthetic: shape (n_synthetic, dimension).
+        train_groups: the patient of each training image.
+        real_groups: the patient of each held-out image.
+        synthetic_groups: the prompt of each synthetic image.
+        seed: of the draws.
+
+    Raises:
+        UserError: features are not finite, their dimensions differ, or a side has fewer than 2 images.
+    """
+    from eval.arrays import checked, disjoint_halves
+
+    train, synthetic = checked(train, synthetic)
+    real, _ = checked(real, synthetic)
+    found = nearness(synthetic, train, real, train_groups, seed)
+    first, second = disjoint_halves(real_groups, np.random.default_rng(seed))
+    floor = nearness(real[first], train, real[second], train_groups, seed) if len(first) and len(second) else None
+    rows = []
+    for metric, values, of_floor, statistic in (
+        ("nn_distance_ratio", found.log_ratio, floor.log_ratio if floor else None, _exp_median),
+        ("nn_share_nearer_train", found.nearer_train, floor.nearer_train if floor else None, _mean),
+    ):
+        low, high = group_interval(values, synthetic_groups, statistic)
+        row = score_row(metric, statistic(values), images="synthetic", ci_low=low, ci_high=high)
+        rows.append(row | {"floor": None if of_floor is None else statistic(of_floor), "n_each": found.n_each})
+    genuine = 100 * authentic(synthetic, train)
+    low, high = group_interval(genuine, synthetic_groups, _mean)
+    row = score_row("authpct", _mean(genuine), images="synthetic", ci_low=low, ci_high=high)
+    return [*rows, row | {"floor": 100 * _mean(authentic(real, train))}]
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.mean(values))
+
+
+def _exp_median(values: np.ndarray) -> float:
+    return float(np.exp(np.median(values)))
+
+
+def calibrate(
+    train: ImageFolder, greys: np.ndarray, of_held_out: np.ndarray, n_queries: int, common: Whitening, seed: int
+) -> tuple[float, int]:
+    """The correlation from which a match is a copy, and from how many real images of other patients it was fitted.
+
+    Held-out images serve, and training images against those of other patients where patients are known.
+
+    Raises:
+        UserError: there are fewer than FEWEST such images.
+    """
+    correlations = of_held_out
+    if "subject_id" in train.rows and (train.rows["subject_id"] != "").all():
+        patients = patients_of(train)
+        chosen = np.random.default_rng(seed).permutation(len(train))[:CALIBRATION]
+        others = search(greys[chosen], greys, common, patients[chosen], patients).correlation
+        correlations = np.concatenate([correlations, others[others > -1]])
+    if len(correlations) < FEWEST:
+        raise UserError(
+            f"{len(correlations)} real images of other patients: a threshold for copies needs {FEWEST}. "
+            f"Give more in --real, or --train with subject_id in its metadata.csv"
+        )
+    return copy_threshold(correlations, n_queries), len(correlations)
+
+
+def planted(train: ImageFolder, greys: np.ndarray, common: Whitening, seed: int) -> np.ndarray:
+    """Correlations at which altered copies of training images are found again (-1 where another image is found)."""
+    from PIL import Image
+
+    generator = np.random.default_rng(seed)
+    chosen = generator.permutation(len(train))[:PLANTED]
+    copies = np.empty((len(chosen), GRID, GRID), np.uint8)
+    for place, i in enumerate(chosen):
+        with Image.open(train.paths[i]) as image:
+            copies[place] = np.asarray(altered(image, generator).resize((GRID, GRID), Image.Resampling.BOX))
+    found = search(copies, greys, common)
+    # A picture that is stored twice is found under either name.
+    same = (found.index == chosen) | (greys[found.index] == greys[chosen]).all(axis=(1, 2))
+    return np.where(same, found.correlation, -1.0)
+
+
+def copy_rows(
+    matches: Matches,
+    threshold: float,
+    with_held_out: np.ndarray,
+    of_planted: np.ndarray,
+    groups: Sequence[str],
+    about: dict[str, Any],
+) -> list[dict[str, Any]]:
+    """Share of copies (its floor: that of matches with held-out images, which are none), and the highest correlation."""
+    copied = (matches.correlation >= threshold).astype(float)
+    low, high = group_interval(copied, groups, _mean)
+    if not copied.any():  # a bootstrap of zeros knows nothing: the rule of three
+        high = min(1.0, 3 / len(set(groups)))
+    sensitivity = _mean(of_planted >= threshold)
+    note = about["note"]
+    if sensitivity < 0.9:
+        note = "; ".join(filter(None, [note, f"the threshold finds only {sensitivity:.0%} of altered training images"]))
+    return [
+        score_row("copy_share", _mean(copied), images="synthetic", ci_low=low, ci_high=high)
+        | {"floor": _mean(with_held_out >= threshold)}
+        | about
+        | {"n_copies": int(copied.sum()), "sensitivity": sensitivity, "note": note},
+        score_row("copy_correlation_max", float(matches.correlation.max()), images="synthetic")
+        | {"floor": float(with_held_out.max())}
+        | about,
+    ]
+
+
+def own_image_rows(
+    train: ImageFolder,
+    synthetic: ImageFolder,
+    train_greys: np.ndarray,
+    greys: np.ndarray,
+    about: dict[str, Any],
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Where prompts are those of training images: the distance of a prompt's nearest sample to its own image.
+
+    The floor is the same with the image of another patient.
+    """
+    place = {name: i for i, name in enumerate(image_ids(train.rows))}
+    prompts = synthetic.prompt_ids if "id" in synthetic.rows else None
+    if prompts is None or not any(name in place for name in prompts):
+        return []
+    own = np.array([place.get(name, -1) for name in prompts])
+    patients, generator = patients_of(train), np.random.default_rng(seed)
+    values, others, names = [], [], []
+    for i in np.unique(own[own >= 0]):
+        samples = greys[own == i]
+        values.append(pixel_rms(samples, train_greys[i]).min())  # over all seeds of the prompt
+        strangers = np.flatnonzero(patients != patients[i])
+        if len(strangers):
+            others.append(pixel_rms(samples, train_greys[generator.choice(strangers)]).min())
+        names.append(str(i))
+    low, high = group_interval(np.array(values), names, _mean)
+    row = score_row("own_image_rms", _mean(np.array(values)), images="synthetic", ci_low=low, ci_high=high)
+    floor = _mean(np.array(others)) if others else None
+    extra = {
+        "floor": floor,
+        "preset": f"grey levels, {GRID} px",
+        "n_prompts": len(values),
+        "minimum": float(min(values)),
+    }
+    return [row | about | extra]
+
+
+def repetition_rows(
+    synthetic: ImageFolder,
+    greys: np.ndarray,
+    train_greys: np.ndarray,
+    patients: np.ndarray,
+    about: dict[str, Any],
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Share of prompts of which two samples are more alike than any two real patients (Carlini et al. 2023).
+
+    Memorised images come back whatever the seed; with four samples of a prompt this is a hint, with hundreds a test.
+    """
+    nearest = closest_pairs(greys, prompts_of(synthetic))
+    generator = np.random.default_rng(seed)
+    first, second = generator.integers(len(train_greys), size=(2, 20_000))
+    different = patients[first] != patients[second]
+    if not len(nearest) or not different.any():
+        return []
+    limit = float(tile_distance(train_greys[first[different]], train_greys[second[different]]).min())
+    repeated = (nearest < limit).astype(float)
+    low, high = group_interval(repeated, np.arange(len(nearest)).astype(str), _mean)
+    if not repeated.any():
+        high = min(1.0, 3 / len(nearest))
+    row = score_row("repeated_prompt_share", _mean(repeated), images="synthetic", ci_low=low, ci_high=high)
+    extra = {
+        "preset": f"tiles, {GRID} px",
+        "threshold": limit,
+        "n_prompts": len(nearest),
+        "minimum": float(nearest.min()),
+    }
+    return [row | about | extra]
+
+
+def write_nearest(path: Path, train: ImageFolder, synthetic: ImageFolder, matches: Matches, threshold: float) -> None:
+    """Write the best match of every synthetic image, the most alike first: names of files, correlation, shift, copy."""
+    pairs = pd.DataFrame(
+        {
+            "synthetic": synthetic.ids,
+            "train": [train.ids[i] for i in matches.index],
+            "correlation": matches.correlation.round(4),
+            "shift_down": matches.shift[:, 0],
+            "shift_right": matches.shift[:, 1],
+            "copy": matches.correlation >= threshold,
+        }
+    ).sort_values("correlation", ascending=False, kind="stable")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as temporary:
+        pairs.to_csv(temporary, index=False)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as text."""
+    lines = [f"{'':24}  {'synthetic':>26}  {'without memorisation':>22}"]
+    for row in rows:
+        interval = "" if row["ci_low"] is None else f" ({row['ci_low']:.3f}–{row['ci_high']:.3f})"
+        floor = "" if row["floor"] is None else f"{row['floor']:.3f}"
+        lines.append(f"{row['metric']:24}  {row['value']:.3f}{interval:>19}  {floor:>22}")
+    copies = next(row for row in rows if row["metric"] == "copy_share")
+    lines.append(
+        f"{copies['n_copies']} of {copies['n_synthetic']} synthetic images are copies (correlation ≥ "
+        f"{copies['threshold']:.3f}, which finds {copies['sensitivity']:.0%} of altered training images)"
+    )
+    return "\n".join(lines + sorted({row["note"] for row in rows if row["note"]}))
+
+
+if __name__ == "__main__":
+    run(main)
