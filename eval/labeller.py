@@ -33,6 +33,7 @@ from eval.labeller_words import (
 from sdcxr.manifest import LABELS
 
 PRESENT, NEGATED, UNCERTAIN, ABSENT = 1.0, 0.0, -1.0, float("nan")
+REACH = 300  # characters that a denial or a doubt is looked for on either side of a finding
 _ALTERNATIVES = re.compile(r"\b(?:or|nor|versus|vs|and/or)\b")
 _COMMA = re.compile(rf"(?:,|\band\b|\bwith\b|/)(?=\s*(?:(?:an?|the|there (?:is|are)|some)\s+)*(?:{AFFIRMING})\b)")
 
@@ -129,7 +130,7 @@ def _denied_before(sentence: str, mention: Mention) -> bool:
     """Whether an odd number of denials governs the mention; "not without effusion" states one."""
     cues = [
         cue
-        for cue in DENIED_BEFORE.finditer(sentence, 0, mention.anchor)
+        for cue in DENIED_BEFORE.finditer(sentence, max(0, mention.anchor - REACH), mention.anchor)
         if not NOT_A_DENIAL.match(sentence, cue.start()) and not _is_cut(sentence, cue.end(), mention.anchor)
     ]
     doubled = sum(sentence[a.end() : b.start()].strip() == "" for a, b in pairwise(cues))
@@ -138,12 +139,14 @@ def _denied_before(sentence: str, mention: Mention) -> bool:
 
 def _before(cue: re.Pattern[str], sentence: str, mention: Mention, whole_list: bool = False) -> bool:
     """Whether a doubt stands before the mention with nothing between that ends its scope."""
-    for match in cue.finditer(sentence, 0, mention.anchor):
+    for match in cue.finditer(sentence, max(0, mention.anchor - REACH), mention.anchor):
         if whole_list:
             if not BREAKS.search(sentence, match.end(), mention.anchor):
                 return True
             continue
-        listed = "," not in sentence[match.end() : mention.anchor] or _ALTERNATIVES.search(sentence, match.end())
+        listed = "," not in sentence[match.end() : mention.anchor] or _ALTERNATIVES.search(
+            sentence, match.end(), match.end() + REACH
+        )
         if listed and not _is_cut(sentence, match.end(), mention.anchor):
             return True
     return False
@@ -157,14 +160,14 @@ def _is_cut(sentence: str, start: int, end: int) -> bool:
     """
     if BREAKS.search(sentence, start, end):
         return True
-    # The look-ahead has to see the words behind `end`, hence no end position.
-    cut = next((match for match in _COMMA.finditer(sentence, start) if match.start() < end), None)
-    return cut is not None and _ALTERNATIVES.search(sentence, cut.end()) is None
+    # The look-ahead has to see the words behind `end`.
+    cut = next((match for match in _COMMA.finditer(sentence, start, end + REACH) if match.start() < end), None)
+    return cut is not None and _ALTERNATIVES.search(sentence, cut.end(), cut.end() + REACH) is None
 
 
 def _after(cue: re.Pattern[str], sentence: str, mention: Mention) -> bool:
     """Whether a cue follows ("pneumothorax is not seen") before another verb or statement begins."""
-    for match in cue.finditer(sentence, mention.end):
+    for match in cue.finditer(sentence, mention.end, mention.end + REACH):
         between = sentence[mention.end : match.start()]
         if VERBS.search(between) or BREAKS.search(between):
             return False
@@ -175,7 +178,8 @@ def _after(cue: re.Pattern[str], sentence: str, mention: Mention) -> bool:
 
 def _is_alternative(sentence: str, mention: Mention) -> bool:
     """Whether the mention is one side of "atelectasis versus pneumonia" or "scar or atelectasis"."""
-    before, after = sentence[: mention.start], sentence[mention.end :]
+    before = sentence[max(0, mention.start - REACH) : mention.start]
+    after = sentence[mention.end : mention.end + REACH]
     if NOT_A_DENIAL.search(before):  # "no change in effusion or pneumothorax"
         return False
     modifiers = r"(?:[a-z-]+\s+){0,3}"
