@@ -1,8 +1,10 @@
 """Features of image folders: arrays with names and provenance, extracted once and cached. Scores never see pictures.
 
-python -m eval.features --list true                                                  # the extractors there are
-python -m eval.features --images DIR --extractor xrv-all --weights_dir DIR --output features.safetensors
-accelerate launch -m eval.features --images DIR --extractor RUN --output FILE        # every process takes its share
+    python -m eval.features --list                                                     # the extractors there are
+    python -m eval.features --images DIR --extractor xrv-all --weights_dir DIR --output FILE.safetensors
+    accelerate launch -m eval.features --images DIR --extractor RUN --output FILE      # every process takes its share
+
+A second call with the same images and weights reads the array from the cache, without the network.
 """
 
 import hashlib
@@ -179,7 +181,7 @@ def _merge(
     values = np.empty((len(images), width), np.float32)
     for i, (part, _) in enumerate(shares):
         values[i :: len(shares)] = part
-    broken = [name for name, row in zip(images.ids, np.isfinite(values).all(axis=1), strict=True) if not row]
+    broken = [name for name, row in zip(images.ids, values, strict=True) if not np.isfinite(row).all()]
     if broken:
         raise UserError(
             f"{provenance['extractor']} gives features that are not finite for {len(broken)} of {len(images)} images "

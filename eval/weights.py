@@ -81,3 +81,32 @@ def remembered_checksum(path: Path, memory: Path) -> str:
     with atomic(record) as temporary:
         temporary.write_text(found, encoding="utf-8")
     return found
+
+
+def hub_folder(repository: str, weights_dir: Path | None, about: str) -> Path:
+    """The folder of a repository of the Hugging Face hub: below `--weights_dir`, else in the hub's cache.
+
+    Args:
+        repository: `owner/name`.
+        weights_dir: may hold it as `owner/name` or `name`.
+        about: its size in words, for the message.
+
+    Raises:
+        UserError: it is in neither place; says how to get it.
+    """
+    name = repository.partition("/")[2]
+    for folder in (weights_dir / repository, weights_dir / name) if weights_dir else ():
+        if folder.is_dir():
+            return folder
+
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        place = weights_dir or "WEIGHTS_DIR"
+        raise UserError(
+            f"{repository} ({about}) is neither a folder here, nor in --weights_dir, nor in the hub's cache: "
+            f"hf download {repository} --local-dir {place}/{name}, then --weights_dir {place}"
+        ) from None

@@ -19,7 +19,7 @@ from PIL import Image
 
 from sdcxr.errors import UserError
 
-FAMILIES = ("pixels", "xrv", "inception", "classifier", "contrastive")
+FAMILIES = ("pixels", "xrv", "inception", "clip", "classifier", "contrastive", "huggingface")
 """Modules of this package, asked in this order; the first that claims a name makes the extractor."""
 
 

@@ -1,0 +1,126 @@
+"""Vision models of transformers, from a local folder or the hub's cache: RAD-DINO and any other that AutoModel knows.
+
+Variants are ways of an image to the network:
+    native          the model's own processor on the image as it is (the default)
+    chexgenbench    Pillow's bilinear 299 × 299 first, which CheXGenBench does to RAD-DINO (518 px) too
+
+Features are the projected image embedding of models with text, else the pooler's output, else the CLS token. Weights
+are read from safetensors only, and code from a repository is never run.
+"""
+
+import json
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from eval.extractors import Extractor, Request
+from eval.weights import hub_folder
+from sdcxr.errors import UserError
+from sdcxr.files import read_json
+
+KNOWN = {  # repository, size, dimension
+    "rad-dino": ("microsoft/rad-dino", "346 MB", 768),
+}
+PROCESSOR = "preprocessor_config.json"
+SPOKEN_OF = ("size", "crop_size", "resample", "do_resize", "do_center_crop", "do_normalize", "image_mean", "image_std")
+
+NAMES = {
+    "rad-dino": "microsoft/rad-dino (Pérez-García et al. 2024), 768; @native @chexgenbench",
+    "OWNER/NAME": "any vision model of transformers: folder, or name on the hub; @native @chexgenbench",
+}
+
+
+def claims(name: str) -> bool:
+    if name in KNOWN or (Path(name).expanduser() / PROCESSOR).is_file():
+        return True
+    return not Path(name).expanduser().exists() and name.count("/") == 1 and not name.startswith((".", "/", "~"))
+
+
+def make(request: Request) -> Extractor:
+    variant = request.choose(("native", "chexgenbench"))
+    folder, dimension = Path(request.name).expanduser(), None
+    if not folder.is_dir():
+        repository, about, dimension = KNOWN.get(request.name, (request.name, "size unknown", None))
+        folder = hub_folder(repository, request.weights_dir, about)
+    for name in ("config.json", PROCESSOR):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} has no {name}: it is not a vision model's folder of transformers")
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise UserError(f"{folder} has no .safetensors weights: pickled ones are not read, convert them first")
+    settings = read_json(folder / PROCESSOR)
+    way = json.dumps({key: settings[key] for key in SPOKEN_OF if key in settings})
+    return Extractor(
+        name=f"{request.name}@{variant}",
+        resize=("pil-bilinear 299 → " if variant == "chexgenbench" else "") + f"processor {way}",
+        prepare=partial(prepare, folder=folder, first=299 if variant == "chexgenbench" else None),
+        load=partial(load, folder),
+        dimension=dimension,
+        weights=(*weights, folder / "config.json", folder / PROCESSOR),
+        libraries=("transformers",),
+    )
+
+
+def prepare(image: Image.Image, folder: Path, first: int | None) -> np.ndarray:
+    """What the model's processor makes of the image: (3, height, width)."""
+    if first:
+        image = image.resize((first, first), Image.Resampling.BILINEAR)
+    pixels: np.ndarray = processor(folder)(images=image.convert("RGB"), return_tensors="np")["pixel_values"][0]
+    return pixels
+
+
+@lru_cache(maxsize=4)
+def processor(folder: Path) -> Any:
+    """The model's image processor over Pillow, whose filters are those of the published numbers."""
+    from transformers import AutoImageProcessor
+
+    options = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        try:
+            return AutoImageProcessor.from_pretrained(folder, backend="pil", **options)
+        except ImportError:  # there is none over Pillow for this model
+            return AutoImageProcessor.from_pretrained(folder, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder / PROCESSOR} cannot be used ({str(error).splitlines()[0]})") from None
+
+
+def load(folder: Path, device: Any) -> Any:
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        model, loaded = AutoModel.from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            dtype=torch.float32,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{folder} cannot be loaded ({str(error).splitlines()[0]})") from None
+    finally:
+        logging.set_verbosity(verbosity)
+    absent = set(loaded["missing_keys"])
+    if random := sorted(name for name in absent if not name.startswith("pooler.")):
+        raise UserError(f"{folder}: {len(random)} weights are absent (first: {random[0]}): download it again")
+    processor(folder)  # before workers are forked, which then have it
+    model = model.eval().to(device)
+
+    def features(batch: Any) -> Any:
+        if hasattr(model, "get_image_features"):
+            found = model.get_image_features(pixel_values=batch)
+            return found if isinstance(found, torch.Tensor) else found.pooler_output
+        output = model(pixel_values=batch)
+        if not absent and getattr(output, "pooler_output", None) is not None:
+            return output.pooler_output.flatten(1)
+        return output.last_hidden_state[:, 0]
+
+    return features

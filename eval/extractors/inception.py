@@ -1,0 +1,105 @@
+"""The Inception-v3 of the Fréchet inception distance, with the weights of 2015-12-05: pool3, 2048 wide.
+
+Variants are ways of an image to the network; none of their values compares with another's:
+    clean           bicubic 299 in float, antialiased, as clean-fid (Parmar et al. 2022, arXiv 2104.11222; the default)
+    torchmetrics    torch's antialiased bilinear 299 inside the network, as torchmetrics
+    tensorflow      the bilinear of TensorFlow 1 inside the network, as torch-fidelity and the first paper
+    chexgenbench    Pillow's bilinear 299 in whole grey levels, as CheXGenBench before torchmetrics
+"""
+
+import importlib.util
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from eval.extractors import Extractor, Request
+from eval.extractors.geometry import bicubic_float
+from eval.weights import WeightsFile
+from sdcxr.errors import UserError
+
+WEIGHTS = WeightsFile(
+    file="weights-inception-2015-12-05-6726825d.pth",
+    url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+    size=95_628_359,
+    sha256="6726825d",  # its first digits, which are also part of the name
+)
+SIDE = 299
+
+NAMES = {"inception": "Inception-v3 of the FID, 2048; @clean @torchmetrics @tensorflow @chexgenbench"}
+
+
+def claims(name: str) -> bool:
+    return name == "inception"
+
+
+def make(request: Request) -> Extractor:
+    if importlib.util.find_spec("torch_fidelity") is None:
+        raise UserError("--extractor inception needs torch-fidelity: pip install 'torch-fidelity>=0.4'")
+    ways = {
+        "clean": ("pil-bicubic float 299 → ±1", prepare_clean),
+        "torchmetrics": ("torch bilinear antialias 299 → ±1", prepare_torchmetrics),
+        "tensorflow": ("tensorflow-1 bilinear 299 → ±1", prepare_tensorflow),
+        "chexgenbench": ("pil-bilinear 299 → ±1", prepare_chexgenbench),
+    }
+    variant = request.choose(tuple(ways))
+    hub = Path(os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "torch")
+    file = WEIGHTS.find(request.weights_dir, hub.expanduser() / "hub" / "checkpoints")
+    resize, prepare = ways[variant]
+    return Extractor(
+        name=f"inception@{variant}",
+        resize=resize,
+        prepare=prepare,
+        load=partial(load, file),
+        dimension=2048,
+        weights=(file,),
+        libraries=("torch-fidelity",),
+    )
+
+
+def prepare_clean(image: Image.Image) -> np.ndarray:
+    return bicubic_float(image, SIDE)[None]
+
+
+def prepare_torchmetrics(image: Image.Image) -> np.ndarray:
+    import torch
+
+    grey = torch.from_numpy(np.array(image, dtype=np.float32))[None, None]
+    return torch.nn.functional.interpolate(grey, (SIDE, SIDE), mode="bilinear", antialias=True)[0].numpy()
+
+
+def prepare_tensorflow(image: Image.Image) -> np.ndarray:
+    import torch
+    from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
+
+    grey = torch.from_numpy(np.array(image, dtype=np.float32))[None, None]
+    resized: np.ndarray = interpolate_bilinear_2d_like_tensorflow1x(grey, (SIDE, SIDE), align_corners=False)[0].numpy()
+    return resized
+
+
+def prepare_chexgenbench(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR), dtype=np.float32)[None]
+
+
+def load(file: Path, device: Any) -> Any:
+    """Grey values (batch, 1, 299, 299) in [0, 255] to pool3."""
+    import io
+    import pickle
+
+    import torch
+    from torch_fidelity import FeatureExtractorInceptionV3
+
+    # torch-fidelity unpickles whatever it is given: it gets back what a restricted unpickler has read.
+    try:
+        state, safe = torch.load(file, map_location="cpu", weights_only=True), io.BytesIO()
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise UserError(f"{file} is damaged ({str(error).splitlines()[0]}): download it again") from None
+    torch.save(state, safe)
+    safe.seek(0)
+    whole = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=safe)
+    # The layers in their order without the last: its own forward would resize first.
+    layers = torch.nn.Sequential(*list(whole.children())[:-1], torch.nn.Flatten()).eval().to(device)
+    return lambda batch: layers(((batch - 128) / 128).expand(-1, 3, -1, -1))
