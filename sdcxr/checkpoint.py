@@ -57,8 +57,10 @@ def save(
         temporary.rename(final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    for old in existing(folder)[:-keep]:
-        shutil.rmtree(old)
+    kept = {*existing(folder)[-keep:], final}  # this one in any case: newer ones are those that could not be loaded
+    for old in folder.glob("checkpoint-*"):  # also half of one, whose removal was cut short
+        if old.name[11:].isdigit() and old.is_dir() and old not in kept:
+            shutil.rmtree(old)
 
 
 def existing(folder: Path) -> list[Path]:

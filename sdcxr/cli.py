@@ -10,7 +10,7 @@ from typing import Any, NoReturn, get_type_hints
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
-from sdcxr.errors import UserError, explain_os_error
+from sdcxr.errors import UserError, explain_os_error, os_error_behind
 
 Main = Callable[[Any], int | None]
 
@@ -31,8 +31,9 @@ def run(main: Main, argv: list[str] | None = None) -> NoReturn:
     except BrokenPipeError:  # e.g. `… --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except OSError as error:
-        line = explain_os_error(error)
+    except Exception as error:
+        cause = os_error_behind(error)
+        line = explain_os_error(cause) if cause is not None else None
         if line is None:
             raise
         _stop(line)

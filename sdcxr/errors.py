@@ -2,10 +2,19 @@
 
 import errno
 import os
+import re
 
 
 class UserError(Exception):
     """A mistake that the user can mend. The message is one line: what is wrong, where, and what to do."""
+
+
+def os_error_behind(error: Exception) -> OSError | None:
+    """The operating system's failure in an exception: itself, or what safetensors tells in the words of its own one."""
+    if isinstance(error, OSError):
+        return error
+    found = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    return OSError(int(found[1]), os.strerror(int(found[1]))) if found else None
 
 
 def explain_os_error(error: OSError) -> str | None:
@@ -13,6 +22,8 @@ def explain_os_error(error: OSError) -> str | None:
     where = error.filename or "the output folder"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"no space left on the disk while writing {where}: free some space and run the same command again"
+    if error.errno == errno.EFBIG:
+        return f"the system's limit on the size of a file is reached by {where}: raise it (ulimit -f) and run again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"no permission for {where}: {os.strerror(error.errno)}"
     if error.errno in (errno.EEXIST, errno.ENOTDIR):

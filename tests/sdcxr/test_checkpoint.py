@@ -1,8 +1,10 @@
 """Checkpoints come back bit for bit, are whole or absent, and never come from another run."""
 
-import errno
 import json
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -145,22 +147,39 @@ def test_averages_of_another_shape_are_refused(tmp_path):
     refuse(tmp_path / "checkpoint-1", "is of another run")
 
 
-def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(tmp_path, monkeypatch):
-    task, optimizer, ema = trained(1)
+@contextmanager
+def largest_file(n_bytes: int) -> Iterator[None]:
+    """Inside the block the system refuses to write more into a file, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_takes_no_more_leaves_the_old_checkpoint_and_nothing_else(tmp_path):
+    task, optimizer, ema = trained(1, width=100)
     checkpoint.save(tmp_path, 1, task, optimizer, ema, keep=1)
-    real = checkpoint.save_file
-
-    def full(tensors: dict[str, torch.Tensor], path: Path) -> None:
-        if path.name.startswith("optimizer"):
-            path.write_bytes(b"half")
-            raise OSError(errno.ENOSPC, "No space left on device")
-        real(tensors, path)
-
-    monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(OSError, match="No space"):
+    size = (tmp_path / "checkpoint-1" / "model.safetensors").stat().st_size
+    with pytest.raises(Exception, match="File too large"), largest_file(size):  # the optimizer's is larger
         checkpoint.save(tmp_path, 2, task, optimizer, ema, keep=1)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
     assert len(checkpoint.existing(tmp_path)) == 1
+
+
+def test_half_of_a_checkpoint_whose_removal_was_cut_short_is_removed(tmp_path):
+    for step in (1, 2):
+        checkpoint.save(tmp_path, step, *trained(1), keep=2)
+    (tmp_path / "checkpoint-1" / "state.json").unlink()
+    checkpoint.save(tmp_path, 3, *trained(1), keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2", "checkpoint-3"]
+
+
+def test_the_checkpoint_just_written_stays_beside_a_newer_one_that_could_not_be_loaded(tmp_path):
+    for step in (9, 6):
+        checkpoint.save(tmp_path, step, *trained(1), keep=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-6", "checkpoint-9"]
 
 
 def test_what_a_killed_process_left_is_cleared_away(tmp_path):

@@ -2,16 +2,20 @@
 
 import errno
 import os
+import resource
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
 
 from sdcxr import cli
-from sdcxr.errors import UserError, explain_os_error
+from sdcxr.errors import UserError, explain_os_error, os_error_behind
 
 ROOT = Path(__file__).parents[2]
 
@@ -131,6 +135,24 @@ def test_ctrl_c_is_exit_code_130(capfd):
 def test_full_disk_is_one_line(capfd):
     error = OSError(errno.ENOSPC, "No space left on device", "/runs/a")
     assert "no space left on the disk while writing /runs/a" in refusal(capfd, "--images", "a", main=raising(error))
+
+
+def test_a_disk_that_takes_no_more_is_one_line_where_safetensors_tells_it(capfd, tmp_path):
+    """It wraps what the system says in an exception of its own."""
+
+    def main(config: Settings) -> int:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+        try:
+            save_file({"a": np.zeros(1000)}, tmp_path / "a.safetensors")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        return 0
+
+    assert "limit on the size of a file" in refusal(capfd, "--images", "a", main=main)
+    full = os_error_behind(SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"))
+    assert full is not None and full.errno == errno.ENOSPC
+    assert os_error_behind(SafetensorError("Error while deserializing header: HeaderTooLarge")) is None
 
 
 def test_missing_right_is_one_line(capfd):
