@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from eval.extractors import Extractor, Request
+from eval.extractors.pickles import load_pickled
 from eval.weights import hub_folder
 from sdcxr.errors import UserError
 from sdcxr.files import read_json
@@ -161,19 +162,16 @@ def read_state(weights: Path) -> dict[str, Any]:
     Raises:
         UserError: it is damaged, or holds other objects.
     """
-    import pickle
-
-    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
-        if weights.suffix == ".safetensors":
-            return load_file(weights)
-        state: dict[str, Any] = torch.load(weights, map_location="cpu", weights_only=True)
+    if weights.suffix != ".safetensors":
+        state: dict[str, Any] = load_pickled(weights, [])
         return state
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise UserError(f"{weights} is damaged or holds more than tensors ({str(error).splitlines()[0]})") from None
+    try:
+        return load_file(weights)
+    except SafetensorError as error:
+        raise UserError(f"{weights} is damaged ({error}): download it again") from None
 
 
 def _folder(name: str) -> Path:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from eval.extractors import Extractor, Request
 from eval.extractors.geometry import bicubic_float
+from eval.extractors.pickles import load_pickled
 from eval.weights import WeightsFile
 from sdcxr.errors import UserError
 
@@ -87,17 +88,13 @@ def prepare_chexgenbench(image: Image.Image) -> np.ndarray:
 def load(file: Path, device: Any) -> Any:
     """Grey values (batch, 1, 299, 299) in [0, 255] to pool3."""
     import io
-    import pickle
 
     import torch
     from torch_fidelity import FeatureExtractorInceptionV3
 
     # torch-fidelity unpickles whatever it is given: it gets back what a restricted unpickler has read.
-    try:
-        state, safe = torch.load(file, map_location="cpu", weights_only=True), io.BytesIO()
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise UserError(f"{file} is damaged ({str(error).splitlines()[0]}): download it again") from None
-    torch.save(state, safe)
+    safe = io.BytesIO()
+    torch.save(load_pickled(file, []), safe)
     safe.seek(0)
     whole = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=safe)
     # The layers in their order without the last: its own forward would resize first.

@@ -21,6 +21,7 @@ from PIL import Image
 
 from eval.extractors import Extractor, Request
 from eval.extractors.geometry import bicubic_float, centre_square
+from eval.extractors.pickles import load_pickled
 from eval.weights import WeightsFile
 from sdcxr.errors import UserError
 
@@ -159,27 +160,13 @@ def network_of(name: str, file: Path) -> Any:
 
 
 def _state(file: Path) -> dict[str, Any]:
-    """The state dict of a file that holds one, or a pickled DenseNet, and nothing else.
-
-    Raises:
-        UserError: it is damaged, or holds objects of other classes.
-    """
-    import pickle
-
-    import torch
+    """The state dict of a file that holds one, or a pickled DenseNet, and nothing else."""
     from torch import nn
 
     models = torchxrayvision().models
     layers = [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.Linear, nn.MaxPool2d, nn.AvgPool2d, nn.Sequential]
     dense = [models.DenseNet, models._DenseBlock, models._DenseLayer, models._Transition]
-    try:
-        with torch.serialization.safe_globals([*layers, *dense]):
-            saved = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(
-            f"{file} is damaged or holds more than the layers of a DenseNet ({str(error).splitlines()[0]}): download "
-            f"it again, or save its state dict alone under this name"
-        ) from None
+    saved = load_pickled(file, [*layers, *dense])
     if isinstance(saved, dict):
         return saved
     for module in saved.modules():  # pickles of torch before 1.6 lack what state_dict() asks for

@@ -133,9 +133,9 @@ def test_a_pickle_that_holds_code_is_not_run(densenet, tmp_path):
             return (open, (str(tmp_path / "was-here"), "w"))
 
     file = tmp_path / xrv.FILES["densenet121-res224-nih"].file
-    for content in (Evil(), {"model": Evil()}):
-        torch.save(content, file)
-        with pytest.raises(UserError, match="more than the layers of a DenseNet"):
+    for content, zipped in ((Evil(), True), ({"model": Evil()}, True), (Evil(), False)):
+        torch.save(content, file, _use_new_zipfile_serialization=zipped)
+        with pytest.raises(UserError, match=r"something else than .*DenseNet.* not (?:an )?allowed"):
             extractors.find("densenet121-res224-nih", tmp_path).load(CPU)
     assert not (tmp_path / "was-here").exists()
     file.write_bytes(b"cut")
@@ -304,7 +304,7 @@ def test_absent_weights_are_never_replaced_by_random_ones(dino, tmp_path):
 
     absent = next(name for name in state if "layernorm" in name)
     save_file({k: v for k, v in state.items() if k != absent}, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UserError, match=f"1 weights are absent.*{absent}"):
+    with pytest.raises(UserError, match=r"1 weights are absent.*layernorm"):
         extractors.find(str(tmp_path)).load(CPU)
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"no \.safetensors weights"):
