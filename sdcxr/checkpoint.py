@@ -130,7 +130,10 @@ def optimizer_state(task: nn.Module, optimizer: torch.optim.Optimizer) -> dict[s
     fields: dict[str, Tensor] = {}
     for parameter, state in optimizer.state.items():
         for field, value in state.items():
-            fields[f"{names[id(parameter)]}/{field}"] = value.cpu() if value.ndim == 0 else value
+            tensor = value if isinstance(value, Tensor) else torch.tensor(value)  # 8-bit AdamW counts in an int
+            if tensor.shape != parameter.shape:  # small, and tables of 8-bit AdamW are shared, which safetensors refuses
+                tensor = tensor.cpu().clone()
+            fields[f"{names[id(parameter)]}/{field}"] = tensor
     return fields
 
 
@@ -139,8 +142,10 @@ def _load_optimizer(
 ) -> None:
     for key, value in fields.items():
         name, field = key.rsplit("/", 1)
-        parameter = parameters[name]
-        if field == "step":  # fused AdamW counts on the device
-            optimizer.state[parameter][field] = parameter.new_tensor(float(value), dtype=torch.float32)
+        parameter, state = parameters[name], optimizer.state[parameters[name]]
+        if value.ndim == 0:  # the count of steps: fused AdamW's is a float on the device
+            state[field] = value.to(parameter.device) if value.is_floating_point() else int(value)
+        elif value.shape == parameter.shape and value.dtype == parameter.dtype:
+            state[field] = torch.empty_like(parameter, requires_grad=False).copy_(value)  # in its memory layout
         else:
-            optimizer.state[parameter][field] = torch.empty_like(parameter, requires_grad=False).copy_(value)
+            state[field] = value.to(parameter.device)

@@ -347,7 +347,7 @@ class Run:
             if tiles:
                 (self.folder / "samples").mkdir(exist_ok=True)
                 picture = self.folder / "samples" / f"step-{step:06d}{'-ema' if name else ''}.png"
-                write_png(picture, grid(tiles, columns=4))
+                write_png(picture, grid(tiles, columns=min(4, len(tiles))))
         if self.validation_log is not None and len(row) > 2:
             self.validation_log.write(row)
         self.accelerator.wait_for_everyone()

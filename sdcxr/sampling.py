@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sdcxr.errors import UserError
 from sdcxr.pixels import to_grey
 
 SCHEDULERS = ("pndm", "ddim", "dpm++")
@@ -18,12 +19,18 @@ def image_seed(seed: int, prompt_id: str, k: int) -> int:
 
 
 def use_scheduler(pipeline: Any, name: str) -> None:
-    """Swap the pipeline's sampler, keeping its noise schedule and prediction type."""
+    """Swap the pipeline's sampler, keeping its noise schedule and prediction type.
+
+    Raises:
+        UserError: the sampler cannot follow the model's noise schedule.
+    """
     from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler
 
     kinds = {"pndm": PNDMScheduler, "ddim": DDIMScheduler, "dpm++": DPMSolverMultistepScheduler}
     own = dict(pipeline.scheduler.config)
     if name == "pndm":
+        if own.get("rescale_betas_zero_snr"):
+            raise UserError("--scheduler pndm: this model was trained to start from pure noise; use ddim or dpm++")
         own["skip_prk_steps"] = True  # as in Stable Diffusion: the Runge-Kutta start is left out
     pipeline.scheduler = kinds[name].from_config(own)
 

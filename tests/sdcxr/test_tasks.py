@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from sdcxr import components, tasks
+from sdcxr import components, sampling, tasks
 from sdcxr.config import TrainConfig
 from sdcxr.data import Positions, Stream, loader
 from sdcxr.errors import UserError
@@ -271,3 +272,85 @@ def test_a_trained_classifier_reads_its_folder(train_micro, tmp_path, micro_data
     os.truncate(run / "classifier" / "model.safetensors", 100)
     with pytest.raises(UserError, match="is damaged or of another network"):
         Classifier(run, CPU)
+
+
+SOURCES: dict[str, dict[str, Any]] = {
+    "in memory": {"cache_in_memory": True},
+    "encoded in every step": {"cache_latents": False},
+    "channels last": {"channels_last": True},
+    "unfused optimizer": {"fused_optimizer": False},
+}
+
+
+@pytest.mark.parametrize("lever", list(SOURCES))
+def test_levers_of_speed_do_not_change_what_is_learnt(train_micro, tmp_path, read_log, lever):
+    """Latents that are not cached are not rounded to float16 either, hence the tolerance."""
+    steps = {"tune": "unet+text", "max_train_steps": 4, "adam_epsilon": 1e-4}
+    train_micro(tmp_path / "plain", **steps)
+    train_micro(tmp_path / "lever", **steps, **SOURCES[lever])
+    plain, other = ([row["loss"] for row in read_log(tmp_path / name)] for name in ("plain", "lever"))
+    assert other == (plain if lever == "in memory" else pytest.approx(plain, rel=1e-3))
+
+
+def test_without_a_cache_none_is_written(train_micro, tmp_path, micro_dataset):
+    data = tmp_path / "data"
+    shutil.copytree(micro_dataset, data, ignore=shutil.ignore_patterns(".latents"))
+    train_micro(tmp_path / "run", data=str(data), tune="unet", cache_latents=False, validation_steps=1)
+    assert not (data / ".latents").exists()
+
+
+def test_noise_offset_is_one_number_a_channel(micro_base, micro_dataset):
+    settings = config(micro_base, micro_dataset)
+    plain = first_batch(tasks.build(settings, CPU))["noise"]
+    offset = first_batch(tasks.build(dataclasses.replace(settings, noise_offset=0.1), CPU))["noise"] - plain
+    assert torch.allclose(offset, offset.mean(dim=(2, 3), keepdim=True), atol=1e-6)
+    assert 0.02 < offset.std() < 0.3
+
+
+def test_zero_terminal_snr_needs_v_prediction(micro_base, micro_dataset):
+    settings = config(micro_base, micro_dataset, rescale_betas_zero_snr=True)
+    with pytest.raises(UserError, match="--prediction_type v_prediction"):
+        tasks.build(settings, CPU)
+
+
+def test_zero_terminal_snr_ends_without_signal_and_samples_from_there(train_micro, tmp_path):
+    settings = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "snr_gamma": 5.0}
+    train_micro(tmp_path, tune="unet", **settings)
+    scheduler = components.load(str(tmp_path)).scheduler
+    assert scheduler.config.prediction_type == "v_prediction" and scheduler.config.timestep_spacing == "trailing"
+    assert scheduler.alphas_cumprod[-1].item() == pytest.approx(0, abs=1e-7)
+    for sampler in ("ddim", "dpm++"):
+        pipeline = components.load(str(tmp_path)).pipeline()
+        sampling.use_scheduler(pipeline, sampler)
+        pipeline.scheduler.set_timesteps(20)
+        assert pipeline.scheduler.timesteps[0] == 999
+        assert sampling.sample(pipeline, ["Normal."], [1], 4, 3.0, 32).std() > 0
+    with pytest.raises(UserError, match="--scheduler pndm: .* use ddim or dpm"):
+        sampling.use_scheduler(pipeline, "pndm")
+
+
+def test_a_base_can_be_taught_to_predict_v(train_micro, tmp_path):
+    train_micro(tmp_path, tune="unet", prediction_type="v_prediction")
+    parts = components.load(str(tmp_path))
+    assert parts.scheduler.config.prediction_type == "v_prediction"
+    assert type(parts.scheduler).__name__ == "PNDMScheduler"
+
+
+def test_bf16_on_a_cpu_uses_plain_attention(micro_base, micro_dataset):
+    task = tasks.build(config(micro_base, micro_dataset, mixed_precision="bf16"), CPU)
+    assert {type(each).__name__ for each in task.unet.attn_processors.values()} == {"AttnProcessor"}
+    batch = first_batch(task)
+    exact = tasks.build(config(micro_base, micro_dataset), CPU)(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(task(batch), exact, rtol=2e-2, atol=0)
+
+
+def test_each_part_has_its_learning_rate(micro_base, micro_dataset):
+    def rates(**settings: Any) -> dict[str, float]:
+        groups = tasks.build(config(micro_base, micro_dataset, learning_rate=1e-3, **settings), CPU).groups()
+        return {group["name"]: group["lr"] for group in groups}
+
+    assert rates(tune="unet+text") == {"unet": 1e-3, "text": 1e-3}
+    assert rates(tune="unet+text", text_encoder_lr=1e-4) == {"unet": 1e-3, "text": 1e-4}
+    assert rates(tune="vae") == {"vae": 1e-3}
+    assert rates(tune="vae", vae_lr=1e-5) == {"vae": 1e-5}

@@ -1,0 +1,95 @@
+"""What a run tells of itself."""
+
+import json
+
+import pytest
+import torch
+
+from sdcxr import progress
+from sdcxr.errors import UserError
+from sdcxr.loop import status
+from sdcxr.progress import Log, Meter, require_tracker, start_tracker
+
+
+class Clock:
+    """A clock that is turned by hand."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    own = Clock()
+    monkeypatch.setattr(progress.time, "perf_counter", own)
+    return own
+
+
+def test_a_reading_covers_the_interval_without_its_pauses(clock):
+    meter = Meter(torch.device("cpu"), flops_per_image=2e12, peak=1e13, devices=2)
+    with meter.waiting():
+        clock.now += 1
+    clock.now += 3
+    with meter.paused():
+        clock.now += 100
+    row = meter.read(images=8)
+    assert (row["images_per_s"], row["tflops_per_s"], row["mfu"], row["data_wait"]) == (2.0, 2.0, 0.2, 0.25)
+    clock.now += 2
+    assert meter.read(images=8)["images_per_s"] == 4.0
+
+
+def test_memory_is_what_the_process_has_held(clock):
+    meter = Meter(torch.device("cpu"), 1, 1, 1)
+    clock.now += 1
+    before = meter.read(1)["peak_memory_gb"]
+    ballast = torch.ones(50_000_000)  # 0.2 GB
+    clock.now += 1
+    after = meter.read(1)["peak_memory_gb"]
+    assert before is not None and after is not None and 0.1 < before < after
+    del ballast
+
+
+def test_without_a_known_peak_there_is_no_utilization(clock):
+    meter = Meter(torch.device("cpu"), 1, 0, 1)
+    clock.now += 1
+    row = meter.read(1)
+    assert row["mfu"] is None
+    assert "of a matrix product" not in status(row | {"loss": 0.5})
+
+
+def test_the_status_line_says_it_in_short():
+    row = {"loss": 0.25, "images_per_s": 151.6, "tflops_per_s": 371.2, "mfu": 0.47, "data_wait": 0.01}
+    expected = "loss 0.2500, 152 images/s, 371 TFLOP/s (47% of a matrix product), 1% waiting, 38.5 GB"
+    assert status(row | {"peak_memory_gb": 38.5}) == expected
+
+
+def test_rows_behind_the_start_and_half_rows_are_dropped(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"step": 4')
+    Log(path, 2).write({"step": 3, "loss": 0.5})
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"step": 1},
+        {"step": 2},
+        {"step": 3, "loss": 0.5},
+    ]
+
+
+def test_the_tracker_gets_the_numbers_and_no_more(tmp_path):
+    logged = []
+    tracker = type("Tracker", (), {"log": lambda self, values, step: logged.append((values, step))})()
+    Log(tmp_path / "log.jsonl", 0, tracker, "validation_").write({"step": 3, "loss": 0.5, "mfu": None})
+    assert logged == [({"validation_loss": 0.5}, 3)]
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb", "trackio"])
+def test_a_tracker_that_is_not_installed_is_refused(monkeypatch, name):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(UserError, match=f"--report_to {name}: pip install {name}"):
+        require_tracker(name)
+
+
+def test_no_tracker_is_none(tmp_path):
+    require_tracker("none")
+    assert start_tracker("none", tmp_path) is None
