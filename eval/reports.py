@@ -1,0 +1,324 @@
+"""Does a report generator read from a synthetic radiograph what its prompt says? The prompt's real image beside it.
+
+    python -m eval.reports --real DATASET/test --synthetic SAMPLES --generator DIR --output scores.json
+    python -m eval.reports --real DATASET/test --synthetic SAMPLES --generated reports.csv --output scores.json
+
+GENERATOR is any image-to-text model of transformers, trained on real radiographs and reports; reports.csv (file_name or
+id, text) holds what another program wrote. Each report is compared with the image's prompt: BLEU and ROUGE, and the F1
+of the findings that a rule-based labeller reads in both. It needs no weights and is not CheXbert. Beside every value:
+the same for the real images of the same prompts, which is the most that can be hoped for, and `shuffled`, what the
+reports score against other images' prompts. Texts of reports are written to --keep_texts only.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from eval import text_scores
+from eval.folders import ImageFolder, read_sides
+from eval.report_metrics import WITHOUT_WEIGHTS, Metric, Uncertain, check, metrics_of
+from eval.rows import score_row, write_scores
+from sdcxr.cli import run
+from sdcxr.errors import UserError
+from sdcxr.files import atomic
+from sdcxr.manifest import text_key
+
+RESAMPLES = 1000
+SHUFFLES = 5  # of the baseline
+
+
+@dataclass
+class ReportsConfig:
+    """What to compare."""
+
+    real: str
+    """Split of the dataset folder whose rows were the prompts."""
+    synthetic: str
+    """Samples folder."""
+    output: str
+    """JSON file of score rows."""
+    generator: str | None = None
+    """Image-to-text model: a folder, or the name of one in the hub's cache."""
+    generated: str | None = None
+    """In place of --generator: CSV of reports with the columns file_name or id, and text; and images (real or
+    synthetic) where it holds both and file names repeat."""
+    metrics: str = ",".join(WITHOUT_WEIGHTS)
+    """Of bleu, rouge, labels; and, with weights of their own, bertscore, chexbert, radgraph."""
+    weights_dir: str | None = None
+    """Where these weights, and models of the hub, lie."""
+    uncertain: Uncertain = "present"
+    """What a doubted finding counts as in F1: present, absent, or ignored."""
+    question: str | None = None
+    """What is said to a generator that wants an instruction beside the image."""
+    max_new_tokens: int = 100
+    """Where a report is cut off."""
+    batch_size: int = 16
+    """Images read at once."""
+    keep_texts: str | None = None
+    """CSV file for prompts and reports. They are nowhere else."""
+    seed: int = 0
+    """Of bootstrap and shuffles."""
+
+    def __post_init__(self) -> None:
+        if (self.generator is None) == (self.generated is None):
+            raise UserError("give either --generator MODEL or --generated FILE.csv")
+        for name in ("max_new_tokens", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} {getattr(self, name)}: must be at least 1")
+
+
+@dataclass(frozen=True)
+class Side:
+    """Images of one side with the prompt that each belongs to, and what was read from them."""
+
+    name: str
+    """ "synthetic" or "real"."""
+    files: list[str]
+    paths: list[Path]
+    prompt_ids: list[str]
+    prompts: list[str]
+    groups: list[str]
+    reports: list[str]
+
+
+def main(config: ReportsConfig) -> int:
+    metrics = list(dict.fromkeys(name.strip() for name in config.metrics.split(",") if name.strip()))
+    weights_dir = Path(config.weights_dir).expanduser() if config.weights_dir else None
+    check(metrics, weights_dir)
+    real, synthetic = read_sides(config.real, config.synthetic)
+    sides = pair_sides(real, synthetic)
+    if config.generated is not None:
+        sides = read_generated(Path(config.generated), sides)
+    else:
+        sides = generate(
+            sides,
+            str(config.generator),
+            weights_dir=weights_dir,
+            question=config.question,
+            max_new_tokens=config.max_new_tokens,
+            batch_size=config.batch_size,
+        )
+    if config.keep_texts:
+        write_texts(Path(config.keep_texts), sides)
+    source = config.generator or Path(str(config.generated)).name
+    rows = compare(sides, source, metrics, weights_dir=weights_dir, uncertain=config.uncertain, seed=config.seed)
+    write_scores(config.output, rows)
+    print(table(rows))
+    return 0
+
+
+def evaluate(
+    real: ImageFolder,
+    synthetic: ImageFolder,
+    generator: str,
+    *,
+    metrics: Sequence[str] = WITHOUT_WEIGHTS,
+    weights_dir: Path | None = None,
+    uncertain: Uncertain = "present",
+    question: str | None = None,
+    max_new_tokens: int = 100,
+    batch_size: int = 16,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Score rows of a report generator on both sides; arguments as in `ReportsConfig`.
+
+    Raises:
+        UserError: there are no prompts or no pairs; the generator or weights are absent; images are unreadable.
+    """
+    check(metrics, weights_dir)
+    sides = generate(
+        pair_sides(real, synthetic),
+        generator,
+        weights_dir=weights_dir,
+        question=question,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+    )
+    return compare(sides, generator, metrics, weights_dir=weights_dir, uncertain=uncertain, seed=seed)
+
+
+def pair_sides(real: ImageFolder, synthetic: ImageFolder) -> list[Side]:
+    """Synthetic images with their prompts, and the real images of the same prompts; nothing is read from them yet.
+
+    Raises:
+        UserError: the synthetic images have no prompts, or none of them comes from the real folder.
+    """
+    ids = synthetic.prompt_ids
+    if ids is None or "text" not in synthetic.rows or not (synthetic.rows["text"].str.strip() != "").any():
+        raise UserError(f"--synthetic {synthetic.folder} has no prompts: it needs a metadata.csv with a column text")
+    prompt_of = {key: text for key, text in zip(ids, synthetic.rows["text"], strict=True) if text.strip()}
+    sides = [_side("synthetic", synthetic, prompt_of), _side("real", real, prompt_of)]
+    if not sides[1].files:
+        raise UserError(f"--real {real.folder} holds no image of the prompts of --synthetic {synthetic.folder}")
+    return sides
+
+
+def _side(name: str, folder: ImageFolder, prompt_of: dict[str, str]) -> Side:
+    ids = folder.prompt_ids or [""] * len(folder)
+    columns = zip(folder.ids, folder.paths, ids, folder.groups, strict=True)
+    chosen = [(file, path, key, group) for file, path, key, group in columns if key in prompt_of]
+    files, paths, keys, groups = (list(column) for column in zip(*chosen, strict=True)) if chosen else ([],) * 4
+    return Side(name, files, paths, keys, [prompt_of[key] for key in keys], groups, [])
+
+
+def generate(sides: list[Side], generator: str, **settings: Any) -> list[Side]:
+    """The sides with the reports that a generator writes; settings as in `report_generator.write_reports`."""
+    from eval.report_generator import write_reports
+
+    reports = write_reports([path for side in sides for path in side.paths], generator, **settings)
+    ends = np.cumsum([len(side.files) for side in sides])
+    return [_with_reports(side, reports[end - len(side.files) : end]) for side, end in zip(sides, ends, strict=True)]
+
+
+def read_generated(path: Path, sides: list[Side]) -> list[Side]:
+    """The sides with the reports of a table; the real one is left out where the table has none of its images.
+
+    Raises:
+        UserError: the table cannot be used, or images have no report in it.
+    """
+    if not path.is_file():
+        raise UserError(f"--generated {path}: no such file")
+    try:
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError):
+        raise UserError(f"--generated {path} is not a readable CSV table") from None
+    key = next((name for name in ("file_name", "id") if name in rows), None)
+    column = next((name for name in ("report", "text") if name in rows), None)
+    if key is None or column is None:
+        raise UserError(
+            f"--generated {path} needs the columns file_name or id, and text (it has: {', '.join(rows.columns)})"
+        )
+    filled = []
+    for side in sides:
+        own = rows[rows["images"] == side.name] if "images" in rows else rows
+        if len(repeated := own[key][own[key].duplicated()]):
+            raise UserError(f"--generated {path} names {repeated.iloc[0]} more than once")
+        reports = dict(zip(own[key], own[column], strict=True))
+        keys = side.files if key == "file_name" else side.prompt_ids
+        missing = [name for name in keys if name not in reports]
+        if missing and side.name == "real" and len(missing) == len(keys):
+            continue
+        if missing:
+            raise UserError(
+                f"--generated {path}: {len(missing)} of {len(keys)} {side.name} images have no report "
+                f"(first: {missing[0]})"
+            )
+        filled.append(_with_reports(side, [reports[name] for name in keys]))
+    return filled
+
+
+def _with_reports(side: Side, reports: list[str]) -> Side:
+    return Side(**(vars(side) | {"reports": [" ".join(text.split()) for text in reports]}))
+
+
+def write_texts(path: Path, sides: list[Side]) -> None:
+    """Prompts and reports as a table that `--generated` reads."""
+    tables = [
+        pd.DataFrame(
+            {
+                "images": side.name,
+                "file_name": side.files,
+                "id": side.prompt_ids,
+                "prompt": side.prompts,
+                "report": side.reports,
+            }
+        )
+        for side in sides
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as temporary:
+        pd.concat(tables).to_csv(temporary, index=False)
+
+
+def compare(
+    sides: list[Side],
+    generator: str,
+    metrics: Sequence[str] = WITHOUT_WEIGHTS,
+    *,
+    weights_dir: Path | None = None,
+    uncertain: Uncertain = "present",
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Score rows of reports against prompts, for each side.
+
+    Raises:
+        UserError: weights of a metric are absent.
+    """
+    rows = []
+    sizes = {f"n_{side.name}": len(side.files) for side in sides}
+    for side in sides:
+        orders = _shuffled(side, seed)
+        for metric in metrics_of(side.prompts, side.reports, metrics, weights_dir, uncertain):
+            rows += _rows(side, metric, orders[: metric.shuffles], seed)
+    prompts = {side.name: set(side.prompt_ids) for side in sides}
+    without = len(prompts["synthetic"] - prompts.get("real", set()))
+    note = f"{without} of {len(prompts['synthetic'])} prompts have no real image beside them" if without else None
+    common = {"n_real": 0, **sizes, "extractor": generator}
+    return [row | common | {"note": "; ".join(filter(None, (row["note"], note))) or None} for row in rows]
+
+
+def _rows(side: Side, metric: Metric, orders: list[np.ndarray], seed: int) -> list[dict[str, Any]]:
+    everything = np.arange(len(side.files))
+    statistics = metric.statistics(everything, everything)
+    drawn = text_scores.drawn_sums(statistics, side.groups, RESAMPLES, seed)
+    differ = [np.flatnonzero(order >= 0) for order in orders]
+    others = sum(
+        (metric.statistics(order[kept], kept).sum(axis=0) for order, kept in zip(orders, differ, strict=True)),
+        np.zeros(statistics.shape[1:]),
+    )
+    shuffled = any(len(kept) for kept in differ)
+    rows = []
+    for label, score in metric.scores.items():
+        low, high = text_scores.interval(score(drawn))
+        rows.append(
+            score_row(
+                metric.name,
+                float(score(statistics.sum(axis=0))),
+                label=label,
+                images=side.name,
+                ci_low=low,
+                ci_high=high,
+                preset=metric.preset,
+                note=metric.note,
+                shuffled=float(score(others)) if shuffled else float("nan"),
+            )
+        )
+    return rows
+
+
+def _shuffled(side: Side, seed: int) -> list[np.ndarray]:
+    """For each shuffle and image the number of another image's prompt, -1 where it says the same as its own."""
+    keys = np.array([text_key(text) for text in side.prompts])
+    generator = np.random.default_rng(seed)
+    orders = [generator.permutation(len(keys)) for _ in range(SHUFFLES)]
+    return [np.where(keys[order] == keys, -1, order) for order in orders]
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as text: synthetic and real side by side, with the shuffled baseline."""
+    cells = {(row["metric"], row["preset"], row["label"], row["images"]): row for row in rows}
+    sides = [side for side in ("synthetic", "real") if any(row["images"] == side for row in rows)]
+    lines = [f"{'':50}" + "".join(f"{side:>22}{'shuffled':>10}" for side in sides)]
+    for key in dict.fromkeys(key[:3] for key in cells):
+        found = [cells[(*key, side)] for side in sides]
+        if any(np.isfinite(row["value"]) for row in found):
+            name = " ".join(part for part in (key[0], key[1] and f"({key[1]})", key[2]) if part)
+            lines.append(f"{name:50}" + "".join(f"{_shown(row):>22}{row['shuffled']:10.3f}" for row in found))
+    sizes = " and ".join(f"{rows[0][f'n_{side}']} {side}" for side in sides)
+    lines.append(f"{sizes} images; 95 % bootstrap intervals; shuffled: against other images' prompts")
+    lines += sorted({row["note"] for row in rows if row["note"]})
+    return "\n".join(lines)
+
+
+def _shown(row: dict[str, Any]) -> str:
+    if not np.isfinite(row["value"]):
+        return "not defined"
+    return f"{row['value']:.3f} ({row['ci_low']:.3f}–{row['ci_high']:.3f})"
+
+
+if __name__ == "__main__":
+    run(main)
