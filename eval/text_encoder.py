@@ -181,7 +181,7 @@ def learnable(train: pd.DataFrame, test: pd.DataFrame) -> list[str]:
     Raises:
         UserError: there is none.
     """
-    known = [label for label in train if label in test]
+    known = [str(label) for label in train if label in test]
     enough = [
         label
         for label in known

@@ -70,7 +70,10 @@ class ClipTask(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         images, texts = self.towers.encode_images(batch["pixels"]), self.towers.encode_texts(batch["input_ids"])
-        with torch.autocast(images.device.type, enabled=False):
+        kind = images.device.type
+        # In half precision, cosines over a small temperature are too coarse. Autocast knows no meta device, on which
+        # operations are counted.
+        with torch.autocast("cpu" if kind == "meta" else kind, enabled=False):
             return info_nce(images.float(), texts.float(), batch["caption"], self.towers.scale())
 
     def validation_examples(self) -> None:

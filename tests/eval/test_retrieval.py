@@ -1,0 +1,209 @@
+"""Retrieval: by finding, by text with repeated texts, on Open-i's reports, and what cannot be searched."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_prep.openi_reports import Report, read_reports
+from eval import retrieval
+from eval.folders import ImageFolder
+from eval.ranks import cosine
+from eval.retrieval import RetrievalConfig, by_finding, by_text, common_findings, evaluate, main
+from eval.rows import read_scores
+from sdcxr.errors import UserError
+from sdcxr.manifest import text_key
+
+EDEMA = "Edema"
+
+
+def folder(labels: list[float | None], patients: list[str] | None = None, **columns) -> ImageFolder:
+    n = len(labels)
+    rows = pd.DataFrame({"file_name": [f"{i}.png" for i in range(n)], EDEMA: np.array(labels, float)} | columns)
+    if patients:
+        rows["subject_id"] = patients
+    return ImageFolder(Path("nowhere"), rows)
+
+
+def value(rows, metric, label=None, images=None):
+    (row,) = [
+        r for r in rows if r["metric"] == metric and r["label"] == label and (images is None or r["images"] == images)
+    ]
+    return row
+
+
+@pytest.fixture(scope="module")
+def impressions() -> list[str]:
+    """Open-i's impressions."""
+    spec = find_spec("torchxrayvision")
+    reports = read_reports(Path(spec.submodule_search_locations[0], "data", "NLMCXR_reports.tgz"))
+    texts = [report.sections.get("impression", "") for _, report in reports if isinstance(report, Report)]
+    return [text for text in texts if text]
+
+
+def text_rows(texts: list[str], embeddings: np.ndarray, **others) -> list[dict]:
+    return by_text(embeddings, embeddings, texts, np.arange(len(texts)), "real", **others)
+
+
+def test_a_query_finds_the_images_that_carry_its_finding():
+    gallery = folder([1, 0, 1, None, 0, 1, 0])
+    angles = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
+    features = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    queries = folder([1, 0, 1])
+    rows = by_finding(queries, np.array([[1.0, 0.0]] * 3), gallery, features, [EDEMA], "synthetic")
+    at_5 = value(rows, "precision@5", EDEMA)
+    assert at_5["value"] == 2 / 5 and at_5["n_queries"] == 2  # empty does not carry the finding
+    assert at_5["chance"] == pytest.approx(3 / 7)
+    assert value(rows, "mrr", EDEMA)["value"] == 1
+    assert value(rows, "precision@5", "macro")["note"] == "mean of 1 findings"
+
+
+def test_uncertain_images_are_not_in_the_gallery():
+    gallery = folder([-1, -1, 1, 0, 1, 0, 1, 1])
+    features = np.stack([np.arange(8.0), np.full(8, 1.0)], axis=1)
+    rows = by_finding(folder([1, 1]), np.array([[0.0, 1.0]] * 2), gallery, features, [EDEMA], "synthetic")
+    assert value(rows, "precision@5", EDEMA)["value"] == 3 / 5  # rows 2 to 6
+    assert value(rows, "mrr", EDEMA)["value"] == 1
+    assert value(rows, "mrr", EDEMA)["chance"] < 1
+
+
+def test_a_patients_own_images_do_not_help_a_real_query():
+    side = folder([1, 1, 0, 0, 0, 0, 0], ["a", "a", "b", "c", "d", "e", "f"])
+    features = np.eye(7)
+    features[1] = features[0]
+    rows = by_finding(side, features, side, features, [EDEMA], "real")
+    assert value(rows, "precision@5", EDEMA)["value"] == 0
+    assert value(rows, "mrr", EDEMA)["n_queries"] == 0 and np.isnan(value(rows, "mrr", EDEMA)["value"])
+    alone = folder([1, 1, 0, 0, 0, 0, 0], list("abcdefg"))
+    assert value(by_finding(alone, features, alone, features, [EDEMA], "real"), "mrr", EDEMA)["value"] == 1
+
+
+def test_fewer_images_than_k_is_not_a_number():
+    gallery = folder([1, 0, 1, 0, 1, 0])
+    rows = by_finding(folder([1, 1]), np.ones((2, 3)), gallery, np.ones((6, 3)), [EDEMA], "synthetic")
+    ten = value(rows, "precision@10", EDEMA)
+    assert np.isnan(ten["value"]) and ten["note"] == "fewer than 10 real images to search"
+    assert np.isfinite(value(rows, "precision@5", EDEMA)["value"])
+
+
+def test_constant_features_do_worse_than_chance():
+    gallery = folder([1] * 5 + [0] * 15)
+    rows = by_finding(folder([1] * 5), np.ones((5, 3)), gallery, np.ones((20, 3)), [EDEMA], "synthetic")
+    assert value(rows, "precision@10", EDEMA)["value"] == 0
+    assert value(rows, "mrr", EDEMA)["value"] == 1 / 16
+
+
+def test_equal_impressions_of_open_i_are_all_right_answers(impressions):
+    """Only 1,762 of the 3,921 impressions differ: a perfect encoder that is granted one right row reaches 0.449."""
+    assert len(impressions) == 3921
+    keys = np.unique([text_key(text) for text in impressions], return_inverse=True)[1]
+    assert keys.max() + 1 == 1762
+    perfect = np.random.default_rng(0).normal(size=(1762, 24)).astype(np.float32)[keys]
+    rows = text_rows(impressions, perfect)
+    for direction in ("image_to_text", "text_to_image"):
+        assert value(rows, f"{direction}_recall@1")["value"] == 1
+        assert value(rows, f"{direction}_median_rank")["value"] == 1
+    one_right_row = np.argmax(cosine(perfect, perfect), axis=1) == np.arange(3921)
+    assert one_right_row.mean() == pytest.approx(0.449, abs=5e-4)
+
+
+def test_chance_grows_with_repeated_texts(impressions):
+    texts = impressions[:300]
+    draws = np.random.default_rng(0)
+    rows = by_text(draws.normal(size=(300, 64)), draws.normal(size=(300, 64)), texts, np.arange(300), "synthetic")
+    for direction in ("image_to_text", "text_to_image"):
+        row = value(rows, f"{direction}_recall@5")
+        assert row["chance"] > 2 * 5 / 300
+        assert row["value"] == pytest.approx(row["chance"], abs=0.1)
+        assert row["ci_low"] <= row["value"] <= row["ci_high"]
+        assert "of 300 texts distinct" in row["note"]
+
+
+def test_the_directions_are_not_mixed_up():
+    """All texts lie near the first image, each shifted a little towards its own."""
+    texts = ["one", "two", "three", "four"]
+    images = np.eye(4)
+    said = np.tile(images[0], (4, 1)) + 0.1 * np.eye(4)
+    rows = by_text(images, said, texts, np.arange(4), "real")
+    assert value(rows, "image_to_text_recall@1")["value"] == 1  # each image is nearest to its own text
+    assert value(rows, "text_to_image_recall@1")["value"] == 0.25  # but each text is nearest to the first image
+
+
+def test_constant_embeddings_recall_nothing():
+    rows = text_rows(["one", "two", "three"], np.ones((3, 4)))
+    assert value(rows, "image_to_text_recall@1")["value"] == 0
+    assert value(rows, "image_to_text_median_rank")["value"] == 3
+    assert np.isnan(value(rows, "image_to_text_recall@5")["value"])
+    assert value(rows, "image_to_text_recall@5")["note"] == "fewer than 5 rows to search"
+
+
+def test_texts_that_are_all_the_same_are_refused():
+    with pytest.raises(UserError, match="all 3 texts of the real images are the same"):
+        text_rows(["Clear.", "clear", "1. CLEAR"], np.eye(3))
+
+
+def test_findings_are_matched_by_name_and_need_images():
+    five, four = folder([1] * 5 + [0]), folder([1] * 4 + [0, -1])
+    assert common_findings(five, five) == [EDEMA]
+    assert common_findings(five, four) == [] == common_findings(four, five)
+    renamed = ImageFolder(five.folder, five.rows.rename(columns={EDEMA: "Fracture"}))
+    assert common_findings(five, renamed) == []
+
+
+@pytest.fixture
+def two_folders(micro_dataset, tmp_path):
+    """A real folder of 11 images, and a samples folder of the same pictures."""
+    real = micro_dataset / "train"
+    samples = tmp_path / "samples"
+    samples.mkdir()
+    rows = pd.read_csv(real / "metadata.csv", dtype=str)
+    for name in rows["file_name"]:
+        (samples / name).symlink_to(real / name)
+    rows = rows.rename(columns={"dicom_id": "id"}).drop(columns=["subject_id", "study_id", "view"])
+    rows.assign(seed=1, scheduler="pndm").to_csv(samples / "metadata.csv", index=False)
+    return str(real), str(samples)
+
+
+def test_the_command_scores_what_the_extractor_allows(two_folders, tmp_path, capfd):
+    output = tmp_path / "scores" / "retrieval.json"
+    assert main(RetrievalConfig(*two_folders, "pixels-8", output=str(output))) == 0
+    out = capfd.readouterr().out
+    assert "left out: image and text (pixels-8 has no text tower)" in out and "chance" in out
+    rows = read_scores(output)
+    assert {row["images"] for row in rows} == {"real", "synthetic"}
+    assert {row["label"] for row in rows} == {"Atelectasis", "macro"}
+    row = value(rows, "mrr", "Atelectasis", "synthetic")
+    assert row["value"] == 1 and row["extractor"] == "pixels-8"  # each finds its own copy
+    assert (row["n_real"], row["n_synthetic"]) == (11, 11)
+
+
+def test_texts_of_both_folders_are_searched_at_one_size(two_folders, monkeypatch):
+    from eval.folders import read_sides
+
+    real, synthetic = read_sides(*two_folders)
+    synthetic = ImageFolder(synthetic.folder, synthetic.rows.head(8))
+    monkeypatch.setattr(retrieval, "has_texts", lambda *_: True)
+    monkeypatch.setattr(retrieval, "extract_texts", lambda texts, *_, **__: np.eye(64)[[len(t) for t in texts]])
+    rows = evaluate(real, synthetic, "pixels-8")
+    found = [row for row in rows if row["metric"] == "text_to_image_recall@5"]
+    assert {row["images"]: row["n_gallery"] for row in found} == {"synthetic": 8, "real": 8}
+
+
+def test_folders_without_findings_or_texts_cannot_be_searched(two_folders, tmp_path):
+    from eval.folders import read_sides
+
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    (plain / "a.png").symlink_to(Path(two_folders[0], "train0.png"))
+    with pytest.raises(UserError, match=r"nothing to search by: image to image \(no finding has 5 images in both"):
+        evaluate(*read_sides(str(plain), two_folders[1]), "pixels-8")
+
+
+def test_swapped_and_equal_folders_are_refused(two_folders):
+    real, synthetic = two_folders
+    with pytest.raises(UserError, match="are --real and --synthetic swapped"):
+        main(RetrievalConfig(synthetic, real, "pixels-8"))
+    with pytest.raises(UserError, match="are the same folder"):
+        main(RetrievalConfig(real, real, "pixels-8"))

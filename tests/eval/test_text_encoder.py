@@ -1,0 +1,218 @@
+"""The text encoder before and after: texts that are scored, probes, and measures of what was kept."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from eval.general_captions import CAPTIONS
+from eval.rows import read_scores
+from eval.text_encoder import (
+    TextEncoderConfig,
+    base_of,
+    distinct_texts,
+    embed,
+    kept_rows,
+    learnable,
+    linear_cka,
+    main,
+    neighbours_kept,
+    probe,
+    probe_rows,
+    truth,
+)
+from sdcxr import components
+from sdcxr.errors import UserError
+from sdcxr.manifest import text_key, write_metadata
+
+PLACES = ("left", "right", "apical", "basal", "upper", "lower", "hilar", "lingular")
+SIZES = ("small", "large", "trace", "tiny", "moderate")
+
+
+def write_split(folder: Path, texts: list[str], labels: list[float | None], patients: list[str]) -> None:
+    names = [f"{i}.png" for i in range(len(texts))]
+    rows = pd.DataFrame({"file_name": names, "text": texts, "subject_id": patients, "Pneumothorax": labels})
+    write_metadata(folder, rows)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Texts that say pneumothorax or effusion in two places: places of the test split are not those of training."""
+    for split, sizes in (("train", SIZES[:3]), ("test", SIZES[3:])):
+        texts, labels = [], []
+        for what, label in (("pneumothorax", 1.0), ("effusion", None)):
+            for size in sizes:
+                texts += [f"{size} {place} {what}" for place in PLACES]
+                labels += [label] * len(PLACES)
+        write_split(tmp_path / "data" / split, texts, labels, [f"{split}{i}" for i in range(len(texts))])
+    return tmp_path / "data"
+
+
+def test_repeated_texts_and_those_of_training_are_not_scored(tmp_path):
+    write_split(tmp_path / "train", ["Clear.", "clear", "Edema", ""], [0, 0, 1, 0], list("abcd"))
+    write_split(tmp_path / "test", ["CLEAR", "Mass.", "mass", "Hernia"], [0, 1, 1, 0], list("efgh"))
+    train, test = distinct_texts(tmp_path)
+    assert train["text"].tolist() == ["Clear.", "Edema"]
+    assert test["text"].tolist() == ["Mass.", "Hernia"] and test["group"].tolist() == ["f", "h"]
+
+
+def test_a_patient_in_both_splits_is_refused(tmp_path):
+    write_split(tmp_path / "train", ["Clear.", "Edema"], [0, 1], ["a", "b"])
+    write_split(tmp_path / "test", ["Mass."], [0], ["b"])
+    with pytest.raises(UserError, match="1 patients are in train and in test"):
+        distinct_texts(tmp_path)
+
+
+def test_a_test_split_of_known_texts_is_refused(tmp_path):
+    write_split(tmp_path / "train", ["Clear."], [0], ["a"])
+    write_split(tmp_path / "test", ["clear"], [0], ["b"])
+    with pytest.raises(UserError, match=r"others in test \(1 and 0\)"):
+        distinct_texts(tmp_path)
+
+
+def test_blank_labels_are_negative_or_unknown_and_uncertain_ones_never_count():
+    rows = pd.DataFrame({"Edema": [1.0, 0.0, -1.0, None], "text": list("abcd")})
+    np.testing.assert_equal(truth(rows, True)["Edema"].to_numpy(), [1, 0, np.nan, 0])
+    np.testing.assert_equal(truth(rows, False)["Edema"].to_numpy(), [1, 0, np.nan, np.nan])
+
+
+def test_findings_with_one_class_are_left_out(capfd):
+    sides = [pd.DataFrame({"Edema": [1, 0] * 5, "Hernia": [1] * 9 + [0], "Fracture": [0] * 10}) for _ in range(2)]
+    assert learnable(*sides) == ["Edema"]
+    assert "left out: Hernia, Fracture (fewer than 5" in capfd.readouterr().out
+    with pytest.raises(UserError, match="no finding has 5 texts with and without it"):
+        learnable(sides[0], sides[1].drop(columns="Edema"))
+    with pytest.raises(UserError, match="no finding"):
+        learnable(sides[0][[]], sides[1][[]])
+
+
+def test_a_probe_finds_the_direction_of_a_finding():
+    draws = np.random.default_rng(0)
+    train, test = (
+        draws.normal(size=(300, 6)) * [1, 1, 1, 1, 1e-3, 0],
+        draws.normal(size=(200, 6)) * [1, 1, 1, 1, 1e-3, 0],
+    )
+    labels = np.where(train[:, 4] > 0, 1.0, 0.0)
+    labels[:50] = np.nan
+    scores = probe(train, labels, test)
+    assert np.corrcoef(scores, test[:, 4])[0, 1] > 0.97  # however small its scale
+
+
+def test_the_gain_is_the_paired_difference():
+    labels = pd.DataFrame({"Edema": [1.0, 1.0, 0.0, 0.0, np.nan] * 8, "Mass": [1.0, 0.0] * 20})
+    draws = np.random.default_rng(0)
+    before = draws.normal(size=(40, 2))
+    after = np.where(np.isfinite(labels), labels, 0) + 0.1 * draws.normal(size=(40, 2))
+    rows = {(row["metric"], row["label"]): row for row in probe_rows(labels, before, after, np.arange(40))}
+    for label in ("Edema", "Mass", "macro"):
+        base, tuned, gain = (rows[f"probe_auroc_{which}", label] for which in ("base", "tuned", "gain"))
+        assert tuned["value"] == 1
+        assert gain["value"] == pytest.approx(tuned["value"] - base["value"])
+        assert gain["ci_low"] <= gain["value"] <= gain["ci_high"]
+    assert rows["probe_auroc_base", "Edema"]["n_positive"] == 16
+    same = probe_rows(labels, before, before, np.arange(40))
+    assert all(row["value"] == row["ci_low"] == row["ci_high"] == 0 for row in same if "gain" in row["metric"])
+
+
+def test_cka_is_blind_to_rotation_scale_and_shift_but_not_to_other_changes():
+    draws = np.random.default_rng(0)
+    vectors = draws.normal(size=(200, 8))
+    rotation = np.linalg.qr(draws.normal(size=(8, 8)))[0]
+    assert linear_cka(vectors, 3 * vectors @ rotation + 5) == pytest.approx(1)
+    assert linear_cka(vectors, draws.normal(size=(200, 5))) < 0.2
+    kernels = [(v - v.mean(0)) @ (v - v.mean(0)).T for v in (vectors, vectors**3)]  # the same from Gram matrices
+    expected = (kernels[0] * kernels[1]).sum() / np.sqrt((kernels[0] ** 2).sum() * (kernels[1] ** 2).sum())
+    assert linear_cka(vectors, vectors**3) == pytest.approx(expected)
+    assert np.isnan(linear_cka(vectors, np.ones((200, 3))))
+
+
+def test_neighbours_by_hand():
+    angles = np.array([0.0, 0.1, 0.3, 1.0, 1.1])
+    circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    np.testing.assert_array_equal(neighbours_kept(circle, circle * 2, 2), 1)
+    swapped = circle[[0, 1, 4, 3, 2]]
+    np.testing.assert_array_equal(neighbours_kept(circle, swapped, 1), [1, 1, 0, 0, 0])
+
+
+def test_what_was_kept_lies_between_the_same_and_the_unrelated():
+    draws = np.random.default_rng(0)
+    before = draws.normal(size=(60, 32))
+    values = []
+    for noise in (0, 0.3, 100):
+        rows = kept_rows(before, before + noise * draws.normal(size=before.shape), np.arange(60), "captions")
+        values.append({row["metric"]: row["value"] for row in rows})
+    for metric in ("kept_cosine", "kept_cka", "kept_neighbours"):
+        same, near, far = (v[metric] for v in values)
+        assert same == pytest.approx(1) and same > near > far
+    assert kept_rows(before, before, np.arange(60), "captions")[0]["note"] == "the text encoder did not change"
+    other_width = kept_rows(before, before[:, :9], np.arange(60), "captions")
+    assert [row["metric"] for row in other_width] == ["kept_cka", "kept_neighbours"]
+    assert [row["metric"] for row in kept_rows(before[:5], before[:5], np.arange(5), "few")] == [
+        "kept_cosine",
+        "kept_cka",
+    ]
+
+
+def test_the_captions_differ():
+    assert len({text_key(caption) for caption in CAPTIONS}) == len(CAPTIONS) == 60
+
+
+def test_embeddings_are_means_over_the_tokens_or_the_state_of_the_last(micro_base):
+    import torch
+
+    parts = components.load(str(micro_base))
+    texts = ["Clear.", "Large left pneumothorax. " * 40]
+    (mean,), (end,) = embed(str(micro_base), [texts], "mean"), embed(str(micro_base), [texts], "end")
+    for i, text in enumerate(texts):
+        ids = parts.tokenizer(text, truncation=True, max_length=77, return_tensors="pt").input_ids
+        with torch.no_grad():
+            states = parts.text_encoder(ids).last_hidden_state[0]
+        np.testing.assert_allclose(mean[i], states.mean(dim=0), atol=1e-5)
+        np.testing.assert_allclose(end[i], states[-1], atol=1e-5)
+
+
+@pytest.fixture
+def tuned(micro_base, tmp_path):
+    """A run whose text encoder was changed, and that remembers its base."""
+    import torch
+
+    parts = components.load(str(micro_base))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in parts.text_encoder.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    components.save(parts, tmp_path / "run" / "pipeline")
+    (tmp_path / "run" / "config.yaml").write_text(f"base: {micro_base}\n")
+    return tmp_path / "run"
+
+
+def test_the_command_compares_a_run_with_its_base(tuned, dataset, tmp_path, capfd):
+    config = TextEncoderConfig(str(tuned), str(dataset), output=str(tmp_path / "scores.json"))
+    assert main(config) == 0
+    rows = {(row["metric"], row["label"]): row for row in read_scores(config.output)}
+    assert rows["probe_auroc_base", "Pneumothorax"]["value"] > 0.9
+    assert rows["probe_auroc_base", "Pneumothorax"]["n_positive"] == 16
+    assert rows["kept_cosine", "everyday captions"]["value"] < 0.999
+    assert rows["kept_cka", "texts of the dataset"]["n_real"] == 32
+    assert "Pneumothorax" in capfd.readouterr().out
+    with pytest.raises(UserError, match="no finding has 5 texts"):
+        main(TextEncoderConfig(str(tuned), str(dataset), blanks="ignore"))  # no text denies a pneumothorax
+
+
+def test_labels_that_are_absent(tuned, dataset):
+    for split in ("train", "test"):
+        path = dataset / split / "metadata.csv"
+        pd.read_csv(path).drop(columns="Pneumothorax").to_csv(path, index=False)
+    with pytest.raises(UserError, match="no finding has 5 texts"):
+        main(TextEncoderConfig(str(tuned), str(dataset)))
+
+
+def test_a_pipeline_that_names_no_base(micro_base, dataset, tmp_path):
+    with pytest.raises(UserError, match="give --base"):
+        main(TextEncoderConfig(str(micro_base), str(dataset)))
+    with pytest.raises(UserError, match="--regularisation 0"):
+        TextEncoderConfig(str(micro_base), str(dataset), regularisation=0)
+    (tmp_path / "config.yaml").write_text("tune: text\n")
+    with pytest.raises(UserError, match="give --base"):
+        base_of(str(tmp_path))
