@@ -31,7 +31,7 @@ def render(records: list[dict[str, Any]]) -> str:
 def section(record: dict[str, Any], benchmark: dict[str, Any]) -> str:
     """Heading, command, the two tables."""
     device, batch = benchmark["device"], benchmark["batch_size"]
-    threads = f", {benchmark['threads']} threads" if device == "cpu" else ""
+    threads = f", threads: {benchmark['threads']}" if device == "cpu" else ""
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     parts = [
         f"### {record['hardware']}: {benchmark['arch']}, {benchmark['resolution']} px, {benchmark['tune']}",
@@ -77,7 +77,7 @@ def _figure(value: float | None) -> str:
     """Three significant digits, without an exponent; a dash where nothing is known."""
     if value is None:
         return "–"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
 
 
 def _share(value: float | None) -> str:

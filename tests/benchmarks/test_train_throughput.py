@@ -88,7 +88,7 @@ def test_a_table_compares_rows_with_its_first():
     rows = cumulative("cpu", 16)
     text = throughput_tables.render([record("cpu", [measured(rows[0], 20.0), measured(rows[1], 30.0, mfu=None)])])
     assert "### A card: sd15, 512 px, unet+text" in text
-    assert "| naive, fp32 | 20.0 | 1.00 | 49 | 50.0 % | 1.2 % | 9.87 |" in text
+    assert "| naive, fp32 | 20.0 | 1.00 | 49.0 | 50.0 % | 1.2 % | 9.87 |" in text
     assert "| + latents cache | 30.0 | 1.50 | 73.5 | – | 1.2 % | 9.87 |" in text
     assert "bf16" not in text  # not measured
     assert "one lever off" not in text

@@ -82,9 +82,11 @@ def test_architectures_have_the_published_numbers_of_parameters(name, millions):
     assert counts == pytest.approx(millions, rel=1e-3)
 
 
-@pytest.mark.parametrize(("tune", "expected"), [("unet", 2420), ("unet+text", 2450), ("text", 1709)])
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_a_step_of_stable_diffusion_costs_what_is_known(tune, expected, checkpointing, monkeypatch):
+@pytest.mark.parametrize(
+    ("tune", "checkpointing", "expected"),
+    [("unet", False, 2420), ("unet+text", True, 2450), ("text", False, 1709)],
+)
+def test_a_step_of_stable_diffusion_costs_what_is_known(tune, checkpointing, expected, monkeypatch):
     monkeypatch.setattr(components, "load", lambda *_: on_meta("sd15"))
     config = TrainConfig(
         tune=tune, base="sd15", validation_steps=0, learning_rate=1e-5, gradient_checkpointing=checkpointing
@@ -95,7 +97,7 @@ def test_a_step_of_stable_diffusion_costs_what_is_known(tune, expected, checkpoi
         assert task.unet.is_gradient_checkpointing == checkpointing
     finally:
         task.unet.disable_gradient_checkpointing()
-        task.text_encoder.gradient_checkpointing_disable()
+        task.text_encoder.activation_checkpointing_disable()
 
 
 def batch_of(task: Any) -> dict[str, Tensor]:
@@ -112,12 +114,14 @@ SETTINGS = [
     {"tune": "vae"},
     {"tune": "vae", "vae_part": "all"},
     {"tune": "classifier"},
+    {"tune": "clip"},
+    {"tune": "unet", "cache_latents": False},
 ]
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: "-".join(map(str, settings.values())))
 def test_every_task_is_counted_and_left_as_it_was(settings, micro_base: Path, micro_dataset: Path, tmp_path: Path):
-    base = None if settings["tune"] == "classifier" else str(micro_base)
+    base = None if settings["tune"] in ("classifier", "clip") else str(micro_base)
     config = TrainConfig(
         **settings,
         base=base,
@@ -145,7 +149,9 @@ def test_every_task_is_counted_and_left_as_it_was(settings, micro_base: Path, mi
     with FlopCounterMode(display=False) as counter, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         task(batch).mean().backward()
     assert counted == counter.get_total_flops() > 0
-    assert training_flops(task, {name: value[:1] for name, value in batch.items()}) == pytest.approx(counted / 3)
+    assert training_flops(task, {name: value[:1] for name, value in batch.items()}) == pytest.approx(
+        counted / 3, rel=1e-5
+    )
 
 
 def test_a_frozen_part_that_the_task_does_not_own_counts(micro_base: Path):
