@@ -74,6 +74,11 @@ def main(config: FidConfig) -> int:
         common_labels(*sides)  # known before hours of extraction
     weights_dir = Path(config.weights_dir) if config.weights_dir else None
     real, synthetic = (extract(side, preset.extractor, weights_dir=weights_dir) for side in sides)
+
+    from sdcxr.processes import processes  # torch is there by now
+
+    if not processes().is_main_process:
+        return 0
     rows = evaluate(
         *sides, real, synthetic, preset, resamples=config.resamples, per_label=config.per_label, seed=config.seed
     )
@@ -97,7 +102,8 @@ def evaluate(
 
     Beside the columns of all rows: `dimension`; `below_2d`, whether a side has fewer than two images per dimension;
     `floor_n`, images on each side of the floor; `value_at_floor_n`, the value between that many real and synthetic
-    images, which is what the floor compares with; `k`; `sd` of KID over its `subsets` of `subset_size`; `resamples`.
+    images, which is what the floor compares with; `k`; `sd` of KID over its `subsets` of `subset_size`; `resamples`;
+    `seed`; `resize` and `sha256`, path and weights of the extractor.
 
     Args:
         real: the folder, for patients and labels.
@@ -120,6 +126,9 @@ def evaluate(
             raise UserError(
                 f"{len(features.values)} features of the {len(folder)} images in {folder.folder}: stale cache?"
             )
+    origin = _origin(real_features, preset)
+    if origin != _origin(synthetic_features, preset):
+        raise UserError("the features of the two sides are of different extractors, weights or resize paths")
     x, y = checked(real_features.values, synthetic_features.values)
     groups = real.groups, synthetic.groups
     rows = compare(x, y, *groups, preset, resamples, seed)
@@ -132,7 +141,7 @@ def evaluate(
         )
         for row in rows:
             row["note"] = "; ".join(filter(None, (row["note"], same)))
-    return rows
+    return [row | origin for row in rows]
 
 
 def compare(
@@ -284,6 +293,17 @@ def _interval(name: str, value: float, error: float) -> tuple[float, float]:
     lowest = float("-inf") if name in ("kid", "kid_subsets") else 0.0
     highest = 1.0 if name in ("precision", "recall", "coverage") else float("inf")
     return max(value - NORMAL_95 * error, lowest), min(value + NORMAL_95 * error, highest)
+
+
+def _origin(features: Features, preset: Preset) -> dict[str, Any]:
+    """Columns that say where features come from: the full name of the extractor, its resize path, its weights."""
+    about = features.provenance
+    checksums = " ".join(f"{name}:{checksum}" for name, checksum in about.get("sha256", {}).items())
+    return {
+        "extractor": about.get("extractor", preset.extractor),
+        "resize": about.get("resize"),
+        "sha256": checksums or None,
+    }
 
 
 def _copies(x: np.ndarray, y: np.ndarray) -> int:

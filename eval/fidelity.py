@@ -101,12 +101,12 @@ def standard_errors(
     """Standard error of each metric, from its values on random halves of the groups of both sides.
 
     A bootstrap that draws with replacement is wrong here: an image drawn twice is its own nearest neighbour, raises the
-    kernel's mean over pairs, and lowers the rank of a covariance. Half of n groups drawn without replacement has
-    no doubles, and for a statistic that is linear to first order the variance between such halves is
-    σ²/(n/2) · (1 − 1/2), that of the statistic of all n (Shao & Wu 1989, Ann. Statist. 17:1176; Politis & Romano 1994,
-    Ann. Statist. 22:2031). Only the spread of the halves is used, never their level, so the bias of a Fréchet distance at half the
-    images does not matter. Where both distributions are equal, KID and CMMD are not linear, and the error comes
-    out too large by up to √3.
+    kernel's mean over pairs, and lowers the rank of a covariance. Half of n groups drawn without replacement has no
+    doubles, and for a statistic that is linear to first order the variance between such halves is that of the statistic
+    of all n: σ²/(n/2) · (1 − 1/2) (Shao & Wu 1989, Ann. Statist. 17:1176; Politis & Romano 1994, ibid. 22:2031).
+    Only the spread of the halves is used, never their level, so the larger bias of a Fréchet distance at half the
+    images does not matter. Where both distributions are equal, KID and CMMD are not linear, and the error comes out
+    too large by up to √3.
 
     Args:
         real: features, shape (n_real, dimension).

@@ -1,6 +1,8 @@
 """Fréchet distance between Gaussians fitted to two sets of features (FID, FD-x), and its limit for many images."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -25,21 +27,14 @@ def frechet_distance(real: np.ndarray, synthetic: np.ndarray) -> float:
         UserError: too few rows, dimensions that differ, values that are not finite.
     """
     real, synthetic = checked(real, synthetic)
-    return frechet_of_moments(*moments(real), *moments(synthetic))
-
-
-def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (dimension,) and unbiased covariance (dimension, dimension), in float64, of features (n, dimension)."""
-    mean = features.mean(axis=0, dtype=np.float64)
-    centred = features - mean
-    return mean, centred.T @ centred / (len(features) - 1)
+    return _distance(_fit(real), _fit(synthetic))
 
 
 def frechet_of_moments(
     mean_x: np.ndarray, covariance_x: np.ndarray, mean_y: np.ndarray, covariance_y: np.ndarray
 ) -> float:
-    """The distance from the moments themselves; formula and range as in `frechet_distance`."""
-    return _distance(mean_x, _root(covariance_x), mean_y, covariance_y)
+    """The distance from means (dimension,) and covariances (dimension, dimension), float64; see `frechet_distance`."""
+    return _distance(_Gaussian(mean_x, covariance_x), _Gaussian(mean_y, covariance_y))
 
 
 def frechet_infinity(
@@ -75,24 +70,53 @@ def frechet_infinity(
     if len(set(sizes)) < 2 or min(sizes) < 2 or max(sizes) > n:
         raise UserError(f"FD∞ needs two different subset sizes of 2 to {n} synthetic images, got {sorted(set(sizes))}")
     generator = np.random.default_rng(seed)
-    mean, covariance = moments(real)
-    root = _root(covariance)
-    distances = [_distance(mean, root, *moments(synthetic[generator.choice(n, size, replace=False)])) for size in sizes]
+    gaussian = _fit(real)
+    distances = [_distance(gaussian, _fit(synthetic[generator.choice(n, size, replace=False)])) for size in sizes]
     return float(np.polyfit(1 / np.asarray(sizes, float), distances, 1)[1])
 
 
-def _root(covariance: np.ndarray) -> np.ndarray:
-    """R (rank, dimension) with RᵀR = covariance; directions of no variance beyond rounding are left out."""
-    variances, axes = np.linalg.eigh(covariance)
-    kept = variances > len(variances) * np.finfo(float).eps * max(variances[-1], 0)
-    return (axes[:, kept] * np.sqrt(variances[kept])).T
+@dataclass(frozen=True)
+class _Gaussian:
+    """A normal distribution, by its covariance or, where they are fewer, by rows R with RᵀR = covariance."""
+
+    mean: np.ndarray
+    spread: np.ndarray
+    """The covariance (dimension, dimension), or the rows (n, dimension)."""
+    by_rows: bool = False
+
+    @cached_property
+    def root(self) -> np.ndarray:
+        """R (rank, dimension); directions of no variance beyond rounding are left out."""
+        if self.by_rows:
+            return self.spread
+        variances, axes = np.linalg.eigh(self.spread)
+        kept = variances > len(variances) * np.finfo(float).eps * max(variances[-1], 0)
+        return (axes[:, kept] * np.sqrt(variances[kept])).T
+
+    @property
+    def variance(self) -> float:
+        """The covariance's trace."""
+        return float((self.spread**2).sum() if self.by_rows else np.trace(self.spread))
+
+    def seen_by(self, root: np.ndarray) -> np.ndarray:
+        """root @ covariance @ rootᵀ."""
+        product = root @ self.spread.T
+        return product @ (product.T if self.by_rows else root.T)
 
 
-def _distance(mean_x: np.ndarray, root_x: np.ndarray, mean_y: np.ndarray, covariance_y: np.ndarray) -> float:
-    """Σx Σy has the eigenvalues of Rx Σy Rxᵀ, which is symmetric: real, not complex, eigenvalues, ten times as fast."""
-    shift = mean_x - mean_y
-    product = np.linalg.eigvalsh(root_x @ covariance_y @ root_x.T)
-    if len(product):  # rounding of the largest would enter as its square root
+def _fit(features: np.ndarray) -> _Gaussian:
+    mean = features.mean(axis=0)
+    rows = (features - mean) / np.sqrt(len(features) - 1)
+    by_rows = len(rows) <= rows.shape[1]
+    return _Gaussian(mean, rows if by_rows else rows.T @ rows, by_rows)
+
+
+def _distance(x: _Gaussian, y: _Gaussian) -> float:
+    """Σx Σy has the eigenvalues of Rx Σy Rxᵀ, which is symmetric: they are real, and ten times as fast to find."""
+    if y.by_rows and len(y.spread) < len(x.spread):
+        x, y = y, x
+    product = np.linalg.eigvalsh(y.seen_by(x.root))
+    if len(product):  # the rounding of the largest would enter as its square root
         product[product < len(product) * np.finfo(float).eps * product[-1]] = 0
-    distance = shift @ shift + (root_x**2).sum() + np.trace(covariance_y) - 2 * np.sqrt(product).sum()
-    return float(max(distance, 0.0))
+    shift = x.mean - y.mean
+    return float(max(shift @ shift + x.variance + y.variance - 2 * np.sqrt(product).sum(), 0))

@@ -12,8 +12,8 @@ NAMES = ("precision", "recall", "density", "coverage")
 def prdc(real: np.ndarray, synthetic: np.ndarray, k: int = 5) -> dict[str, float]:
     """Precision and recall (Kynkäänniemi et al. 2019, arXiv 1904.06991), density and coverage (Naeem et al. 2020).
 
-    The latter are of arXiv 2002.09797. The ball of an image reaches to the k-th nearest other image of its own side; its rim does not belong to it, as in
-    Naeem et al.'s own code.
+    The latter are of arXiv 2002.09797. The ball of an image reaches to the k-th nearest other image of its own side;
+    its rim does not belong to it, as in the code of Naeem et al.
 
     * precision: share of synthetic images in at least one real ball;
     * recall: share of real images in at least one synthetic ball;
