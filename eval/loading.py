@@ -67,9 +67,12 @@ class Batch:
     """Inputs that are usable, stacked, and what is wrong with the others."""
 
     def __init__(self, items: Sequence[Item]):
-        usable = [value for _, value, _ in items if not isinstance(value, str)]
-        self.inputs = torch.from_numpy(np.stack(usable)) if usable else None
+        usable = {i: value for i, value, _ in items if not isinstance(value, str)}
         self.problems = {i: value for i, value, _ in items if isinstance(value, str)}
+        shape = next(iter(usable.values())).shape if usable else None
+        for i in [i for i, value in usable.items() if value.shape != shape]:
+            self.problems[i] = f"has another shape ({usable.pop(i).shape}, not {shape}): cut the images square"
+        self.inputs = torch.from_numpy(np.stack(list(usable.values()))) if usable else None
         self.colour = [colour for _, _, colour in items]
 
     def pin_memory(self) -> "Batch":
@@ -93,5 +96,5 @@ def batches(
         num_workers=workers,
         collate_fn=Batch,
         pin_memory=pin_memory,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=2 if workers else None,
     )

@@ -194,9 +194,17 @@ def test_two_processes_give_the_array_of_one(folder, tmp_path, monkeypatch):
         np.testing.assert_allclose(file.get_tensor("values"), alone.values, rtol=1e-4, atol=1e-6)
         assert json.loads(file.metadata()["ids"]) == alone.ids
         assert json.loads(file.metadata()["provenance"]) == alone.provenance
-    (folder / "005.png").write_text("nothing")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=tmp_path, env=own)
-    assert done.returncode != 0 and "1 of 7 images cannot be used: 005.png" in done.stderr
+
+
+def test_problems_of_all_processes_come_together_in_the_order_of_the_folder(folder):
+    images = read_folder(folder, "--images")
+    nothing = np.zeros((0, 0), np.float32)
+    shares = [
+        (nothing, {"colour": [], "problems": {"006.png": "is cut", "000.png": "is cut"}}),
+        (nothing, {"colour": [], "problems": {"003.png": "is gone"}}),
+    ]
+    with pytest.raises(UserError, match=r"3 of 7 .*: 000\.png is cut; 003\.png is gone; 006\.png is cut\. "):
+        features._merge(shares, images, {})
 
 
 def test_the_command_writes_a_file_and_lists_names(folder, tmp_path, capsys):

@@ -60,3 +60,10 @@ def test_a_batch_keeps_what_is_usable_and_says_what_is_not(tmp_path):
     assert batch.inputs.shape == (1, 1, 6, 8)
     assert batch.problems == {1: "does not exist"} and batch.colour == [0.0, 0.0]
     assert Batch([items[1]]).inputs is None
+
+
+def test_inputs_of_another_shape_are_a_problem_not_a_crash():
+    square, wide = np.zeros((1, 4, 4), np.float32), np.zeros((1, 4, 6), np.float32)
+    batch = Batch([(0, square, 0.0), (1, wide, 0.0), (2, square, 0.0)])
+    assert batch.inputs.shape == (2, 1, 4, 4) and list(batch.problems) == [1]
+    assert "(1, 4, 6)" in batch.problems[1]
