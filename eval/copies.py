@@ -53,11 +53,11 @@ def whitening(greys: np.ndarray) -> Whitening:
     import torch
 
     total, power = torch.zeros(INNER, INNER), torch.zeros(INNER, INNER // 2 + 1)
-    for start in range(0, len(greys), 4096):
-        total += _inner(greys[start : start + 4096], 0, 0).sum(dim=0)
+    for start in range(0, len(greys), 2048):
+        total += _inner(greys[start : start + 2048], 0, 0).sum(dim=0)
     mean = total / len(greys)
-    for start in range(0, len(greys), 4096):
-        residual = (_inner(greys[start : start + 4096], 0, 0) - mean) * _window()
+    for start in range(0, len(greys), 2048):
+        residual = (_inner(greys[start : start + 2048], 0, 0) - mean) * _window()
         power += torch.fft.rfft2(residual).abs().square().sum(dim=0)
     frequency = _frequency()
     ring = frequency.round().long().flatten()
@@ -116,11 +116,11 @@ def search(
     for start in range(0, len(queries), 1024):
         views = [descriptors(queries[start : start + 1024], common, *moved) for moved in shifts]
         here = slice(start, start + 1024)
-        for first in range(0, len(references), 8192):
-            targets = descriptors(references[first : first + 8192], common).T
+        for first in range(0, len(references), 2048):
+            targets = descriptors(references[first : first + 2048], common).T
             own = None
             if query_groups is not None and reference_groups is not None:
-                own = torch.from_numpy(query_groups[here, None] == reference_groups[None, first : first + 8192])
+                own = torch.from_numpy(query_groups[here, None] == reference_groups[None, first : first + 2048])
             for view, moved in zip(views, shifts, strict=True):
                 products = view @ targets
                 if own is not None:

@@ -25,7 +25,7 @@ from eval.diversity import patients_of, prompts_of
 from eval.features import extract
 from eval.folders import ImageFolder, read_folder, read_sides
 from eval.greys import read_greys
-from eval.intervals import group_interval
+from eval.intervals import group_interval, mean
 from eval.neighbours import authentic, nearness
 from eval.rows import score_row, write_scores
 from eval.tiles import closest_pairs, pixel_rms, tile_distance
@@ -102,7 +102,7 @@ def evaluate(
     """
     refuse_same(train, real, synthetic)
     extracted = [extract(folder, extractor, weights_dir=weights_dir) for folder in (train, real, synthetic)]
-    features = [side.values for side in extracted]
+    features = [side.values for side in extracted]  # noqa: PD011 (no table)
     greys = [read_greys(folder.paths, GRID) for folder in (train, real, synthetic)]
     common = whitening(greys[0])
     of_real = search(greys[1], greys[0], common)
@@ -210,19 +210,15 @@ def distance_rows(
     rows = []
     for metric, values, of_floor, statistic in (
         ("nn_distance_ratio", found.log_ratio, floor.log_ratio if floor else None, _exp_median),
-        ("nn_share_nearer_train", found.nearer_train, floor.nearer_train if floor else None, _mean),
+        ("nn_share_nearer_train", found.nearer_train, floor.nearer_train if floor else None, mean),
     ):
         low, high = group_interval(values, synthetic_groups, statistic)
         row = score_row(metric, statistic(values), images="synthetic", ci_low=low, ci_high=high)
         rows.append(row | {"floor": None if of_floor is None else statistic(of_floor), "n_each": found.n_each})
     genuine = 100 * authentic(synthetic, train)
-    low, high = group_interval(genuine, synthetic_groups, _mean)
-    row = score_row("authpct", _mean(genuine), images="synthetic", ci_low=low, ci_high=high)
-    return [*rows, row | {"floor": 100 * _mean(authentic(real, train))}]
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(np.mean(values))
+    low, high = group_interval(genuine, synthetic_groups, mean)
+    row = score_row("authpct", mean(genuine), images="synthetic", ci_low=low, ci_high=high)
+    return [*rows, row | {"floor": 100 * mean(authentic(real, train))}]
 
 
 def _exp_median(values: np.ndarray) -> float:
@@ -277,18 +273,18 @@ def copy_rows(
     groups: Sequence[str],
     about: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    """Share of copies (its floor: that of matches with held-out images, which are none), and the highest correlation."""
+    """Share of copies and the highest correlation; the floors are those with held-out images, which are no copies."""
     copied = (matches.correlation >= threshold).astype(float)
-    low, high = group_interval(copied, groups, _mean)
+    low, high = group_interval(copied, groups, mean)
     if not copied.any():  # a bootstrap of zeros knows nothing: the rule of three
         high = min(1.0, 3 / len(set(groups)))
-    sensitivity = _mean(of_planted >= threshold)
+    sensitivity = mean(of_planted >= threshold)
     note = about["note"]
     if sensitivity < 0.9:
         note = "; ".join(filter(None, [note, f"the threshold finds only {sensitivity:.0%} of altered training images"]))
     return [
-        score_row("copy_share", _mean(copied), images="synthetic", ci_low=low, ci_high=high)
-        | {"floor": _mean(with_held_out >= threshold)}
+        score_row("copy_share", mean(copied), images="synthetic", ci_low=low, ci_high=high)
+        | {"floor": mean(with_held_out >= threshold)}
         | about
         | {"n_copies": int(copied.sum()), "sensitivity": sensitivity, "note": note},
         score_row("copy_correlation_max", float(matches.correlation.max()), images="synthetic")
@@ -323,9 +319,9 @@ def own_image_rows(
         if len(strangers):
             others.append(pixel_rms(samples, train_greys[generator.choice(strangers)]).min())
         names.append(str(i))
-    low, high = group_interval(np.array(values), names, _mean)
-    row = score_row("own_image_rms", _mean(np.array(values)), images="synthetic", ci_low=low, ci_high=high)
-    floor = _mean(np.array(others)) if others else None
+    low, high = group_interval(np.array(values), names, mean)
+    row = score_row("own_image_rms", mean(np.array(values)), images="synthetic", ci_low=low, ci_high=high)
+    floor = mean(np.array(others)) if others else None
     extra = {
         "floor": floor,
         "preset": f"grey levels, {GRID} px",
@@ -355,10 +351,10 @@ def repetition_rows(
         return []
     limit = float(tile_distance(train_greys[first[different]], train_greys[second[different]]).min())
     repeated = (nearest < limit).astype(float)
-    low, high = group_interval(repeated, np.arange(len(nearest)).astype(str), _mean)
+    low, high = group_interval(repeated, np.arange(len(nearest)).astype(str), mean)
     if not repeated.any():
         high = min(1.0, 3 / len(nearest))
-    row = score_row("repeated_prompt_share", _mean(repeated), images="synthetic", ci_low=low, ci_high=high)
+    row = score_row("repeated_prompt_share", mean(repeated), images="synthetic", ci_low=low, ci_high=high)
     extra = {
         "preset": f"tiles, {GRID} px",
         "threshold": limit,

@@ -1,0 +1,209 @@
+"""Diversity: Vendi's published values, pairs of the right prompts and patients, intervals, and what has no answer."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from eval.diversity import (
+    DiversityConfig,
+    evaluate,
+    find_pairs,
+    main,
+    mean_of_pairs,
+    vendi,
+    vendi_interval,
+    vendi_of_kernel,
+)
+from eval.folders import ImageFolder, read_folder
+from sdcxr.errors import UserError
+
+
+def folder(tmp_path: Path, name: str, greys: np.ndarray, **columns: list) -> Path:
+    path = tmp_path / name
+    path.mkdir()
+    names = [f"{name}{i}.png" for i in range(len(greys))]
+    for file, grey in zip(names, greys, strict=True):
+        Image.fromarray(grey).save(path / file)
+    pd.DataFrame({"file_name": names} | columns).to_csv(path / "metadata.csv", index=False)
+    return path
+
+
+def samples(tmp_path: Path, greys: np.ndarray, ids: list, texts: list | None = None) -> Path:
+    n = len(greys)
+    texts = [f"Finding {i}." for i in ids] if texts is None else texts
+    return folder(tmp_path, "s", greys, text=texts, id=ids, seed=[0] * n, scheduler=["pndm"] * n)
+
+
+def dataset(tmp_path: Path, greys: np.ndarray, patients: list, texts: list) -> Path:
+    return folder(tmp_path, "r", greys, text=texts, subject_id=patients)
+
+
+def noise(n: int, size: int = 32, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (n, size, size), dtype=np.uint8)
+
+
+def one(rows: list, metric: str, images: str = "synthetic") -> dict:
+    (row,) = [row for row in rows if row["metric"] == metric and row["images"] == images]
+    return row
+
+
+# Vendi score
+
+
+def test_vendi_of_the_published_kernel():
+    assert vendi_of_kernel(np.array([[1, 0.9, 0], [0.9, 1, 0], [0, 0, 1]]) / 3) == pytest.approx(2.1573004834, abs=1e-9)
+
+
+@pytest.mark.parametrize("dimension", [3, 50])  # with more and with fewer images than dimensions
+def test_vendi_of_equal_images_is_one_and_of_orthogonal_ones_n(dimension):
+    assert vendi(np.ones((20, dimension))) == pytest.approx(1)
+    assert vendi(np.eye(dimension)) == pytest.approx(dimension)
+    assert vendi(np.repeat(np.eye(dimension), 4, axis=0)) == pytest.approx(dimension)
+
+
+def test_vendi_does_not_see_the_length_of_features():
+    features = np.random.default_rng(0).normal(size=(10, 4))
+    assert vendi(features) == pytest.approx(vendi(features * np.arange(1, 11)[:, None]))
+
+
+def test_vendi_refuses_nan():
+    with pytest.raises(UserError, match="finite"):
+        vendi(np.array([[1.0, np.nan]]))
+
+
+def test_vendi_interval_holds_the_value_and_is_narrower_with_more_images():
+    features = np.random.default_rng(0).normal(size=(600, 5)) + 1
+    widths = []
+    for n in (60, 600):
+        low, high = vendi_interval(features[:n], np.arange(n))
+        assert low < vendi(features[:n]) < high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 2
+    assert np.isnan(vendi_interval(features[:5], np.zeros(5))).all()
+
+
+# Pairs
+
+
+def rows_of(**columns: list) -> ImageFolder:
+    n = len(next(iter(columns.values())))
+    return ImageFolder(Path(), pd.DataFrame({"file_name": [f"{i}.png" for i in range(n)]} | columns))
+
+
+def test_four_images_of_a_prompt_make_six_pairs():
+    images = rows_of(text=["a"] * 4 + ["b"] * 6 + ["c"], seed=["0"] * 11, scheduler=["x"] * 11)
+    pairs = find_pairs(images, "within_prompts", 4, 1000, 0)
+    found = sorted(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))
+    assert found[:6] == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
+    assert found[6:] == [(4, 5), (4, 6), (4, 7), (5, 6), (5, 7), (6, 7)]  # the first four of six
+
+
+def test_prompts_count_alike_however_many_pairs_they_have():
+    images = rows_of(text=["a"] * 4 + ["b"] * 2, seed=["0"] * 6, scheduler=["x"] * 6)
+    pairs = find_pairs(images, "within_prompts", 4, 1000, 0)
+    assert mean_of_pairs(np.where(pairs.first < 4, 0.0, 1.0), pairs)[0] == pytest.approx(0.5)
+
+
+def test_equal_texts_are_one_prompt_whatever_their_id():
+    images = rows_of(text=["No effusion.", "no  effusion"], id=["p", "q"], seed=["0"] * 2, scheduler=["x"] * 2)
+    assert len(find_pairs(images, "within_prompts", 4, 10, 0)) == 1
+    assert len(find_pairs(images, "across_prompts", 4, 10, 0)) == 0
+
+
+@pytest.mark.parametrize("kind", ["within_prompts", "across_prompts"])
+def test_real_pairs_are_of_different_patients(kind):
+    patients = [str(i // 3) for i in range(30)]
+    texts = [("a", "b")[i % 2] for i in range(30)]
+    pairs = find_pairs(rows_of(text=texts, subject_id=patients), kind, 10, 1000, 0)
+    assert len(pairs)
+    for i, j in zip(pairs.first, pairs.second, strict=True):
+        assert patients[i] != patients[j]
+        assert (texts[i] == texts[j]) == (kind == "within_prompts")
+
+
+def test_pairs_are_limited():
+    images = rows_of(text=[str(i // 4) for i in range(400)], seed=["0"] * 400, scheduler=["x"] * 400)
+    assert len(find_pairs(images, "within_prompts", 4, 100, 0)) == 96  # whole prompts
+    assert len(find_pairs(images, "across_prompts", 4, 100, 0)) == 100
+
+
+def test_interval_of_pairs_covers_the_mean():
+    draws = np.random.default_rng(0)
+    images = rows_of(text=[str(i // 2) for i in range(100)], seed=["0"] * 100, scheduler=["x"] * 100)
+    pairs = find_pairs(images, "within_prompts", 4, 1000, 0)
+    covered = 0
+    for seed in range(40):
+        value, low, high = mean_of_pairs(draws.normal(size=len(pairs)), pairs, seed)
+        assert low < value < high
+        covered += low < 0 < high
+    assert covered >= 33  # of 38 expected
+
+
+# Rows
+
+
+def test_samples_without_variety_are_told_from_varied_ones(tmp_path):
+    rng = np.random.default_rng(0)
+    prompts = noise(5, 48)
+    alike = np.repeat(prompts, 4, axis=0).astype(int) + rng.integers(-9, 10, (20, 48, 48))
+    synthetic = samples(tmp_path, alike.clip(0, 255).astype(np.uint8), [i // 4 for i in range(20)])
+    real = dataset(tmp_path, noise(20, 48, 1), list(range(20)), ["a", "b"] * 10)
+    rows = evaluate(read_folder(real, "--real"), read_folder(synthetic, "--synthetic"), "pixels-16")
+    within, across = one(rows, "ms_ssim_within_prompts"), one(rows, "ms_ssim_across_prompts")
+    assert within["value"] > 0.9 > 0.4 > across["value"]
+    assert within["ci_low"] <= within["value"] <= within["ci_high"]
+    assert within["n_pairs"] == 30
+    assert within["floor"] == one(rows, "ms_ssim_within_prompts", "real")["value"] < 0.4
+    distance = one(rows, "feature_distance_within_prompts")
+    assert distance["value"] < 0.2 * one(rows, "feature_distance_across_prompts")["value"]
+    assert one(rows, "vendi")["value"] < one(rows, "vendi")["floor"]
+    assert one(rows, "vendi")["n_real"] == one(rows, "vendi")["n_synthetic"] == 20
+
+
+def test_scales_that_are_missing_are_noted(tmp_path):
+    synthetic = samples(tmp_path, noise(4, 64), [0, 0, 1, 1])
+    real = dataset(tmp_path, noise(3, 80), [1, 2, 3], ["a", "a", "b"])
+    row = one(evaluate(read_folder(real, "--real"), read_folder(synthetic, "--synthetic")), "ms_ssim_within_prompts")
+    assert row["preset"] == "grey 64 px, 3 scales"  # at the smaller of both sizes
+    assert "3 of 5 scales" in row["note"]
+
+
+def test_one_image_per_prompt_has_no_value_within_prompts(tmp_path):
+    synthetic = samples(tmp_path, noise(3), [0, 1, 2])
+    real = dataset(tmp_path, noise(3), [1, 2, 3], ["a", "b", "c"])
+    output = tmp_path / "out" / "scores.json"
+    assert main(DiversityConfig(real=str(real), synthetic=str(synthetic), output=str(output))) == 0
+    row = one(json.loads(output.read_text()), "ms_ssim_within_prompts")
+    assert row["value"] is None and row["ci_low"] is None and row["floor"] is None
+    assert "undefined" in row["note"]
+
+
+def test_folders_without_tables_are_compared_across_images(tmp_path):
+    for name, seed in (("a", 0), ("b", 1)):
+        (tmp_path / name).mkdir()
+        for i, grey in enumerate(noise(3, seed=seed)):
+            Image.fromarray(grey).save(tmp_path / name / f"{i}.jpg")
+    rows = evaluate(read_folder(tmp_path / "a", "--real"), read_folder(tmp_path / "b", "--synthetic"), "pixels-8")
+    assert np.isfinite(one(rows, "ms_ssim_across_prompts")["value"])
+    assert np.isnan(one(rows, "feature_distance_within_prompts")["value"])
+
+
+def test_single_image_and_damaged_image_are_one_line(tmp_path):
+    real = dataset(tmp_path, noise(3), [1, 2, 3], ["a", "a", "b"])
+    synthetic = samples(tmp_path, noise(4), [0, 0, 1, 1])
+    (synthetic / "s2.png").write_bytes(b"\x89PNG nothing")
+    with pytest.raises(UserError, match=r"1 of 4 images cannot be used: s2\.png"):
+        evaluate(read_folder(real, "--real"), read_folder(synthetic, "--synthetic"))
+    (tmp_path / "single").mkdir()
+    with pytest.raises(UserError, match="at least 2"):
+        evaluate(read_folder(real, "--real"), read_folder(samples(tmp_path / "single", noise(1), [0]), "--synthetic"))
+
+
+@pytest.mark.parametrize("flag", [{"images_per_prompt": 1}, {"max_pairs": 0}])
+def test_flags_out_of_range_are_refused(flag):
+    with pytest.raises(UserError, match=f"--{next(iter(flag))}"):
+        DiversityConfig(real="r", synthetic="s", **flag)

@@ -1,0 +1,218 @@
+"""Privacy: planted copies are counted exactly, names are right, all seeds count, and unusable folders are one line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from eval.copies import altered
+from eval.folders import ImageFolder, read_folder
+from eval.privacy import PrivacyConfig, distance_rows, evaluate, main, own_image_rows, repetition_rows
+from eval.tiles import pixel_rms
+from sdcxr.errors import UserError
+
+SIDE = 96
+
+
+def pictures(n: int, seed: int) -> list[Image.Image]:
+    """One pattern for all, smooth differences, a little texture."""
+    common, draws = np.random.default_rng(99).normal(size=(5, 5)), np.random.default_rng(seed)
+    found = []
+    for _ in range(n):
+        parts = 25 * common + 8 * draws.normal(size=(5, 5)), 6 * draws.normal(size=(16, 16))
+        grey = sum(
+            np.asarray(Image.fromarray(part.astype(np.float32)).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+            for part in parts
+        )
+        found.append(Image.fromarray((120 + grey).clip(0, 255).astype(np.uint8)))
+    return found
+
+
+def write(folder: Path, images: list[Image.Image], names: list[str], **columns: list) -> Path:
+    folder.mkdir(parents=True)
+    for name, image in zip(names, images, strict=True):
+        image.save(folder / name)
+    if columns:
+        pd.DataFrame({"file_name": names} | columns).to_csv(folder / "metadata.csv", index=False)
+    return folder
+
+
+def dataset(folder: Path, images: list[Image.Image], first_patient: int = 0) -> Path:
+    n = len(images)
+    patients = [first_patient + i // 2 for i in range(n)]
+    # In the order of the table the names run backwards: who goes by a sorted listing goes wrong.
+    names = [f"{first_patient}-{n - i:03}.png" for i in range(n)]
+    return write(folder, images, names, text=["Normal."] * n, subject_id=patients)
+
+
+def samples(folder: Path, images: list[Image.Image], ids: list[str] | None = None) -> Path:
+    n = len(images)
+    ids = [f"p{i}" for i in range(n)] if ids is None else ids
+    names = [f"{prompt}_{i}.png" for i, prompt in enumerate(ids)][::-1]
+    return write(folder, images, names, text=ids, id=ids, seed=[0] * n, scheduler=["pndm"] * n)
+
+
+def score(root: Path, synthetic: list[Image.Image], nearest: Path | None = None) -> dict[str, dict]:
+    folders = [
+        dataset(root / "train", pictures(60, 0)),
+        dataset(root / "test", pictures(40, 1), 500),
+        samples(root / "samples", synthetic),
+    ]
+    flags = ("--train", "--real", "--synthetic")
+    sides = [read_folder(folder, flag) for folder, flag in zip(folders, flags, strict=True)]
+    return {row["metric"]: row for row in evaluate(*sides, nearest=nearest)}
+
+
+@pytest.mark.parametrize("change", ["exact", "altered"])
+def test_planted_copies_are_found_all_and_only(tmp_path, change):
+    planted, draws = [5, 17, 58], np.random.default_rng(0)
+    train = pictures(60, 0)
+    copies = [train[i] if change == "exact" else altered(train[i], draws) for i in planted]
+    rows = score(tmp_path, pictures(30, 2) + copies, tmp_path / "out" / "nearest.csv")
+    row = rows["copy_share"]
+    assert row["n_copies"] == 3
+    assert row["value"] == pytest.approx(3 / 33)
+    assert row["ci_low"] <= row["value"] <= row["ci_high"]
+    assert row["floor"] == 0
+    assert row["sensitivity"] == 1
+    assert rows["copy_correlation_max"]["value"] > row["threshold"] > rows["copy_correlation_max"]["floor"]
+    pairs = pd.read_csv(tmp_path / "out" / "nearest.csv")
+    assert len(pairs) == 33
+    assert pairs["copy"].tolist() == [True] * 3 + [False] * 30
+    synthetic = pd.read_csv(tmp_path / "samples" / "metadata.csv")["file_name"][30:]
+    known = pd.read_csv(tmp_path / "train" / "metadata.csv")["file_name"]
+    expected = dict(zip(synthetic, known[planted], strict=True))
+    assert dict(zip(pairs["synthetic"][:3], pairs["train"][:3], strict=True)) == expected
+    by_listing = sorted(path.name for path in (tmp_path / "train").glob("*.png"))
+    assert {by_listing[i] for i in planted} != set(expected.values())
+
+
+def test_without_copies_none_is_found(tmp_path):
+    rows = score(tmp_path, pictures(30, 2))
+    row = rows["copy_share"]
+    assert row["n_copies"] == row["value"] == row["ci_low"] == 0
+    assert row["ci_high"] == pytest.approx(3 / 30)  # none of thirty is not none at all
+    assert row["note"] is None
+    assert rows["nn_share_nearer_train"]["value"] == pytest.approx(0.5, abs=0.2)
+    assert rows["nn_share_nearer_train"]["n_each"] == 40
+    assert (row["n_train"], row["n_real"], row["n_synthetic"]) == (60, 40, 30)
+    assert "own_image_rms" not in rows  # the prompts are not those of training images
+
+
+def test_command_writes_scores_and_pairs(tmp_path, capsys):
+    dataset(tmp_path / "train", pictures(30, 0))
+    dataset(tmp_path / "test", pictures(20, 1), 500)
+    samples(tmp_path / "samples", pictures(10, 0))  # all are training images
+    paths = {"train": "train", "real": "test", "synthetic": "samples", "output": "out/scores.json"}
+    assert main(PrivacyConfig(**{flag: str(tmp_path / path) for flag, path in paths.items()})) == 0
+    rows = {row["metric"]: row for row in json.loads((tmp_path / "out" / "scores.json").read_text())}
+    assert rows["copy_share"]["value"] == 1
+    assert rows["authpct"]["value"] == 0 < rows["authpct"]["floor"]
+    assert rows["nn_distance_ratio"]["value"] < 0.9
+    assert "10 of 10 synthetic images are copies" in capsys.readouterr().out
+    assert (tmp_path / "out" / "nearest.csv").read_text().startswith("synthetic,train,correlation")
+
+
+# The prompt's own image
+
+
+def folders_of(train_names: list[str], ids: list[str]) -> tuple[ImageFolder, ImageFolder]:
+    train = pd.DataFrame({"file_name": train_names, "text": [""] * len(train_names)})
+    synthetic = pd.DataFrame({"file_name": [f"{i}.png" for i in range(len(ids))], "text": ids, "id": ids, "seed": "0"})
+    return ImageFolder(Path(), train), ImageFolder(Path(), synthetic.assign(scheduler="pndm"))
+
+
+def test_distance_to_the_own_image_is_the_smallest_over_all_seeds():
+    train, synthetic = folders_of(["a.png", "b.png"], ["a", "a", "a"])
+    known = np.full((2, 8, 8), 100, np.uint8)
+    greys = np.stack([np.full((8, 8), value, np.uint8) for value in (101, 180, 250)])
+    last_only = min(float(pixel_rms(greys[-1], known[0])) for _ in greys)  # the loop that never looks at its variable
+    assert last_only == pytest.approx(150)
+    (row,) = own_image_rows(train, synthetic, known, greys, {}, 0)
+    assert row["value"] == row["minimum"] == pytest.approx(1)
+    assert row["n_prompts"] == 1
+
+
+def test_names_that_end_in_letters_of_their_suffix_are_found():
+    assert "effusion_jpg.jpg".strip(".jpg") == "effusion_"
+    train, synthetic = folders_of(["effusion_jpg.jpg", "gpj.jpg"], ["effusion_jpg", "gpj"])
+    known = np.stack([np.full((8, 8), value, np.uint8) for value in (10, 200)])
+    (row,) = own_image_rows(train, synthetic, known, known.copy(), {}, 0)
+    assert row["n_prompts"] == 2
+    assert row["value"] == 0
+    assert row["floor"] == pytest.approx(190)  # with another patient's image
+
+
+# Samples that repeat themselves
+
+
+def test_prompts_that_repeat_one_image_are_counted():
+    train = np.random.default_rng(0).integers(0, 256, (40, 64, 64), dtype=np.uint8)
+    synthetic = folders_of(["a.png"], ["a", "a", "a", "b", "b", "c"])[1]
+    greys = np.random.default_rng(1).integers(0, 256, (6, 64, 64), dtype=np.uint8)
+    (row,) = repetition_rows(synthetic, greys, train, np.arange(40), {}, 0)
+    assert (row["value"], row["n_prompts"]) == (0, 2)
+    greys[2] = greys[0]  # the first and the last sample of a prompt
+    (row,) = repetition_rows(synthetic, greys, train, np.arange(40), {}, 0)
+    assert (row["value"], row["minimum"]) == (0.5, 0)
+
+
+# Folders and features that cannot be used
+
+
+def test_held_out_images_that_are_training_images_are_left_out_or_refused(tmp_path):
+    train = dataset(tmp_path / "train", pictures(60, 0))
+    mixed = write(tmp_path / "mixed", pictures(30, 1) + pictures(60, 0)[:2], [f"{i}.png" for i in range(32)])
+    same = write(tmp_path / "same", pictures(60, 0), [f"{i}.png" for i in range(60)])
+    synthetic = read_folder(samples(tmp_path / "samples", pictures(10, 2)), "--synthetic")
+    train = read_folder(train, "--train")
+    rows = evaluate(train, read_folder(mixed, "--real"), synthetic)
+    assert rows[0]["n_real"] == 30
+    assert rows[0]["note"] == "left out 2 of 32 held-out images: 0 of patients in --train, 2 stored there, too"
+    with pytest.raises(UserError, match="60 of the 60 images of --real"):
+        evaluate(train, read_folder(same, "--real"), synthetic)
+    with pytest.raises(UserError, match="--train and --real are the same folder"):
+        evaluate(train, train, synthetic)
+    with pytest.raises(UserError, match=r"--train .* is a samples folder"):
+        evaluate(synthetic, read_folder(mixed, "--real"), train)
+
+
+def test_patients_of_the_training_set_are_left_out(tmp_path):
+    train = read_folder(dataset(tmp_path / "train", pictures(60, 0)), "--train")
+    synthetic = read_folder(samples(tmp_path / "samples", pictures(10, 2)), "--synthetic")
+    partly = read_folder(dataset(tmp_path / "partly", pictures(40, 1), 25), "--real")  # patients 25 to 29 of 0 to 29
+    assert evaluate(train, partly, synthetic)[0]["n_real"] == 30
+    wholly = read_folder(dataset(tmp_path / "wholly", pictures(20, 1), 3), "--real")
+    with pytest.raises(UserError, match=r"0 images of --real .* are of patients that --train does not have"):
+        evaluate(train, wholly, synthetic)
+
+
+def test_too_few_real_images_for_a_threshold_are_one_line(tmp_path):
+    train = read_folder(write(tmp_path / "train", pictures(30, 0), [f"{i}.png" for i in range(30)]), "--train")
+    real = read_folder(write(tmp_path / "real", pictures(9, 1), [f"{i}.png" for i in range(9)]), "--real")
+    synthetic = read_folder(samples(tmp_path / "samples", pictures(10, 2)), "--synthetic")
+    with pytest.raises(UserError, match="9 real images of other patients: a threshold for copies needs 20"):
+        evaluate(train, real, synthetic)
+
+
+def test_features_that_are_not_finite_are_refused():
+    features = np.random.default_rng(0).normal(size=(3, 10, 4))
+    features[2, 3, 1] = np.nan
+    groups = [str(i) for i in range(10)]
+    with pytest.raises(UserError, match="not finite"):
+        distance_rows(*features, groups, groups, groups)
+
+
+def test_sizes_and_formats_may_differ(tmp_path):
+    train = pictures(60, 0)
+    folders = [
+        dataset(tmp_path / "train", train),
+        write(tmp_path / "real", pictures(30, 1), [f"{i}.jpg" for i in range(30)]),
+        write(tmp_path / "s", [train[4].resize((200, 200)), *pictures(5, 2)], [f"{i}.jpg" for i in range(6)]),
+    ]
+    flags = ("--train", "--real", "--synthetic")
+    rows = evaluate(*(read_folder(folder, flag) for folder, flag in zip(folders, flags, strict=True)))
+    assert next(row for row in rows if row["metric"] == "copy_share")["n_copies"] == 1
