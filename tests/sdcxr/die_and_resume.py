@@ -22,9 +22,8 @@ from typing import Any
 
 import torch
 
-from sdcxr import checkpoint, components
+from sdcxr import checkpoint, components, loop
 from sdcxr.config import TrainConfig
-from sdcxr.loop import train
 
 REPORT = "lives.json"
 OUTPUT = "lives.txt"
@@ -82,7 +81,7 @@ def born(settings: dict[str, Any], root: Path, meet: Callable[[str], None]) -> i
 
         checkpoint.save_file = save_file
         sys.addaudithook(watch)
-        code = train(TrainConfig(**settings))
+        code = loop.train(TrainConfig(**settings))
     except BaseException:
         traceback.print_exc()
     finally:
@@ -159,6 +158,7 @@ if __name__ == "__main__":
     mode, file = sys.argv[1], Path(sys.argv[2])
     plan = json.loads(file.read_text())
     components.load(plan["base"])  # imports the rest
+    loop.training_flops = lambda *_: 0  # for the log alone, and most of the time that a life takes to begin
     assert threading.active_count() == torch.get_num_threads() == 1, "a second thread would not survive a fork"
     lives = kill_at_random(plan, file.parent, seed=0) if mode == "random" else kill_everywhere(plan, file.parent)
     (file.parent / REPORT).write_text(json.dumps(list(lives), indent=0))
