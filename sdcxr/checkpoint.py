@@ -131,7 +131,7 @@ def optimizer_state(task: nn.Module, optimizer: torch.optim.Optimizer) -> dict[s
     for parameter, state in optimizer.state.items():
         for field, value in state.items():
             tensor = value if isinstance(value, Tensor) else torch.tensor(value)  # 8-bit AdamW counts in an int
-            if tensor.shape != parameter.shape:  # small, and tables of 8-bit AdamW are shared, which safetensors refuses
+            if tensor.shape != parameter.shape:  # small; safetensors refuses 8-bit AdamW's shared tables
                 tensor = tensor.cpu().clone()
             fields[f"{names[id(parameter)]}/{field}"] = tensor
     return fields

@@ -178,7 +178,8 @@ class Run:
         """FLOPs of an image in training, and FLOP/s of a matrix product here; known to the main process alone."""
         if not self.accelerator.is_main_process:
             return 0.0, 0.0
-        flops = training_flops(self.task, tensors(default_collate([self.stream[0]])))
+        pair = default_collate([self.stream[0], self.stream[1]])  # batch normalisation needs two
+        flops = training_flops(self.task, tensors(pair)) / 2
         return flops, measured_peak(self.accelerator.device, PRECISION[self.accelerator.mixed_precision])
 
     def resume(self) -> tuple[int, list[float]]:
