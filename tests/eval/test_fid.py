@@ -1,0 +1,324 @@
+"""Rows of fidelity: values with floors, intervals, notes; presets; labels; the command on small folders of images."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, ImageFilter
+
+from eval import fid
+from eval.arrays import half_samples
+from eval.features import Features
+from eval.fid import FidConfig, common_labels, evaluate, table
+from eval.fidelity import ALL, PRESETS, Preset, measure, standard_errors
+from eval.folders import ImageFolder
+from eval.frechet import frechet_distance
+from eval.kernels import kid
+from sdcxr.cli import run
+from sdcxr.errors import UserError
+
+PLAIN = Preset("stub", k=3)
+
+
+def side(n: int, per_group: int = 2, **columns: object) -> ImageFolder:
+    rows = {"file_name": [f"{i}.png" for i in range(n)], "subject_id": [f"p{i // per_group}" for i in range(n)]}
+    return ImageFolder(Path("nowhere"), pd.DataFrame(rows | columns))
+
+
+def features(values: np.ndarray, **about: object) -> Features:
+    return Features(values, [f"{i}.png" for i in range(len(values))], about)
+
+
+def normal(n: int, d: int = 4, shift: float = 0.0, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, d)) + shift
+
+
+def scores(real: np.ndarray, synthetic: np.ndarray, preset: Preset = PLAIN, **options: object) -> dict[str, dict]:
+    rows = evaluate(side(len(real)), side(len(synthetic)), features(real), features(synthetic), preset, **options)
+    return {row["metric"]: row for row in rows}
+
+
+def test_every_metric_has_counts_floor_interval_and_parameters():
+    rows = scores(normal(120), normal(50, shift=0.3, seed=1))
+    assert tuple(rows) == ALL
+    for name, row in rows.items():
+        assert (row["n_real"], row["n_synthetic"], row["dimension"], row["below_2d"]) == (120, 50, 4, False)
+        assert np.isfinite([row["value"], row["floor"], row["value_at_floor_n"]]).all()
+        assert row["floor_n"] == 50  # two halves of 60: enough for the number of synthetic images
+        assert row["note"] is None
+        if name == "fd_infinity":
+            assert np.isnan(row["ci_low"]) and row["resamples"] == 0
+        else:
+            assert row["ci_low"] <= row["value"] <= row["ci_high"] and row["resamples"] == 100
+    assert (rows["precision"]["k"], rows["kid"]["k"]) == (3, None)
+    assert (rows["kid_subsets"]["subset_size"], rows["kid_subsets"]["subsets"]) == (25, 100)
+    assert rows["kid_subsets"]["sd"] > 0 and np.isnan(rows["kid"]["sd"])
+    assert rows["fd"]["value"] > rows["fd"]["floor"]
+
+
+def test_values_are_those_of_the_functions():
+    real, synthetic = normal(60), normal(50, shift=0.5, seed=1)
+    rows = scores(real, synthetic, resamples=0)
+    assert rows["fd"]["value"] == frechet_distance(real, synthetic)
+    assert rows["kid"]["value"] == kid(real, synthetic)
+    assert np.isnan(rows["fd"]["ci_low"])
+
+
+def test_floor_is_between_patients_not_between_images():
+    """Patients of many, nearly equal images: halves that share patients would be the same set and hide the distance."""
+    generator = np.random.default_rng(0)
+    patients = np.repeat(generator.normal(size=(12, 4)), 20, axis=0)
+    real, folder = patients + 0.01 * generator.normal(size=patients.shape), side(240, per_group=20)
+    rows = evaluate(folder, side(100), features(real), features(normal(100)), replace(PLAIN, metrics=("fd",)))
+    shuffled = generator.permutation(240)
+    shared = frechet_distance(real[shuffled[:120]], real[shuffled[120:]])
+    assert rows[0]["floor"] > 5 * shared
+
+
+def test_floor_of_fewer_images_says_so_and_has_a_counterpart():
+    row = scores(normal(60), normal(50, shift=1.0, seed=1))["fd"]
+    assert row["floor_n"] == 30
+    assert "floor at 30 + 30 images" in row["note"]
+    assert row["value_at_floor_n"] != row["value"]
+
+
+def test_floor_of_one_patient_is_none():
+    rows = evaluate(
+        side(30, per_group=30), side(30), features(normal(30)), features(normal(30, seed=1)), PLAIN, resamples=0
+    )
+    assert all(np.isnan(row["floor"]) and row["floor_n"] is None and "no floor" in row["note"] for row in rows)
+
+
+def test_fewer_images_than_twice_the_dimension_are_marked():
+    rows = scores(normal(40, 16), normal(31, 16, seed=1))
+    assert all(row["below_2d"] for row in rows.values())
+    assert all("N = 31 is below 2 × 16 dimensions" in rows[name]["note"] for name in ("fd", "fd_infinity"))
+    assert "below" not in (rows["kid"]["note"] or "")
+    assert not any(row["below_2d"] for row in scores(normal(40, 16), normal(32, 16, seed=1)).values())
+
+
+def test_what_the_images_do_not_allow_is_no_number_and_says_why():
+    few = scores(normal(30), normal(4, seed=1), resamples=0)
+    assert np.isnan(few["precision"]["value"]) and "k + 2 images a side" in few["precision"]["note"]
+    assert np.isfinite(few["kid"]["value"])
+    torchmetrics = PRESETS["fid-inception-torchmetrics"]
+    rows = scores(normal(60), normal(50, seed=1), torchmetrics, resamples=0)
+    assert np.isnan(rows["kid_subsets"]["value"])
+    assert "KID subsets of 1000 images" in rows["kid_subsets"]["note"]
+    constant = scores(normal(30), np.ones((30, 4)), resamples=0)
+    assert np.isnan(constant["coverage"]["value"]) and "rows are equal" in constant["coverage"]["note"]
+    zeros = scores(normal(30), np.vstack([normal(29), np.zeros((1, 4))]), resamples=100)
+    assert np.isnan(zeros["cmmd"]["value"]) and "all zeros" in zeros["cmmd"]["note"]
+
+
+def test_few_patients_have_no_interval():
+    rows = evaluate(side(30, per_group=5), side(30), features(normal(30)), features(normal(30, seed=1)), PLAIN)
+    assert all(np.isnan(row["ci_low"]) and "no interval: only 6 patients" in row["note"] for row in rows)
+
+
+def test_copies_are_told():
+    real = normal(40)
+    synthetic = np.vstack([real[:7], normal(33, seed=1)])
+    rows = scores(real, synthetic, resamples=0)
+    assert all(
+        "7 of 40 synthetic images have exactly the features of a real one" in row["note"] for row in rows.values()
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.full((20, 4), np.nan), "20 of 20 synthetic feature rows are not finite"),
+        (np.ones((20, 5)), "4 .real. and 5 .synthetic. dimensions"),
+        (np.ones((1, 4)), "1 synthetic images"),
+    ],
+)
+def test_arrays_that_compare_to_nothing_are_refused(values, message):
+    with pytest.raises(UserError, match=message):
+        scores(normal(20), values)
+
+
+def test_features_of_other_images_or_extractors_are_refused():
+    with pytest.raises(UserError, match="3 features of the 20 images"):
+        evaluate(side(20), side(20), features(normal(3)), features(normal(20)), PLAIN)
+    with pytest.raises(UserError, match="different extractors, weights or resize paths"):
+        evaluate(side(20), side(20), features(normal(20), resize="a"), features(normal(20), resize="b"), PLAIN)
+
+
+def test_rows_say_where_features_come_from():
+    about = {"extractor": "stub@full", "resize": "to 64", "sha256": {"w.pt": "abc"}}
+    row = evaluate(side(20), side(20), features(normal(20), **about), features(normal(20, seed=1), **about), PLAIN)[0]
+    assert (row["extractor"], row["resize"], row["sha256"]) == ("stub@full", "to 64", "w.pt:abc")
+
+
+def spread(metric: str, shift: float) -> tuple[float, float]:
+    """Standard deviation over fresh draws of both sides, and the mean of the estimated standard errors."""
+    preset = replace(PLAIN, metrics=(metric,))
+    values, errors = [], []
+    for seed in range(60):
+        generator = np.random.default_rng(seed)
+        patients, prompts = generator.normal(size=(2, 40, 1, 4))
+        real = (patients + 0.3 * generator.normal(size=(40, 3, 4))).reshape(120, 4)
+        synthetic = (prompts + 0.3 * generator.normal(size=(40, 3, 4))).reshape(120, 4) + shift
+        values.append(measure(real, synthetic, preset)[metric].value)
+        if seed < 12:
+            halves = [half_samples([str(i // 3) for i in range(120)], 60, generator) for _ in range(2)]
+            errors.append(standard_errors(real, synthetic, preset, *halves)[metric])
+    return float(np.std(values)), float(np.mean(errors))
+
+
+@pytest.mark.parametrize("metric", ["fd", "kid", "precision", "coverage", "cmmd"])
+def test_standard_errors_are_the_spread_of_fresh_draws(metric):
+    true, estimated = spread(metric, shift=0.8)
+    assert 0.65 * true < estimated < 1.6 * true
+
+
+def test_drawing_with_replacement_biases_what_drawing_halves_does_not():
+    """A doubled image is its own neighbour at distance 0 and an off-diagonal pair with the kernel's largest value."""
+    generator = np.random.default_rng(0)
+    real, synthetic = normal(100, 8), normal(100, 8, seed=1)
+    drawn = [generator.integers(100, size=(2, 100)) for _ in range(30)]
+    bootstrap = [measure(real[i], synthetic[j], replace(PLAIN, metrics=("kid", "recall"))) for i, j in drawn]
+    value = measure(real, synthetic, replace(PLAIN, metrics=("kid", "recall")))
+    kids = np.array([values["kid"].value for values in bootstrap])
+    assert kids.mean() - value["kid"].value > 3 * kids.std() / np.sqrt(30)
+    assert np.mean([values["recall"].value for values in bootstrap]) < value["recall"].value - 0.1
+    halves = [half_samples([str(i) for i in range(100)], 30, generator) for _ in range(2)]
+    kids = np.array([kid(real[a], synthetic[b]) for a, b in zip(halves[0].T, halves[1].T, strict=True)])
+    assert abs(kids.mean() - value["kid"].value) < 3 * kids.std() / np.sqrt(30)
+
+
+def test_labels_are_compared_by_name_at_matched_counts():
+    having = np.arange(80) % 2 == 0
+    real = side(80, Cardiomegaly=np.where(having, 1.0, 0.0), Edema=np.nan, Fracture=1.0)
+    synthetic = side(60, Edema=1.0, Fracture=np.where(np.arange(60) < 5, 1.0, 0.0), Cardiomegaly=1.0)
+    values = normal(80)
+    values[having] += 3  # only the images with the label look like the synthetic ones
+    rows = evaluate(real, synthetic, features(values), features(normal(60, shift=3.0, seed=1)), PLAIN, per_label=True)
+    by_label = {(row["label"], row["metric"]): row for row in rows if row["label"]}
+    assert {metric for _, metric in by_label} == {"kid", "cmmd"}  # never a Fréchet distance
+    assert {label for label, _ in by_label} == {"Cardiomegaly", "Fracture"}  # nobody knows of Edema in real images
+    row = by_label["Cardiomegaly", "kid"]
+    assert (row["n_real"], row["n_synthetic"]) == (40, 40)
+    assert row["ci_low"] < 0.0 < row["ci_high"] and row["floor_n"] == 20
+    assert abs(row["value"]) < 0.2 * kid(values, normal(60, shift=3.0, seed=1))
+    rare = by_label["Fracture", "kid"]
+    assert np.isnan(rare["value"]) and rare["note"].startswith("80 real and 5 synthetic images: fewer than 10")
+
+
+def test_no_labels_in_common_is_one_line():
+    with pytest.raises(UserError, match="no label in common"):
+        common_labels(side(3, Edema=1.0), side(3, Edema=np.nan))
+
+
+def test_presets_are_of_known_extractors_and_metrics():
+    assert set(PRESETS) == {
+        "fid-inception-torchmetrics",
+        "fid-clean",
+        "fd-xrv-roentgen",
+        "fd-rad-dino-chexgenbench",
+        "fd-rad-dino",
+        "cmmd",
+    }
+    assert all(set(preset.metrics) <= set(ALL) for preset in PRESETS.values())
+    assert all("kid" in preset.metrics for preset in PRESETS.values() if "fd" in preset.metrics)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({}, "one of --extractor and --preset"),
+        ({"extractor": "xrv-all", "preset": "cmmd"}, "one of --extractor and --preset"),
+        ({"preset": "fid-cleen"}, "did you mean fid-clean"),
+        ({"extractor": "xrv-all", "resamples": 3}, "--resamples 3: 0 for no intervals, or at least 20"),
+    ],
+)
+def test_bad_flags_are_one_line(flags, message):
+    with pytest.raises(UserError, match=message):
+        FidConfig(real="r", synthetic="s", output="o", **flags)
+
+
+def write_images(folder: Path, images: list[np.ndarray]) -> Path:
+    folder.mkdir(parents=True)
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{i:03}.png")
+    return folder
+
+
+def chests(n: int, seed: int) -> list[np.ndarray]:
+    """Small pictures of two dark lungs of varying size on a bright ground."""
+    generator, (y, x) = np.random.default_rng(seed), np.mgrid[:32, :32] / 32
+    pictures = []
+    for _ in range(n):
+        width, height, level = generator.uniform([0.12, 0.25, 120], [0.2, 0.4, 160])
+        lungs = sum(((x - centre) / width) ** 2 + ((y - 0.5) / height) ** 2 < 1 for centre in (0.28, 0.72))
+        picture = Image.fromarray((level * (1 - 0.7 * lungs)).clip(0, 255).astype(np.uint8))
+        pictures.append(np.asarray(picture.filter(ImageFilter.GaussianBlur(1))))
+    return pictures
+
+
+def noised(images: list[np.ndarray], strength: float) -> list[np.ndarray]:
+    generator = np.random.default_rng(9)
+    return [(image + strength * generator.normal(size=image.shape)).clip(0, 255).astype(np.uint8) for image in images]
+
+
+def grey_grid(images: list[np.ndarray]) -> np.ndarray:
+    """Features of the test: the picture in 8 × 8 means, and the mean local contrast in 2 × 2 fields."""
+    stack = np.stack(images).astype(float) / 255
+    means = stack.reshape(-1, 8, 4, 8, 4).mean(axis=(2, 4)).reshape(len(stack), -1)
+    contrast = np.abs(np.diff(stack, axis=2)).reshape(len(stack), 2, 16, -1).mean(axis=(2, 3))
+    return np.hstack([means, 4 * contrast])
+
+
+def test_every_metric_orders_the_degrees_of_degradation():
+    real, fresh = chests(160, seed=0), chests(120, seed=1)
+    unrelated = [np.random.default_rng(i).integers(0, 255, (32, 32)).astype(np.uint8) for i in range(120)]
+    degrees = [fresh, noised(fresh, 12), noised(fresh, 50), unrelated]
+    values = [measure(grey_grid(real), grey_grid(images), PLAIN) for images in degrees]
+    for name in ("fd", "fd_infinity", "kid", "kid_subsets", "cmmd"):
+        assert (np.diff([value[name].value for value in values]) > 0).all(), name
+    for name in ("precision", "recall", "density", "coverage"):
+        steps = np.array([value[name].value for value in values])
+        assert (np.diff(steps) <= 0).all() and steps[0] > steps[2] and steps[1] > steps[3] == 0, (name, steps)
+
+
+def test_command_writes_rows_and_prints_them(tmp_path, capsys):
+    real, synthetic = (
+        write_images(tmp_path / "real", chests(30, 0)),
+        write_images(tmp_path / "synthetic", chests(24, 1)),
+    )
+    output = tmp_path / "out" / "scores.json"
+    argv = ["--real", str(real), "--synthetic", str(synthetic), "--extractor", "pixels-64", "--output", str(output)]
+    with pytest.raises(SystemExit) as exit:
+        run(fid.main, [*argv, "--resamples", "20"])
+    assert exit.value.code == 0
+    rows = json.loads(output.read_text())
+    assert [row["metric"] for row in rows] == list(ALL)
+    printed = capsys.readouterr().out
+    assert "30 + 24" in printed and "mostly bias" in printed
+    assert printed.strip() == table(rows).strip()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--real": "synthetic"}, "same folder"),
+        ({"--synthetic": "empty"}, "holds no images"),
+        ({"--per_label": "true"}, "no label in common"),
+    ],
+)
+def test_commands_that_cannot_be_are_one_line(tmp_path, capsys, change, message):
+    for name in ("real", "synthetic"):
+        write_images(tmp_path / name, chests(3, 0))
+    (tmp_path / "empty").mkdir()
+    flags = {"--real": "real", "--synthetic": "synthetic", "--output": "o.json"} | change
+    argv = [
+        part for flag, value in flags.items() for part in (flag, value if value == "true" else str(tmp_path / value))
+    ]
+    with pytest.raises(SystemExit) as exit:
+        run(fid.main, [*argv, "--extractor", "pixels-64"])
+    assert exit.value.code == 2
+    assert message in capsys.readouterr().err
