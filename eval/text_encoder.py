@@ -1,7 +1,7 @@
 """What fine-tuning did to the text encoder: what its embeddings say about findings, and what they forgot.
 
     python -m eval.text_encoder --model RUN --data DATASET --output scores.json
-    python -m eval.text_encoder --base stable-diffusion-v1-4 --model RUN --data DATASET
+    python -m eval.text_encoder --base CompVis/stable-diffusion-v1-4 --model RUN --data DATASET
 
 Linear probe: the encoder of the base and the fine-tuned one embed the texts of the dataset, frozen. A logistic
 regression per finding learns from the training split and is scored on texts of the test split: other patients, and no

@@ -12,12 +12,14 @@ from sdcxr.errors import UserError
 from sdcxr.files import write_json
 
 
-@pytest.mark.parametrize("tune", ["unet", "text", "unet+text", "text+unet", "vae", "classifier"])
+@pytest.mark.parametrize("tune", ["unet", "text", "unet+text", "text+unet", "vae", "classifier", "clip"])
 def test_parts_are_what_tune_joins(tune):
     assert TrainConfig(tune=tune).parts == set(tune.split("+"))
 
 
-@pytest.mark.parametrize("tune", ["", "unett", "unet+", "unet+unet", "unet+vae", "text+classifier", "unet,text"])
+@pytest.mark.parametrize(
+    "tune", ["", "unett", "unet+", "unet+unet", "unet+vae", "text+classifier", "clip+vae", "unet,text"]
+)
 def test_other_combinations_are_refused(tune):
     with pytest.raises(UserError, match="--tune"):
         TrainConfig(tune=tune)

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sdcxr.errors import UserError
-from sdcxr.manifest import COLUMNS, LABELS, read_metadata, split_folder, write_metadata
+from sdcxr.manifest import COLUMNS, LABELS, read_metadata, split_folder, text_key, write_metadata
 
 
 def table(*texts: str, **columns: list) -> pd.DataFrame:
@@ -86,6 +86,16 @@ def test_wrong_tables_are_refused_by_what_is_wrong(tmp_path, content, message):
 def test_a_folder_without_table_is_no_split(tmp_path):
     with pytest.raises(UserError, match=r"has no metadata\.csv"):
         read_metadata(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["no  effusion", "1. No effusion.", " 1) NO EFFUSION\n", "No effusion ___."])
+def test_texts_that_say_the_same_in_the_same_words(text):
+    assert text_key(text) == "no effusion"
+
+
+@pytest.mark.parametrize("text", ["No effusion?", "No effusion 2", "1.5 cm. No effusion", "effusion no", "noeffusion"])
+def test_texts_that_do_not(text):
+    assert text_key(text) != "no effusion"
 
 
 def test_split_folder_lists_the_splits_there_are(tmp_path, micro_dataset):

@@ -90,9 +90,10 @@ def test_the_embedded_base_takes_its_own_and_keeps_what_is_given(train, monkeypa
     assert epochs.max_train_steps is None
 
 
-def test_a_classifier_needs_no_base(train, monkeypatch, micro_dataset):
+@pytest.mark.parametrize("tune", ["classifier", "clip"])
+def test_the_judges_need_no_base(train, monkeypatch, micro_dataset, tune):
     monkeypatch.setattr(tiny, "ensure", lambda *_: pytest.fail("built the base"))
-    config = train.fill_in(TrainConfig(tune="classifier", data=str(micro_dataset)))
+    config = train.fill_in(TrainConfig(tune=tune, data=str(micro_dataset)))
     assert config.base is None and config.learning_rate == tiny.DEFAULTS["learning_rate"]
 
 
