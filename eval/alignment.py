@@ -47,6 +47,11 @@ def main(config: AlignmentConfig) -> int:
     real, synthetic = read_sides(config.real, config.synthetic)
     weights_dir = Path(config.weights_dir) if config.weights_dir else None
     rows = evaluate(real, synthetic, config.extractor, weights_dir=weights_dir, seed=config.seed)
+
+    from sdcxr.processes import processes
+
+    if not processes().is_main_process:
+        return 0
     if config.output:
         write_scores(config.output, rows)
     print(table(rows))
