@@ -4,12 +4,12 @@ Weights are read from safetensors only, code from a repository is never run, and
 greedy, so that the same images give the same reports.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eval.quiet import quiet
 from eval.weights import hub_folder
 from sdcxr.errors import UserError
 
@@ -39,7 +39,7 @@ class Reader:
         said = {"text": [self.question] * len(pictures), "padding": True} if self.question else {}
         try:
             inputs = self.images(images=pictures, return_tensors="pt", **said).to(self.model.device)
-            with torch.inference_mode(), _quiet():
+            with torch.inference_mode(), quiet():
                 tokens = self.model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=self.max_new_tokens)
         except (ValueError, TypeError) as error:
             hint = "" if self.question else " (a model that wants an instruction gets it with --question)"
@@ -121,7 +121,7 @@ def load(generator: str, weights_dir: Path | None, question: str | None, max_new
 
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
-        with _quiet():
+        with quiet():
             images = AutoProcessor.from_pretrained(folder, **options)
             tokenizer = getattr(images, "tokenizer", None)
             if tokenizer is None:  # encoder and decoder that were put together have a processor each
@@ -153,19 +153,3 @@ def locate(generator: str, weights_dir: Path | None) -> Path:
     if not any(folder.glob("*.safetensors")):
         raise UserError(f"--generator {folder} has no .safetensors weights: pickled ones are not read, convert them")
     return folder
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the advice that transformers prints while it loads; what is wrong comes as an exception."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from eval.quiet import quiet
 from eval.weights import WeightsFile, hub_folder
 from sdcxr.errors import UserError
 from sdcxr.files import read_json
@@ -126,8 +127,9 @@ def _embed(texts: list[str], folder: Path, layer: int, batch_size: int) -> list[
 
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        model = AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **options)
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+            model = AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **options)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder} cannot be loaded ({str(error).strip().splitlines()[0]})") from None
     model = model.eval().to(processes().device)
