@@ -101,9 +101,10 @@ def evaluate(
     """Score rows of all images, then of each label.
 
     Beside the columns of all rows: `dimension`; `below_2d`, whether a side has fewer than two images per dimension;
-    `floor_n`, images on each side of the floor; `value_at_floor_n`, the value between that many real and synthetic
-    images, which is what the floor compares with; `k`; `sd` of KID over its `subsets` of `subset_size`; `resamples`;
-    `seed`; `resize` and `sha256`, path and weights of the extractor.
+    `floor_n`, images on each side of the floor; `floor_splits`, the random splits it is a mean over;
+    `value_at_floor_n`, the value between that many real and synthetic images, which is what the floor compares with;
+    `k`; `sd` of KID over its `subsets` of `subset_size`; `resamples`; `seed`; `resize` and `sha256`, path and weights of
+    the extractor.
 
     Args:
         real: the folder, for patients and labels.
@@ -177,6 +178,7 @@ def compare(
             "dimension": dimension,
             "below_2d": n < 2 * dimension,
             "floor_n": floor.n,
+            "floor_splits": floor.splits,
             "value_at_floor_n": floor.of_synthetic.get(name, float("nan")),
             "sd": measured.sd,
             "resamples": resamples if name in errors else 0,
@@ -255,7 +257,9 @@ class Floor:
     """The metrics between two halves of the real images, and those of one half and as many synthetic images."""
 
     n: int | None
-    """Images on each side."""
+    """Images on each side; None where there are no two halves."""
+    splits: int
+    """Random splits into halves over which the values are means."""
     of_real: dict[str, float]
     of_synthetic: dict[str, float]
 
@@ -269,23 +273,22 @@ class Floor:
 
 
 def _floor(
-    x: np.ndarray,
-    y: np.ndarray,
-    groups: Sequence[str],
-    preset: Preset,
-    generator: np.random.Generator,
-    seed: int,
+    x: np.ndarray, y: np.ndarray, groups: Sequence[str], preset: Preset, generator: np.random.Generator, seed: int
 ) -> Floor:
-    first, second = disjoint_halves(groups, generator)
-    n = min(len(first), len(second), len(y))
+    splits = min(max(5000 // len(x), 1), 10)  # of few images each split is noisy, and fast
+    halves = [disjoint_halves(groups, generator) for _ in range(splits)]
+    n = min(len(y), *(len(half) for split in halves for half in split))
     if n < 2:
-        return Floor(None, {}, {})
-    drawn = generator.choice(len(y), n, replace=False)
+        return Floor(None, 0, {}, {})
+    values: tuple[list[dict[str, float]], list[dict[str, float]]] = ([], [])
+    for first, second in halves:
+        others = x[second[:n]], y[generator.choice(len(y), n, replace=False)]
+        for measured, other in zip(values, others, strict=True):
+            measured.append({name: one.value for name, one in measure(x[first[:n]], other, preset, seed).items()})
     of_real, of_synthetic = (
-        {name: measured.value for name, measured in measure(x[first[:n]], other, preset, seed).items()}
-        for other in (x[second[:n]], y[drawn])
+        {name: float(np.mean([split[name] for split in measured])) for name in preset.metrics} for measured in values
     )
-    return Floor(n, of_real, of_synthetic)
+    return Floor(n, splits, of_real, of_synthetic)
 
 
 def _interval(name: str, value: float, error: float) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from eval.fid import FidConfig, common_labels, evaluate, table
 from eval.fidelity import ALL, PRESETS, Preset, measure, standard_errors
 from eval.folders import ImageFolder
 from eval.frechet import frechet_distance
-from eval.kernels import kid
+from eval.kernels import kid, kid_subsets
 from sdcxr.cli import run
 from sdcxr.errors import UserError
 
@@ -47,7 +47,10 @@ def test_every_metric_has_counts_floor_interval_and_parameters():
     for name, row in rows.items():
         assert (row["n_real"], row["n_synthetic"], row["dimension"], row["below_2d"]) == (120, 50, 4, False)
         assert np.isfinite([row["value"], row["floor"], row["value_at_floor_n"]]).all()
-        assert row["floor_n"] == 50  # two halves of 60: enough for the number of synthetic images
+        assert (row["floor_n"], row["floor_splits"]) == (
+            50,
+            10,
+        )  # two halves of 60: enough for the number of synthetic images
         assert row["note"] is None
         if name == "fd_infinity":
             assert np.isnan(row["ci_low"]) and row["resamples"] == 0
@@ -63,7 +66,9 @@ def test_values_are_those_of_the_functions():
     real, synthetic = normal(60), normal(50, shift=0.5, seed=1)
     rows = scores(real, synthetic, resamples=0)
     assert rows["fd"]["value"] == frechet_distance(real, synthetic)
-    assert rows["kid"]["value"] == kid(real, synthetic)
+    assert rows["kid"]["value"] == pytest.approx(kid(real, synthetic), abs=1e-12)
+    assert rows["kid_subsets"]["value"] == pytest.approx(kid_subsets(real, synthetic, 25)[0], abs=1e-12)
+    assert rows["kid_subsets"]["sd"] == pytest.approx(kid_subsets(real, synthetic, 25)[1], abs=1e-12)
     assert np.isnan(rows["fd"]["ci_low"])
 
 
