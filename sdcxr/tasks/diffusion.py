@@ -77,16 +77,18 @@ class DiffusionTask(nn.Module):
             print(f"{cut} of {len(rows)} captions are cut to {ids.shape[1]} tokens ({cut / len(rows):.1%})")
         timesteps = len(self.alphas_cumprod)
         return DenoisingExamples(
-            self._source(rows), ids, no_caption[0], timesteps, caption_dropout, noise_offset, strata
+            self._source(rows, strata > 0), ids, no_caption[0], timesteps, caption_dropout, noise_offset, strata
         )
 
-    def _source(self, rows: Any) -> Source:
+    def _source(self, rows: Any, held_out: bool) -> Source:
         paths, ids = rows["path"].tolist(), rows["id"].tolist()
         if not self.config.cache_latents:
             side = self.resolution // self.components.vae_factor
             return Pixels(paths, ids, self.resolution, (self.components.vae.config.latent_channels, side, side))
         assert self.config.data is not None
         named = Path(self.config.latents_dir) if self.config.latents_dir else None
+        if named is not None and held_out:
+            named /= "validation"  # a cache holds one set of images
         cache = latents.cached(
             self.components.vae, paths, ids, self.resolution, named, default=Path(self.config.data) / ".latents"
         )

@@ -128,6 +128,13 @@ def test_a_missing_validation_split_is_said_before_the_training(micro_base, micr
     tasks.build(dataclasses.replace(settings, validation_steps=0), CPU)
 
 
+def test_a_named_cache_takes_both_splits(micro_base, micro_dataset, tmp_path):
+    settings = config(micro_base, micro_dataset, latents_dir=str(tmp_path / "cache"), validation_steps=5)
+    for _ in range(2):
+        task = tasks.build(settings, CPU)
+        assert (len(task.examples().ids), len(task.validation_examples().ids)) == (11, 3)
+
+
 @pytest.mark.parametrize("tune", ["unet", "vae"])
 def test_previews_are_pictures_and_the_same_again(micro_base, micro_dataset, tune):
     task = tasks.build(config(micro_base, micro_dataset, tune=tune, validation_steps=5, num_validation_images=2), CPU)
