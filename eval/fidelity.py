@@ -48,7 +48,7 @@ PRESETS = {
         # CheXGenBench's subsets for KID are the whole smaller side: "kid" is what their mean converges to.
         Preset("rad-dino@chexgenbench", ("fd", "kid", *NAMES), k=5, name="fd-rad-dino-chexgenbench"),
         Preset("rad-dino", ("fd", "fd_infinity", "kid", "kid_subsets", *NAMES), k=5, name="fd-rad-dino"),
-        Preset("clip:ViT-L-14-336@openai", ("cmmd",), name="cmmd"),
+        Preset("clip:ViT-L-14-336", ("cmmd",), name="cmmd"),
     )
 }
 

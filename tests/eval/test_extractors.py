@@ -12,6 +12,7 @@ from PIL import Image
 
 from eval import extractors
 from eval.extractors import inception, xrv
+from eval.fidelity import PRESETS
 from sdcxr.errors import UserError
 
 CPU = torch.device("cpu")
@@ -46,6 +47,12 @@ def test_every_family_names_itself_and_claims_only_its_own():
     for name in ("xrv-all", "densenet121-res224-mimic_ch", "resnet50-res512-all", "inception", "rad-dino"):
         with pytest.raises(UserError, match=r"weights_dir|pip install"):
             extractors.find(name)
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_the_extractors_of_all_presets_exist(preset):
+    with pytest.raises(UserError, match=r"weights_dir|pip install"):
+        extractors.find(preset.extractor)
 
 
 def test_grey_values_keep_their_place():
