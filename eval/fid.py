@@ -102,9 +102,9 @@ def evaluate(
 
     Beside the columns of all rows: `dimension`; `below_2d`, whether a side has fewer than two images per dimension;
     `floor_n`, images on each side of the floor; `floor_splits`, the random splits it is a mean over;
-    `value_at_floor_n`, the value between that many real and synthetic images, which is what the floor compares with;
-    `k`; `sd` of KID over its `subsets` of `subset_size`; `resamples`; `seed`; `resize` and `sha256`, path and weights of
-    the extractor.
+    `value_at_floor_n`, the value between that many real and synthetic images, which the floor compares with; `k`;
+    `sd` of KID over its `subsets` of `subset_size`; `resamples`; `seed`; `resize` and `sha256`, path and weights of the
+    extractor.
 
     Args:
         real: the folder, for patients and labels.

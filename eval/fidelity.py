@@ -101,8 +101,8 @@ def _kids(
 ) -> Measured:
     """KID over subsets; that of all images, which comes with it for nothing, is put beside it."""
     subsets = subsets_for_kid(len(real), len(synthetic), size, count, seed)
-    members = [np.pad(members, ((0, 0), (1, 0)), constant_values=True) for members in subsets]
-    values = mmd2(real, synthetic, polynomial, *members)
+    in_real, in_synthetic = (np.pad(members, ((0, 0), (1, 0)), constant_values=True) for members in subsets)
+    values = mmd2(real, synthetic, polynomial, in_real, in_synthetic)
     measured["kid"] = Measured(float(values[0]))
     return Measured(float(values[1:].mean()), float(values[1:].std()))
 
