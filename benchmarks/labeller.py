@@ -5,7 +5,7 @@
     python benchmarks/labeller.py --phantom DATASET        # a dataset folder of phantoms
 
 Open-i's labels are MeSH headings by indexers, who name what a report states and leave out what they find of no weight:
-a silver standard. The words of the labeller were chosen on the half "tune" (even report numbers), never on "test".
+a silver standard. The words of the labeller were chosen on the half "tune" (even report numbers).
 """
 
 import importlib.util

@@ -34,7 +34,8 @@ from sdcxr.manifest import LABELS
 
 PRESENT, NEGATED, UNCERTAIN, ABSENT = 1.0, 0.0, -1.0, float("nan")
 REACH = 300  # characters that a denial or a doubt is looked for on either side of a finding
-_ALTERNATIVES = re.compile(r"\b(?:or|nor|versus|vs|and/or)\b")
+_ALTERNATIVES = re.compile(r"\b(?:or|nor|versus|vs|and/or)\b|/(?=[a-z])")
+_LISTED = re.compile(r"\b(?:or|nor|and)\b")
 _COMMA = re.compile(rf"(?:,|\band\b|\bwith\b|/)(?=\s*(?:(?:an?|the|there (?:is|are)|some)\s+)*(?:{AFFIRMING})\b)")
 
 
@@ -171,7 +172,7 @@ def _after(cue: re.Pattern[str], sentence: str, mention: Mention) -> bool:
         between = sentence[mention.end : match.start()]
         if VERBS.search(between) or BREAKS.search(between):
             return False
-        if "," not in between or _ALTERNATIVES.search(between):
+        if "," not in between or _LISTED.search(between):
             return True
     return False
 

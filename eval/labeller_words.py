@@ -65,7 +65,7 @@ FINDINGS: dict[str, re.Pattern[str]] = {
     ),
     "Pleural Other": _any(
         r"\bpleural(?:[ -][a-z]+){0,2}[ -](?:thickening|capping|plaques?|calcifications?|scarring|fibrosis|mass)",
-        r"\bpleural[ -]based[ -](?:\w+ )?(?:mass|nodul\w+|opacity|density|lesion)",
+        r"\bpleural[ -]based[ -](?:\w+ )?(?:mass|nodul\w+|lesion)",
         r"\bfissural thickening",
         r"\bthickening of the (?:\w+ )?pleura",
         r"\bthickened pleura",
@@ -75,6 +75,7 @@ FINDINGS: dict[str, re.Pattern[str]] = {
     "Pneumonia": _any(
         r"\bpneumonias?\b",
         r"\bbronchopneumonia",
+        r"\bpneumonitis\b",
         r"\binfection\b",
         r"\binfectious (?:process|etiology|disease|infiltrates?)",
     ),
@@ -90,7 +91,7 @@ FINDINGS: dict[str, re.Pattern[str]] = {
         r"\bleads?\b",
         r"\b(?:chest|pigtail|mediastinal|pleural|surgical) drains?\b",
         r"\b(?:sternotomy|sternal|cerclage) (?:wires?|sutures)\b",
-        r"\b(?:stents?|prosthe\w+|stimulator|balloon pump|swan-ganz|dobhoff|loop recorder)\b",
+        r"\b(?:stents?|(?<!breast )prosthe\w+|stimulator|balloon pump|swan-ganz|dobhoff|loop recorder)\b",
         r"\b(?:valve replacement|mechanical valve|prosthetic valve|artificial valve)",
         r"\b(?:orthopedic|surgical|spinal|fixation|metallic) hardware\b",
         r"\b(?:devices?|apparatus|generator|neurostimulator|ivc filter|vena cava filter)\b",
@@ -241,7 +242,7 @@ DOUBTED_BEFORE = {
         r"\bquestion(?:able|ed|ing|s)?\b",
         r"\bequivocal\b",
         r"\bpotential(?:ly)?\b",
-        r"\b(?:suggest|suggests|suggesting|suggestive)\b(?: of)?",
+        r"\bsuggest(?:s|ing|ive|ion)?\b",
         r"\bindeterminate\b",
         r"\b(?:evaluat\w+|assess\w*|correlat\w+) (?:\w+ )?(?:for|of|with)\b",
         r"\bconsider(?:ed|ing)?\b",
@@ -256,7 +257,8 @@ DOUBTED_BEFORE = {
 DOUBTED_AFTER = _any(
     r"\b(?:is |are |was |were )?(?:cannot|can not|can't|could not|may not|not)(?: be)?"
     r"(?: (?:entirely|completely|definitely|reliably|fully))? (?:excluded?|ruled? out)\b",
-    r"\b(?:is |are )?(?:difficult|hard) to (?:exclude|rule out)\b",
+    r"\b(?:is |are )?(?:difficult|hard) to (?:entirely |completely |definitely )?(?:exclude|rule out)\b",
+    r"\b(?:is|are) (?:also )?in the differential\b",
     r"\b(?:is|are|was|were|remains?|would be|may be|might be|could be) (?:also |still |not )?(?:an? |another )?"
     r"(?:possible|suspected|questioned|probable|likely|unlikely|possibility|consideration|considered|equivocal)\b",
     r"\b(?:should|could|may|might|must) be (?:considered|present)\b",

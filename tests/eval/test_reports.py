@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -149,6 +150,16 @@ def test_intervals_resample_patients_and_prompts(folders):
     assert sides[0].groups == ["a", "a", "b", "b", "c", "c"]
     assert sides[1].groups == ["7", "7", "8"]
     assert sides[1].files == ["1.png", "2.png", "3.png"], "the fourth image was no prompt"
+    said = reports._with_reports(sides[0], [PROMPTS[0]] * 3 + ["", "No edema.", "Cardiomegaly."])
+    low, high = (value(compare([said], "x"), "rouge1", column=end) for end in ("ci_low", "ci_high"))
+    assert low < high
+    one_patient = replace(said, groups=["7"] * 6)
+    low, high = (value(compare([one_patient], "x"), "rouge1", column=end) for end in ("ci_low", "ci_high"))
+    assert low == high
+    pairwise = replace(said, groups=list("abcdef"))
+    assert value(compare([pairwise], "x"), "rouge1", column="ci_high") != value(
+        compare([said], "x"), "rouge1", column="ci_high"
+    )
 
 
 def test_a_generator_reads_both_sides_the_same_way_every_time(folders, generator, tmp_path, monkeypatch, capsys):
