@@ -19,6 +19,7 @@ GRID = 64  # pixels a side at which images are compared
 REACH = 2  # shifts searched, in pixels of the grid: 3 % of the width each way
 CYCLES = 10.0  # per image, where the low-pass falls to 1/e
 INNER = GRID - 2 * REACH  # what stays in view at every shift
+CHUNK = 2048  # images held in float at once
 SAME_FILE = 0.9999  # correlation above which two images are the same picture, stored twice
 
 
@@ -53,11 +54,11 @@ def whitening(greys: np.ndarray) -> Whitening:
     import torch
 
     total, power = torch.zeros(INNER, INNER), torch.zeros(INNER, INNER // 2 + 1)
-    for start in range(0, len(greys), 2048):
-        total += _inner(greys[start : start + 2048], 0, 0).sum(dim=0)
+    for start in range(0, len(greys), CHUNK):
+        total += _inner(greys[start : start + CHUNK], 0, 0).sum(dim=0)
     mean = total / len(greys)
-    for start in range(0, len(greys), 2048):
-        residual = (_inner(greys[start : start + 2048], 0, 0) - mean) * _window()
+    for start in range(0, len(greys), CHUNK):
+        residual = (_inner(greys[start : start + CHUNK], 0, 0) - mean) * _window()
         power += torch.fft.rfft2(residual).abs().square().sum(dim=0)
     frequency = _frequency()
     ring = frequency.round().long().flatten()
@@ -116,11 +117,11 @@ def search(
     for start in range(0, len(queries), 1024):
         views = [descriptors(queries[start : start + 1024], common, *moved) for moved in shifts]
         here = slice(start, start + 1024)
-        for first in range(0, len(references), 2048):
-            targets = descriptors(references[first : first + 2048], common).T
+        for first in range(0, len(references), CHUNK):
+            targets = descriptors(references[first : first + CHUNK], common).T
             own = None
             if query_groups is not None and reference_groups is not None:
-                own = torch.from_numpy(query_groups[here, None] == reference_groups[None, first : first + 2048])
+                own = torch.from_numpy(query_groups[here, None] == reference_groups[None, first : first + CHUNK])
             for view, moved in zip(views, shifts, strict=True):
                 products = view @ targets
                 if own is not None:
@@ -137,7 +138,8 @@ def copy_threshold(correlations: np.ndarray, n_queries: int, false_alarms: float
     """The correlation above which a best match is called a copy.
 
     Fisher's z of the best matches of images that cannot be copies has a tail that is exponential or lighter; it is
-    fitted to the upper tenth (by its median, so that an undiscovered duplicate does no harm) and continued.
+    fitted to the upper tenth (by its median, so that an undiscovered duplicate does no harm) and continued, with the
+    upper 95 % bound of its scale: few images give a higher threshold.
 
     Args:
         correlations: of real images with their best match among the training images of other patients, shape (n,).
@@ -146,7 +148,8 @@ def copy_threshold(correlations: np.ndarray, n_queries: int, false_alarms: float
     """
     z = np.arctanh(np.clip(correlations.astype(np.float64), -SAME_FILE, SAME_FILE))
     start = np.quantile(z, 0.9)
-    scale = np.median(z[z >= start] - start) / np.log(2)
+    excess = z[z >= start] - start
+    scale = np.median(excess) / np.log(2) * (1 + 1.64 / np.sqrt(len(excess)))
     return float(np.tanh(start + scale * np.log(max(1.0, 0.1 * n_queries / false_alarms))))
 
 

@@ -39,17 +39,25 @@ def nearness(
     """
     generator = np.random.default_rng(seed)
     n_each = min(len(train), len(held_out))
-    members = group_rows(train_groups)
-    draws = []
-    for _ in range(DRAWS):
-        order = np.concatenate([members[i] for i in generator.permutation(len(members))])
-        draws.append(order[:n_each])
+    draws = [draw_patients(train_groups, n_each, generator) for _ in range(DRAWS)]
     to_train = nearest(queries, train, draws)[0]
     to_held_out = nearest(queries, held_out, [generator.permutation(len(held_out))[:n_each] for _ in range(DRAWS)])[0]
     tiny = 1e-6 * np.median(to_held_out) + np.finfo(float).tiny  # rounding: what is nearer is the same picture
     to_train, to_held_out = np.maximum(to_train, tiny), np.maximum(to_held_out, tiny)
     share = (to_train < to_held_out) + 0.5 * (to_train == to_held_out)
     return Nearness(np.log(to_train / to_held_out).mean(axis=1), share.mean(axis=1), n_each)
+
+
+def draw_patients(groups: Sequence[str], n: int, generator: np.random.Generator) -> np.ndarray:
+    """Row numbers of n images of random patients, all images of a patient but the last one's.
+
+    Args:
+        groups: the patient of each image.
+        n: images to draw.
+        generator: source of the draw.
+    """
+    members = group_rows(groups)
+    return np.concatenate([members[i] for i in generator.permutation(len(members))])[:n]
 
 
 def authentic(generated: np.ndarray, train: np.ndarray) -> np.ndarray:

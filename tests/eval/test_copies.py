@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.copies import GRID, altered, copy_threshold, descriptors, search, whitening
+from eval import copies
+from eval.copies import CYCLES, GRID, INNER, REACH, altered, copy_threshold, descriptors, search, whitening
 
 
 def radiographs(n: int, seed: int, side: int = 128) -> list[Image.Image]:
@@ -85,7 +86,31 @@ def test_shift_is_reported_down_and_to_the_right():
     assert found.shift[0].tolist() == [2 / 128, -2 / 128]
 
 
-def test_search_equals_all_products(monkeypatch):
+def test_scalar_products_are_correlations_of_filtered_images():
+    train, common = small(TRAIN), whitening(small(TRAIN))
+    views = train[:, REACH:-REACH, REACH:-REACH].astype(float)
+    views = (views - views.mean(axis=(1, 2), keepdims=True)) / views.std(axis=(1, 2), keepdims=True)
+    hann = np.hanning(INNER + 2)[1:-1]
+    spectrum = np.fft.fft2((views - views.mean(axis=0)) * np.outer(hann, hann) ** 0.25)
+    cycles = np.hypot(*np.meshgrid(*[np.fft.fftfreq(INNER, 1 / INNER)] * 2))
+    power = (np.abs(spectrum) ** 2).mean(axis=0)
+    ring = cycles.round().astype(int)
+    amplitude = np.sqrt(np.bincount(ring.flat, power.flat) / np.bincount(ring.flat))[ring]
+    gain = np.where((cycles > 0) & (cycles <= 1.25 * CYCLES), np.exp(-((cycles / CYCLES) ** 2)) / amplitude, 0)
+    filtered = np.fft.ifft2(spectrum * gain).real.reshape(len(train), -1)
+    found = descriptors(train, common)
+    assert (found @ found.T).numpy() == pytest.approx(np.corrcoef(filtered), abs=5e-3)
+
+
+def test_others_do_not_correlate_on_average():
+    found = descriptors(small(TRAIN), whitening(small(TRAIN)))
+    products = (found @ found.T).numpy()
+    assert products[~np.eye(len(products), dtype=bool)].mean() == pytest.approx(0, abs=0.02)
+
+
+@pytest.mark.parametrize("chunk", [2048, 33])
+def test_search_equals_all_products(monkeypatch, chunk):
+    monkeypatch.setattr(copies, "CHUNK", chunk)
     train, common = small(TRAIN), whitening(small(TRAIN))
     queries = small(OTHERS[:10])
     targets = descriptors(train, common)
@@ -125,7 +150,13 @@ def test_threshold_keeps_its_promise_on_average():
     for _ in range(200):
         known, judged = np.tanh(draws.gumbel(0.6, 0.08, 500)), np.tanh(draws.gumbel(0.6, 0.08, 500))
         alarms += (judged >= copy_threshold(known, 500)).sum()
-    assert alarms / 200 < 0.12  # 0.05 promised; the fit costs something
+    assert alarms / 200 < 0.05  # as promised
+
+
+def test_threshold_of_an_exponential_tail():
+    z = -0.1 * np.log(1 - (np.arange(100_000) + 0.5) / 100_000)
+    assert np.arctanh(copy_threshold(np.tanh(z), 100)) == pytest.approx(0.1 * np.log(100 / 0.05), rel=0.02)
+    assert copy_threshold(np.tanh(z[::500]), 100) > copy_threshold(np.tanh(z), 100) + 0.01  # of fewer images
 
 
 def test_threshold_grows_with_the_number_judged_and_survives_a_hidden_duplicate():

@@ -75,6 +75,14 @@ def test_vendi_refuses_nan():
         vendi(np.array([[1.0, np.nan]]))
 
 
+def test_vendi_interval_is_as_wide_as_the_score_varies():
+    draws = np.random.default_rng(0)
+    sets = [draws.normal(size=(200, 5)) + 1 for _ in range(30)]
+    spread = np.std([vendi(features) for features in sets])
+    widths = [np.subtract(*vendi_interval(features, np.arange(200))[::-1]) for features in sets[:5]]
+    assert np.mean(widths) == pytest.approx(2 * 1.96 * spread, rel=0.35)
+
+
 def test_vendi_interval_holds_the_value_and_is_narrower_with_more_images():
     features = np.random.default_rng(0).normal(size=(600, 5)) + 1
     widths = []
@@ -141,6 +149,14 @@ def test_interval_of_pairs_covers_the_mean():
         assert low < value < high
         covered += low < 0 < high
     assert covered >= 33  # of 38 expected
+
+
+def test_interval_of_one_pair_per_prompt_is_the_usual_bootstrap():
+    images = rows_of(text=[str(i // 2) for i in range(200)], seed=["0"] * 200, scheduler=["x"] * 200)
+    pairs = find_pairs(images, "within_prompts", 4, 1000, 0)
+    values = np.random.default_rng(0).normal(size=len(pairs))
+    _, low, high = mean_of_pairs(values, pairs)
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 10, rel=0.15)
 
 
 # Rows

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from eval import neighbours
-from eval.neighbours import authentic, nearest, nearness
+from eval.neighbours import authentic, draw_patients, nearest, nearness
 
 
 def column(*values: float) -> np.ndarray:
@@ -71,11 +71,9 @@ def test_equal_distances_count_one_half_and_exact_copies_of_both_have_ratio_one(
 
 
 def test_draws_take_whole_patients():
-    train = np.repeat(np.arange(10.0) * 100, 5)[:, None]  # ten patients of five equal images
-    found = nearness(
-        column(*range(0, 1000, 100)), train, np.full((10, 1), 1e4), np.repeat(np.arange(10), 5).astype(str)
-    )
-    # Ten images are two patients: a query meets its own in a fifth of the draws, not in most of them.
-    assert np.exp(found.log_ratio).max() < 1
-    assert found.n_each == 10
-    assert (nearest(column(0), train, [np.arange(50)])[0] == 0).all()
+    groups = np.repeat(np.arange(10), 5).astype(str)
+    for seed in range(5):
+        rows = draw_patients(groups, 12, np.random.default_rng(seed))
+        _, images = np.unique(groups[rows], return_counts=True)
+        assert sorted(images.tolist()) == [2, 5, 5]
+        assert len(set(rows.tolist())) == 12
