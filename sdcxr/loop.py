@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import gather_object
+from accelerate.utils import DistributedType, gather_object
 from torch.utils.data import default_collate
 from tqdm import tqdm
 
@@ -35,6 +35,7 @@ from sdcxr.signals import Signals, exit_code
 from sdcxr.threads import use_all_cores
 from sdcxr.validation import previews, validation_loss
 
+SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 PRECISION = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -51,6 +52,11 @@ def train(config: TrainConfig) -> int:
         mixed_precision=config.mixed_precision,
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
+    if accelerator.distributed_type in SHARDED:
+        raise UserError(
+            f"{accelerator.distributed_type.value}: checkpoints of sharded weights are not written here; launch "
+            "without it, and for small cards use --gradient_checkpointing, --use_8bit_adam, --use_ema false"
+        )
     if accelerator.device.type == "cuda":
         set_up_cuda(config.deterministic)
     return Run(config.filled(), accelerator).go()
