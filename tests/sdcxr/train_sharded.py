@@ -1,4 +1,4 @@
-"""Train the diffusion task, whole and sharded by FSDP2, and write both courses: `train_sharded.py SETTINGS.json OUT.json`.
+"""Train the diffusion task whole and sharded by FSDP2; write both courses: `train_sharded.py SETTINGS.json OUT.json`.
 
 Started by torchrun in two processes on CPUs. `fully_shard` is called here by hand because accelerate takes FSDP only
 for accelerators.
