@@ -1,22 +1,40 @@
 """Do the synthetic radiographs show what their prompts say? A classifier's AUROC per finding, real images beside them.
 
     python -m eval.classifier --classifier RUN --real DATASET/test --synthetic SAMPLES --output scores.json
+    python -m eval.classifier --classifier xrv-all --weights_dir DIR --real DATASET/test --synthetic SAMPLES
 
-The classifier is a run of `train.py --tune classifier`. Synthetic images are judged by the labels of the prompt's row.
+The classifier is a run of `train.py --tune classifier`, or one of torchxrayvision. Synthetic images are judged by the
+labels of their prompts; the same classifier on the real images is the most that can be expected of it. Where every
+prompt has its real image in --real, these are the real images that count. AUROC and average precision are taken by the
+name of a finding, where both classes occur; what chance gives stands beside them.
+
+Where real images belong to the prompts, two values without labels are added. Agreement: the classifier's answer about
+the real image (at least 0.5, which is torchxrayvision's operating point) is the truth about the synthetic one, as in
+LLM-CXR (Lee et al. 2024, arXiv 2305.11490), as AUROC and F1. And Pearson's r between both probabilities, as in ChexGen
+(arXiv 2509.03903).
+
+A classifier that was trained on the test images flatters the real side: xrv-all has seen MIMIC-CXR, NIH and Open-i.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from eval.scores import interval, macro
+from eval import judges
+from eval.findings import Uncertain, choose, truth_of
+from eval.folders import ImageFolder, read_sides
+from eval.intervals import mean, percentiles, resampled
+from eval.rows import score_row, write_scores
+from eval.scores import Ranking, Statistic, f1, pearson
 from sdcxr.cli import run
-from sdcxr.errors import UserError
-from sdcxr.files import inside, write_json
-from sdcxr.manifest import image_ids, read_metadata
+from sdcxr.manifest import image_ids
+
+MIN_PAIRS = 3  # of which Pearson's r says anything
 
 
 @dataclass
@@ -24,149 +42,244 @@ class ClassifierConfig:
     """What to compare."""
 
     classifier: str
-    """Run folder of `train.py --tune classifier`."""
+    """Run folder of `train.py --tune classifier`, or a network of torchxrayvision such as xrv-all."""
     real: str
     """Split of a dataset folder."""
     synthetic: str
     """Samples folder."""
-    output: str
-    """JSON file of score rows."""
+    output: str | None = None
+    """JSON file of score rows. Default: the table is printed only."""
     labels: str | None = None
-    """CSV with a dicom_id column and 0/1 columns. Default: the labels in metadata.csv."""
+    """CSV with a dicom_id column and columns of 1, 0, -1 and empty. Default: the labels in metadata.csv."""
     findings: str | None = None
     """Names separated by commas. Default: all that the classifier knows and the labels have."""
-    batch_size: int = 64
-    """Images read at once."""
+    uncertain: Uncertain = "ignore"
+    """What the label -1 counts as: nothing, negative (zeros) or positive (ones). Empty never counts."""
+    weights_dir: str | None = None
+    """Where torchxrayvision's weights lie."""
+    seed: int = 0
+    """Of the bootstrap."""
 
 
 def main(config: ClassifierConfig) -> int:
-    import torch
-
-    from sdcxr.tasks.classifier import Classifier
-
-    classifier = Classifier(Path(config.classifier), torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    sides = {}
-    for side, folder in (("real", Path(config.real)), ("synthetic", Path(config.synthetic))):
-        rows = read_metadata(folder)
-        if side == "real" and "seed" in rows:
-            raise UserError(f"--real {folder} is a samples folder: are --real and --synthetic swapped?")
-        if not len(rows):
-            raise UserError(f"--{side} {folder}: metadata.csv lists no images")
-        probabilities = predict(classifier, [inside(folder, name) for name in rows["file_name"]], config.batch_size)
-        labels, groups = labels_of(rows, config.labels), group_of(rows)
-        sides[side] = (labels, pd.DataFrame(probabilities, columns=classifier.labels), groups)
-    findings = choose(config.findings, classifier.labels, sides["real"][0], sides["synthetic"][0])
-    scores = score(sides, findings, config.classifier)
-    Path(config.output).parent.mkdir(parents=True, exist_ok=True)
-    # JSON has no NaN, which stands where only one class occurs.
-    write_json(
-        config.output, [{key: None if value != value else value for key, value in row.items()} for row in scores]
+    real, synthetic = read_sides(config.real, config.synthetic)
+    rows = evaluate(
+        real,
+        synthetic,
+        config.classifier,
+        labels=config.labels,
+        findings=config.findings,
+        uncertain=config.uncertain,
+        weights_dir=Path(config.weights_dir).expanduser() if config.weights_dir else None,
+        seed=config.seed,
     )
-    print(table(scores))
+
+    from sdcxr.processes import processes
+
+    if not processes().is_main_process:
+        return 0
+    if config.output:
+        write_scores(config.output, rows)
+    print(table(rows))
     return 0
 
 
-def predict(classifier: Any, paths: list[Path], batch_size: int) -> np.ndarray:
-    """Probabilities (n, labels) of the images."""
-    import torch
-    from tqdm import tqdm
+def evaluate(
+    real: ImageFolder,
+    synthetic: ImageFolder,
+    classifier: str,
+    *,
+    labels: str | None = None,
+    findings: str | None = None,
+    uncertain: Uncertain = "ignore",
+    weights_dir: Path | None = None,
+    cache_dir: Path | None = None,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Score rows of a classifier on both sides and of its agreement; what is left out is said on stdout.
 
-    from sdcxr.pixels import read_pixels
+    Labels and findings are checked before the first image is read.
 
-    chunks = range(0, len(paths), batch_size)
-    return np.concatenate(
-        [
-            classifier.predict(
-                torch.stack([read_pixels(path, classifier.resolution) for path in paths[i : i + batch_size]])
-            )
-            for i in tqdm(chunks, desc="classifying", unit="batch", leave=False)
-        ]
-    )
-
-
-def labels_of(rows: pd.DataFrame, file: str | None) -> pd.DataFrame:
-    """Labels (1, 0, NaN) of the rows, from the table or from a CSV joined by the prompt's or the image's dicom_id."""
-    if file is None:
-        return rows.select_dtypes("number")
-    from sdcxr.tasks.classifier import read_labels
-
-    table = read_labels(file)
-    keys = rows["id"] if "id" in rows else image_ids(rows)
-    missing = keys[~keys.isin(table.index)]
-    if len(missing):
-        raise UserError(f"--labels {file}: {len(missing)} of {len(keys)} images have no row (first: {missing.iloc[0]})")
-    return table.select_dtypes("number").reindex(keys).reset_index(drop=True)
-
-
-def group_of(rows: pd.DataFrame) -> np.ndarray:
-    """What is resampled together: a patient's images, or the images of one prompt."""
-    for column in ("subject_id", "id", "file_name"):
-        if column in rows:
-            return rows[column].to_numpy()
-    raise AssertionError("metadata.csv always has file_name")
-
-
-def choose(wanted: str | None, known: list[str], real: pd.DataFrame, synthetic: pd.DataFrame) -> list[str]:
-    """The findings to score.
+    Args:
+        real: real images with labels.
+        synthetic: synthetic images with the labels of their prompts.
+        classifier: see `judges.find`.
+        labels: CSV of labels, instead of those in the tables.
+        findings: names separated by commas; None for all that are known on all sides.
+        uncertain: what -1 counts as.
+        weights_dir: where the weights of torchxrayvision lie.
+        cache_dir: where the classifier's outputs are kept.
+        seed: of the bootstrap.
 
     Raises:
-        UserError: a wanted finding is unknown to the classifier or has no labels; says which there are.
+        UserError: labels, findings or the classifier do not fit; images are unreadable.
     """
-    possible = [name for name in known if name in real and name in synthetic]
-    if wanted is None:
-        if not possible:
-            raise UserError("the classifier's labels and those of the images have none in common")
-        return possible
-    names = [name.strip() for name in wanted.split(",")]
-    for name in names:
-        if name not in possible:
-            raise UserError(f"--findings: {name!r} is not among: {', '.join(possible)}")
-    return names
+    judge = judges.find(classifier, weights_dir)
+    partner = partners(real, synthetic)
+    if (partner >= 0).all():
+        real = take(real, np.unique(partner))
+        partner = partners(real, synthetic)
+    sides = {"real": real, "synthetic": synthetic}
+    truth = {side: truth_of(images, labels, uncertain, f"--{side}") for side, images in sides.items()}
+    sources: dict[str, Iterable[str]] = {"the classifier": judge.findings}
+    sources |= {f"--{side}": frame.columns for side, frame in truth.items()}
+    chosen, absent = choose(findings, sources)
+    for where in dict.fromkeys(absent.values()):
+        print(f"left out: {', '.join(name for name, at in absent.items() if at == where)} (not in {where})")
+    paired = np.flatnonzero(partner >= 0)
+    if len(paired) < MIN_PAIRS:
+        print("left out: agreement with the real image of the same prompt (--real does not hold the prompts' images)")
+    seen = {side: judge.probabilities(images, cache_dir)[chosen] for side, images in sides.items()}
+    groups = {"real": np.array(real.groups), "synthetic": prompt_groups(real, synthetic, partner)}
+    rows = score_labels({side: (truth[side][chosen], seen[side], groups[side]) for side in sides}, seed)
+    if len(paired) >= MIN_PAIRS:
+        of_real = seen["real"].iloc[partner[paired]].reset_index(drop=True)
+        of_synthetic = seen["synthetic"].iloc[paired].reset_index(drop=True)
+        n_real = len(np.unique(partner[paired]))
+        rows += score_agreement(of_real, of_synthetic, groups["synthetic"][paired], n_real, seed)
+    return [row | {"extractor": judge.name, "uncertain": uncertain} for row in rows]
 
 
-def score(sides: dict[str, Any], findings: list[str], extractor: str) -> list[dict[str, Any]]:
-    """One row per finding and side, and the macro mean over the findings in which both classes occur."""
-    scores: list[dict[str, Any]] = []
-    for side, (labels, probabilities, groups) in sides.items():
-        truth, predicted = labels[findings].to_numpy(float), probabilities[findings].to_numpy(float)
-        truth = np.where(np.isin(truth, (0.0, 1.0)), truth, np.nan)  # uncertain (-1) does not count
-        columns = [(name, [j]) for j, name in enumerate(findings)] + [("macro", list(range(len(findings))))]
-        for name, chosen in columns:
-            low, high = interval_or_nan(truth[:, chosen], predicted[:, chosen], groups)
-            scores.append(
-                {
-                    "metric": "auroc",
-                    "label": name,
-                    "images": side,
-                    "value": macro(truth[:, chosen], predicted[:, chosen]),
-                    "ci_low": low,
-                    "ci_high": high,
-                    "n": len(truth),
-                    "n_positive": int(np.nansum(truth[:, chosen])),
-                    "extractor": extractor,
-                }
-            )
-    return scores
+def partners(real: ImageFolder, synthetic: ImageFolder) -> np.ndarray:
+    """For each synthetic image the row of the real image that its prompt came with, or -1; shape (n_synthetic,)."""
+    rows = {name: i for i, name in enumerate(image_ids(real.rows))}
+    return np.array([rows.get(name, -1) for name in synthetic.prompt_ids or synthetic.ids])
 
 
-def interval_or_nan(truth: np.ndarray, predicted: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
-    """The bootstrap interval, or NaN where no column has both classes."""
-    if np.isnan(macro(truth, predicted)):
-        return float("nan"), float("nan")
-    return interval(truth, predicted, groups)
+def prompt_groups(real: ImageFolder, synthetic: ImageFolder, partner: np.ndarray) -> np.ndarray:
+    """What is resampled together of the synthetic images: those for one patient's prompts where that is known."""
+    own, patients = np.array(synthetic.groups, dtype=object), np.array(real.groups, dtype=object)
+    return np.where(partner >= 0, patients[partner], own).astype(str)
 
 
-def table(scores: list[dict[str, Any]]) -> str:
-    """The scores as text: a row per finding, real and synthetic side by side."""
-    lines = [f"{'AUROC':24}  {'real':>22}  {'synthetic':>22}"]
-    cells = {(row["label"], row["images"]): row for row in scores}
-    for label in dict.fromkeys(row["label"] for row in scores):
-        pair = [cells[label, side] for side in ("real", "synthetic")]
-        shown = [f"{row['value']:.3f} ({row['ci_low']:.3f}–{row['ci_high']:.3f})" for row in pair]
-        lines.append(f"{label:24}  {shown[0]:>22}  {shown[1]:>22}")
-    n = {side: next(row["n"] for row in scores if row["images"] == side) for side in ("real", "synthetic")}
-    lines.append(f"{n['real']} real and {n['synthetic']} synthetic images; 95 % bootstrap intervals")
+def take(images: ImageFolder, rows: np.ndarray) -> ImageFolder:
+    """Some images of a folder."""
+    return ImageFolder(images.folder, images.rows.iloc[rows].reset_index(drop=True))
+
+
+Side = tuple[pd.DataFrame, pd.DataFrame, np.ndarray]
+"""Truth (1, 0, NaN) and probabilities, columns by the names of findings, and the groups of the images."""
+
+
+def score_labels(sides: dict[str, Side], seed: int = 0) -> list[dict[str, Any]]:
+    """AUROC and average precision: a row per finding and side, and the macro mean.
+
+    The macro mean is over the findings that have both classes on all sides, so that the sides compare.
+
+    Args:
+        sides: by "real" and "synthetic", with the same findings.
+        seed: of the bootstrap.
+    """
+    findings = list(next(iter(sides.values()))[0].columns)
+    tables = [truth for truth, _, _ in sides.values()]
+    defined = [name for name in findings if all(truth[name].nunique() == 2 for truth in tables)]
+    rows: list[dict[str, Any]] = []
+    for side, (truth, seen, groups) in sides.items():
+        rankings = [Ranking(truth[name].to_numpy(float), seen[name].to_numpy(float)) for name in findings]
+        share = truth.mean()
+        counts = {
+            name: {
+                "n_positive": int((truth[name] == 1).sum()),
+                "n_negative": int((truth[name] == 0).sum()),
+                "note": None if share[name] not in (0, 1) else "one class only",
+            }
+            for name in findings
+        } | {"macro": {"n_positive": int((truth == 1).sum().sum()), "n_negative": int((truth == 0).sum().sum())}}
+        metrics: dict[str, tuple[Sequence[Statistic], pd.Series]] = {
+            "auroc": ([each.auroc for each in rankings], pd.Series(0.5, findings)),
+            "average_precision": ([each.average_precision for each in rankings], share),
+        }
+        size = {"n_real": 0, "n_synthetic": 0} | {f"n_{side}": len(truth)}
+        for metric, (statistics, chance) in metrics.items():
+            for row in with_macro(metric, statistics, findings, defined, groups, seed):
+                at = mean(chance[defined].to_numpy(float)) if row["label"] == "macro" else float(chance[row["label"]])
+                note = row["note"] or counts[row["label"]].get("note")
+                rows.append(row | {"images": side, "chance": at} | size | counts[row["label"]] | {"note": note})
+    return rows
+
+
+def score_agreement(
+    of_real: pd.DataFrame, of_synthetic: pd.DataFrame, groups: np.ndarray, n_real: int, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Rows of AUROC, F1 and Pearson's r between what is seen in a synthetic image and in the real one of its prompt.
+
+    Args:
+        of_real: probabilities of the real image, a row per pair, columns by name.
+        of_synthetic: of the synthetic image.
+        groups: what is resampled together, shape (pairs,).
+        n_real: how many of the real images are different ones.
+        seed: of the bootstrap.
+    """
+    findings = list(of_real.columns)
+    rows: list[dict[str, Any]] = []
+    pairs = [(of_real[name].to_numpy(float), of_synthetic[name].to_numpy(float)) for name in findings]
+    metrics: dict[str, Sequence[Statistic]] = {
+        "agreement_auroc": [Ranking((x >= 0.5).astype(float), y).auroc for x, y in pairs],
+        "agreement_f1": [partial(f1, x >= 0.5, y >= 0.5) for x, y in pairs],
+        "pearson_r": [partial(pearson, x, y) for x, y in pairs],
+    }
+    positive = {name: int((x >= 0.5).sum()) for name, (x, _) in zip(findings, pairs, strict=True)}
+    positive["macro"] = sum(positive.values())
+    for metric, statistics in metrics.items():
+        defined = [name for name, each in zip(findings, statistics, strict=True) if np.isfinite(each(None))]
+        for row in with_macro(metric, statistics, findings, defined, groups, seed):
+            size = {"images": "synthetic", "n_real": n_real, "n_synthetic": len(of_real)}
+            rows.append(row | size | {"n_positive": positive[row["label"]]})
+    return rows
+
+
+def with_macro(
+    metric: str,
+    statistics: Sequence[Statistic],
+    findings: list[str],
+    defined: list[str],
+    groups: np.ndarray,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """A row per finding, and their mean over the defined ones with an interval from the same bootstrap samples."""
+    values = np.array([each(None) for each in statistics])
+    drawn = resampled(statistics, groups, seed=seed)
+    counted = [findings.index(name) for name in defined]
+    rows = []
+    for j, name in enumerate(findings):
+        low, high = percentiles(drawn[:, j]) if np.isfinite(values[j]) else (np.nan, np.nan)
+        rows.append(score_row(metric, float(values[j]), label=name, ci_low=low, ci_high=high))
+    low, high = percentiles(np.array([mean(each) for each in drawn[:, counted]]))
+    note = f"mean of {len(defined)} of {len(findings)} findings"
+    macro = mean(values[counted])
+    return [*rows, score_row(metric, macro, label="macro", ci_low=low, ci_high=high, note=note, n_labels=len(defined))]
+
+
+TITLES = {"auroc": "AUROC", "average_precision": "average precision"}
+AGREEMENT = {"agreement_auroc": "AUROC", "agreement_f1": "F1", "pearson_r": "Pearson's r"}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The scores as text: a row per finding, real and synthetic side by side, then the agreement."""
+    cells = {(row["metric"], row["label"], row["images"]): row for row in rows}
+    labels = list(dict.fromkeys(row["label"] for row in rows))
+    lines = []
+    for metric, title in TITLES.items():
+        lines.append(f"{title:24}  {'real':>22}  {'synthetic':>22}")
+        for label in labels:
+            pair = [_shown(cells.get((metric, label, side))) for side in ("real", "synthetic")]
+            lines.append(f"{label:24}  {pair[0]:>22}  {pair[1]:>22}")
+    if any(row["metric"] in AGREEMENT for row in rows):
+        lines.append(f"{'real image of the prompt':24}" + "".join(f"  {title:>22}" for title in AGREEMENT.values()))
+        for label in labels:
+            shown = [_shown(cells.get((metric, label, "synthetic"))) for metric in AGREEMENT]
+            lines.append(f"{label:24}" + "".join(f"  {value:>22}" for value in shown))
+    n_real = cells["auroc", "macro", "real"]["n_real"]
+    n_synthetic = cells["auroc", "macro", "synthetic"]["n_synthetic"]
+    lines.append(f"{n_real} real and {n_synthetic} synthetic images; 95 % bootstrap intervals")
     return "\n".join(lines)
+
+
+def _shown(row: dict[str, Any] | None) -> str:
+    if row is None or not np.isfinite(row["value"]):
+        return "not defined"
+    known = np.isfinite(row["ci_low"])
+    return f"{row['value']:.3f}" + (f" ({row['ci_low']:.3f}–{row['ci_high']:.3f})" if known else "")
 
 
 if __name__ == "__main__":

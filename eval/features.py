@@ -56,7 +56,15 @@ def extract(
     Raises:
         UserError: the weights are absent (file, size, origin are named), or images are unreadable (they are listed).
     """
-    chosen = extractors.find(extractor, weights_dir)
+    return extract_with(images, extractors.find(extractor, weights_dir), cache_dir=cache_dir)
+
+
+def extract_with(images: ImageFolder, chosen: Extractor, *, cache_dir: Path | None = None) -> Features:
+    """`extract` by an extractor that was found already.
+
+    Raises:
+        UserError: images are unreadable (they are listed).
+    """
     cache = cache_dir or user_cache() / "features"
     provenance = describe(chosen, images, cache)
     path = cache / f"{_key(provenance, images)}.safetensors"

@@ -1,6 +1,6 @@
 """Bootstrap intervals of values that come in groups: the images of a patient, or of a prompt, are drawn together."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -42,11 +42,50 @@ def group_interval(
     names, members = np.unique(np.asarray(groups)[known], return_inverse=True)
     if len(names) < 2:
         return float("nan"), float("nan")
-    generator = np.random.default_rng(seed)
-    drawn = []
+    times = drawn_times(members, resamples, seed)
+    return percentiles(np.array([statistic(np.repeat(values, each, axis=0)) for each in times]))
+
+
+def resampled(
+    statistics: Sequence[Callable[[np.ndarray], float]],
+    groups: Sequence[str] | np.ndarray,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> np.ndarray:
+    """Statistics of the same bootstrap samples, so that means over them and differences between them are paired.
+
+    Args:
+        statistics: functions of how often each image was drawn, shape (n,).
+        groups: the group of each image, length n.
+        resamples: bootstrap samples.
+        seed: of the draws.
+
+    Returns:
+        Shape (resamples, statistics); NaN where there are fewer than two groups.
+    """
+    names, members = np.unique(np.asarray(groups), return_inverse=True)
+    if len(names) < 2:
+        return np.full((resamples, len(statistics)), np.nan)
+    return np.array([[each(times) for each in statistics] for times in drawn_times(members, resamples, seed)])
+
+
+def drawn_times(members: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each image comes in each bootstrap sample of whole groups, shape (n,) a sample.
+
+    Args:
+        members: the group's number of each image, from 0 without gaps, shape (n,).
+        resamples: bootstrap samples.
+        seed: of the draws.
+    """
+    generator, n = np.random.default_rng(seed), int(members.max()) + 1
     for _ in range(resamples):
-        times = np.bincount(generator.integers(len(names), size=len(names)), minlength=len(names))
-        drawn.append(statistic(np.repeat(values, times[members], axis=0)))
+        yield np.bincount(generator.integers(n, size=n), minlength=n)[members]
+
+
+def percentiles(drawn: np.ndarray) -> tuple[float, float]:
+    """Both ends of the 95 % interval of bootstrap values; NaN where none is known."""
+    if not np.isfinite(drawn).any():
+        return float("nan"), float("nan")
     low, high = np.nanpercentile(drawn, [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
     return float(low), float(high)
 

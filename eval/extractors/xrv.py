@@ -123,19 +123,24 @@ def _bilinear(values: np.ndarray, side: int) -> np.ndarray:
 
 def load(name: str, file: Path, device: Any) -> Any:
     network = network_of(name, file).to(device)
-    return network if name == RESNET else network.features2
+    if name != RESNET:
+        return network.features2
+
+    from torch import nn
+
+    network.fc = nn.Identity()
+    return network
 
 
 def network_of(name: str, file: Path) -> Any:
-    """The network of a weights file in evaluation mode, with nothing else done to its outputs.
+    """The network of a weights file in evaluation mode; its outputs are logits with nothing else done to them.
 
     Args:
         name: a key of `FILES`.
         file: its weights.
 
     Returns:
-        torchxrayvision's DenseNet, whose `pathologies` name its logits ("" where untrained); for the ResNet-50
-        torchvision's, without its last layer.
+        torchxrayvision's DenseNet, or torchvision's ResNet-50; `pathologies` name the logits ("" where untrained).
 
     Raises:
         UserError: the file holds something else.
@@ -149,13 +154,11 @@ def network_of(name: str, file: Path) -> Any:
         network.conv1 = torch.nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
     else:
         network = xrv.models.DenseNet(weights=None)
-        network.pathologies = network.targets = list(xrv.models.model_urls[name]["labels"])
+    network.pathologies = network.targets = list(xrv.models.model_urls[name]["labels"])
     try:
         network.load_state_dict(_state(file))
     except RuntimeError as error:
         raise UserError(f"{file} does not fit {name} ({str(error).splitlines()[0]}): download it again") from None
-    if name == RESNET:
-        network.fc = torch.nn.Identity()
     return network.eval()
 
 

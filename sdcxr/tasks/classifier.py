@@ -1,5 +1,6 @@
 """The classifier task: a timm network that names findings, one sigmoid output a label."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -111,10 +112,16 @@ def read_labels(file: str) -> pd.DataFrame:
         table = pd.read_csv(file, dtype={"dicom_id": str})
     except OSError as error:
         raise UserError(f"--labels {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"--labels {file}: not a text in UTF-8: save it as a CSV table in UTF-8") from None
     except ValueError as error:  # also pandas' own errors of parsing
         raise UserError(f"--labels {file}: not a readable CSV table ({error})") from None
+    columns = ", ".join(map(str, table.columns))
+    if "dicom_id" not in table and len(table.columns) == 1 and (separator := re.search("[;\t|]", columns)):
+        shown = "a tab" if separator[0] == "\t" else repr(separator[0])
+        raise UserError(f"--labels {file}: its columns are separated by {shown}: save it with commas")
     if "dicom_id" not in table:
-        raise UserError(f"--labels {file}: no column dicom_id (it has: {', '.join(map(str, table.columns))})")
+        raise UserError(f"--labels {file}: no column dicom_id (it has: {columns})")
     return table.drop_duplicates("dicom_id").set_index("dicom_id")
 
 

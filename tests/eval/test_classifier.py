@@ -1,6 +1,5 @@
-"""Tests of eval.classifier: what is compared with what, and the table that comes out."""
+"""Tests of eval.classifier: what is compared with what, what is refused before images are read, and the table."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,89 +7,163 @@ import pandas as pd
 import pytest
 
 from eval import classifier as module
-from eval.classifier import ClassifierConfig, choose, labels_of, main, score
+from eval import judges
+from eval.classifier import ClassifierConfig, evaluate, main, score_agreement, score_labels
+from eval.folders import ImageFolder
+from eval.rows import COLUMNS, read_scores
 from sdcxr.errors import UserError
 
 NAN = float("nan")
 
 
-def test_labels_come_from_the_table_by_the_prompts_id_or_the_images(tmp_path):
-    file = tmp_path / "truth.csv"
-    file.write_text("dicom_id,Left\nb,0\na,1\n")
-    samples = pd.DataFrame({"file_name": ["a_0.png", "a_1.png", "b_0.png"], "id": ["a", "a", "b"]})
-    assert labels_of(samples, str(file))["Left"].tolist() == [1, 1, 0]
-    real = pd.DataFrame({"file_name": ["b.png", "a.png"], "dicom_id": ["b", ""]})
-    assert labels_of(real, str(file))["Left"].tolist() == [0, 1]
+def row_of(rows, metric, label, images="synthetic"):
+    (row,) = [r for r in rows if (r["metric"], r["label"], r["images"]) == (metric, label, images)]
+    return row
 
 
-def test_an_image_without_labels_is_named(tmp_path):
-    file = tmp_path / "truth.csv"
-    file.write_text("dicom_id,Left\na,1\n")
-    with pytest.raises(UserError, match=r"1 of 2 images have no row .first: z"):
-        labels_of(pd.DataFrame({"id": ["a", "z"]}), str(file))
-    with pytest.raises(UserError, match="nowhere"):
-        labels_of(pd.DataFrame({"id": ["a"]}), str(tmp_path / "nowhere.csv"))
+class Known:
+    """A judge that reads the table: what each image's row says it sees."""
+
+    name, findings = "known", ["Left", "Edema", "Unlabelled"]
+    asked = 0
+
+    def probabilities(self, images: ImageFolder, cache_dir: Path | None) -> pd.DataFrame:
+        type(self).asked += 1
+        return pd.DataFrame({name: images.rows[f"seen {name}"].astype(float) for name in ("Left", "Edema")}).assign(
+            Unlabelled=0.5
+        )
 
 
-def test_findings_are_those_that_all_sides_know():
-    real, synthetic = pd.DataFrame(columns=["Edema", "Left", "Fracture"]), pd.DataFrame(columns=["Left", "Edema"])
-    assert choose(None, ["Left", "Fracture", "Edema"], real, synthetic) == ["Left", "Edema"]
-    assert choose("Edema, Left", ["Left", "Edema"], real, synthetic) == ["Edema", "Left"]
-    with pytest.raises(UserError, match="'Fracture' is not among: Left, Edema"):
-        choose("Fracture", ["Left", "Fracture", "Edema"], real, synthetic)
-    with pytest.raises(UserError, match="none in common"):
-        choose(None, ["Hernia"], real, synthetic)
+@pytest.fixture
+def known(monkeypatch):
+    monkeypatch.setattr(judges, "find", lambda name, weights_dir: Known())
+    Known.asked = 0
+    return Known
 
 
-def test_uncertain_labels_do_not_count():
-    labels = pd.DataFrame({"Edema": [1.0, 0.0, -1.0, NAN]})
-    probabilities = pd.DataFrame({"Edema": [0.9, 0.1, 0.0, 0.0]})
-    rows = score({"real": (labels, probabilities, np.arange(4))}, ["Edema"], "run")
-    assert [(row["label"], row["value"], row["n"], row["n_positive"]) for row in rows] == [
-        ("Edema", 1.0, 4, 1),
-        ("macro", 1.0, 4, 1),
-    ]
+def real_side(n: int = 8) -> ImageFolder:
+    edema = np.array([1, 0, -1, NAN] * (n // 4))
+    rows = pd.DataFrame({"file_name": [f"r{i}.png" for i in range(n)], "text": "", "Edema": edema})
+    rows["dicom_id"] = [f"d{i}" for i in range(n)]
+    rows["subject_id"] = [f"p{i // 2}" for i in range(n)]
+    rows["seen Edema"] = np.where(edema == 1, 0.9, 0.2) + np.arange(n) / 1000
+    rows["seen Left"] = 0.5
+    return ImageFolder(Path("real"), rows)
 
 
-def test_scores_of_two_folders_are_written_as_json(tmp_path, micro_dataset, monkeypatch, capfd):
-    """The classifier is replaced by one that reads the file names: the last image of each folder gets 1, others 0."""
-    import sdcxr.tasks.classifier
+def synthetic_side(prompts: list[str], seen: list[float], edema: list[float]) -> ImageFolder:
+    rows = pd.DataFrame({"file_name": [f"{i}.png" for i in range(len(prompts))], "text": "", "id": prompts})
+    return ImageFolder(Path("samples"), rows.assign(**{"Edema": edema, "seen Edema": seen, "seen Left": 0.5}))
 
-    class Known:
-        labels, resolution = ["Left", "Right"], 16
 
-        def __init__(self, folder: Path, device: object) -> None:
-            assert folder == Path("RUN")
+def test_uncertain_labels_count_as_the_flag_says(known):
+    synthetic = synthetic_side(["d0", "d1", "d2", "d3"], [0.9, 0.1, 0.95, 0.0], [1, 0, -1, NAN])
+    real = real_side(4)
+    n = {}
+    for uncertain in ("ignore", "zeros", "ones"):
+        row = row_of(evaluate(real, synthetic, "x", uncertain=uncertain), "auroc", "Edema")
+        n[uncertain] = (row["n_positive"], row["n_negative"], row["value"], row["uncertain"])
+    assert n == {"ignore": (1, 1, 1.0, "ignore"), "zeros": (1, 2, 0.5, "zeros"), "ones": (2, 1, 1.0, "ones")}
 
-    def last_is_positive(classifier: Known, paths: list[Path], batch_size: int) -> np.ndarray:
-        return np.array([[path == paths[-1], 0.5] for path in paths], float)
 
-    monkeypatch.setattr(sdcxr.tasks.classifier, "Classifier", Known)
-    monkeypatch.setattr(module, "predict", last_is_positive)
-    ids = pd.read_csv(micro_dataset / "test" / "metadata.csv")["dicom_id"].tolist()
-    truth = pd.DataFrame({"dicom_id": ids, "Left": [0] * (len(ids) - 1) + [1], "Right": 0})
-    truth.to_csv(tmp_path / "truth.csv", index=False)
-    samples = tmp_path / "samples"
+def test_the_real_side_is_that_of_the_same_prompts(known, capfd):
+    synthetic = synthetic_side(["d0", "d1", "d1", "d5"], [0.9, 0.1, 0.3, 0.2], [1, 0, 0, 0])
+    rows = evaluate(real_side(), synthetic, "x")
+    real = row_of(rows, "auroc", "Edema", "real")
+    assert (real["n_real"], real["n_synthetic"], real["n_positive"], real["n_negative"]) == (3, 0, 1, 2)
+    own = row_of(rows, "average_precision", "Edema")
+    assert (own["n_real"], own["n_synthetic"]) == (0, 4)
+    assert own["chance"] == pytest.approx(1 / 4) and own["value"] == 1.0
+    assert set(COLUMNS) <= set(own) and own["extractor"] == "known"
+    assert "left out: Left, Unlabelled (not in --real and --synthetic)" in capfd.readouterr().out
+    elsewhere = synthetic_side(["d0", "d1", "d1", "z"], [0.9, 0.1, 0.3, 0.2], [1, 0, 0, 0])
+    assert row_of(evaluate(real_side(), elsewhere, "x"), "auroc", "Edema", "real")["n_real"] == 8
+
+
+def test_images_of_one_patients_prompts_are_drawn_together():
+    real = real_side()
+    synthetic = synthetic_side(["d0", "d1", "d2", "z"], [0.5] * 4, [1, 0, 0, 0])
+    partner = module.partners(real, synthetic)
+    assert partner.tolist() == [0, 1, 2, -1]
+    assert module.prompt_groups(real, synthetic, partner).tolist() == ["p0", "p0", "p1", "z"]
+
+
+def test_a_finding_with_one_class_keeps_its_name_and_is_not_in_the_mean():
+    """A list of areas that skips such findings would give the areas after it the names before."""
+    truth = pd.DataFrame({"Edema": [1.0, 1, 1, 1], "Fracture": [0.0, 1, 0, 1], "Pneumonia": [0.0, 1, NAN, 0]})
+    seen = pd.DataFrame(
+        {"Edema": [0.1, 0.2, 0.3, 0.4], "Fracture": [0.9, 0.1, 0.8, 0.2], "Pneumonia": [0.1, 0.9, 1, 0]}
+    )
+    rows = score_labels({"real": (truth, seen, np.arange(4))})
+    values = {row["label"]: row["value"] for row in rows if row["metric"] == "auroc"}
+    assert values == {"Edema": pytest.approx(NAN, nan_ok=True), "Fracture": 0.0, "Pneumonia": 1.0, "macro": 0.5}
+    macro = row_of(rows, "auroc", "macro", "real")
+    assert macro["n_labels"] == 2 and macro["note"] == "mean of 2 of 3 findings"
+    assert row_of(rows, "auroc", "Edema", "real")["note"] == "one class only"
+
+
+def test_both_sides_have_the_mean_of_the_same_findings():
+    both, one = [0.0, 1, 0, 1], [0.0] * 4
+    seen = pd.DataFrame({"Edema": [0.1, 0.9, 0.1, 0.9], "Fracture": [0.9, 0.1, 0.9, 0.1]})
+    real = pd.DataFrame({"Edema": both, "Fracture": both})
+    synthetic = pd.DataFrame({"Edema": both, "Fracture": one})
+    rows = score_labels({"real": (real, seen, np.arange(4)), "synthetic": (synthetic, seen, np.arange(4))})
+    assert [row_of(rows, "auroc", "macro", side)["value"] for side in ("real", "synthetic")] == [1.0, 1.0]
+    assert row_of(rows, "auroc", "Fracture", "real")["value"] == 0.0
+
+
+def test_agreement_takes_the_answer_about_the_real_image_for_the_truth():
+    real = pd.DataFrame({"Edema": [0.9, 0.5, 0.4, 0.1], "Fracture": [0.1, 0.2, 0.3, 0.4]})
+    synthetic = pd.DataFrame({"Edema": [0.8, 0.3, 0.6, 0.2], "Fracture": [0.2, 0.4, 0.6, 0.8]})
+    rows = score_agreement(real, synthetic, np.arange(4), 3)
+    auroc = row_of(rows, "agreement_auroc", "Edema")
+    assert auroc["value"] == 0.75 and auroc["n_positive"] == 2 and (auroc["n_real"], auroc["n_synthetic"]) == (3, 4)
+    assert row_of(rows, "agreement_f1", "Edema")["value"] == 0.5
+    r = np.corrcoef(real["Edema"], synthetic["Edema"])[0, 1]
+    assert row_of(rows, "pearson_r", "Edema")["value"] == pytest.approx(r)
+    assert np.isnan(row_of(rows, "agreement_auroc", "Fracture")["value"])  # never seen in a real image
+    assert row_of(rows, "agreement_auroc", "macro")["value"] == 0.75
+    assert row_of(rows, "pearson_r", "macro")["value"] == pytest.approx((r + 1) / 2)
+
+
+def test_without_the_prompts_images_there_is_no_agreement(known, capfd):
+    rows = evaluate(real_side(), synthetic_side(["x", "y", "z"], [0.9, 0.1, 0.2], [1, 0, 0]), "x")
+    assert {row["metric"] for row in rows} == {"auroc", "average_precision"}
+    assert "left out: agreement" in capfd.readouterr().out
+
+
+def test_labels_and_findings_are_checked_before_images_are_read(known, tmp_path):
+    synthetic = synthetic_side(["d0"], [0.9], [1])
+    (tmp_path / "truth.csv").write_text("dicom_id,Left\nelse,1\n")
+    for settings, message in (
+        ({"findings": "Fracture"}, "'Fracture' .not in any of them. is not among: Edema"),
+        ({"labels": str(tmp_path / "nowhere.csv")}, "nowhere"),
+        ({"labels": str(tmp_path / "truth.csv")}, "have no row"),
+    ):
+        with pytest.raises(UserError, match=message):
+            evaluate(real_side(), synthetic, "x", **settings)
+    assert known.asked == 0
+
+
+def test_scores_of_two_folders_are_written_as_json(tmp_path, micro_dataset, train_micro, capfd):
+    run, samples = tmp_path / "run", tmp_path / "samples"
+    train_micro(run, tune="classifier", base="test_resnet", max_train_steps=1)
     samples.mkdir()
-    table = pd.DataFrame({"file_name": [f"{name}_0.png" for name in ids[::-1]], "text": "", "id": ids[::-1]})
-    table.to_csv(samples / "metadata.csv", index=False)  # in the other order: its last image is a negative one
-
+    table = pd.read_csv(micro_dataset / "test" / "metadata.csv", dtype=str)
+    for name in table["file_name"]:
+        (samples / name).symlink_to(micro_dataset / "test" / name)
+    rows = table[["file_name", "text", "Atelectasis", "Cardiomegaly"]].assign(id=table["dicom_id"], seed=1)
+    rows.assign(scheduler="pndm").to_csv(samples / "metadata.csv", index=False)
     output = tmp_path / "new" / "scores.json"
     folders = {"real": str(micro_dataset / "test"), "synthetic": str(samples)}
-    assert main(ClassifierConfig("RUN", output=str(output), labels=str(tmp_path / "truth.csv"), **folders)) == 0
-
-    text = output.read_text()
-    assert "NaN" not in text
-    values = {(row["images"], row["label"]): row["value"] for row in json.loads(text)}
-    n = len(ids) - 1  # negatives, one of which the synthetic side ranks above the positive, the others level with it
-    wrong = (n - 1) / 2 / n
-    assert values == {
-        ("real", "Left"): 1.0,
-        ("real", "Right"): None,
-        ("real", "macro"): 1.0,
-        ("synthetic", "Left"): pytest.approx(wrong),
-        ("synthetic", "Right"): None,
-        ("synthetic", "macro"): pytest.approx(wrong),
-    }
+    assert main(ClassifierConfig(str(run), output=str(output), **folders)) == 0
+    assert "NaN" not in output.read_text()
+    scores = read_scores(output)
+    for label in ("Atelectasis", "Cardiomegaly", "macro"):  # the same pictures
+        pair = [row_of(scores, "auroc", label, side)["value"] for side in ("real", "synthetic")]
+        assert pair[0] == pair[1] is not None
+        assert row_of(scores, "pearson_r", label)["value"] == pytest.approx(1)
     shown = capfd.readouterr().out
-    assert "Left" in shown and f"{len(ids)} real and {len(ids)} synthetic images" in shown
+    assert "Atelectasis" in shown and "Pearson's r" in shown and "4 real and 4 synthetic images" in shown
+    with pytest.raises(UserError, match="swapped"):
+        main(ClassifierConfig(str(run), real=folders["synthetic"], synthetic=folders["real"]))

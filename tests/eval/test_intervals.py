@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from eval.intervals import group_interval, mean, median
+from eval.intervals import group_interval, mean, median, percentiles, resampled
+from eval.scores import Ranking
 
 NAN = float("nan")
 
@@ -40,3 +41,32 @@ def test_unknown_values_do_not_count():
 @pytest.mark.parametrize("values", [[1.0, 2.0], [1.0, NAN, NAN]])
 def test_one_group_has_no_interval(values):
     assert np.isnan(group_interval(np.array(values), ["a"] * len(values))).all()
+
+
+def test_the_interval_of_an_auroc_covers_that_of_the_population():
+    draws = np.random.default_rng(1)
+    covered = 0
+    for repeat in range(40):
+        labels = (draws.random(200) < 0.5).astype(float)
+        scores = draws.normal(size=200) + labels  # an area of Φ(1/√2) = 0.760
+        drawn = resampled([Ranking(labels, scores).auroc], np.arange(200), resamples=100, seed=repeat)
+        low, high = percentiles(drawn[:, 0])
+        assert 0 < high - low < 0.25
+        covered += low < 0.760 < high
+    assert covered >= 34
+
+
+def test_statistics_share_their_draws_and_whole_groups_are_drawn():
+    values = np.random.default_rng(0).normal(size=30)
+    of = [
+        lambda times: float(np.average(values, weights=times)),
+        lambda times: float(np.average(values + 1, weights=times)),
+    ]
+    drawn = resampled(of, np.repeat(np.arange(10), 3))
+    np.testing.assert_allclose(drawn[:, 1] - drawn[:, 0], 1)
+    assert percentiles(drawn[:, 0]) == pytest.approx(group_interval(values, np.repeat(np.arange(10), 3)))
+    seen = []
+    resampled([lambda times: seen.append(times) or 0.0], np.repeat(np.arange(10), 3), resamples=3)
+    assert all((times.reshape(10, 3) == times[::3, None]).all() and times.sum() == 30 for times in seen)
+    assert np.isnan(resampled(of, ["a"] * 30)).all()
+    assert np.isnan(percentiles(np.full(3, NAN))).all()
