@@ -39,11 +39,15 @@ def score_row(metric: str, value: float, **others: Any) -> dict[str, Any]:
 def write_scores(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write rows atomically as JSON; what is not finite becomes null, which pandas reads as NaN."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    finite = [
+    write_json(path, as_json(rows))
+
+
+def as_json(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with None for what is not finite, which JSON cannot say."""
+    return [
         {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
         for row in rows
     ]
-    write_json(path, finite)
 
 
 def read_scores(path: str | Path) -> list[dict[str, Any]]:

@@ -1,0 +1,220 @@
+"""Small plots as inline SVG, for a page without scripts: values with intervals, and bars.
+
+Made for columns of 320 to 560 pixels, side by side on a wide screen, one below the other on a narrow one. Labels stand
+above what they name. Colours are from Okabe and Ito's palette, which the colour-blind tell apart; every kind of mark
+has a shape or a lightness of its own as well, for print.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH = 440  # of the drawing, in its own units, about a pixel each
+MARGIN = 8  # left and right of the axis
+NUMBERS = 146  # width of the column with the values in digits, right of the axis
+NAME, LANE, GAP, FOOT = 17, 15, 8, 26  # heights: a label, a mark's lane, below a line, the axis
+
+SYNTHETIC, REAL, FLOOR, THINNED = "synthetic", "real", "floor", "thinned"
+COLOURS = {SYNTHETIC: "#0072b2", REAL: "#e69f00", FLOOR: "#444444", THINNED: "#56b4e9"}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A value on a line of a plot."""
+
+    value: float
+    """NaN is written as "not defined"."""
+    kind: str
+    """SYNTHETIC, REAL, FLOOR (what a value is held against) or THINNED (synthetic, of as few images as the floor)."""
+    low: float | None = None
+    """The interval; None or NaN where there is none."""
+    high: float | None = None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The interval where it is known."""
+        if self.low is None or self.high is None or not (math.isfinite(self.low) and math.isfinite(self.high)):
+            return None
+        return self.low, self.high
+
+
+@dataclass(frozen=True)
+class Line:
+    """A label with its values."""
+
+    label: str
+    marks: tuple[Mark, ...]
+
+
+def number(value: float | None) -> str:
+    """Three digits, without an exponent where that can be read; "–" for none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value and (abs(value) < 1e-4 or abs(value) >= 1e6):
+        return f"{value:.2e}".replace("e-0", "e-").replace("e+0", "e+").replace("-", "−")
+    decimals = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 3
+    if 0 < abs(value) < 0.1:
+        decimals = 4
+    return f"{value:,.{decimals}f}".replace("-", "−")
+
+
+def forest(lines: Sequence[Line], title: str, bounds: tuple[float, float] | None = None) -> str:
+    """Values as dots with their intervals: circles synthetic, squares real, diamonds for what they are held against.
+
+    Args:
+        lines: one below the other; their finite values decide the axis.
+        title: for readers who do not see the plot.
+        bounds: ends of the one axis of all lines. None: every line has an axis of its own from 0, because the numbers
+            do not compare.
+
+    Returns:
+        An SVG element; an empty string without lines.
+    """
+    drawn, y = [], 0.0
+    for line in lines:
+        ends = bounds or own_bounds(line)
+        drawn.append(_heading(line, y))
+        y += NAME
+        for mark in line.marks:
+            drawn.append(_dot(mark, ends, y))
+            y += LANE
+        if bounds is None:
+            drawn.append(_axis(ends, y, (ends[0], ends[1])))
+            y += FOOT - 6
+        y += GAP
+    if bounds is not None and lines:
+        drawn.append(_axis(bounds, y, ticks(*bounds)))
+        y += FOOT
+    return _svg(drawn, y, title) if lines else ""
+
+
+def bars(lines: Sequence[Line], title: str, bounds: tuple[float, float] = (0.0, 1.0), at: float | None = None) -> str:
+    """Values as bars from the left end of the axis, with their intervals.
+
+    Args:
+        lines: one below the other.
+        title: for readers who do not see the plot.
+        bounds: ends of the axis.
+        at: where a dashed line stands, such as the value of chance.
+    """
+    drawn, y = [], 0.0
+    for line in lines:
+        drawn.append(_heading(line, y))
+        y += NAME
+        for mark in line.marks:
+            drawn.append(_bar(mark, bounds, y))
+            y += LANE
+        y += GAP
+    if at is not None and lines:
+        x = _place(at, bounds)
+        drawn.append(f'<line class="at" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{y:.1f}"/>')
+    drawn.append(_axis(bounds, y, ticks(*bounds)))
+    return _svg(drawn, y + FOOT, title) if lines else ""
+
+
+def legend(names: dict[str, str], shape: str = "dots") -> str:
+    """What the marks mean: HTML with a small drawing of each kind in `names`, in the shape of "dots" or "bars"."""
+    entries = []
+    for kind, name in names.items():
+        drawing = (
+            f'<rect x="1" y="2" width="14" height="10" fill="{COLOURS[kind]}"/>'
+            if shape == "bars"
+            else _shape(kind, 8, 7)
+        )
+        entries.append(f'<span><svg width="16" height="14" aria-hidden="true">{drawing}</svg> {escape(name)}</span>')
+    return f'<p class="legend">{"".join(entries)}</p>'
+
+
+def own_bounds(line: Line) -> tuple[float, float]:
+    """From 0 (or the lowest value below it) to the highest value of a line or of its intervals."""
+    values = [0.0]
+    for mark in line.marks:
+        values += [mark.value] if math.isfinite(mark.value) else []
+        values += mark.interval or ()
+    low, high = min(values), max(values)
+    return (low, high) if high > low else (low, low + 1.0)
+
+
+def ticks(low: float, high: float) -> tuple[float, ...]:
+    """Four to seven round numbers from low to high."""
+    rough = (high - low) / 5
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return tuple((first + i) * step for i in range(int((high - first * step) / step + 1e-9) + 1))
+
+
+def _place(value: float, bounds: tuple[float, float]) -> float:
+    share = (value - bounds[0]) / (bounds[1] - bounds[0])
+    return MARGIN + min(max(share, 0.0), 1.0) * (WIDTH - 2 * MARGIN - NUMBERS)
+
+
+def _heading(line: Line, y: float) -> str:
+    return f'<text class="name" x="{MARGIN}" y="{y + 13:.1f}">{escape(line.label)}</text>'
+
+
+def _value(mark: Mark, y: float) -> str:
+    text = number(mark.value) if math.isfinite(mark.value) else "not defined"
+    if mark.interval:
+        text += f" ({number(mark.interval[0])} to {number(mark.interval[1])})"
+    return f'<text class="value" x="{WIDTH - MARGIN}" y="{y + 11:.1f}" text-anchor="end">{text}</text>'
+
+
+def _dot(mark: Mark, bounds: tuple[float, float], y: float) -> str:
+    middle, left, right = y + LANE / 2, _place(bounds[0], bounds), _place(bounds[1], bounds)
+    parts = [f'<line class="track" x1="{left:.1f}" x2="{right:.1f}" y1="{middle}" y2="{middle}"/>', _value(mark, y)]
+    if math.isfinite(mark.value):
+        parts += [_whisker(mark, bounds, middle, COLOURS[mark.kind])]
+        parts += [_shape(mark.kind, _place(mark.value, bounds), middle)]
+    return "".join(parts)
+
+
+def _bar(mark: Mark, bounds: tuple[float, float], y: float) -> str:
+    parts = [_value(mark, y)]
+    if math.isfinite(mark.value):
+        left, right = _place(bounds[0], bounds), _place(mark.value, bounds)
+        size = f'width="{right - left:.1f}" height="{LANE - 4}"'
+        parts += [f'<rect x="{left:.1f}" y="{y + 2:.1f}" {size} fill="{COLOURS[mark.kind]}"/>']
+        parts += [_whisker(mark, bounds, y + LANE / 2, "#000")]
+    return "".join(parts)
+
+
+def _whisker(mark: Mark, bounds: tuple[float, float], y: float, colour: str) -> str:
+    if mark.interval is None:
+        return ""
+    low, high = (_place(value, bounds) for value in mark.interval)
+    ends = "".join(f"M{x:.1f} {y - 3:.1f}v6" for x in (low, high))
+    return f'<path d="M{low:.1f} {y:.1f}H{high:.1f}{ends}" stroke="{colour}" stroke-width="1.6" fill="none"/>'
+
+
+def _shape(kind: str, x: float, y: float) -> str:
+    colour = COLOURS[kind]
+    if kind == SYNTHETIC:
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{colour}"/>'
+    if kind == REAL:
+        return f'<rect x="{x - 4:.1f}" y="{y - 4:.1f}" width="8" height="8" fill="{colour}" stroke="#6b4a00"/>'
+    if kind == THINNED:
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="#fff" stroke="{colour}" stroke-width="2"/>'
+    points = f"M{x:.1f} {y - 5:.1f}l5 5l-5 5l-5 -5z"
+    return f'<path d="{points}" fill="#fff" stroke="{colour}" stroke-width="1.6"/>'
+
+
+def _axis(bounds: tuple[float, float], y: float, values: Sequence[float]) -> str:
+    left, right = _place(bounds[0], bounds), _place(bounds[1], bounds)
+    parts = [f'<line class="axis" x1="{left:.1f}" x2="{right:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>']
+    for value in values:
+        x = _place(value, bounds)
+        anchor = "start" if x < left + 12 else "end" if x > right - 12 else "middle"
+        parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{y:.1f}" y2="{y + 4:.1f}"/>')
+        shown = number(value) if abs(value) >= 1e-12 else "0"
+        shown = shown.rstrip("0").rstrip(".") if "." in shown and "e" not in shown else shown
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{y + 15:.1f}" text-anchor="{anchor}">{shown}</text>')
+    return "".join(parts)
+
+
+def _svg(parts: Sequence[str], height: float, title: str) -> str:
+    return (
+        f'<svg class="plot" viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(title)}">'
+        f"<title>{escape(title)}</title>{''.join(parts)}</svg>"
+    )
