@@ -215,27 +215,27 @@ class Run:
         self.validation_log = Log(self.folder / "validation.jsonl", start, tracker, "validation_") if main else None
         batches = self.batches(start)
         before: dict[str, torch.Tensor] | None = fingerprints(self.task)
-        bar = tqdm(total=self.steps, initial=start, desc="training", unit="step", disable=not main)
         step = start
         losses = list(torch.tensor(unlogged, device=self.accelerator.device).unbind())
         self.measured = start
         self.meter.restart()
-        while step < self.steps and not self.stopping(step):
-            losses.append(self.step(step, batches))
-            step += 1
-            bar.update()
-            if before is not None and not self.accelerator.optimizer_step_was_skipped:  # fp16 skips some at first
-                assert_only_tuned_parts_moved(self.task, before)
-                before = None
-            if step % config.logging_steps == 0 or step == self.steps:
-                bar.set_postfix_str(self.row(step, losses))
-                losses.clear()
-            with self.meter.paused():
-                if step % config.checkpointing_steps == 0 or step == self.steps:
-                    self.checkpoint(step, losses)
-                if config.validation_steps and (step % config.validation_steps == 0 or step == self.steps):
-                    self.validate(step)
-        bar.close()
+        with tqdm(total=self.steps, initial=start, desc="training", unit="step", disable=not main) as bar:
+            while step < self.steps and not self.stopping(step):
+                losses.append(self.step(step, batches))
+                step += 1
+                bar.update()
+                if before is not None and not self.accelerator.optimizer_step_was_skipped:  # fp16 skips some at first
+                    assert_only_tuned_parts_moved(self.task, before)
+                    before = None
+                if step % config.logging_steps == 0 or step == self.steps:
+                    bar.set_postfix_str(self.row(step, losses))
+                    losses.clear()
+                with self.meter.paused():
+                    # Before the checkpoint: a run that is killed in between would not come back to this validation.
+                    if config.validation_steps and (step % config.validation_steps == 0 or step == self.steps):
+                        self.validate(step)
+                    if step % config.checkpointing_steps == 0 or step == self.steps:
+                        self.checkpoint(step, losses)
         if start < step < self.steps and step % config.checkpointing_steps:
             self.checkpoint(step, losses)
         if tracker is not None:

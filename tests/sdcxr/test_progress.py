@@ -93,3 +93,14 @@ def test_a_tracker_that_is_not_installed_is_refused(monkeypatch, name):
 def test_no_tracker_is_none(tmp_path):
     require_tracker("none")
     assert start_tracker("none", tmp_path) is None
+
+
+@pytest.mark.parametrize("tune", ["unet", "classifier"])
+def test_a_run_logs_what_it_computes(train_micro, tmp_path, tune):
+    base = {"base": None, "resolution": 32} if tune == "classifier" else {}
+    assert train_micro(tmp_path, count_work=True, tune=tune, **base) == 0
+    for row in [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]:
+        assert set(row) == {
+            "step", "images", "loss", "lr", "images_per_s", "tflops_per_s", "mfu", "data_wait", "peak_memory_gb"
+        }  # fmt: skip
+        assert row["tflops_per_s"] > 0 and 0 < row["mfu"] < 1 and 0 <= row["data_wait"] < 1

@@ -17,6 +17,8 @@ SIXTY: dict[str, Any] = {
     "checkpointing_steps": 3,
     "lr_scheduler": "cosine",
     "snr_gamma": 5.0,
+    "validation_steps": 2,
+    "num_validation_images": 0,
 }
 
 
@@ -77,6 +79,7 @@ def test_a_kill_before_any_file_operation_changes_nothing(train_micro, tmp_path,
         "rename run/checkpoints/.checkpoint-N.N.tmp/.state.json.N.tmp",
         "rmdir run/checkpoints/checkpoint-N",
         "open run/log.jsonl",
+        "open run/validation.jsonl",
         "rename run/.pipeline.N.tmp",
         "rename run/.run.json.N.tmp",
         "rename latents/.shard-N.safetensors.N.tmp",
