@@ -67,7 +67,8 @@ class TrainConfig:
     towers for the evaluation)."""
     base: str | None = None
     """Stable Diffusion 1.x or 2.x: a hub name, a pipeline folder or a run folder. For `--tune classifier` and `clip` a
-    timm model name. Default: the embedded tiny model."""
+    timm model name, for a classifier also the run folder of another with the same labels. Default: the embedded tiny
+    model."""
     data: str | None = None
     """Dataset folder made by data_prep. Default: the embedded phantoms."""
     output_dir: str | None = None

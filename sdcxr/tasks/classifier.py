@@ -29,10 +29,19 @@ class ClassifierTask(nn.Module):
         super().__init__()
         self.config = config
         self.rows = training_rows(config)
-        self.resolution = config.resolution or RESOLUTION
         self.labels, self.targets = label_table(self.rows, config.labels)
         self.architecture = config.base or ARCHITECTURE
-        self.network = network(self.architecture, len(self.labels))
+        if Path(self.architecture).expanduser().is_dir():
+            begun = Classifier(Path(self.architecture).expanduser(), torch.device("cpu"))
+            if set(begun.labels) != set(self.labels):
+                own, other = ", ".join(begun.labels), ", ".join(self.labels)
+                raise UserError(f"--base {config.base} names {own}; the labels of this data are {other}")
+            self.labels, self.targets = label_table(self.rows, config.labels, begun.labels)  # in the base's order
+            self.resolution = config.resolution or begun.resolution
+            self.architecture, self.network = begun.architecture, begun.network.train()
+        else:
+            self.resolution = config.resolution or RESOLUTION
+            self.network = network(self.architecture, len(self.labels))
 
     def groups(self) -> list[dict[str, Any]]:
         return [{"name": "classifier", "params": list(self.network.parameters()), "lr": self.config.learning_rate}]
@@ -93,7 +102,7 @@ def label_table(rows: pd.DataFrame, file: str | None, labels: list[str] | None =
         found = rows[[label for label in LABELS if label in rows]]
     else:
         table = read_labels(file)
-        binary = [name for name in table.columns if set(table[name].dropna().unique()) <= {0, 1}]
+        binary = [name for name in table.columns if set(table[name].dropna().unique()) <= {0, 1, -1}]
         found = table[binary].reindex(rows["id"])
     values = found.astype(float).where(lambda frame: frame.isin([0.0, 1.0]))
     learnable = labels or [name for name in values.columns if values[name].nunique() == 2]
@@ -135,8 +144,9 @@ class Classifier:
         about = read_json(folder / "config.json")
         self.labels: list[str] = about["labels"]
         self.resolution: int = about["resolution"]
+        self.architecture: str = about["architecture"]
         self.device = device
-        self.network = network(about["architecture"], len(self.labels))
+        self.network = network(self.architecture, len(self.labels))
         try:
             self.network.load_state_dict(load_file(folder / "model.safetensors"))
         except (SafetensorError, RuntimeError) as error:

@@ -282,6 +282,34 @@ def test_a_trained_classifier_reads_its_folder(train_micro, tmp_path, micro_data
         Classifier(run, CPU)
 
 
+def test_a_classifier_goes_on_from_anothers_weights(train_micro, tmp_path, micro_dataset):
+    first, settings = tmp_path / "first", {"tune": "classifier", "use_ema": False}
+    train_micro(first, base="test_resnet", resolution=32, **settings)
+    task = ClassifierTask(config(first, micro_dataset, tune="classifier"))
+    assert (task.architecture, task.resolution, task.network.training) == ("test_resnet", 32, True)
+    for name, value in Classifier(first, CPU).network.state_dict().items():
+        torch.testing.assert_close(task.network.state_dict()[name], value)
+    second = tmp_path / "second"
+    train_micro(second, base=str(first), **settings)
+    begun, went_on = Classifier(first, CPU), Classifier(second, CPU)
+    assert (went_on.architecture, went_on.labels, went_on.resolution) == ("test_resnet", begun.labels, 32)
+    assert not torch.equal(begun.network.state_dict()["fc.weight"], went_on.network.state_dict()["fc.weight"])
+
+
+def test_labels_follow_the_base_by_name(train_micro, tmp_path, micro_dataset):
+    first = tmp_path / "first"
+    train_micro(first, tune="classifier", base="test_resnet")
+    rows = tasks.training_rows(config(first, micro_dataset))
+    labels = rows.rename(columns={"id": "key"})[["key", LABELS[1], LABELS[0]]].rename(columns={"key": "dicom_id"})
+    labels.to_csv(tmp_path / "other-order.csv", index=False)
+    task = ClassifierTask(config(first, micro_dataset, labels=str(tmp_path / "other-order.csv")))
+    assert task.labels == [LABELS[0], LABELS[1]]
+    np.testing.assert_array_equal(task.targets[:, 0], rows[LABELS[0]])
+    labels.drop(columns=LABELS[1]).to_csv(tmp_path / "fewer.csv", index=False)
+    with pytest.raises(UserError, match=r"--base .*first names Atelectasis, Cardiomegaly; the labels .* Atelectasis$"):
+        ClassifierTask(config(first, micro_dataset, labels=str(tmp_path / "fewer.csv")))
+
+
 SOURCES: dict[str, dict[str, Any]] = {
     "in memory": {"cache_in_memory": True},
     "encoded in every step": {"cache_latents": False},
