@@ -263,6 +263,7 @@ def _write_prep(
     reasons = {} if rejected is None else rejected["reason"].astype(str).value_counts().sort_index().to_dict()
     prep = {
         "usable": usable,
+        "phantom": (Path(settings.get("images") or "") / "phantom.json").is_file(),  # drawn by data_prep.phantom
         "settings": settings,
         "versions": {
             "sdcxr": sdcxr.__version__,

@@ -24,7 +24,7 @@ nav { font-size: .92rem; } nav a { margin-right: .9rem; white-space: nowrap; }
 a { color: #00558a; }
 .tiles, .cards { display: grid; gap: 1rem; margin: 1rem 0; }
 .tiles { grid-template-columns: repeat(auto-fit, minmax(min(100%, 210px), 1fr)); }
-.cards { grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); align-items: start; }
+.cards { grid-template-columns: repeat(auto-fit, minmax(min(100%, 430px), 1fr)); align-items: start; }
 .tile, .card { border: 1px solid var(--line); border-radius: 6px; padding: .8rem .9rem; background: #fff; margin: 0;
                min-width: 0; }
 .tile { background: var(--soft); } .tile b { display: block; font-size: 1.55rem; line-height: 1.25; }
@@ -38,7 +38,8 @@ a { color: #00558a; }
 .pairs figure { margin: 0; min-width: 0; } .pairs figcaption { line-height: 1.35; margin-top: .2rem; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 3px; }
 .pair div { position: relative; } .pair img { width: 100%; display: block; background: #000; aspect-ratio: 1; }
-.pair small { position: absolute; left: 3px; top: 3px; background: #000b; color: #fff; padding: 0 .3em; font-size: .72rem; }
+.pair small { position: absolute; left: 3px; top: 3px; background: #000b; color: #fff; padding: 0 .3em;
+              font-size: .72rem; }
 .wide { overflow-x: auto; max-width: 100%; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; margin: .4rem 0 1rem; }
 th, td { text-align: left; padding: .28rem .7rem .28rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
@@ -86,8 +87,9 @@ def paragraph(text: str, kind: str = "") -> str:
 
 
 def card(title: str, *content: str) -> str:
-    """A framed box."""
-    return f'<div class="card"><h3>{escape(title)}</h3>{"".join(content)}</div>'
+    """A framed box, with a heading where there is a title."""
+    heading = f"<h3>{escape(title)}</h3>" if title else ""
+    return f'<div class="card">{heading}{"".join(content)}</div>'
 
 
 def cards(boxes: Sequence[str]) -> str:
@@ -135,8 +137,8 @@ def pairs(figures: Sequence[tuple[Path, str, Path, str, str]], size: int = 160) 
     boxes = []
     for left, left_name, right, right_name, caption in figures:
         images = "".join(
-            f'<div><img src="{thumbnail(path, size)}" alt="{escape(name)} radiograph"><small>{escape(name)}</small></div>'
-            for path, name in ((left, left_name), (right, right_name))
+            f'<div><img src="{thumbnail(path, size)}" alt="{name} radiograph"><small>{name}</small></div>'
+            for path, name in ((left, escape(left_name)), (right, escape(right_name)))
         )
         boxes.append(f'<figure><div class="pair">{images}</div><figcaption>{escape(caption)}</figcaption></figure>')
     return f'<div class="pairs">{"".join(boxes)}</div>' if boxes else ""

@@ -131,15 +131,22 @@ def _evaluate_fidelity(inputs: Inputs, preset: Preset) -> Rows:
     from eval.features import extract
 
     sides = inputs.real, inputs.synthetic
-    features = [extract(side, preset.extractor, weights_dir=inputs.weights_dir) for side in sides]
+    of_real, of_synthetic = (extract(side, preset.extractor, weights_dir=inputs.weights_dir) for side in sides)
     try:
         labels = bool(fid.common_labels(*sides))
     except UserError:
         labels = False
     # Published ways have no rows of labels; theirs would be of too few images for a distance between Gaussians.
     labels = labels and preset.name is None
-    options = {"resamples": inputs.config.resamples, "seed": inputs.config.seed}
-    return fid.evaluate(*sides, *features, preset, per_label=labels, **options)
+    return fid.evaluate(
+        *sides,
+        of_real,
+        of_synthetic,
+        preset,
+        resamples=inputs.config.resamples,
+        per_label=labels,
+        seed=inputs.config.seed,
+    )
 
 
 def _of_extractor(inputs: Inputs, name: str, extractor: str | None, explicit: bool) -> Part:
@@ -197,8 +204,9 @@ def _generator(inputs: Inputs, skipped: list[Skipped]) -> list[Part]:
     def evaluate() -> Rows:
         from eval import reports
 
-        options = {"weights_dir": inputs.weights_dir, "seed": inputs.config.seed}
-        return reports.evaluate(inputs.real, inputs.synthetic, generator, **options)
+        return reports.evaluate(
+            inputs.real, inputs.synthetic, generator, weights_dir=inputs.weights_dir, seed=inputs.config.seed
+        )
 
     return [inputs.part("reports", evaluate, model=about_model(generator))]
 

@@ -12,7 +12,7 @@ from html import escape
 
 WIDTH = 440  # of the drawing, in its own units, about a pixel each
 MARGIN = 8  # left and right of the axis
-NUMBERS = 146  # width of the column with the values in digits, right of the axis
+NUMBERS = 156  # width of the column with the values in digits, right of the axis
 NAME, LANE, GAP, FOOT = 17, 15, 8, 26  # heights: a label, a mark's lane, below a line, the axis
 
 SYNTHETIC, REAL, FLOOR, THINNED = "synthetic", "real", "floor", "thinned"
@@ -53,10 +53,21 @@ def number(value: float | None) -> str:
         return "–"
     if value and (abs(value) < 1e-4 or abs(value) >= 1e6):
         return f"{value:.2e}".replace("e-0", "e-").replace("e+0", "e+").replace("-", "−")
-    decimals = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 3
-    if 0 < abs(value) < 0.1:
-        decimals = 4
-    return f"{value:,.{decimals}f}".replace("-", "−")
+    return f"{value:,.{decimals(value)}f}".replace("-", "−")
+
+
+def decimals(value: float) -> int:
+    """Digits behind the point with which three or four of a value are shown."""
+    steps = ((1000, 0), (100, 1), (10, 2), (0.1, 3), (0.01, 4))
+    return next((digits for least, digits in steps if abs(value) >= least), 3 if value == 0 else 5)
+
+
+def interval_text(value: float | None, low: float | None, high: float | None) -> str:
+    """Both ends with as many decimals as the value between them, or as the larger end where the value is 0."""
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    digits = decimals(value) if value else decimals(high)
+    return " to ".join(f"{end:,.{digits}f}".replace("-", "−") for end in (low, high))
 
 
 def forest(lines: Sequence[Line], title: str, bounds: tuple[float, float] | None = None) -> str:
@@ -157,7 +168,7 @@ def _heading(line: Line, y: float) -> str:
 def _value(mark: Mark, y: float) -> str:
     text = number(mark.value) if math.isfinite(mark.value) else "not defined"
     if mark.interval:
-        text += f" ({number(mark.interval[0])} to {number(mark.interval[1])})"
+        text += f" ({interval_text(mark.value, *mark.interval)})"
     return f'<text class="value" x="{WIDTH - MARGIN}" y="{y + 11:.1f}" text-anchor="end">{text}</text>'
 
 

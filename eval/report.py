@@ -1,8 +1,9 @@
-"""report.html: the scores with their plots and pictures in one file that a browser opens from disk, without a network."""
+"""report.html: scores, plots and pictures in one file that a browser opens from disk, without a network."""
 
 import hashlib
 import platform
 from dataclasses import dataclass
+from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pandas as pd
 
 from eval import sections
 from eval.folders import ImageFolder
-from eval.page import Html, cards, details, page, pairs, paragraph, section, table
+from eval.page import Html, details, page, pairs, paragraph, section, table
 from eval.parts import Outcome
 from sdcxr import __version__
 from sdcxr.files import inside, read_json, write_text
@@ -97,11 +98,16 @@ def samples(report: Report) -> str:
     if not figures:
         for a, b in spread_out(list(zip(report.real.paths, report.synthetic.paths, strict=False)), PROMPTS):
             figures.append((a, "real", b, "synthetic", f"{a.name}; {b.name}: not of the same prompt"))
-    hidden = "Prompts are hidden, because they may be text of patients' reports; --show_prompts shows them. Below each pair is the id of its row."
-    about = "Each pair has one prompt: its real image on the left, the first synthetic one on the right. Chosen evenly, not by looks."
-    return section(
-        "pictures", "Pictures", paragraph(about), "" if shown else paragraph(hidden, "dim"), pairs(figures, PICTURE)
+    about = (
+        "Each pair has one prompt: its real image on the left, the first synthetic one on the right. Chosen evenly "
+        "from all prompts, not by their looks."
     )
+    hidden = (
+        "Prompts are hidden, because they may be text of patients' reports (--show_prompts shows them). Below each "
+        "pair stands the id of its row."
+    )
+    words = [paragraph(about), "" if shown else paragraph(hidden, "dim")]
+    return section("pictures", "Pictures", *words, pairs(figures, PICTURE))
 
 
 def same_prompts(real: ImageFolder, synthetic: ImageFolder) -> list[tuple[Path, Path, str, str]]:
@@ -109,9 +115,9 @@ def same_prompts(real: ImageFolder, synthetic: ImageFolder) -> list[tuple[Path, 
     if "id" not in synthetic.rows or "text" not in real.rows:
         return []
     originals = dict(zip(image_ids(real.rows), real.paths, strict=True))
-    rows = synthetic.rows.assign(path=synthetic.paths).drop_duplicates("id")
+    rows = synthetic.rows.drop_duplicates("id")
     found = [
-        (originals[row["id"]], row["path"], row["id"], row.get("text") or "")
+        (originals[row["id"]], inside(synthetic.folder, row["file_name"]), row["id"], row.get("text") or "")
         for row in rows.to_dict("records")
         if row["id"] in originals
     ]
@@ -142,8 +148,8 @@ def privacy(report: Report) -> str:
         "privacy",
         "privacy",
         "Do they repeat training images?",
-        "Nearness to training images beside nearness to held-out ones, and a search for copies. Copies that are mirrored, "
-        "turned or cropped are not looked for, nor patients shown anew.",
+        "Nearness to training images beside nearness to held-out ones, and a search for copies. Copies that are "
+        "mirrored, turned or cropped are not looked for, nor patients shown anew.",
     )
     if not scores or report.train is None or not report.nearest.is_file():
         return scores
@@ -210,7 +216,7 @@ def provenance(report: Report) -> str:
     return section(
         "provenance",
         "Provenance",
-        f"<p>Made by <code>{Html(_escaped(report.command)).text}</code></p>",
+        f"<p>Made by <code>{escape(report.command)}</code></p>",
         paragraph(
             "The pictures on this page are of the data sets named here: the terms of those data sets hold for it."
         ),
@@ -247,9 +253,3 @@ def installed(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return ""
-
-
-def _escaped(text: str) -> str:
-    from html import escape
-
-    return escape(text)

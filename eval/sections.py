@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from html import escape
 from typing import Any
 
-from eval.page import Html, card, cards, details, paragraph, section, table, tile
-from eval.plots import FLOOR, REAL, SYNTHETIC, THINNED, Line, Mark, bars, forest, legend, number
+from eval.page import card, cards, details, paragraph, section, table, tile
+from eval.plots import FLOOR, REAL, SYNTHETIC, THINNED, Line, Mark, bars, forest, interval_text, legend, number
 from sdcxr.manifest import LABELS
 
 Row = dict[str, Any]
@@ -88,16 +89,15 @@ def _headline(row: Row) -> tuple[str, str, str] | None:
         return None
     shown = number(value)
     if row["metric"] == "fd" and row["label"] is None:
-        n = f", {row['n_real']:,} + {row['n_synthetic']:,} images"
-        return (
-            "Fréchet distance",
-            shown,
-            f"{row['preset'] or _short(row['extractor'])}; real against real {number(beside)}{n}",
-        )
+        name = row["preset"] or _short(row["extractor"])
+        if row.get("value_at_floor_n") is None:
+            return "Fréchet distance", shown, f"{name}; no floor"
+        same = f"{number(row['value_at_floor_n'])} at {row['floor_n']} images"
+        return "Fréchet distance", shown, f"{name}; {same}, where real against real is {number(beside)}"
     if row["metric"] == "recall" and row["label"] is None:
         return "Recall of real variety", shown, f"real against real {number(beside)}"
     if row["metric"] == "auroc" and macro and synthetic:
-        return "AUROC, mean of findings", shown, f"95 % interval {number(row['ci_low'])} to {number(row['ci_high'])}"
+        return "AUROC, mean of findings", shown, f"95 % interval {interval_text(value, row['ci_low'], row['ci_high'])}"
     if row["metric"] == "alignment_over_shuffled" and synthetic:
         return "Prompt adherence (cosine)", shown, "own minus other prompts; 0 where prompts are ignored"
     if row["metric"] == "text_to_image_recall@10" and synthetic:
@@ -130,7 +130,7 @@ def fidelity(rows: Rows) -> str:
             boxes.append(card(f"Precision, recall, density, coverage: {title}", drawing, legend(names)))
         if by_label := _by_label(own, "kid"):
             boxes.append(by_label)
-        tables.append(f"<h3>{Html(title).text}</h3>" + score_table(own))
+        tables.append(f"<h3>{escape(title)}</h3>{score_table(own)}")
     return section(
         "fidelity",
         "Are they like real ones?",
@@ -284,10 +284,7 @@ def compared(rows: Rows, part: str, anchor: str, title: str, text: str) -> str:
         REAL: "real images of other patients",
         FLOOR: "what to expect without a fault",
     }
-    boxes = [
-        card(f"{title} ({i + 1})" if len(lines) > 4 else title, forest(lines[i * 4 : i * 4 + 4], title))
-        for i in range(-(-len(lines) // 4))
-    ]
+    boxes = [card("", forest(lines[i * 4 : i * 4 + 4], title)) for i in range(-(-len(lines) // 4))]
     return section(
         anchor,
         title,
@@ -350,7 +347,7 @@ def score_table(rows: Rows) -> str:
     """All rows as they are."""
     body = []
     for row in rows:
-        interval = f"{number(row['ci_low'])} to {number(row['ci_high'])}" if row["ci_low"] is not None else ""
+        interval = interval_text(row["value"], row["ci_low"], row["ci_high"])
         beside = against(row)
         n = " + ".join(f"{row[name]:,}" for name in ("n_real", "n_synthetic") if row[name])
         cells = [called(row), row["images"] or "", number(row["value"]), interval]
