@@ -22,10 +22,10 @@ p { margin: .4rem 0 .8rem; max-width: 75ch; }
            font-weight: 600; border-radius: 6px; }
 nav { font-size: .92rem; } nav a { margin-right: .9rem; white-space: nowrap; }
 a { color: #00558a; }
-.tiles, .cards { display: grid; gap: 1rem; margin: 1rem 0; }
-.tiles { grid-template-columns: repeat(auto-fit, minmax(min(100%, 210px), 1fr)); }
-.cards { grid-template-columns: repeat(auto-fit, minmax(min(100%, 430px), 1fr)); align-items: start; }
-.tile, .card { border: 1px solid var(--line); border-radius: 6px; padding: .8rem .9rem; background: #fff; margin: 0;
+.tiles { display: grid; gap: 1rem; margin: 1rem 0;
+         grid-template-columns: repeat(auto-fit, minmax(min(100%, 165px), 1fr)); }
+.cards { columns: 430px; column-gap: 1rem; margin: 1rem 0 0; } .cards .card { break-inside: avoid; margin: 0 0 1rem; }
+.tile, .card { border: 1px solid var(--line); border-radius: 6px; padding: .8rem .9rem; background: #fff;
                min-width: 0; }
 .tile { background: var(--soft); } .tile b { display: block; font-size: 1.55rem; line-height: 1.25; }
 .tile span { display: block; font-size: .88rem; color: var(--dim); }
@@ -47,6 +47,7 @@ th { border-bottom: 2px solid #8b949e; } td.n, th.n { text-align: right; white-s
 td.note { min-width: 14rem; color: var(--dim); }
 summary { cursor: pointer; margin: .6rem 0; font-weight: 600; }
 code { font-size: .86em; background: var(--soft); padding: .1em .25em; overflow-wrap: anywhere; }
+@media (max-width: 480px) { .card, .tile { padding: .6rem .5rem; } .tiles { gap: .6rem; } }
 @media print {
   body { font-size: 11pt; max-width: none; padding: 0; } nav { display: none; }
   .card, .tile, figure, tr, svg { break-inside: avoid; } h2, h3 { break-after: avoid; }

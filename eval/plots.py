@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH = 440  # of the drawing, in its own units, about a pixel each
+WIDTH = 424  # of the drawing, in its own units, about a pixel each
 MARGIN = 8  # left and right of the axis
-NUMBERS = 156  # width of the column with the values in digits, right of the axis
+NUMBERS = 166  # width of the column with the values in digits, right of the axis
 NAME, LANE, GAP, FOOT = 17, 15, 8, 26  # heights: a label, a mark's lane, below a line, the axis
 
 SYNTHETIC, REAL, FLOOR, THINNED = "synthetic", "real", "floor", "thinned"
@@ -57,8 +57,8 @@ def number(value: float | None) -> str:
 
 
 def decimals(value: float) -> int:
-    """Digits behind the point with which three or four of a value are shown."""
-    steps = ((1000, 0), (100, 1), (10, 2), (0.1, 3), (0.01, 4))
+    """Digits behind the point with which two to four of a value are shown."""
+    steps = ((1000, 0), (100, 1), (10, 2), (0.01, 3), (0.001, 4))
     return next((digits for least, digits in steps if abs(value) >= least), 3 if value == 0 else 5)
 
 
@@ -119,7 +119,7 @@ def bars(lines: Sequence[Line], title: str, bounds: tuple[float, float] = (0.0, 
         y += GAP
     if at is not None and lines:
         x = _place(at, bounds)
-        drawn.append(f'<line class="at" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{y:.1f}"/>')
+        drawn.insert(0, f'<line class="at" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{y:.1f}"/>')
     drawn.append(_axis(bounds, y, ticks(*bounds)))
     return _svg(drawn, y + FOOT, title) if lines else ""
 

@@ -326,6 +326,8 @@ def per_label(rows: Rows) -> str:
             row = next((row for row in of_label if belongs(row)), None)
             value = None if row is None else against(row) if name in ("KID floor", "chance") else row["value"]
             cells[label].append("" if row is None else number(value))
+    by = next((_short(row["extractor"]) for row in own if row["metric"] == "kid"), None)
+    kid = f"KID is by {by}, between equal numbers of images that have the label. " if by else ""
     used = [i for i in range(len(columns)) if any(line[i] for line in cells.values())]
     header = ["label", *(list(columns)[i] for i in used)]
     body = [[label, *(line[i] for i in used)] for label, line in cells.items()]
