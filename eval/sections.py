@@ -331,18 +331,10 @@ def per_label(rows: Rows) -> str:
     used = [i for i in range(len(columns)) if any(line[i] for line in cells.values())]
     header = ["label", *(list(columns)[i] for i in used)]
     body = [[label, *(line[i] for i in used)] for label, line in cells.items()]
-    return (
-        section(
-            "labels",
-            "Label by label",
-            paragraph(
-                "KID is between equal numbers of images that have the label. Empty: not measured; –: not defined."
-            ),
-            table(header, body, numbers=range(1, len(header))),
-        )
-        if body
-        else ""
-    )
+    if not body:
+        return ""
+    explained = paragraph(f"{kid}Empty: not measured; –: not defined.")
+    return section("labels", "Label by label", explained, table(header, body, numbers=range(1, len(header))))
 
 
 def score_table(rows: Rows) -> str:
