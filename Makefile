@@ -36,6 +36,10 @@ demo: setup
 	python -m eval.classifier --classifier demo/classifier --real $(DATASET)/test --synthetic demo/samples \
 	    --labels $(RAW)/phantom-truth.csv --findings "$(FINDINGS)" --output demo/scores.json
 	python -m eval.montage --real $(DATASET)/test --synthetic demo/samples --output demo/montage.png
+	$(LAUNCH) train.py --config configs/demo-clip.yaml --data $(DATASET) --output_dir demo/clip
+	python -m eval --real $(DATASET)/test --synthetic demo/samples --train $(DATASET)/train \
+	    --classifier demo/classifier --labels $(RAW)/phantom-truth.csv --findings "$(FINDINGS)" \
+	    --clip demo/clip --model demo/run --output_dir demo/eval
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=90

@@ -244,8 +244,8 @@ def _torchmetrics() -> float:
 
     from eval.kernels import kid
 
-    sides = _clouds()
-    return abs(float(poly_mmd(*map(torch.from_numpy, sides))) - kid(*sides))
+    real, synthetic = _clouds()
+    return abs(float(poly_mmd(torch.from_numpy(real), torch.from_numpy(synthetic))) - kid(real, synthetic))
 
 
 def _sklearn(name: str) -> float:

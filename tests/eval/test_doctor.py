@@ -1,0 +1,86 @@
+"""Tests of eval.doctor and of the table it shares with this file: every number is right, and a wrong one is told."""
+
+import math
+
+import numpy as np
+import pytest
+
+from eval import doctor
+from eval.vectors import KERNELS, VECTORS, Vector, resampled
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector.name)
+def test_known_number(vector):
+    finding = doctor.examine(vector)
+    if finding.absent:
+        pytest.skip(f"not installed: {', '.join(finding.absent)}")
+    assert finding.problem is None
+    assert finding.found == pytest.approx(vector.expected, abs=vector.tolerance, rel=0, nan_ok=True)
+    assert finding.right
+
+
+def test_names_are_unique():
+    assert len({vector.name for vector in VECTORS}) == len(VECTORS)
+
+
+@pytest.mark.parametrize("expected", [1.0, float("nan")])
+def test_other_numbers_are_not_right(expected):
+    vector = Vector("v", expected, lambda: 1.01, 0.001)
+    assert not doctor.examine(vector).right
+
+
+def test_a_number_where_there_should_be_none_and_none_where_there_should_be_one_are_wrong():
+    assert doctor.examine(Vector("v", math.nan, lambda: math.nan)).right
+    assert not doctor.examine(Vector("v", 0.5, lambda: math.nan)).right
+
+
+def test_report_of_a_good_installation(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "VECTORS", (Vector("a sum", 2, lambda: 1 + 1),))
+    assert doctor.main(doctor.DoctorConfig()) == 0
+    shown = capsys.readouterr().out
+    assert f"numpy {np.__version__}" in shown and "yes" in shown and "1 of 1 numbers are right" in shown
+
+
+def drifted() -> float:
+    raise TypeError("sqrtm() got an unexpected\nkeyword argument 'disp'")
+
+
+def test_what_is_off_is_told_with_the_library_and_exit_code_1(monkeypatch, capsys):
+    vectors = (
+        Vector("a sum", 3, lambda: 1 + 1, libraries=("numpy", "pillow")),
+        Vector("a root", 1, drifted, libraries=("numpy", "scipy")),
+        Vector("another root", 1, drifted, libraries=("numpy", "scipy")),
+        Vector("a good one", 1, lambda: 1),
+        Vector("not here", 1, lambda: 0, libraries=("no-such-library",)),
+    )
+    monkeypatch.setattr(doctor, "VECTORS", vectors)
+    assert doctor.main(doctor.DoctorConfig(quiet=True)) == 1
+    shown = capsys.readouterr().out
+    assert "1 of 4 numbers are right" in shown and "a good one" not in shown
+    assert shown.index("off: scipy") < shown.index("pillow", shown.index("off:"))
+    assert "(2 wrong)" in shown and "TypeError: sqrtm() got an unexpected keyword argument" in shown
+
+
+def test_absent_libraries_are_no_fault(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "VECTORS", (Vector("not here", 1, lambda: 0, libraries=("no-such-library",)),))
+    assert doctor.main(doctor.DoctorConfig()) == 0
+    assert "not installed: no-such-library" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_resize_of_the_table_keeps_a_constant_and_the_mean_of_a_ramp(name):
+    np.testing.assert_allclose(resampled(np.full((50, 50), 7.0), 21, *KERNELS[name]), 7)
+    ramp = np.tile(np.arange(50.0), (50, 1))
+    small = resampled(ramp, 21, *KERNELS[name])
+    assert small.mean() == pytest.approx(24.5) and (np.diff(small[0]) > 0).all()
+
+
+def test_a_filter_that_drifted_is_seen(monkeypatch):
+    from PIL import Image
+
+    vector = next(vector for vector in VECTORS if vector.name.startswith("bicubic"))
+    resize = Image.Image.resize
+    monkeypatch.setattr(Image.Image, "resize", lambda self, size, how: resize(self, size, Image.Resampling.BILINEAR))
+    finding = doctor.examine(vector)
+    assert not finding.right and doctor.suspects([finding]).startswith("pillow")
+
