@@ -1,6 +1,6 @@
 """Findings by name: the truth about images from their tables, whatever their source calls a finding."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -76,7 +76,7 @@ def by_id(file: str, images: ImageFolder) -> pd.DataFrame:
     return table.select_dtypes("number").astype(float).reindex(keys).reset_index(drop=True)
 
 
-def choose(wanted: str | None, sources: dict[str, Iterable[str]]) -> tuple[list[str], dict[str, str]]:
+def choose(wanted: str | None, sources: Mapping[str, Iterable[str]]) -> tuple[list[str], dict[str, str]]:
     """The findings that all sources have, and of the others what they lack.
 
     Args:

@@ -1,0 +1,347 @@
+"""Are synthetic radiographs worth training on? Classifiers trained on real images, synthetic ones, or both.
+
+    python -m eval.utility --real DATASET --synthetic SAMPLES --output_dir DIR
+    python -m eval.utility … --arms "R,S,R+S,S>R,R+3S,5S" --seeds 5     # three, and five times as many synthetic images
+    python -m eval.utility … --max_real_samples 1000                    # how it is where real images are few
+
+Arms: R real images; S as many synthetic ones (times --synthetic_factor); R+S both mixed; S>R synthetic ones first, real
+ones afterwards. Every arm has the same number of optimizer steps of the same batch; S>R spends half of them on either.
+Of each run the checkpoint is kept that is best on the real validation split; the synthetic images never choose.
+The real test split judges: mean and standard deviation over seeds, and what is gained over R with the same seed, with
+intervals over patients and seeds. The images of an arm are drawn once, so the deviation is that of training alone.
+
+Generate from the training split, with a model that was trained on no other: prompts of patients of the validation or
+test split are refused, what the model was trained on cannot be seen here. The same command again goes on where it
+stopped; arms and seeds can be added.
+"""
+
+import hashlib
+import math
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from eval import judges
+from eval.arms import Arm, Labelled, Material, gather, parse_arms, write_mix
+from eval.findings import Uncertain
+from eval.intervals import RESAMPLES, mean, percentiles, resampled
+from eval.rows import score_row, write_scores
+from eval.scores import Ranking, auroc
+from eval.weights import checksum
+from sdcxr.cli import run
+from sdcxr.config import TrainConfig
+from sdcxr.errors import UserError
+from sdcxr.files import read_json, write_json
+
+BASELINE = "R"
+RECORD = "utility.json"
+SELECTION = "selection.json"  # in the folder of a run: it is finished and its best checkpoint chosen
+FEW_SEEDS = 3
+
+
+@dataclass
+class UtilityConfig:
+    """The augmentation experiment."""
+
+    real: str
+    """Dataset folder with train, validation and test."""
+    synthetic: str
+    """Samples folder generated from prompts of its training split."""
+    output_dir: str
+    """Folder of datasets, runs and scores.json."""
+    arms: str = "R,S,R+S,S>R"
+    """Separated by commas; a number before S overrides --synthetic_factor, as in R+3S."""
+    synthetic_factor: float = 1.0
+    """Synthetic images per real training image."""
+    seeds: int = 3
+    """Runs of each arm."""
+    backbone: str = "densenet121"
+    """timm model name; the weights start from random ones."""
+    max_train_steps: int = 5000
+    """Optimizer steps of each arm, however many images it has."""
+    train_batch_size: int = 32
+    """Images per optimizer step and process."""
+    learning_rate: float = 1e-3
+    """Of AdamW; falls to 0 along a cosine."""
+    resolution: int = 224
+    """Side of the images that the classifier sees."""
+    validation_points: int = 5
+    """Checkpoints of each run, evenly spaced, among which the real validation split chooses."""
+    max_real_samples: int | None = None
+    """Real training images, drawn once. Default: all."""
+    labels: str | None = None
+    """CSV with a dicom_id column and columns of 1, 0, -1 and empty. Default: the labels in metadata.csv."""
+    findings: str | None = None
+    """Names separated by commas. Default: all that have both classes in every set of images."""
+    uncertain: Uncertain = "ignore"
+    """What the label -1 counts as: nothing, negative (zeros) or positive (ones). Empty never counts."""
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "train_batch_size", "validation_points", "resolution"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} {getattr(self, name)}: must be at least 1")
+        if self.max_train_steps < 2 * self.validation_points:
+            raise UserError(
+                f"--max_train_steps {self.max_train_steps}: must be at least twice --validation_points "
+                f"({self.validation_points})"
+            )
+        if self.learning_rate <= 0 or self.synthetic_factor <= 0:
+            raise UserError("--learning_rate and --synthetic_factor must be positive")
+
+
+def main(config: UtilityConfig) -> int:
+    rows = evaluate(config)
+
+    from sdcxr.processes import processes
+
+    if processes().is_main_process:
+        write_scores(Path(config.output_dir) / "scores.json", rows)
+        print(table(rows))
+    return 0
+
+
+def evaluate(config: UtilityConfig) -> list[dict[str, Any]]:
+    """Train what is still missing and score all arms.
+
+    Raises:
+        UserError: images, labels or patients do not fit; the folder holds another experiment.
+        SystemExit: a signal stopped the training, with its exit code.
+    """
+    arms = parse_arms(config.arms, config.synthetic_factor)
+    material = gather(
+        config.real,
+        config.synthetic,
+        arms,
+        labels=config.labels,
+        findings=config.findings,
+        uncertain=config.uncertain,
+        max_real_samples=config.max_real_samples,
+    )
+    output = Path(config.output_dir).expanduser().resolve()
+
+    from sdcxr.processes import processes
+
+    state = processes()
+    if state.is_main_process:
+        claim(output, settings_of(config, material))
+        for mix in dict.fromkeys(stage for arm in arms for stage in arm.stages):
+            write_mix(output / "datasets" / mix.folder, mix, material)
+    state.wait_for_everyone()
+    seen: dict[str, list[pd.DataFrame]] = {arm.name: [] for arm in arms}
+    for seed in range(config.seeds):
+        for arm in arms:
+            best = train_arm(config, arm, seed, material, output)
+            seen[arm.name].append(judges.find(str(best)).probabilities(material.test.images, output / "features"))
+    used = {arm.name: (any(s.real for s in arm.stages), max(map(material.n_synthetic, arm.stages))) for arm in arms}
+    sizes = {
+        name: {"n_train_real": len(material.train.images) * real, "n_train_synthetic": synthetic}
+        for name, (real, synthetic) in used.items()
+    }
+    rows = score(material.test, seen)
+    budget = {"extractor": config.backbone, "max_train_steps": config.max_train_steps}
+    return [row | budget | sizes[row["arm"]] for row in rows]
+
+
+def settings_of(config: UtilityConfig, material: Material) -> dict[str, Any]:
+    """All that a run depends on beside its arm and seed: flags, and the images and labels by hashes."""
+    names = ("backbone", "max_train_steps", "train_batch_size", "learning_rate", "resolution", "validation_points")
+    settings = {name: value for name, value in asdict(config).items() if name in names}
+    for kind in ("train", "validation"):
+        settings[f"{kind}_sha256"] = _hash(getattr(material, kind))
+    settings["synthetic_sha256"] = checksum(material.synthetic.images.folder / "metadata.csv")[:16]
+    settings["labels_sha256"] = checksum(Path(config.labels))[:16] if config.labels else None
+    return settings | {"findings": material.findings, "uncertain": config.uncertain}
+
+
+def _hash(part: Labelled) -> str:
+    table = pd.DataFrame({"file_name": part.images.rows["file_name"]}).join(part.truth)
+    return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()[:16]
+
+
+def claim(output: Path, settings: dict[str, Any]) -> None:
+    """Record the settings in the folder, or refuse one of another experiment, listing what differs.
+
+    Raises:
+        UserError: see above.
+    """
+    record = output / RECORD
+    if record.is_file():
+        old = read_json(record)
+        differing = [f"{key} {old.get(key)} → {new}" for key, new in settings.items() if old.get(key) != new]
+        if differing:
+            raise UserError(f"{output} holds another experiment ({'; '.join(differing)}): use another --output_dir")
+    elif output.is_dir() and any(output.iterdir()):
+        raise UserError(f"--output_dir {output}: not empty, and no experiment: give another one")
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(record, settings)
+
+
+def train_arm(config: UtilityConfig, arm: Arm, seed: int, material: Material, output: Path) -> Path:
+    """The best classifier of one arm and seed, trained where it is not there yet."""
+    from sdcxr.loop import train
+
+    base, folder = config.backbone, Path()
+    final = output / "runs" / arm.folder / f"seed-{seed}"
+    if (final / SELECTION).is_file():
+        return final / "best"
+    for i, (mix, steps) in enumerate(zip(arm.stages, arm.steps(config.max_train_steps), strict=True)):
+        last = i == len(arm.stages) - 1
+        folder = final if last else final.with_name(f"seed-{seed}-before")
+        dataset = output / "datasets" / mix.folder
+        print(f"arm {arm.name}, seed {seed}: {steps} steps on {dataset.name}", flush=True)
+        settings = TrainConfig(
+            tune="classifier",
+            base=base,
+            data=str(dataset),
+            labels=str(dataset / "labels.csv"),
+            output_dir=str(folder),
+            resolution=config.resolution,
+            train_batch_size=config.train_batch_size,
+            max_train_steps=steps,
+            learning_rate=config.learning_rate,
+            lr_scheduler="cosine",
+            lr_warmup_steps=min(500, steps // 10),
+            use_ema=False,
+            seed=seed,
+            checkpointing_steps=math.ceil(steps / config.validation_points),
+            checkpoints_total_limit=config.validation_points if last else 1,
+            validation_steps=0,
+            report_to="none",
+        )
+        if code := train(settings):
+            raise SystemExit(code)
+        base = str(folder)
+    select(folder, material.validation, output / "features")
+    return folder / "best"
+
+
+def select(folder: Path, validation: Labelled, cache: Path) -> None:
+    """Keep of a run's checkpoints, as `best/`, the one with the highest mean AUROC on the validation images.
+
+    Args:
+        folder: a finished run of the classifier task.
+        validation: real images of patients that nothing trains on.
+        cache: where outputs are kept.
+    """
+    from safetensors.torch import load_file, save_file
+
+    from sdcxr import checkpoint
+    from sdcxr.processes import processes
+
+    state = processes()
+    found = checkpoint.existing(folder / "checkpoints")
+    candidates = {int(path.name.rpartition("-")[2]): folder / "candidates" / path.name for path in found}
+    if state.is_main_process:
+        for path, candidate in zip(found, candidates.values(), strict=True):
+            candidate.mkdir(parents=True, exist_ok=True)
+            shutil.copy(folder / "classifier" / "config.json", candidate / "config.json")
+            tensors = load_file(path / "model.safetensors")
+            network = {name.removeprefix("network."): tensor for name, tensor in tensors.items()}
+            save_file(network, candidate / "model.safetensors")
+    state.wait_for_everyone()
+    areas = {}
+    for step, candidate in candidates.items():
+        said = judges.find(str(candidate)).probabilities(validation.images, cache)
+        areas[step] = mean(
+            np.array([auroc(validation.truth[n].to_numpy(), said[n].to_numpy()) for n in validation.truth])
+        )
+    chosen = max(areas, key=lambda step: areas[step])  # the first of equals
+    state.wait_for_everyone()
+    if state.is_main_process:
+        shutil.rmtree(folder / "best", ignore_errors=True)
+        candidates[chosen].rename(folder / "best")
+        about = {"step": chosen, "validation_auroc": {str(step): area for step, area in areas.items()}}
+        write_json(folder / SELECTION, about | {"n_validation": len(validation.images)})
+        for gone in (folder / "candidates", folder / "checkpoints", folder.with_name(f"{folder.name}-before")):
+            shutil.rmtree(gone, ignore_errors=True)
+    state.wait_for_everyone()
+
+
+def score(test: Labelled, seen: dict[str, list[pd.DataFrame]], draws_seed: int = 0) -> list[dict[str, Any]]:
+    """Rows of each arm's AUROC and of what it gains over R, per finding and as their mean.
+
+    Patients and seeds are drawn together for all arms, so that differences are paired.
+
+    Args:
+        test: real test images.
+        seen: probabilities on them, of each arm a table per seed.
+        draws_seed: of the bootstrap.
+    """
+    findings, arms = list(test.truth), list(seen)
+    n_seeds = len(seen[arms[0]])
+    rankings = [
+        Ranking(test.truth[name].to_numpy(float), table[name].to_numpy(float))
+        for arm in arms
+        for table in seen[arm]
+        for name in findings
+    ]
+    statistics = [ranking.auroc for ranking in rankings]
+    shape = (len(arms), n_seeds, len(findings))
+    values = np.array([each(None) for each in statistics]).reshape(shape)
+    drawn = resampled(statistics, test.images.groups, seed=draws_seed).reshape(RESAMPLES, *shape)
+    seeds = np.random.default_rng(draws_seed).integers(n_seeds, size=(RESAMPLES, n_seeds))
+    drawn = drawn[np.arange(RESAMPLES)[:, None], :, seeds].mean(axis=1)  # (resamples, arms, findings)
+    defined = [j for j in range(len(findings)) if np.isfinite(values[0, 0, j])]
+    with_macro = [*((name, [j]) for j, name in enumerate(findings)), ("macro", defined)]
+    rows = []
+    for metric, other in (("utility_auroc", None), ("utility_gain", BASELINE if BASELINE in arms else None)):
+        if metric == "utility_gain" and other is None:
+            print(f"left out: gains (--arms lacks {BASELINE})")
+            continue
+        for i, arm in enumerate(arms):
+            if arm == other:
+                continue
+            own, sampled = values[i], drawn[:, i]
+            if other is not None:
+                own, sampled = own - values[arms.index(other)], sampled - drawn[:, arms.index(other)]
+            for label, columns in with_macro:
+                by_seed = own[:, columns].mean(axis=1)
+                low, high = percentiles(np.array([mean(each) for each in sampled[:, columns]]))
+                rows.append(
+                    score_row(
+                        metric,
+                        float(by_seed.mean()),
+                        label=label,
+                        images="real",
+                        ci_low=low,
+                        ci_high=high,
+                        n_real=len(test.images),
+                        n_synthetic=0,
+                        note=f"only {n_seeds} of at least {FEW_SEEDS} seeds" if n_seeds < FEW_SEEDS else None,
+                        arm=arm,
+                        sd=float(by_seed.std(ddof=1)) if n_seeds > 1 else float("nan"),
+                        n_seeds=n_seeds,
+                        by_seed=[float(value) for value in by_seed],
+                    )
+                )
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The mean over the findings as text, an arm a line; the findings are in scores.json."""
+    cells = {(row["metric"], row["arm"]): row for row in rows if row["label"] == "macro"}
+    lines = [f"{'trained on':12}{'real':>8}{'synthetic':>11}{'AUROC, real test images':>34}{'gain over R':>36}"]
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        row = cells["utility_auroc", arm]
+        gain = cells.get(("utility_gain", arm))
+        counts = f"{row['n_train_real']:>8}{row['n_train_synthetic']:>11}"
+        lines.append(f"{arm:12}{counts}{_shown(row):>34}{_shown(gain, sign='+') if gain else '':>36}")
+    row = next(iter(cells.values()))
+    lines.append(
+        f"mean ± standard deviation over {row['n_seeds']} seed{'s' * (row['n_seeds'] > 1)} (95 % interval over patients and seeds); "
+        f"{row['n_real']} test images; {row['max_train_steps']} steps each"
+    )
+    return "\n".join(lines)
+
+
+def _shown(row: dict[str, Any], sign: str = "") -> str:
+    spread = f" ± {row['sd']:.3f}" if np.isfinite(row["sd"]) else ""
+    return f"{row['value']:{sign}.3f}{spread} ({row['ci_low']:{sign}.3f} to {row['ci_high']:{sign}.3f})"
+
+
+if __name__ == "__main__":
+    run(main)
