@@ -331,8 +331,9 @@ def table(rows: list[dict[str, Any]]) -> str:
         counts = f"{row['n_train_real']:>8}{row['n_train_synthetic']:>11}"
         lines.append(f"{arm:12}{counts}{_shown(row):>34}{_shown(gain, sign='+') if gain else '':>36}")
     row = next(iter(cells.values()))
+    seeds = "1 seed" if row["n_seeds"] == 1 else f"{row['n_seeds']} seeds"
     lines.append(
-        f"mean ± standard deviation over {row['n_seeds']} seed{'s' * (row['n_seeds'] > 1)} (95 % interval over patients and seeds); "
+        f"mean ± standard deviation over {seeds} (95 % interval over patients and seeds); "
         f"{row['n_real']} test images; {row['max_train_steps']} steps each"
     )
     return "\n".join(lines)
