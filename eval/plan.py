@@ -1,16 +1,18 @@
 """Which parts of `python -m eval` apply to the folders and networks that are there, and why others do not."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eval.features import describe
 from eval.fidelity import PRESETS, Preset
 from eval.folders import ImageFolder
 from eval.parts import Part, Rows, Skipped, about_extractor, about_images, about_model
 from eval.weights import checksum
 from sdcxr.errors import UserError
+from sdcxr.files import user_cache
 
 if TYPE_CHECKING:
     from eval.__main__ import EvalConfig
@@ -170,6 +172,10 @@ def _classifier(inputs: Inputs, skipped: list[Skipped]) -> list[Part]:
             )
         )
         return []
+
+    from eval import judges
+
+    judge = judges.find(config.classifier, inputs.weights_dir)
     labels = Path(config.labels).expanduser() if config.labels else None
     if labels is not None and not labels.is_file():
         raise UserError(f"--labels {labels}: no such file")
@@ -187,12 +193,8 @@ def _classifier(inputs: Inputs, skipped: list[Skipped]) -> list[Part]:
             seed=config.seed,
         )
 
-    about = {
-        "labels": labels and checksum(labels),
-        "findings": config.findings,
-        "model": about_model(config.classifier),
-    }
-    return [inputs.part("classifier", evaluate, **about)]
+    part = inputs.part("classifier", evaluate, labels=labels and checksum(labels), findings=config.findings)
+    return [replace(part, provenance=(describe(judge.extractor, inputs.real, user_cache() / "features"),))]
 
 
 def _generator(inputs: Inputs, skipped: list[Skipped]) -> list[Part]:

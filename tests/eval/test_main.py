@@ -1,0 +1,217 @@
+"""Tests of python -m eval: what applies is taken, what is absent is told, and the same command does only the rest."""
+
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from eval.__main__ import EvalConfig, main
+from eval.parts import KEPT, Part, Skipped, run_parts
+from eval.rows import COLUMNS
+from sdcxr.errors import UserError
+
+
+@pytest.fixture
+def evaluate(folders, tmp_path):
+    """`evaluate(**flags)` runs the command on the folders and returns the rows of scores.json."""
+
+    def call(**flags):
+        named = {"real": folders.real, "synthetic": folders.synthetic, "output_dir": tmp_path / "out", "resamples": 0}
+        assert (
+            main(
+                EvalConfig(
+                    **{key: value and str(value) for key, value in (named | flags).items() if key not in KEEP}
+                    | {key: value for key, value in (named | flags).items() if key in KEEP}
+                )
+            )
+            == 0
+        )
+        return json.loads((Path((named | flags)["output_dir"]) / "scores.json").read_text())
+
+    return call
+
+
+KEEP = ("resamples", "show_prompts", "seed")
+
+
+def parts_of(rows) -> list[str]:
+    return list(dict.fromkeys(row["part"] for row in rows))
+
+
+def test_without_weights_what_needs_none_is_taken_and_the_rest_is_told(evaluate, folders, tmp_path, capsys):
+    rows = evaluate(train=folders.train)
+    assert parts_of(rows) == ["fidelity by pixels-32", "diversity", "privacy"]
+    assert all(set(COLUMNS) <= set(row) for row in rows)
+    assert {"fd", "kid", "recall", "ms_ssim_within_prompts", "copy_share"} <= {row["metric"] for row in rows}
+    said = capsys.readouterr().out
+    for line in (
+        r"left out: fidelity by fid-clean: the weights weights-inception",
+        "left out: alignment: it needs an image and a text tower",
+        "left out: classifier: no --classifier",
+        "left out: reports: no --generator",
+        "left out: text encoder: no --model",
+    ):
+        assert line in said, line
+    assert "--weights_dir" in said and "https://github.com/mlmed/torchxrayvision/releases" in said
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "weights-inception-2015-12-05" in page and "Nearest training images" in page
+    assert len(pd.read_csv(tmp_path / "out" / "nearest.csv")) == 24
+
+
+def test_without_train_there_is_no_privacy(evaluate, capsys):
+    assert parts_of(evaluate()) == ["fidelity by pixels-32", "diversity"]
+    assert "left out: privacy: no --train" in capsys.readouterr().out
+
+
+def test_labels_in_common_have_rows(evaluate):
+    rows = evaluate()
+    assert {row["label"] for row in rows if row["metric"] == "kid"} == {None, "Cardiomegaly", "Pleural Effusion"}
+
+
+def test_the_same_command_again_computes_nothing(evaluate, folders, tmp_path, capsys, monkeypatch):
+    first = evaluate(train=folders.train)
+    capsys.readouterr()
+    for module in ("fid", "diversity", "privacy"):
+        monkeypatch.setattr(f"eval.{module}.evaluate", None)  # a call would fail
+    assert evaluate(train=folders.train) == first
+    assert capsys.readouterr().out.count("kept from an earlier call") == 3
+
+
+def test_only_what_is_missing_is_computed(evaluate, folders, tmp_path, capsys):
+    evaluate(train=folders.train)
+    (tmp_path / "out" / "nearest.csv").unlink()
+    next((tmp_path / "out" / KEPT).glob("diversity*")).write_text("{")  # damaged
+    capsys.readouterr()
+    evaluate(train=folders.train)
+    lines = capsys.readouterr().out.splitlines()
+    kept = [line.split(":")[0] for line in lines if "kept from" in line]
+    done = [line.split(":")[0] for line in lines if " rows in " in line]
+    assert (kept, done) == (["fidelity by pixels-32"], ["diversity", "privacy"])
+    assert (tmp_path / "out" / "nearest.csv").is_file()
+
+
+@pytest.mark.parametrize("change", ["image", "table", "seed", "resamples"])
+def test_rows_of_other_images_or_settings_are_not_kept(evaluate, folders, capsys, change):
+    evaluate()
+    flags = {}
+    if change == "image":
+        path = next(folders.synthetic.glob("*.png"))
+        os.utime(path, ns=(1, 1))
+    elif change == "table":
+        table = folders.real / "metadata.csv"
+        table.write_text(table.read_text().replace("Cardiomegaly.", "Large heart."))
+    else:
+        flags = {change: 20}
+    capsys.readouterr()
+    evaluate(**flags)
+    kept = [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if "kept from" in line]
+    assert kept == (["diversity"] if change == "resamples" else [])
+
+
+def test_what_cannot_be_done_and_was_not_asked_for_is_left_out(evaluate, folders, capsys):
+    table = pd.read_csv(folders.synthetic / "metadata.csv").head(1)
+    table.to_csv(folders.synthetic / "metadata.csv", index=False)
+    assert evaluate() == []
+    said = capsys.readouterr().out
+    assert "fidelity by pixels-32: 1 synthetic images: a distribution needs at least 2" in said
+    assert "diversity: --synthetic" in said and "holds 1 image" in said
+
+
+def test_explicit_extractors_and_presets(evaluate, capsys):
+    rows = evaluate(extractor="pixels-8, pixels-16")
+    assert parts_of(rows)[:2] == ["fidelity by pixels-8", "fidelity by pixels-16"]
+    assert "fid-clean" not in capsys.readouterr().out  # nobody asked for it
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"extractor": "xrv-all"}, r"the weights .* are not in --weights_dir: download them from https://"),
+        ({"extractor": "pixels-8,inceptoin"}, "inceptoin: unknown .did you mean inception"),
+        ({"preset": "fid-clean"}, r"weights-inception.* are not in --weights_dir"),
+        ({"preset": "fid"}, "--preset fid: unknown .there are: fid-inception-torchmetrics"),
+        ({"clip": "no/such"}, r"no/such .* is neither a folder here"),
+        ({"clip": "nosuch"}, "--clip nosuch: unknown"),
+        ({"classifier": "no/such"}, "--classifier no/such: neither a run folder"),
+        ({"weights_dir": "/no/such"}, "--weights_dir /no/such: no such folder"),
+        ({"labels": "truth.csv"}, "--labels and --findings are for --classifier"),
+        ({"resamples": 5}, "--resamples 5"),
+        ({"model": "no/such"}, "no/such is no run folder"),
+    ],
+)
+def test_what_was_asked_for_and_cannot_be_done_is_one_line(evaluate, tmp_path, flags, message):
+    with pytest.raises(UserError, match=message) as told:
+        evaluate(**flags)
+    assert "\n" not in str(told.value) and not (tmp_path / "out" / "scores.json").exists()
+
+
+def test_folders_that_cannot_be_compared_are_one_line(evaluate, folders, tmp_path):
+    for flags, message in (
+        ({"real": folders.synthetic, "synthetic": folders.real}, "are --real and --synthetic swapped"),
+        ({"synthetic": folders.real}, "are the same folder"),
+        ({"train": folders.real}, "--train and --real are the same folder"),
+        ({"output_dir": folders.synthetic}, "--output_dir .* is a folder of images"),
+        ({"real": folders.real.parent}, "holds no images; give one of its splits: test, train"),
+        ({"train": tmp_path / "none"}, "--train .* does not exist"),
+    ):
+        with pytest.raises(UserError, match=message):
+            evaluate(**flags)
+
+
+def test_several_processes_are_told_how(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"accelerate launch -m eval\.features"):
+        EvalConfig(real="r", synthetic="s", output_dir="o")
+
+
+def test_parts_before_an_error_are_kept(tmp_path):
+    def fail():
+        raise UserError("no such thing")
+
+    done = Part("first", lambda: [{"metric": "a", "value": float("nan")}], {})
+    with pytest.raises(UserError, match="no such thing"):
+        run_parts([done, Part("second", fail, {})], [], tmp_path)
+    again = Part("first", fail, {})
+    assert run_parts([again], [], tmp_path).rows == [{"metric": "a", "value": None, "part": "first"}]
+
+
+def test_what_a_module_leaves_out_is_remembered(tmp_path, capsys):
+    def evaluate():
+        print("left out: Hernia (no image has it)")
+        return []
+
+    for _ in range(2):  # computed, then kept
+        assert run_parts([Part("some", evaluate, {})], [], tmp_path).skipped == [
+            Skipped("some", "Hernia (no image has it)")
+        ]
+
+
+def test_names_that_differ_in_signs_have_files_of_their_own(tmp_path):
+    for name in ("by a/b", "by a_b", "by A/b"):
+        run_parts([Part(name, lambda name=name: [{"metric": name}], {})], [], tmp_path)
+    assert len(list((tmp_path / KEPT).iterdir())) == 3
+
+
+@pytest.mark.timeout(120)
+def test_networks_of_this_project(evaluate, folders, tmp_path, train_micro, micro_base):
+    """Classifier and CLIP of two steps, and a base for both sides of the text encoder."""
+    data = str(folders.real.parent)
+    (folders.real.parent / "validation").mkdir()
+    small = {"data": data, "base": "test_resnet", "resolution": 64}
+    train_micro(tmp_path / "classifier", tune="classifier", **small)
+    train_micro(tmp_path / "clip", tune="clip", **small)
+    rows = evaluate(train=folders.train, classifier=tmp_path / "classifier", clip=tmp_path / "clip")
+    assert parts_of(rows) == [
+        f"fidelity by {tmp_path / 'classifier'}",
+        f"fidelity by {tmp_path / 'clip'}",
+        "classifier",
+        "alignment",
+        "retrieval",
+        "diversity",
+        "privacy",
+    ]
+    page = (tmp_path / "out" / "report.html").read_text()
+    for heading in ("Do they show what their prompts say?", "Label by label", "Do images and prompts belong together?"):
+        assert heading in page
