@@ -13,6 +13,7 @@ from html import escape
 WIDTH = 424  # of the drawing, in its own units, about a pixel each
 MARGIN = 8  # left and right of the axis
 NUMBERS = 166  # width of the column with the values in digits, right of the axis
+LONGEST = 52  # letters of a label that find room
 NAME, LANE, GAP, FOOT = 17, 15, 8, 26  # heights: a label, a mark's lane, below a line, the axis
 
 SYNTHETIC, REAL, FLOOR, THINNED = "synthetic", "real", "floor", "thinned"
@@ -162,7 +163,8 @@ def _place(value: float, bounds: tuple[float, float]) -> float:
 
 
 def _heading(line: Line, y: float) -> str:
-    return f'<text class="name" x="{MARGIN}" y="{y + 13:.1f}">{escape(line.label)}</text>'
+    label = line.label if len(line.label) <= LONGEST else line.label[: LONGEST - 1] + "…"
+    return f'<text class="name" x="{MARGIN}" y="{y + 13:.1f}">{escape(label)}</text>'
 
 
 def _value(mark: Mark, y: float) -> str:

@@ -73,7 +73,7 @@ def render(report: Report) -> str:
         "diversity": ("Diversity", diversity(report)),
         "privacy": ("Privacy", privacy(report)),
         "reports": ("Reports", written_reports(report)),
-        "text-encoder": ("Text encoder", text_encoder(report)),
+        "text-encoder": ("Text encoder", sections.text_encoder(rows)),
         "left-out": ("Left out", left_out(report)),
         "provenance": ("Provenance", provenance(report)),
     }
@@ -180,17 +180,6 @@ def written_reports(report: Report) -> str:
         "reports",
         "What a report generator reads in them",
         "Its reports against the prompts; held against: other images' prompts.",
-    )
-
-
-def text_encoder(report: Report) -> str:
-    """What fine-tuning did to the text encoder."""
-    return sections.tables_only(
-        report.outcome.rows,
-        "text encoder",
-        "text-encoder",
-        "What became of the text encoder",
-        "A linear probe for findings before and after fine-tuning, and what is left of the embeddings it had.",
     )
 
 

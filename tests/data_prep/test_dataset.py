@@ -82,7 +82,7 @@ def test_writes_images_tables_and_the_account(sources, tmp_path, capsys):
                 assert (image.mode, image.size) == ("L", (16, 16))
     assert rejected_of(tmp_path / "out").to_numpy().tolist() == [["", "s77", "", "no report", "nowhere"]]
     prep = read_json(tmp_path / "out" / "prep.json")
-    assert prep["usable"]
+    assert prep["usable"] and not prep["phantom"]
     assert prep["settings"] == SETTINGS
     assert set(prep["versions"]) == {"sdcxr", "python", "pillow", "pandas"}
     assert prep["counts"][-1] == {"filter": "readable image", "images": 20, "studies": 10}

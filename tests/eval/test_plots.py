@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from eval.plots import (
     COLOURS,
     FLOOR,
+    LONGEST,
     MARGIN,
     NUMBERS,
     REAL,
@@ -127,6 +128,11 @@ def test_names_cannot_break_out_of_the_drawing():
     name = '<script>"&'
     svg = forest([Line(name, (Mark(1.0, SYNTHETIC),))], name)
     assert name in texts(svg) and "<script" not in svg and "<script" not in legend({REAL: name})
+
+
+def test_long_names_end_where_the_drawing_does():
+    (shown, *_) = texts(forest([Line("m" * 80, (Mark(1.0, SYNTHETIC),))], "long"))
+    assert len(shown) == LONGEST and shown.endswith("m…")
 
 
 def test_drawings_tell_what_they_are_to_those_who_do_not_see_them():

@@ -106,6 +106,7 @@ def test_embedded_phantoms_are_prepared_once_like_real_data(train, monkeypatch, 
     monkeypatch.setenv("SDCXR_CACHE", str(tmp_path))
     data = train.embedded_phantoms()
     assert data.parent.parent == tmp_path and json.loads((data / "prep.json").read_text())["usable"]
+    assert json.loads((data / "prep.json").read_text())["phantom"]
     assert len(list((data / "train").glob("**/*.png"))) > 5
     assert "building the embedded phantoms once" in capfd.readouterr().out
     record = json.loads((data / "prep.json").read_text())
