@@ -140,8 +140,9 @@ class TrainConfig:
     """Decay of the average per optimizer step, ramped up as (1 + step) / (10 + step). Default: 0.9999, or what the
     embedded model needs."""
 
-    mixed_precision: Literal["no", "bf16", "fp16"] | None = None
-    """Autocast of the forward pass over fp32 weights. Default: what `accelerate launch` says."""
+    mixed_precision: Literal["no", "bf16", "fp16", "auto"] | None = None
+    """Autocast of the forward pass over fp32 weights; `auto` is bf16 where the device computes in it, else none.
+    Default: what `accelerate launch` says, or `auto` for the embedded model."""
     gradient_checkpointing: bool = False
     """Trade a quarter more time for memory."""
     torch_compile: bool | None = None

@@ -29,7 +29,7 @@ from sdcxr.flops import measured_peak, training_flops
 from sdcxr.guards import assert_only_tuned_parts_moved, fingerprints
 from sdcxr.optimizer import build_optimizer, learning_rate_factor
 from sdcxr.pixels import grid, write_png
-from sdcxr.processes import on_cpu
+from sdcxr.processes import native_precision, on_cpu
 from sdcxr.progress import Log, Meter, require_tracker, start_tracker
 from sdcxr.signals import Signals, exit_code
 from sdcxr.threads import use_all_cores
@@ -49,7 +49,7 @@ def train(config: TrainConfig) -> int:
     require_tracker(config.report_to)
     accelerator = Accelerator(
         cpu=on_cpu(),
-        mixed_precision=config.mixed_precision,
+        mixed_precision=native_precision() if config.mixed_precision == "auto" else config.mixed_precision,
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
     if accelerator.distributed_type in SHARDED:
