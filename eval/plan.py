@@ -10,6 +10,7 @@ from eval.features import describe
 from eval.fidelity import PRESETS, Preset
 from eval.folders import ImageFolder
 from eval.parts import Part, Rows, Skipped, about_extractor, about_images, about_model
+from eval.rows import read_scores
 from eval.weights import checksum
 from sdcxr.errors import UserError
 from sdcxr.files import user_cache
@@ -61,7 +62,7 @@ def plan(
     clip = _clip(inputs, skipped)
     network = _network(inputs, presets, clip)
     parts = [_fidelity(inputs, preset, explicit) for preset, explicit in presets]
-    for make in (_classifier, _generator, _text_encoder):
+    for make in (_classifier, _utility, _generator, _text_encoder):
         parts += make(inputs, skipped)
     if clip:
         parts.append(_of_extractor(inputs, "alignment", clip, bool(config.clip)))
@@ -195,6 +196,18 @@ def _classifier(inputs: Inputs, skipped: list[Skipped]) -> list[Part]:
 
     part = inputs.part("classifier", evaluate, labels=labels and checksum(labels), findings=config.findings)
     return [replace(part, provenance=(describe(judge.extractor, inputs.real, user_cache() / "features"),))]
+
+
+def _utility(inputs: Inputs, skipped: list[Skipped]) -> list[Part]:
+    if not inputs.config.utility:
+        skipped.append(
+            Skipped("utility", "no --utility: it trains classifiers, which is python -m eval.utility by itself")
+        )
+        return []
+    path = Path(inputs.config.utility).expanduser()
+    if not path.is_file():
+        raise UserError(f"--utility {path}: no such file")
+    return [inputs.part("utility", partial(read_scores, path), scores=checksum(path))]
 
 
 def _generator(inputs: Inputs, skipped: list[Skipped]) -> list[Part]:

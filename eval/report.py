@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from eval import sections
+from eval import sections, training_sections
 from eval.folders import ImageFolder
 from eval.page import Html, details, page, pairs, paragraph, section, table
 from eval.parts import Outcome
@@ -73,7 +73,8 @@ def render(report: Report) -> str:
         "diversity": ("Diversity", diversity(report)),
         "privacy": ("Privacy", privacy(report)),
         "reports": ("Reports", written_reports(report)),
-        "text-encoder": ("Text encoder", sections.text_encoder(rows)),
+        "utility": ("Utility", training_sections.utility(rows)),
+        "text-encoder": ("Text encoder", training_sections.text_encoder(rows)),
         "left-out": ("Left out", left_out(report)),
         "provenance": ("Provenance", provenance(report)),
     }

@@ -58,6 +58,7 @@ def of_part(rows: Rows, name: str) -> list[Row]:
 def called(row: Row) -> str:
     """A row's metric in words, with its label."""
     name = NAMES.get(row["metric"], row["metric"].replace("_", " "))
+    name += f", {row['arm']}" if row.get("arm") else ""
     return f"{name}, {row['label']}" if row.get("label") else name
 
 
@@ -299,33 +300,6 @@ def compared(rows: Rows, part: str, anchor: str, title: str, text: str) -> str:
         legend({kind: name for kind, name in names.items() if kind in kinds}) if boxes else "",
         details("All values", score_table(own)),
     )
-
-
-def text_encoder(rows: Rows) -> str:
-    """Linear probes before and after fine-tuning, and what was kept of the embeddings."""
-    own = of_part(rows, "text encoder")
-    probes = {(row["metric"], row["label"]): row for row in own}
-    lines = []
-    for label in dict.fromkeys(row["label"] for row in own if row["metric"] == "probe_auroc_tuned"):
-        marks = [mark(probes["probe_auroc_tuned", label])]
-        if ("probe_auroc_base", label) in probes:
-            marks.append(mark(probes["probe_auroc_base", label], FLOOR))
-        lines.append(Line("mean of the findings" if label == "macro" else label, tuple(marks)))
-    kept = [Line(called(row), (mark(row),)) for row in own if row["metric"].startswith("kept_")]
-    names = legend({SYNTHETIC: "after fine-tuning", FLOOR: "before"})
-    boxes = []
-    if lines:
-        drawing = forest(lines, "AUROC of linear probes for findings, before and after", (0.0, 1.0))
-        boxes.append(card("AUROC of linear probes for findings", drawing, names))
-    if kept:
-        drawing = forest(kept, "What is left of the embeddings before fine-tuning", spread([*kept, ONE]))
-        boxes.append(card("What is left of the embeddings (1: all)", drawing))
-    return section(
-        "text-encoder", "What became of the text encoder", cards(boxes), details("All values", score_table(own))
-    )
-
-
-ONE = Line("", (Mark(1.0, FLOOR),))
 
 
 def tables_only(rows: Rows, part: str, anchor: str, title: str, text: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from eval.__main__ import EvalConfig, main
 from eval.parts import KEPT, Part, Skipped, run_parts
-from eval.rows import COLUMNS
+from eval.rows import COLUMNS, score_row, write_scores
 from sdcxr.errors import UserError
 
 
@@ -63,6 +63,15 @@ def test_without_weights_what_needs_none_is_taken_and_the_rest_is_told(evaluate,
 def test_without_train_there_is_no_privacy(evaluate, capsys):
     assert parts_of(evaluate()) == ["fidelity by pixels-32", "diversity"]
     assert "left out: privacy: no --train" in capsys.readouterr().out
+
+
+def test_rows_of_utility_join_the_report(evaluate, tmp_path):
+    scores = tmp_path / "utility.json"
+    for value in (0.7, 0.8):  # the second file is another one
+        write_scores(scores, [score_row("utility_auroc", value, label="macro", images=None) | {"arm": "R+S"}])
+        rows = evaluate(utility=scores)
+        assert [(row["arm"], row["value"]) for row in rows if row["part"] == "utility"] == [("R+S", value)]
+    assert "Are they worth training on?" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_labels_in_common_have_rows(evaluate):
@@ -138,6 +147,7 @@ def test_explicit_extractors_and_presets(evaluate, capsys):
         ({"weights_dir": "/no/such"}, "--weights_dir /no/such: no such folder"),
         ({"labels": "truth.csv"}, "--labels and --findings are for --classifier"),
         ({"resamples": 5}, "--resamples 5"),
+        ({"utility": "no/such.json"}, "--utility no/such.json: no such file"),
         ({"model": "no/such"}, "no/such is no run folder"),
     ],
 )

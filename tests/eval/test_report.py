@@ -89,6 +89,7 @@ def all_rows() -> list[dict]:
         rows.append(row("diversity", "vendi", 10 * value, images=side))
         rows.append(row("reports", "bleu", value / 9, images=side) | {"shuffled": 0.01})
     rows.append(row("privacy", "copy_share", 0.0, images="synthetic", floor=0.0) | {"n_copies": 0})
+    rows.append(row("utility", "utility_auroc", 0.8, label="macro", images=None) | {"arm": "R+3S"})
     rows.append(row("text encoder", "kept_cka", 0.7, label="everyday captions", images=None))
     return rows
 
@@ -128,6 +129,8 @@ def test_every_part_has_its_plots(report):
         "Label by label",
         "What a report generator reads in them",
         "What became of the text encoder",
+        "Are they worth training on?",
+        "R+3S",
         "Not measured",
         "Provenance",
     ):
