@@ -96,18 +96,22 @@ def samples(report: Report) -> str:
     figures = []
     for real, synthetic, name, text in spread_out(same_prompts(report.real, report.synthetic), PROMPTS):
         figures.append((real, "real", synthetic, "synthetic", text if shown and text else name))
-    if not figures:
-        for a, b in spread_out(list(zip(report.real.paths, report.synthetic.paths, strict=False)), PROMPTS):
-            figures.append((a, "real", b, "synthetic", f"{a.name}; {b.name}: not of the same prompt"))
     about = (
         "Each pair has one prompt: its real image on the left, the first synthetic one on the right. Chosen evenly "
         "from all prompts, not by their looks."
     )
+    paired = bool(figures)
+    if not paired:
+        about = (
+            "No synthetic image was made from a prompt of --real: those of a pair have nothing to do with each other."
+        )
+        for a, b in spread_out(list(zip(report.real.paths, report.synthetic.paths, strict=False)), PROMPTS):
+            figures.append((a, "real", b, "synthetic", f"{a.name}; {b.name}"))
     hidden = (
         "Prompts are hidden, because they may be text of patients' reports (--show_prompts shows them). Below each "
         "pair stands the id of its row."
     )
-    words = [paragraph(about), "" if shown else paragraph(hidden, "dim")]
+    words = [paragraph(about), "" if shown or not paired else paragraph(hidden, "dim")]
     return section("pictures", "Pictures", *words, pairs(figures, PICTURE))
 
 
