@@ -27,6 +27,7 @@ from sdcxr.errors import UserError
 from sdcxr.files import read_json, write_json
 from sdcxr.flops import measured_peak, training_flops
 from sdcxr.guards import assert_only_tuned_parts_moved, fingerprints
+from sdcxr.memory import release_memory
 from sdcxr.optimizer import build_optimizer, learning_rate_factor
 from sdcxr.pixels import grid, write_png
 from sdcxr.processes import native_precision, on_cpu
@@ -59,7 +60,9 @@ def train(config: TrainConfig) -> int:
         )
     if accelerator.device.type == "cuda":
         set_up_cuda(config.deterministic)
-    return Run(config.filled(), accelerator).go()
+    code = Run(config.filled(), accelerator).go()
+    release_memory()
+    return code
 
 
 def set_up_cuda(deterministic: bool) -> None:
@@ -123,6 +126,7 @@ class Run:
             self.record(finished_steps=finished, images_sha256=self.images_sha256)
             write_config(self.folder / "config.yaml", dataclasses.asdict(self.config))
         self.accelerator.wait_for_everyone()
+        release_memory()
         with Signals() as self.signals:
             step = self.loop(*self.resume())
         if step < self.steps:
