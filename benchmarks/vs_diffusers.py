@@ -119,7 +119,7 @@ def main(config: VsDiffusersConfig) -> int:
                 print(f"round {number + 1}: {side} {precision}: {result.images_per_s:.1f} images/s", flush=True)
                 rounds[side, precision].append(result)
     medians = {key: median(results) for key, results in rounds.items()}
-    comparisons = compare(medians, config.ours_precision, config.theirs_precision)
+    comparisons = compare(rounds, config.ours_precision, config.theirs_precision)
     print("\n" + table(medians, rounds) + "\n\n" + "\n".join(sentence(row) for row in comparisons))
     if config.output is not None:
         named = Subject(Path("BASE"), Path("DATA"), subject.resolution)  # no paths of this machine
@@ -262,23 +262,31 @@ def median(results: list[Measured]) -> Measured:
     return Measured(*(statistics.median(values) for values in zip(*map(astuple, results), strict=True)))
 
 
-def compare(medians: dict[Key, Measured], ours_precision: str, theirs_precision: str) -> list[dict[str, Any]]:
-    """Ours over theirs: as chosen, each side's fastest, then each precision; GPU memory only where there is a GPU."""
+def compare(rounds: dict[Key, list[Measured]], ours_precision: str, theirs_precision: str) -> list[dict[str, Any]]:
+    """Ours over theirs: as chosen, each side's fastest, then each precision; GPU memory only where there is a GPU.
+
+    The median of the ratios within a round: a machine is now faster, now slower, and a round is measured together.
+    """
+    medians = {key: median(results) for key, results in rounds.items()}
     slow_to_fast = sorted(medians, key=lambda key: medians[key].images_per_s)
     fastest = dict(slow_to_fast)  # of a side's several precisions the last one stays
     pairs = {"as chosen": (ours_precision, theirs_precision), "fastest of each": (fastest["ours"], fastest["theirs"])}
     pairs |= {f"both {'fp32' if p == 'no' else p}": (p, p) for side, p in medians if side == "ours"}
     rows = []
     for name, (mine, other) in pairs.items():
-        a, b = asdict(medians["ours", mine]), asdict(medians["theirs", other])
-        rows.append({"comparison": name, "ours": mine, "theirs": other} | {key: a[key] / b[key] for key in a if b[key]})
+        pairs_of_rounds = zip(rounds["ours", mine], rounds["theirs", other], strict=True)
+        ratios = [{k: v / asdict(b)[k] for k, v in asdict(a).items() if asdict(b)[k]} for a, b in pairs_of_rounds]
+        row: dict[str, Any] = {"comparison": name, "ours": mine, "theirs": other}
+        row |= {key: statistics.median(ratio[key] for ratio in ratios) for key in ratios[0]}
+        rows.append(row | {"images_per_s_of_rounds": [ratio["images_per_s"] for ratio in ratios]})
     return rows
 
 
 def sentence(row: dict[str, Any]) -> str:
     """A comparison in words."""
     gpu = f", {row['gpu_mb']:.2f} × the GPU memory" if "gpu_mb" in row else ""
-    speed = f"{row['images_per_s']:.2f} × the images/s, {row['peak_mb']:.2f} × the peak memory"
+    every = ", ".join(f"{ratio:.2f}" for ratio in row["images_per_s_of_rounds"])
+    speed = f"{row['images_per_s']:.2f} × the images/s ({every}), {row['peak_mb']:.2f} × the peak memory"
     return f"{row['comparison']} (ours {row['ours']}, theirs {row['theirs']}): {speed}{gpu}"
 
 

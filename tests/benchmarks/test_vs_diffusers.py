@@ -83,7 +83,7 @@ MEDIANS = {
 
 
 def test_ratios_are_ours_over_theirs_as_chosen_at_the_fastest_and_at_each_precision() -> None:
-    rows = vs.compare(MEDIANS, "bf16", "no")
+    rows = vs.compare({key: [measured] for key, measured in MEDIANS.items()}, "bf16", "no")
     assert [(row["comparison"], row["ours"], row["theirs"], row["images_per_s"], row["peak_mb"]) for row in rows] == [
         ("as chosen", "bf16", "no", 2.4, 0.45),
         ("fastest of each", "no", "bf16", 1.875, 1.0),
@@ -91,12 +91,21 @@ def test_ratios_are_ours_over_theirs_as_chosen_at_the_fastest_and_at_each_precis
         ("both fp32", "no", "no", 3.0, 0.5),
     ]
     assert all("gpu_mb" not in row for row in rows)
-    assert vs.sentence(rows[0]) == "as chosen (ours bf16, theirs no): 2.40 × the images/s, 0.45 × the peak memory"
+    assert vs.sentence(rows[0]) == (
+        "as chosen (ours bf16, theirs no): 2.40 × the images/s (2.40), 0.45 × the peak memory"
+    )
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    """The machine halves its speed after the first round."""
+    rounds = {("ours", "no"): [40.0, 20.0, 22.0], ("theirs", "no"): [20.0, 10.0, 10.0]}
+    row = vs.compare({key: [vs.Measured(v, 1, 0, 1) for v in each] for key, each in rounds.items()}, "no", "no")[0]
+    assert row["images_per_s"] == 2.0 and row["images_per_s_of_rounds"] == [2.0, 2.0, 2.2]
 
 
 def test_memory_of_a_gpu_is_compared_where_there_is_one() -> None:
-    medians = {("ours", "no"): vs.Measured(1, 1, 50, 1), ("theirs", "no"): vs.Measured(1, 1, 100, 1)}
-    row = vs.compare(medians, "no", "no")[0]
+    rounds = {("ours", "no"): [vs.Measured(1, 1, 50, 1)], ("theirs", "no"): [vs.Measured(1, 1, 100, 1)]}
+    row = vs.compare(rounds, "no", "no")[0]
     assert row["gpu_mb"] == 0.5 and vs.sentence(row).endswith(", 0.50 × the GPU memory")
 
 
