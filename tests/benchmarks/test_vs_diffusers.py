@@ -224,6 +224,6 @@ def test_sides_run_in_turn_and_the_record_has_every_round_and_no_path(
     record = json.loads(output.read_text())
     assert [run["median"]["images_per_s"] for run in record["runs"]] == [3, 4, 5, 6]
     assert [len(run["rounds"]) for run in record["runs"]] == [2, 2, 2, 2]
-    assert record["comparisons"][0]["images_per_s"] == 3 / 6
+    assert record["comparisons"][0]["images_per_s_of_rounds"] == [1 / 4, 5 / 8]
     assert set(record["versions"]) >= {"torch", "diffusers"} and record["diffusers_commit"] is None
     assert str(tmp_path) not in output.read_text() and str(ROOT) not in output.read_text()
