@@ -192,3 +192,22 @@ def test_state_names_step_losses_and_sizes_alone(tmp_path):
     checkpoint.save(tmp_path, 1, *trained(1), keep=1)
     state = json.loads((tmp_path / "checkpoint-1" / "state.json").read_text())
     assert state.keys() == {"step", "losses", "files"}
+
+
+def test_the_scale_of_fp16_gradients_comes_back(tmp_path):
+    """It halves at every overflow, and a run that began with the first scale again would skip other steps."""
+
+    def scaler() -> torch.amp.GradScaler:
+        return torch.amp.GradScaler("cpu", init_scale=2.0**16)
+
+    task, optimizer, ema = trained(1)
+    used = scaler()
+    used.scale(task.unet(torch.randn(5, 2)).sum() * float("inf")).backward()
+    used.step(optimizer)
+    used.update()
+    checkpoint.save(tmp_path, 1, task, optimizer, ema, keep=1, scaler=used)
+    again, its_optimizer, its_ema = trained(0)
+    fresh = scaler()
+    checkpoint.load(tmp_path / "checkpoint-1", again, its_optimizer, its_ema, fresh)
+    assert fresh.state_dict() == used.state_dict()
+    assert fresh.get_scale() == 2.0**15
