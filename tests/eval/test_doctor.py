@@ -83,4 +83,3 @@ def test_a_filter_that_drifted_is_seen(monkeypatch):
     monkeypatch.setattr(Image.Image, "resize", lambda self, size, how: resize(self, size, Image.Resampling.BILINEAR))
     finding = doctor.examine(vector)
     assert not finding.right and doctor.suspects([finding]).startswith("pillow")
-
