@@ -5,6 +5,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -71,6 +72,8 @@ class Cluster:
         self.folder = folder
         self.host = socket.gethostname().split(".")[0]
         self.environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf"), "ACCELERATE_USE_CPU": "true"}
+        # The script calls `python`: that of these tests, as if their environment were active.
+        self.environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         for name in [name for name in self.environment if name.startswith(("SBATCH_", "SLURM_JOB"))]:
             del self.environment[name]
 

@@ -194,7 +194,8 @@ def test_every_command_answers_help_without_heavy_imports():
             [sys.executable, "-X", "importtime", *words, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60
         )
         assert run.returncode == 0, run.stderr[-2000:]
-        assert "usage:" in run.stdout and "--output" in run.stdout, words
+        assert "usage:" in run.stdout, words
+        assert "--output" in run.stdout or words == ["-m", "eval.doctor"], words  # which writes nothing
         imported = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in run.stderr.splitlines()}
         assert not imported & HEAVY, f"{words} imports {imported & HEAVY}"
 
