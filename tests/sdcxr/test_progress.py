@@ -48,13 +48,13 @@ def test_memory_is_the_most_that_the_process_has_held():
 import torch
 from sdcxr.progress import peak_memory
 before = peak_memory(torch.device("cpu"))
-ballast = torch.ones(50_000_000)
+ballast = torch.ones(100_000_000)
 del ballast
 print(before, peak_memory(torch.device("cpu")))
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     before, after = map(int, run.stdout.split())
-    assert 50e6 < before < after - 190e6 < before + 50e6  # 200 MB of ballast
+    assert 50e6 < before < after - 100e6  # of 400 MB of ballast; the import alone had its peak, too
 
 
 def test_without_a_known_peak_there_is_no_utilization(clock):
