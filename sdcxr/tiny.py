@@ -29,7 +29,7 @@ DEFAULTS = {
     "max_train_steps": 1000,
     "lr_warmup_steps": 50,
     "ema_decay": 0.995,
-    "mixed_precision": "auto",
+    "mixed_precision": "no",
 }
 
 VAE_TRAINING: dict[str, Any] = {
