@@ -142,7 +142,7 @@ class TrainConfig:
 
     mixed_precision: Literal["no", "bf16", "fp16", "auto"] | None = None
     """Autocast of the forward pass over fp32 weights; `auto` is bf16 where the device computes in it, else none.
-    Default: what `accelerate launch` says; none for the embedded model."""
+    Default: what `accelerate launch` says."""
     gradient_checkpointing: bool = False
     """Trade a quarter more time for memory."""
     torch_compile: bool | None = None

@@ -24,13 +24,7 @@ VERSION = 1  # raise when the architecture or the VAE's training changes
 RESOLUTION = 128
 
 # What training it from random weights needs instead of the published fine-tuning defaults.
-DEFAULTS = {
-    "learning_rate": 2e-3,
-    "max_train_steps": 1000,
-    "lr_warmup_steps": 50,
-    "ema_decay": 0.995,
-    "mixed_precision": "no",
-}
+DEFAULTS = {"learning_rate": 2e-3, "max_train_steps": 1000, "lr_warmup_steps": 50, "ema_decay": 0.995}
 
 VAE_TRAINING: dict[str, Any] = {
     "learning_rate": 2e-3,

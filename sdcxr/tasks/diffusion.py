@@ -173,7 +173,7 @@ def training_schedule(parts: components.Components, config: TrainConfig) -> Any:
 def suit_bf16_on_cpus(unet: Any, text_encoder: Any) -> None:
     """Make autocast to bfloat16 on CPUs as fast as it can be, and as exact as on CUDA.
 
-    Attention becomes two products and a softmax: a backward call of the fused kernel took 7.7 ms instead of 0.6 on two
+    Attention becomes two products and a softmax: a backward call of the fused kernel took 7.7 ms instead of 2.0 on two
     cores with AVX512-BF16. Layer normalisations get float32, as CUDA's autocast has it: in bfloat16 the gradients of
     their biases were off by up to 60 % (docs/decisions.md).
     """
