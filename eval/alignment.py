@@ -18,7 +18,7 @@ from eval.features import extract
 from eval.folders import ImageFolder, read_sides
 from eval.intervals import group_interval, mean
 from eval.ranks import unit
-from eval.rows import score_row, write_scores
+from eval.rows import publish, score_row
 from eval.texts import extract_texts, has_texts, with_text
 from sdcxr.cli import run
 from sdcxr.errors import UserError
@@ -47,14 +47,7 @@ def main(config: AlignmentConfig) -> int:
     real, synthetic = read_sides(config.real, config.synthetic)
     weights_dir = Path(config.weights_dir) if config.weights_dir else None
     rows = evaluate(real, synthetic, config.extractor, weights_dir=weights_dir, seed=config.seed)
-
-    from sdcxr.processes import processes
-
-    if not processes().is_main_process:
-        return 0
-    if config.output:
-        write_scores(config.output, rows)
-    print(table(rows))
+    publish(rows, config.output, table)
     return 0
 
 

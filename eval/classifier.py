@@ -29,7 +29,7 @@ from eval import judges
 from eval.findings import Uncertain, choose, truth_of
 from eval.folders import ImageFolder, read_sides
 from eval.intervals import mean, percentiles, resampled
-from eval.rows import score_row, write_scores
+from eval.rows import publish, score_row
 from eval.scores import Ranking, Statistic, f1, pearson
 from sdcxr.cli import run
 from sdcxr.manifest import image_ids
@@ -73,14 +73,7 @@ def main(config: ClassifierConfig) -> int:
         weights_dir=Path(config.weights_dir).expanduser() if config.weights_dir else None,
         seed=config.seed,
     )
-
-    from sdcxr.processes import processes
-
-    if not processes().is_main_process:
-        return 0
-    if config.output:
-        write_scores(config.output, rows)
-    print(table(rows))
+    publish(rows, config.output, table)
     return 0
 
 

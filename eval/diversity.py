@@ -19,7 +19,7 @@ from eval.arrays import checked, group_rows
 from eval.features import extract
 from eval.folders import ImageFolder, read_sides
 from eval.greys import read_greys, smallest_side
-from eval.rows import score_row, write_scores
+from eval.rows import publish, score_row
 from eval.ssim import WEIGHTS, ms_ssim, n_scales
 from sdcxr.cli import run
 from sdcxr.errors import UserError
@@ -71,9 +71,7 @@ def main(config: DiversityConfig) -> int:
         max_pairs=config.max_pairs,
         seed=config.seed,
     )
-    if config.output:
-        write_scores(config.output, rows)
-    print(table(rows))
+    publish(rows, config.output, table)
     return 0
 
 

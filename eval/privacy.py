@@ -27,7 +27,7 @@ from eval.folders import ImageFolder, read_folder, read_sides
 from eval.greys import read_greys
 from eval.intervals import group_interval, mean
 from eval.neighbours import authentic, nearness
-from eval.rows import score_row, write_scores
+from eval.rows import publish, score_row
 from eval.tiles import closest_pairs, pixel_rms, tile_distance
 from sdcxr.cli import run
 from sdcxr.errors import UserError
@@ -71,8 +71,7 @@ def main(config: PrivacyConfig) -> int:
         nearest=Path(config.output).parent / NEAREST,
         seed=config.seed,
     )
-    write_scores(config.output, rows)
-    print(table(rows))
+    publish(rows, config.output, table)
     return 0
 
 

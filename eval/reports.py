@@ -21,7 +21,7 @@ import pandas as pd
 from eval import text_scores
 from eval.folders import ImageFolder, read_sides
 from eval.report_metrics import WITHOUT_WEIGHTS, Metric, Uncertain, check, metrics_of
-from eval.rows import score_row, write_scores
+from eval.rows import publish, score_row
 from sdcxr.cli import run
 from sdcxr.errors import UserError
 from sdcxr.files import atomic
@@ -106,8 +106,7 @@ def main(config: ReportsConfig) -> int:
         write_texts(Path(config.keep_texts), sides)
     source = config.generator or Path(str(config.generated)).name
     rows = compare(sides, source, metrics, weights_dir=weights_dir, uncertain=config.uncertain, seed=config.seed)
-    write_scores(config.output, rows)
-    print(table(rows))
+    publish(rows, config.output, table)
     return 0
 
 

@@ -27,7 +27,7 @@ from eval.ranks import (
     first_ranks,
     precision_at,
 )
-from eval.rows import score_row, write_scores
+from eval.rows import publish, score_row
 from eval.texts import extract_texts, has_texts, with_text
 from sdcxr.cli import run
 from sdcxr.errors import UserError
@@ -61,14 +61,7 @@ def main(config: RetrievalConfig) -> int:
     real, synthetic = read_sides(config.real, config.synthetic)
     weights_dir = Path(config.weights_dir) if config.weights_dir else None
     rows = evaluate(real, synthetic, config.extractor, weights_dir=weights_dir, seed=config.seed)
-
-    from sdcxr.processes import processes
-
-    if not processes().is_main_process:
-        return 0
-    if config.output:
-        write_scores(config.output, rows)
-    print(table(rows))
+    publish(rows, config.output, table)
     return 0
 
 

@@ -1,7 +1,7 @@
 """Score rows: what every module of this room returns, and the file that they are kept in."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,16 @@ def write_scores(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write rows atomically as JSON; what is not finite becomes null, which pandas reads as NaN."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_json(path, as_json(rows))
+
+
+def publish(rows: Sequence[dict[str, Any]], output: str | Path | None, table: Callable[[Any], str]) -> None:
+    """Write the rows, where a file is named, and print them as a table: once, however many processes there are."""
+    from sdcxr.processes import processes  # torch is there by now
+
+    if processes().is_main_process:
+        if output is not None:
+            write_scores(output, rows)
+        print(table(rows))
 
 
 def as_json(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

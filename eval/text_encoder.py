@@ -25,7 +25,7 @@ import pandas as pd
 from eval.general_captions import CAPTIONS
 from eval.intervals import group_interval, mean
 from eval.ranks import unit
-from eval.rows import score_row, write_scores
+from eval.rows import publish, score_row
 from eval.scores import auroc
 from sdcxr.cli import run
 from sdcxr.errors import UserError
@@ -75,9 +75,7 @@ def main(config: TextEncoderConfig) -> int:
         regularisation=config.regularisation,
         seed=config.seed,
     )
-    if config.output:
-        write_scores(config.output, rows)
-    print(table(rows))
+    publish(rows, config.output, table)
     return 0
 
 

@@ -29,7 +29,7 @@ from eval import judges
 from eval.arms import Arm, Labelled, Material, gather, parse_arms, write_mix
 from eval.findings import Uncertain
 from eval.intervals import RESAMPLES, mean, percentiles, resampled
-from eval.rows import score_row, write_scores
+from eval.rows import publish, score_row
 from eval.scores import Ranking, auroc
 from eval.weights import checksum
 from sdcxr.cli import run
@@ -95,12 +95,7 @@ class UtilityConfig:
 
 def main(config: UtilityConfig) -> int:
     rows = evaluate(config)
-
-    from sdcxr.processes import processes
-
-    if processes().is_main_process:
-        write_scores(Path(config.output_dir) / "scores.json", rows)
-        print(table(rows))
+    publish(rows, Path(config.output_dir) / "scores.json", table)
     return 0
 
 

@@ -425,7 +425,11 @@ def test_a_missing_table_is_named_before_the_reports_are_read(small, tmp_path, c
     assert "reports" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", [b"", gzip.compress(b"dicom_id,subject_id\n" * 99)[:-20], b"\x00\xff\xfe,"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", gzip.compress(b"dicom_id,subject_id\n" * 99, mtime=0)[:-20], b"\x00\xff\xfe,"],
+    ids=["empty", "truncated", "binary"],
+)
 def test_a_damaged_table_is_one_line(small, tmp_path, content):
     shutil.copy(small.images / "mimic-cxr-2.0.0-chexpert.csv", tmp_path)
     (tmp_path / "mimic-cxr-2.0.0-metadata.csv.gz").write_bytes(content)
