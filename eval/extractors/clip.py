@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from eval.extractors import Extractor, Request
-from eval.extractors.pickles import load_pickled
+from eval.extractors.pickles import load_state
 from eval.weights import hub_folder
 from sdcxr.errors import UserError
 from sdcxr.files import read_json
@@ -166,8 +166,7 @@ def read_state(weights: Path) -> dict[str, Any]:
     from safetensors.torch import load_file
 
     if weights.suffix != ".safetensors":
-        state: dict[str, Any] = load_pickled(weights, [])
-        return state
+        return load_state(weights)
     try:
         return load_file(weights)
     except SafetensorError as error:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from eval.extractors import Extractor, Request
 from eval.extractors.geometry import bicubic_float
-from eval.extractors.pickles import load_pickled
+from eval.extractors.pickles import load_state
 from eval.weights import WeightsFile
 from sdcxr.errors import UserError
 
@@ -94,7 +94,7 @@ def load(file: Path, device: Any) -> Any:
 
     # torch-fidelity unpickles whatever it is given: it gets back what a restricted unpickler has read.
     safe = io.BytesIO()
-    torch.save(load_pickled(file, []), safe)
+    torch.save(load_state(file), safe)
     safe.seek(0)
     whole = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=safe)
     # The layers in their order without the last: its own forward would resize first.

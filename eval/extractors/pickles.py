@@ -1,13 +1,17 @@
-"""Pickled modules, as they were shared before torch warned of them, read with an allow-list of classes.
+"""State dicts out of pickles, as they were shared before torch warned of them.
 
-A pickle can name any function and have it called. What reads it here looks classes up in a list, so that anything else
-ends the reading. torch's own restricted reader does that for the files of torch 1.6 and later; it knows no modules in
+A pickle can name any function and have it called. What reads it here looks names up in a list, so that anything else
+ends the reading. For the files of torch 1.6 and later torch's own restricted reader does that; it knows no modules in
 older files, for which this one restricts Python's unpickler in the same way.
+
+Of a pickled module only the tensors are kept, and no class of it is ever looked up: a constructor of the list would be
+called with what the file likes, and that of torchxrayvision's DenseNet downloads and unpickles whatever it is told.
 """
 
 import io
 import pickle
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,12 +28,22 @@ HARMLESS = {
 }
 
 
-def load_pickled(file: Path, classes: list[Any]) -> Any:
-    """What a file of torch holds, on the CPU.
+class Layer:
+    """What a pickled module becomes: its attributes. It has no constructor, and so takes no arguments."""
+
+    dump_patches = False  # torch asks, where the pickle holds the source of the class
+    attributes: dict[str, Any]
+
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
+        self.attributes = attributes
+
+
+def load_state(file: Path, modules: Collection[type] = ()) -> dict[str, Any]:
+    """The state dict of a file of torch that holds one, or a pickled module; tensors are on the CPU.
 
     Args:
         file: tensors, or modules of the given classes, in containers.
-        classes: all that it may hold beside tensors.
+        modules: all that it may hold beside tensors.
 
     Raises:
         UserError: it is damaged, or holds anything else.
@@ -37,29 +51,52 @@ def load_pickled(file: Path, classes: list[Any]) -> Any:
     import torch
 
     content = file.read_bytes()
+    names = {f"{kind.__module__}.{kind.__qualname__}" for kind in modules}
     try:
-        if not content.startswith(OLD):
-            with torch.serialization.safe_globals(classes):
-                return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        with warnings.catch_warnings(action="ignore"):  # the source of the classes has changed since
-            restricted: Any = _restricted(classes)
-            return torch.load(io.BytesIO(content), map_location="cpu", pickle_module=restricted, weights_only=False)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, AttributeError, TypeError) as error:
-        names = ", ".join(sorted(kind.__name__ for kind in classes)) or "tensors"
+        if content.startswith(OLD):
+            restricted: Any = _restricted(names)
+            with warnings.catch_warnings(action="ignore"):  # the source of the classes has changed since
+                found = torch.load(
+                    io.BytesIO(content), map_location="cpu", pickle_module=restricted, weights_only=False
+                )
+        else:
+            with torch.serialization.safe_globals([(Layer, name) for name in names]):
+                found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        state = _tensors(found) if isinstance(found, Layer) else found
+        if not isinstance(state, dict):
+            raise ValueError(f"it holds a {type(state).__name__}")
+    except Exception as error:  # damage shows in whatever an unpickler stumbles over
+        short = ", ".join(sorted(kind.__name__ for kind in modules)) or "tensors"
         raise UserError(
-            f"{file} is damaged, or holds something else than {names} ({_reason(error)}): download it again, or save "
+            f"{file} is damaged, or holds something else than {short} ({_reason(error)}): download it again, or save "
             f"its state dict alone under this name"
         ) from None
+    return state
 
 
-def _restricted(classes: list[Any]) -> SimpleNamespace:
-    """What torch.load needs of the module `pickle`, with an unpickler that knows the given classes only."""
-    allowed = HARMLESS | {(kind.__module__, kind.__qualname__) for kind in classes}
+def _tensors(layer: Layer, prefix: str = "") -> dict[str, Any]:
+    """What `state_dict()` of the module would give."""
+    own = layer.attributes
+    unsaved = own.get("_non_persistent_buffers_set", ())
+    state = {
+        prefix + name: tensor
+        for name, tensor in [*own["_parameters"].items(), *own["_buffers"].items()]
+        if tensor is not None and name not in unsaved
+    }
+    for name, module in own["_modules"].items():
+        state |= _tensors(module, f"{prefix}{name}.")
+    return state
+
+
+def _restricted(modules: Collection[str]) -> SimpleNamespace:
+    """What torch.load needs of the module `pickle`, with an unpickler that knows the list only."""
 
     class Unpickler(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Any:
             module = "builtins" if module == "__builtin__" else module
-            if (module, name) not in allowed:
+            if f"{module}.{name}" in modules:
+                return Layer
+            if (module, name) not in HARMLESS:
                 raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
             return super().find_class(module, name)
 

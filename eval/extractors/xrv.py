@@ -21,7 +21,7 @@ from PIL import Image
 
 from eval.extractors import Extractor, Request
 from eval.extractors.geometry import bicubic_float, centre_square
-from eval.extractors.pickles import load_pickled
+from eval.extractors.pickles import load_state
 from eval.weights import WeightsFile
 from sdcxr.errors import UserError
 
@@ -169,13 +169,7 @@ def _state(file: Path) -> dict[str, Any]:
     models = torchxrayvision().models
     layers = [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.Linear, nn.MaxPool2d, nn.AvgPool2d, nn.Sequential]
     dense = [models.DenseNet, models._DenseBlock, models._DenseLayer, models._Transition]
-    saved = load_pickled(file, [*layers, *dense])
-    if isinstance(saved, dict):
-        return saved
-    for module in saved.modules():  # pickles of torch before 1.6 lack what state_dict() asks for
-        module.__dict__.setdefault("_non_persistent_buffers_set", set())
-    state: dict[str, Any] = saved.state_dict()
-    return state
+    return load_state(file, [*layers, *dense])
 
 
 def torchxrayvision() -> ModuleType:

@@ -8,10 +8,13 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from eval import extractors
 from eval.extractors import inception, xrv
+from eval.extractors.pickles import load_state
 from eval.fidelity import PRESETS
 from sdcxr.errors import UserError
 
@@ -151,6 +154,63 @@ def test_a_pickle_that_holds_code_is_not_run(densenet, tmp_path):
     torch.save(torch.nn.Linear(2, 2).state_dict(), file)
     with pytest.raises(UserError, match="does not fit"):
         extractors.find("densenet121-res224-nih", tmp_path).load(CPU)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_no_constructor_is_called_for_a_pickle(tmp_path, zipped):
+    """torchxrayvision's DenseNet, which has to be known, would unpickle the file that its arguments lead to."""
+
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "was-here"), "w"))
+
+    class Call:
+        def __reduce__(self):
+            small = (2, (1,), 2, 1, 0, 18, 1)
+            return (xrv.torchxrayvision().models.DenseNet, (*small, "densenet121-res224-all", str(tmp_path / "inner")))
+
+    file = xrv.FILES["densenet121-res224-all"].file
+    (tmp_path / "inner").mkdir()
+    torch.save(Evil(), tmp_path / "inner" / file)
+    torch.save(Call(), tmp_path / file, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UserError, match="something else"):
+        extractors.find("xrv-all", tmp_path).load(CPU)
+    assert not (tmp_path / "was-here").exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_the_state_of_a_pickled_module_is_what_the_module_says(tmp_path, zipped):
+    module = torch.nn.Sequential(torch.nn.Linear(2, 3, bias=False), torch.nn.BatchNorm1d(3))
+    module.register_buffer("passing", torch.zeros(1), persistent=False)
+    torch.save(module, tmp_path / "net.pt", _use_new_zipfile_serialization=zipped)
+    state = load_state(tmp_path / "net.pt", [torch.nn.Sequential, torch.nn.Linear, torch.nn.BatchNorm1d])
+    expected = module.state_dict()
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_without_a_state_is_one_line(tmp_path, zipped):
+    for content in ([1, 2], torch.zeros(2), torch.nn.Linear(2, 2)):
+        torch.save(content, tmp_path / "net.pt", _use_new_zipfile_serialization=zipped)
+        with pytest.raises(UserError, match="something else than tensors"):
+            load_state(tmp_path / "net.pt")
+
+
+@settings(max_examples=60, deadline=None)
+@given(place=st.floats(0, 1), value=st.integers(0, 255), cut=st.booleans(), zipped=st.booleans())
+def test_damage_is_told_or_changes_numbers_only(tmp_path_factory, place, value, cut, zipped):
+    file = tmp_path_factory.mktemp("damage") / "net.pt"
+    torch.save(torch.nn.Linear(2, 2), file, _use_new_zipfile_serialization=zipped)
+    content = bytearray(file.read_bytes())
+    i = int(place * (len(content) - 1))
+    content[i] = value
+    file.write_bytes(content[:i] if cut else content)
+    try:
+        state = load_state(file, [torch.nn.Linear])
+    except UserError:
+        return
+    assert all(isinstance(tensor, torch.Tensor) for tensor in state.values())
 
 
 def test_the_resnet_reads_a_state_dict_at_512_px(tmp_path):
