@@ -27,7 +27,7 @@ from tqdm import tqdm
 import sdcxr
 from data_prep.images import SquareMode, convert
 from sdcxr.errors import UserError
-from sdcxr.files import atomic, read_json, write_json
+from sdcxr.files import atomic, check_same_settings, read_json, write_json
 from sdcxr.manifest import COLUMNS, IDS, LABELS, SPLITS, write_metadata
 
 REJECTED_COLUMNS = (*IDS, "reason", "detail")
@@ -74,14 +74,7 @@ def is_finished(output_dir: Path, settings: dict[str, Any]) -> bool:
     prep = read_json(path)
     if not isinstance(prep, dict) or "settings" not in prep:
         raise UserError(f"{path} was not written by data_prep: name a new or empty folder as --output_dir")
-    before = prep["settings"]
-    differing = [key for key in {**before, **settings} if before.get(key) != settings.get(key)]
-    if differing:
-        changes = ", ".join(f"{key} (was {before.get(key)}, now {settings.get(key)})" for key in differing)
-        raise UserError(
-            f"{output_dir} was prepared with other settings: {changes}. "
-            "Name another --output_dir, or delete this one to prepare it anew."
-        )
+    check_same_settings(output_dir, prep["settings"], settings)
     if not prep.get("usable"):
         return False
     print(f"{output_dir} is finished: nothing to do")

@@ -31,7 +31,7 @@ from data_prep.phantom_sample import sample_acquisition, sample_build, sample_fi
 from data_prep.phantom_truth import truth
 from sdcxr.cli import run
 from sdcxr.errors import UserError
-from sdcxr.files import atomic, read_json, write_json, write_text
+from sdcxr.files import atomic, check_same_settings, read_json, write_json, write_text
 from sdcxr.manifest import LABELS
 
 VERSION = 1  # of the phantom: raised when the same settings come to give other bytes
@@ -126,12 +126,7 @@ def _finished(output_dir: Path, settings: dict[str, int]) -> bool:
     state = read_json(output_dir / SETTINGS_FILE)
     if not isinstance(state, dict) or "settings" not in state:
         raise UserError(f"{output_dir / SETTINGS_FILE} was not written by data_prep.phantom: name another folder")
-    before = state["settings"]
-    changed = [
-        f"{name} (was {before.get(name)}, now {value})" for name, value in settings.items() if before.get(name) != value
-    ]
-    if changed:
-        raise UserError(f"{output_dir} was drawn with other settings: {', '.join(changed)}. Name another --output_dir")
+    check_same_settings(output_dir, state["settings"], settings)
     return bool(state.get("finished"))
 
 

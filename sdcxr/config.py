@@ -8,7 +8,7 @@ from typing import Any, Literal
 import yaml
 
 from sdcxr.errors import UserError
-from sdcxr.files import read_json, write_text
+from sdcxr.files import check_same_settings, read_json, write_text
 
 PARTS = ("unet", "text", "vae", "classifier", "clip")
 ALONE = {"vae", "classifier", "clip"}  # parts that train by themselves
@@ -296,6 +296,5 @@ def check_same_run(run: Path, config: TrainConfig, images_per_step: int) -> None
     shorter = min(old.get("max_train_steps") or 0, config.max_train_steps or 0)
     if config.lr_scheduler == "constant" and shorter >= (config.lr_warmup_steps or 0):
         free.add("max_train_steps")
-    differing = [f"{key} {old.get(key)} → {new[key]}" for key in new if key not in free and old.get(key) != new[key]]
-    if differing:
-        raise UserError(f"{run} was begun with other settings ({'; '.join(differing)}): use another --output_dir")
+    compared = [key for key in new if key not in free]
+    check_same_settings(run, {key: old.get(key) for key in compared}, {key: new[key] for key in compared})

@@ -1,8 +1,8 @@
-"""Files that are never half written, and paths that never leave their folder."""
+"""Files that are never half written, paths that never leave their folder, and folders of one setting only."""
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,14 @@ def inside(folder: Path, name: str) -> Path:
     if not name or Path(name).is_absolute() or ".." in Path(name).parts:
         raise UserError(f"{folder}: the file name {name!r} leads out of the folder")
     return path
+
+
+def check_same_settings(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuse to go on in a folder that was begun with other settings: a `UserError` that lists what differs."""
+    keys = dict.fromkeys([*new, *old])
+    differing = [f"{key} {old.get(key)} → {new.get(key)}" for key in keys if old.get(key) != new.get(key)]
+    if differing:
+        raise UserError(f"{folder} was begun with other settings ({'; '.join(differing)}): use another --output_dir")
 
 
 def user_cache() -> Path:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from sdcxr.config import GenerateConfig
 from sdcxr.errors import UserError
-from sdcxr.files import read_json, write_json
+from sdcxr.files import check_same_settings, read_json, write_json
 from sdcxr.manifest import LABELS, SAMPLE_COLUMNS, image_ids, read_metadata, write_metadata
 
 RECORD = "generate.json"
@@ -187,10 +187,7 @@ def claim(output: Path, settings: dict[str, Any]) -> None:
     """Record the settings in the samples folder, or refuse one that was made with others, listing what differs."""
     record = output / RECORD
     if record.is_file():
-        old = read_json(record)
-        differing = [f"{key} {old.get(key)} → {new}" for key, new in settings.items() if old.get(key) != new]
-        if differing:
-            raise UserError(f"{output} was made with other settings ({'; '.join(differing)}): use another --output_dir")
+        check_same_settings(output, read_json(record), settings)
     elif output.is_dir() and any(output.iterdir()):
         raise UserError(f"--output_dir {output}: not empty and not a samples folder: give another one")
     output.mkdir(parents=True, exist_ok=True)

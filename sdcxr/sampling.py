@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sdcxr.components import token_ids
 from sdcxr.errors import UserError
 from sdcxr.pixels import to_grey
 
@@ -60,11 +61,5 @@ def sample(
 
 def embed(pipeline: Any, texts: list[str]) -> torch.Tensor:
     """Text embeddings (n, tokens, width) as the pipeline's own prompt encoding gives them."""
-    ids = pipeline.tokenizer(
-        texts,
-        padding="max_length",
-        max_length=pipeline.tokenizer.model_max_length,
-        truncation=True,
-        return_tensors="pt",
-    ).input_ids
-    return pipeline.text_encoder(ids.to(pipeline.device))[0].to(pipeline.unet.dtype)
+    ids, _ = token_ids(pipeline.tokenizer, texts)
+    return pipeline.text_encoder(torch.from_numpy(ids).to(pipeline.device))[0].to(pipeline.unet.dtype)

@@ -185,7 +185,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
 
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     draw(tmp_path / "raw", studies=2)
-    with pytest.raises(UserError, match=r"studies \(was 2, now 3\).*seed \(was 0, now 5\)"):
+    with pytest.raises(UserError, match=r"studies 2 → 3; .*seed 0 → 5"):
         draw(tmp_path / "raw", studies=3, seed=5)
 
 
