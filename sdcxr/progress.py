@@ -1,6 +1,7 @@
 """What a run tells: rows of numbers in log.jsonl and validation.jsonl, the tracker, and how fast it is."""
 
 import json
+import re
 import resource
 import sys
 import time
@@ -14,8 +15,6 @@ import torch
 from sdcxr.errors import UserError
 from sdcxr.files import write_text
 
-EXTRAS = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
-
 
 def require_tracker(name: str) -> None:
     """Refuse a tracker whose package is not installed, before anything is built.
@@ -25,8 +24,8 @@ def require_tracker(name: str) -> None:
     """
     import importlib.util
 
-    if name != "none" and importlib.util.find_spec(EXTRAS[name]) is None:
-        raise UserError(f"--report_to {name}: pip install {EXTRAS[name]}, or use --report_to none")
+    if name != "none" and importlib.util.find_spec(name) is None:
+        raise UserError(f"--report_to {name}: pip install {name}, or use --report_to none")
 
 
 def start_tracker(name: str, folder: Path) -> Any:
@@ -123,5 +122,6 @@ def peak_memory(device: torch.device) -> int:
     """Most bytes held so far: allocated on a CUDA device, else resident of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    if sys.platform == "linux":  # whose getrusage begins with what the process held that started this one
+        return 1024 * int(re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[0])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
