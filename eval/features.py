@@ -9,6 +9,8 @@ A second call with the same images and weights reads the array from the cache, w
 
 import hashlib
 import json
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -22,7 +24,7 @@ from eval.extractors import Extractor
 from eval.folders import ImageFolder, read_folder
 from eval.weights import remembered_checksum
 from sdcxr.cli import run
-from sdcxr.errors import UserError
+from sdcxr.errors import UserError, explain_os_error, os_error_behind
 from sdcxr.files import atomic, existing_folder, user_cache
 
 VERSION = 1  # of the extraction; arrays of another version are not taken from the cache
@@ -68,27 +70,24 @@ def extract_with(images: ImageFolder, chosen: Extractor, *, cache_dir: Path | No
     cache = cache_dir or user_cache() / "features"
     provenance = describe(chosen, images, cache)
     path = cache / f"{_key(provenance, images)}.safetensors"
-    if (found := _read(path, images.ids)) is not None:
+    found = _read(path, images.ids)
+    if found is not None and int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return found
+
+    from accelerate.utils import gather_object
 
     from sdcxr.processes import processes
 
     state = processes()
-    cache.mkdir(parents=True, exist_ok=True)
-    parts = [path.with_suffix(f".{i}-of-{state.num_processes}") for i in range(state.num_processes)]
+    everywhere = all(gather_object([found is not None]))  # nodes may have a cache each
+    if found is not None and everywhere:
+        return found
     share = slice(state.process_index, None, state.num_processes)
-    values, colour, problems = _forward(chosen, images.paths[share], images.ids[share], state)
-    _write(parts[state.process_index], values, {"colour": colour, "problems": problems})
-    state.wait_for_everyone()
-    shares = [_load(part) for part in parts]
-    state.wait_for_everyone()  # everybody has read before the main process removes
+    features = _merge(
+        gather_object([_forward(chosen, images.paths[share], images.ids[share], state)]), images, provenance
+    )
     if state.is_main_process:
-        for part in parts:
-            part.unlink()
-    features = _merge(shares, images, provenance)
-    if state.is_main_process:
-        _write(path, features.values, {"ids": features.ids, "provenance": features.provenance})
-    state.wait_for_everyone()
+        _keep(path, features)
     return features
 
 
@@ -112,19 +111,32 @@ def describe(extractor: Extractor, images: ImageFolder, cache: Path) -> dict[str
 
 
 def _key(provenance: dict[str, Any], images: ImageFolder) -> str:
-    """The name of an array in the cache: a hash over its provenance and every image's name, size and time of change."""
+    """The name of an array in the cache: a hash over its provenance and every image's name, size and times of change.
+
+    The second of these is the system's own, which no `cp -p` or `tar` puts back.
+    """
     files = []
     for path, name in zip(images.paths, images.ids, strict=True):
         stat = path.stat() if path.is_file() else None  # a missing one is reported when it is read
-        files.append([name, stat and stat.st_size, stat and stat.st_mtime_ns])
+        files.append([name, stat and (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)])
     about = provenance | {"folder": str(images.folder.resolve())}
     return hashlib.sha256(json.dumps([about, files], sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _forward(
-    extractor: Extractor, paths: Sequence[Path], names: Sequence[str], state: Any
-) -> tuple[np.ndarray, list[float], dict[str, str]]:
-    """Features of the images on this process, in order; how coloured they are; problems by name.
+@dataclass(frozen=True)
+class _Share:
+    """What one process has seen of every n-th image."""
+
+    values: np.ndarray
+    """Shape (images, dimension), or (0, 0) where there were no images or unusable ones."""
+    colour: list[float]
+    """Of each image, as `eval.loading.read_grey` gives it."""
+    problems: dict[str, str]
+    """Of unusable images, by name."""
+
+
+def _forward(extractor: Extractor, paths: Sequence[Path], names: Sequence[str], state: Any) -> _Share:
+    """What the images on this process give, in order.
 
     Once an image has turned out unusable the rest are only read, for the list of all that are.
     """
@@ -136,7 +148,7 @@ def _forward(
 
     use_all_cores()
     network = extractor.load(state.device)
-    workers = _workers(state.num_processes) if len(paths) >= WORKERS_FROM else 0
+    workers = _workers() if len(paths) >= WORKERS_FROM else 0
     colour: list[float] = []
     problems: dict[str, str] = {}
     outputs = []
@@ -155,26 +167,22 @@ def _forward(
                 outputs.append(network(batch.inputs.to(state.device, non_blocking=True)).float())
             bar.update(len(batch.colour))
     if problems or not outputs:
-        return np.zeros((0, 0), np.float32), colour, problems
-    return torch.cat(outputs).cpu().numpy(), colour, problems
+        return _Share(np.zeros((0, 0), np.float32), colour, problems)
+    return _Share(torch.cat(outputs).cpu().numpy(), colour, problems)
 
 
-def _workers(processes: int) -> int:
-    import os
-
+def _workers() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cores // processes - 1))
+    return max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
 
 
-def _merge(
-    shares: list[tuple[np.ndarray, dict[str, Any]]], images: ImageFolder, provenance: dict[str, Any]
-) -> Features:
+def _merge(shares: list[_Share], images: ImageFolder, provenance: dict[str, Any]) -> Features:
     """The shares of all processes, interleaved again into the order of the folder.
 
     Raises:
         UserError: images were unusable, or the network gave numbers that are not finite.
     """
-    problems = {name: problem for _, about in shares for name, problem in about["problems"].items()}
+    problems = {name: problem for share in shares for name, problem in share.problems.items()}
     if problems:
         from eval.loading import LISTED
 
@@ -185,17 +193,17 @@ def _merge(
             f"{images.folder}: {len(names)} of {len(images)} images cannot be used: {listed}{more}. "
             f"Repair them or take them out of the folder"
         )
-    width = max(part.shape[1] for part, _ in shares)
+    width = max(share.values.shape[1] for share in shares)
     values = np.empty((len(images), width), np.float32)
-    for i, (part, _) in enumerate(shares):
-        values[i :: len(shares)] = part
+    for i, share in enumerate(shares):
+        values[i :: len(shares)] = share.values.reshape(-1, width)
     broken = [name for name, row in zip(images.ids, values, strict=True) if not np.isfinite(row).all()]
     if broken:
         raise UserError(
             f"{provenance['extractor']} gives features that are not finite for {len(broken)} of {len(images)} images "
             f"(first: {broken[0]}): its weights are damaged"
         )
-    colour = [value for _, about in shares for value in about["colour"]]
+    colour = [value for share in shares for value in share.colour]
     about_colour = {"n_colour": sum(value > 0 for value in colour), "channel_difference": float(np.mean(colour))}
     return Features(values, images.ids, provenance | about_colour | {"dimension": width})
 
@@ -207,20 +215,27 @@ def _write(path: Path, values: np.ndarray, about: dict[str, Any]) -> None:
         save_file({"values": np.ascontiguousarray(values)}, temporary, {k: json.dumps(v) for k, v in about.items()})
 
 
-def _load(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    from safetensors import safe_open
-
-    with safe_open(path, "numpy") as file:
-        return file.get_tensor("values"), {key: json.loads(value) for key, value in file.metadata().items()}
+def _keep(path: Path, features: Features) -> None:
+    """Write to the cache. Where that cannot be done, the features are still there: a line says what is lost."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, features.values, {"ids": features.ids, "provenance": features.provenance})
+    except Exception as error:
+        cause = os_error_behind(error)
+        if cause is None:
+            raise
+        reason = explain_os_error(cause) or cause.strerror
+        print(f"warning: features are not kept for the next time: {reason}", file=sys.stderr)
 
 
 def _read(path: Path, ids: list[str]) -> Features | None:
     """The array of the cache, or None where there is none, or only a damaged one."""
-    from safetensors import SafetensorError
+    from safetensors import SafetensorError, safe_open
 
     try:
-        values, about = _load(path)
-    except (FileNotFoundError, SafetensorError):
+        with safe_open(path, "numpy") as file:
+            values, about = file.get_tensor("values"), {k: json.loads(v) for k, v in file.metadata().items()}
+    except (OSError, SafetensorError):
         return None
     return Features(values, about["ids"], about["provenance"]) if about["ids"] == ids else None
 

@@ -1,11 +1,12 @@
 """Weights that others trained: where their files come from, and that the one found here is the right one."""
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from sdcxr.errors import UserError
-from sdcxr.files import atomic
+from sdcxr.files import write_text
 
 
 @dataclass(frozen=True)
@@ -70,16 +71,16 @@ def checksum(path: Path) -> str:
 
 
 def remembered_checksum(path: Path, memory: Path) -> str:
-    """`checksum`, kept in the folder `memory` for as long as the file's size and time of change stay the same."""
+    """`checksum`, kept in the folder `memory` for as long as the file's size and times of change stay the same."""
     stat = path.stat()
-    identity = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+    identity = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
     record = memory / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.sha256"
     if record.is_file():
         return record.read_text(encoding="utf-8")
     found = checksum(path)
-    memory.mkdir(parents=True, exist_ok=True)
-    with atomic(record) as temporary:
-        temporary.write_text(found, encoding="utf-8")
+    with suppress(OSError):  # a memory that cannot be written to costs time, and nothing else
+        memory.mkdir(parents=True, exist_ok=True)
+        write_text(record, found)
     return found
 
 

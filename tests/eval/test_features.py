@@ -1,5 +1,6 @@
 """Tests of eval.features: one array for a folder, whoever extracts it, from the cache where nothing has changed."""
 
+import errno
 import json
 import os
 import pickle
@@ -98,6 +99,44 @@ def test_what_changes_the_features_is_extracted_anew(folder, cache, loads):
     assert again(extractor="pixels-4")
 
 
+def test_another_image_of_the_same_size_and_time_is_extracted_anew(tmp_path, cache):
+    """As `cp -p` and tar leave it: only the system's own time of change tells."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for grey in (10, 90):
+        Image.new("L", (9, 9), grey).save(folder / "a.bmp")
+        os.utime(folder / "a.bmp", ns=(10**18, 10**18))
+        size = (folder / "a.bmp").stat().st_size
+        assert look(folder, cache).values[0, 0] == pytest.approx(grey / 255)
+    assert (folder / "a.bmp").stat().st_size == size
+
+
+def test_features_are_there_though_they_cannot_be_kept(folder, tmp_path, monkeypatch, capsys):
+    expected = look(folder, tmp_path / "features").values
+    (tmp_path / "file").touch()
+    np.testing.assert_array_equal(look(folder, tmp_path / "file" / "features").values, expected)
+    assert "warning: features are not kept" in capsys.readouterr().err
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "somewhere")
+
+    monkeypatch.setattr("safetensors.numpy.save_file", full)
+    np.testing.assert_array_equal(look(folder, tmp_path / "other").values, expected)
+    assert "not kept for the next time: no space left" in capsys.readouterr().err
+
+
+def test_ctrl_c_leaves_no_array_behind(folder, cache, monkeypatch, loads):
+    def interrupted(batch):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pixels, "load", lambda device: interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            look(folder, cache)
+    assert not list(cache.rglob("*.safetensors*"))
+    assert look(folder, cache).values.shape == (N, 64) and len(loads) == 1
+
+
 def test_other_weights_of_the_same_name_are_extracted_anew(folder, cache, tmp_path, monkeypatch, loads):
     weights = tmp_path / "net.safetensors"
     make = pixels.make
@@ -150,7 +189,7 @@ def test_worker_processes_change_nothing(folder, cache, tmp_path, monkeypatch):
     alone = look(folder, cache)
     monkeypatch.setattr(features, "WORKERS_FROM", 1)
     monkeypatch.setattr(features, "BATCH", 3)
-    monkeypatch.setattr(features, "_workers", lambda processes: 2)
+    monkeypatch.setattr(features, "_workers", lambda: 2)
     np.testing.assert_array_equal(look(folder, tmp_path / "other").values, alone.values)
 
 
@@ -200,11 +239,29 @@ def test_problems_of_all_processes_come_together_in_the_order_of_the_folder(fold
     images = read_folder(folder, "--images")
     nothing = np.zeros((0, 0), np.float32)
     shares = [
-        (nothing, {"colour": [], "problems": {"006.png": "is cut", "000.png": "is cut"}}),
-        (nothing, {"colour": [], "problems": {"003.png": "is gone"}}),
+        features._Share(nothing, [], {"006.png": "is cut", "000.png": "is cut"}),
+        features._Share(nothing, [], {"003.png": "is gone"}),
     ]
     with pytest.raises(UserError, match=r"3 of 7 .*: 000\.png is cut; 003\.png is gone; 006\.png is cut\. "):
         features._merge(shares, images, {})
+
+
+def test_processes_without_images_add_nothing(tmp_path):
+    images = read_folder(draw(tmp_path / "one", 1), "--images")
+    alone, idle = (features._Share(np.zeros((n, 3 * n), np.float32), [0.0] * n, {}) for n in (1, 0))
+    assert features._merge([alone, idle], images, {}).values.shape == (1, 3)
+
+
+def test_processes_whose_caches_differ_extract_together(folder, cache, monkeypatch, loads):
+    """A node that has the array takes part all the same, or the others would wait for it."""
+    look(folder, cache)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with monkeypatch.context() as patch:
+        patch.setattr("accelerate.utils.gather_object", lambda mine: mine + [False] * isinstance(mine[0], bool))
+        look(folder, cache)
+    assert len(loads) == 2
+    look(folder, cache)
+    assert len(loads) == 2
 
 
 def test_the_command_writes_a_file_and_lists_names(folder, tmp_path, capsys):

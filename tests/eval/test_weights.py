@@ -47,9 +47,11 @@ def test_a_checksum_is_computed_once_and_again_after_a_change(tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(weights, "checksum", lambda path: pytest.fail("computed again"))
         assert remembered_checksum(file, memory) == SHA256
+    before = file.stat()
     file.write_bytes(CONTENT[::-1])
-    os.utime(file, ns=(1, 1))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))  # as `cp -p` leaves it
     assert remembered_checksum(file, memory) == checksum(file) != SHA256
+    assert remembered_checksum(file, file / "memory") == checksum(file), "without a memory"
 
 
 def test_a_repository_is_found_below_the_weights_folder_or_told_how_to_get(tmp_path, monkeypatch):
