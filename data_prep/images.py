@@ -1,6 +1,7 @@
 """Radiographs from any source as square 8-bit greyscale images. Nothing here mirrors or rotates: side is a finding."""
 
 import gzip
+import io
 import os
 import warnings
 import zlib
@@ -16,6 +17,7 @@ from sdcxr.errors import UserError
 SquareMode = Literal["crop", "pad"]
 
 PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"  # a PNG that does not end so was cut off
+JPEG_END = b"\xff\xd9"  # which compressed pixels never hold
 
 
 class BadImage(Exception):
@@ -126,12 +128,16 @@ def _is_whole_png(path: str) -> bool:
 
 def _load_with_pillow(path: Path, at_least_px: int) -> Image.Image:
     try:
-        if path.stat().st_size == 0:
+        data = path.read_bytes()
+        if not data:
             raise BadImage("empty file")
         # A command that converts files of unknown origin must not be talked into allocating gigabytes.
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            opened = Image.open(path)
+            opened = Image.open(io.BytesIO(data))
+        # Where not all of a file has reached the disk, its rest is zeros, and these the decoder takes for grey.
+        if opened.format in ("JPEG", "MPO") and data.rfind(JPEG_END) < 0:  # from behind: at once where it is whole
+            raise BadImage("truncated image", "the JPEG has no end")
         with opened as image:
             image.draft("L", (at_least_px, at_least_px))
             image.load()

@@ -156,6 +156,22 @@ def test_a_cut_off_file_is_a_bad_image(tmp_path, name, share):
         load_grey(path, 8)
 
 
+@pytest.mark.parametrize("name", ["x.jpg", "x.png"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_file_whose_rest_is_zeros_is_a_bad_image(tmp_path, name, share):
+    path = saved(tmp_path / name, noise(200, 200), quality=95)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)].ljust(len(whole), b"\0"))
+    with pytest.raises(BadImage, match=r"truncated image|unreadable image"):
+        load_grey(path, 8)
+
+
+def test_a_whole_jpeg_may_have_something_behind_it(tmp_path):
+    path = saved(tmp_path / "x.jpg", noise(200, 200))
+    path.write_bytes(path.read_bytes() + bytes(100))
+    assert load_grey(path, 200).size == (200, 200)
+
+
 def test_a_constant_image_is_bad(tmp_path):
     pixels = np.full((20, 20), 7, np.uint8)
     for path in (saved(tmp_path / "x.png", pixels), dicom(tmp_path / "x.dcm", pixels.astype(np.uint16))):
