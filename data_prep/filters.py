@@ -71,15 +71,15 @@ def repaired_views(metadata: pd.DataFrame) -> pd.Series:
 
     Args:
         metadata: needs ViewPosition; ViewCodeSequence_CodeMeaning and PerformedProcedureStepDescription are used where
-            there are such columns. The procedure counts only if it names one view: of the images of "CHEST (PA AND
-            LAT)" it says nothing.
+            there are such columns; "" where missing. The procedure counts only if it names one view: of the images of
+            "CHEST (PA AND LAT)" it says nothing.
     """
-    view = metadata["ViewPosition"].fillna("").str.strip().str.upper()
+    view = metadata["ViewPosition"].str.strip().str.upper()
     if "ViewCodeSequence_CodeMeaning" in metadata:
-        code = metadata["ViewCodeSequence_CodeMeaning"].fillna("").str.strip().str.lower()
+        code = metadata["ViewCodeSequence_CodeMeaning"].str.strip().str.lower()
         view = view.where(view != "", code.map(_VIEW_OF_CODE).fillna(""))
     if "PerformedProcedureStepDescription" in metadata:
-        procedure = metadata["PerformedProcedureStepDescription"].fillna("").str.upper()
+        procedure = metadata["PerformedProcedureStepDescription"].str.upper()
         named = pd.DataFrame({name: procedure.str.contains(rule) for name, rule in _VIEW_IN_PROCEDURE.items()})
         single = named.idxmax(axis=1).where(named.sum(axis=1) == 1, "")
         view = view.where(view != "", single)

@@ -193,7 +193,7 @@ def count_tokens(text: pd.Series, tokenizer: str) -> pd.Series:
 
 def _read_metadata(path: Path) -> pd.DataFrame:
     metadata = read_table("metadata", path)
-    return metadata[list(IDS)].fillna("").assign(view=filters.repaired_views(metadata))
+    return metadata[list(IDS)].assign(view=filters.repaired_views(metadata))
 
 
 def _check_views(views: list[str], found: pd.Series) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from data_prep.dataset import progress
 from data_prep.reports import impression
+from data_prep.sources import read_csv
 from sdcxr.errors import UserError
 from sdcxr.files import existing_folder
 from sdcxr.manifest import LABELS
@@ -91,24 +92,19 @@ def table_path(name: TableName, folders: list[Path]) -> Path:
 
 
 def read_table(name: TableName, path: Path) -> pd.DataFrame:
-    """The columns of a table that the preparation uses; ids and texts as str, labels as float, missing ones missing.
+    """The columns of a table that the preparation uses: ids and texts as str, empty where missing; labels as float.
 
     Raises:
         UserError: it is no CSV table or a column is missing; the message guesses which table it may be instead.
     """
     required = _COLUMNS[name]
-    try:
-        header = list(pd.read_csv(path, nrows=0).columns)
-        missing = [column for column in required if column not in header]
-        if missing:
-            raise UserError(_missing_columns(name, path, missing, header))
-        used = [column for column in header if column in required or column in _OPTIONAL_COLUMNS]
-        types = dict.fromkeys(used, str) | dict.fromkeys(LABELS, float)
-        return pd.read_csv(path, usecols=used, dtype={column: types[column] for column in used})
-    except (ValueError, EOFError, OSError, zlib.error) as error:  # pandas' parser errors are ValueErrors
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise UserError(f"{path} is not a readable CSV table ({' '.join(str(error).split())})") from None
+    header = list(read_csv(path, nrows=0).columns)
+    missing = [column for column in required if column not in header]
+    if missing:
+        raise UserError(_missing_columns(name, path, missing, header))
+    used = [column for column in header if column in required or column in _OPTIONAL_COLUMNS]
+    types = {column: float if column in LABELS else str for column in used}
+    return read_csv(path, usecols=used, dtype=types, na_values=dict.fromkeys(LABELS, ""))
 
 
 def _missing_columns(name: TableName, path: Path, missing: list[str], header: list[str]) -> str:

@@ -258,7 +258,7 @@ def _splits(config: Nih14Config, rows: pd.DataFrame) -> pd.Series:
 
 def _read_list(path: Path) -> set[str]:
     try:
-        return {image_key(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()}
+        return {image_key(line) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()}
     except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a list of image names ({error})") from None
 

@@ -5,6 +5,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -21,20 +22,29 @@ def read_table(path: Path, columns: Iterable[str], hint: str = "") -> pd.DataFra
     Raises:
         UserError: it cannot be read or lacks one of `columns`; `hint` says which table is meant.
     """
-    try:
-        with warnings.catch_warnings():
-            # A trailing comma in the rows alone must not turn the first column into an index, nor alarm anybody.
-            warnings.simplefilter("ignore", pd.errors.ParserWarning)
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise UserError(f"{path} is not a readable CSV table ({' '.join(str(error).split())})") from None
+    table = read_csv(path)
     for column in columns:
         if column not in table:
             there = ", ".join(map(str, table.columns[:12]))
             raise UserError(f"{path} has no column {column!r} (it has: {there}). {hint}".rstrip())
     return table
+
+
+def read_csv(path: Path, **options: Any) -> pd.DataFrame:
+    """`pandas.read_csv` with these options; as str, missing values empty, where they do not say otherwise.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with warnings.catch_warnings():
+            # A trailing comma in the rows alone must not turn the first column into an index, nor alarm anybody.
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)
+            return pd.read_csv(path, index_col=False, keep_default_na=False, **{"dtype": str, **options})
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (OSError, EOFError, zlib.error, ValueError) as error:  # pandas' parser errors are ValueErrors
+        raise UserError(f"{path} is not a readable CSV table ({' '.join(str(error).split())})") from None
 
 
 def index_images(folder: Path, key: Callable[[str], str]) -> dict[str, Path]:

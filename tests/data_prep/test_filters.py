@@ -28,18 +28,18 @@ def test_length_boundaries_are_inclusive():
     ("position", "code", "procedure", "view"),
     [
         ("PA", "lateral", "CHEST (PORTABLE AP)", "PA"),  # what is there is not repaired
-        (" pa ", None, None, "PA"),
-        (None, "postero-anterior", "CHEST (PORTABLE AP)", "PA"),
-        (None, "antero-posterior", None, "AP"),
-        ("", "lateral", None, "LATERAL"),
-        (None, "Left Lateral", None, "LL"),
-        (None, None, "CHEST (PORTABLE AP)", "AP"),
-        (None, None, "CHEST (PA ONLY)", "PA"),
-        (None, None, "CHEST (LAT)", "LATERAL"),
-        (None, None, "CHEST (PA AND LAT)", ""),  # either
-        (None, None, "CHEST (SINGLE VIEW)", ""),
-        (None, "oblique", "TRAP IN A PATIENT", ""),
-        (None, None, None, ""),
+        (" pa ", "", "", "PA"),
+        ("", "postero-anterior", "CHEST (PORTABLE AP)", "PA"),
+        ("", "antero-posterior", "", "AP"),
+        ("", "lateral", "", "LATERAL"),
+        ("", "Left Lateral", "", "LL"),
+        ("", "", "CHEST (PORTABLE AP)", "AP"),
+        ("", "", "CHEST (PA ONLY)", "PA"),
+        ("", "", "CHEST (LAT)", "LATERAL"),
+        ("", "", "CHEST (PA AND LAT)", ""),  # either
+        ("", "", "CHEST (SINGLE VIEW)", ""),
+        ("", "oblique", "TRAP IN A PATIENT", ""),
+        ("", "", "", ""),
     ],
 )
 def test_views_are_repaired_from_the_code_then_the_procedure(position, code, procedure, view):

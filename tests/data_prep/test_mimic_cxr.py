@@ -437,6 +437,21 @@ def test_a_damaged_table_is_one_line(small, tmp_path, content):
         main(config_of(small, tmp_path / "out", tables=tmp_path))
 
 
+@pytest.mark.parametrize("name", ["metadata", "chexpert", "split"])
+@pytest.mark.parametrize(("end", "start"), [(b",\n", b""), (b"\r\n", b"\xef\xbb\xbf")], ids=["comma", "windows"])
+def test_a_table_saved_by_another_program_is_read_the_same(small, tmp_path, name, end, start):
+    for table in small.images.glob("*.csv"):
+        shutil.copy(table, tmp_path)
+    path = tmp_path / f"mimic-cxr-2.0.0-{name}.csv"
+    header, *rows = path.read_bytes().splitlines()
+    path.write_bytes(start + header + b"\n" + b"".join(row + end for row in rows))
+    main(config_of(small, tmp_path / "out", tables=tmp_path, split="official"))
+    main(config_of(small, tmp_path / "expected", split="official"))
+    for split in ("train", "validation", "test"):
+        tables = (tmp_path / folder / split / "metadata.csv" for folder in ("out", "expected"))
+        assert len({table.read_bytes() for table in tables}) == 1
+
+
 def test_an_unknown_view_lists_the_known_ones(small, tmp_path):
     with pytest.raises(UserError, match=r"no image has the view FRONTAL.*there are: PA 40"):
         main(config_of(small, tmp_path / "out", views="frontal"))

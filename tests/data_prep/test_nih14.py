@@ -235,6 +235,14 @@ def test_official_lists(collection):
     assert rejected["reason"].tolist() == ["in neither official list"] * 2
 
 
+def test_lists_may_be_saved_by_windows(collection):
+    lists = write_lists(collection, test_patients={3, 4}, left_out=set())
+    for path in lists.values():
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert main(config_for(collection, **lists)) == 0
+    assert pd.read_csv(collection / "out" / "rejected.csv").empty
+
+
 def test_lists_that_share_an_image_or_a_patient_are_refused(collection):
     lists = write_lists(collection, test_patients={3}, left_out=set())
     lists["test_list"].write_text("00000003_000.png\n00000007_001.png\n")
