@@ -184,15 +184,9 @@ def _merge(shares: list[_Share], images: ImageFolder, provenance: dict[str, Any]
     """
     problems = {name: problem for share in shares for name, problem in share.problems.items()}
     if problems:
-        from eval.loading import LISTED
+        from eval.loading import refuse
 
-        names = [name for name in images.ids if name in problems]
-        listed = "; ".join(f"{name} {problems[name]}" for name in names[:LISTED])
-        more = f"; and {len(names) - LISTED} more" if len(names) > LISTED else ""
-        raise UserError(
-            f"{images.folder}: {len(names)} of {len(images)} images cannot be used: {listed}{more}. "
-            f"Repair them or take them out of the folder"
-        )
+        refuse([f"{name} {problems[name]}" for name in images.ids if name in problems], images.paths)
     width = max(share.values.shape[1] for share in shares)
     values = np.empty((len(images), width), np.float32)
     for i, share in enumerate(shares):

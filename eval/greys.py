@@ -8,10 +8,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sdcxr.errors import UserError
-
-LISTED = 5  # unusable images that a message names
-
 
 def read_greys(paths: Sequence[Path], size: int) -> np.ndarray:
     """Images as uint8 of shape (n, size, size): one grey channel, the mean over areas where an image is larger.
@@ -21,7 +17,7 @@ def read_greys(paths: Sequence[Path], size: int) -> np.ndarray:
     Raises:
         UserError: files are missing, damaged or deeper than 8 bits; the first of them are named.
     """
-    from eval.loading import Unusable, read_grey
+    from eval.loading import Unusable, read_grey, refuse
 
     greys = np.empty((len(paths), size, size), np.uint8)
 
@@ -37,7 +33,7 @@ def read_greys(paths: Sequence[Path], size: int) -> np.ndarray:
         return None
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter's lock
-        _refuse([fault for fault in pool.map(read, range(len(paths))) if fault], paths)
+        refuse([fault for fault in pool.map(read, range(len(paths))) if fault], paths)
     return greys
 
 
@@ -47,6 +43,8 @@ def smallest_side(paths: Sequence[Path]) -> int:
     Raises:
         UserError: files are missing or no images; the first of them are named.
     """
+    from eval.loading import refuse
+
     sides, faults = [], []
     for path in paths:
         try:
@@ -54,12 +52,5 @@ def smallest_side(paths: Sequence[Path]) -> int:
                 sides.append(min(opened.size))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             faults.append(f"{path.name} is missing or damaged")
-    _refuse(faults, paths)
+    refuse(faults, paths)
     return min(sides)
-
-
-def _refuse(faults: list[str], paths: Sequence[Path]) -> None:
-    if faults:
-        more = f" and {len(faults) - LISTED} more" if len(faults) > LISTED else ""
-        listed = "; ".join(faults[:LISTED])
-        raise UserError(f"{paths[0].parent}: {len(faults)} of {len(paths)} images cannot be used: {listed}{more}")

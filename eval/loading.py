@@ -8,11 +8,31 @@ import numpy as np
 import torch
 from PIL import Image
 
+from sdcxr.errors import UserError
+
 LISTED = 10  # unreadable images that a message names
 
 
 class Unusable(Exception):
     """An image that cannot be looked at; the message says why."""
+
+
+def refuse(problems: Sequence[str], paths: Sequence[Path]) -> None:
+    """Stop where images are unusable.
+
+    Args:
+        problems: a name and what is wrong with it, for every unusable image.
+        paths: all images.
+
+    Raises:
+        UserError: there are any; names the first.
+    """
+    if problems:
+        more = f"; and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
+        raise UserError(
+            f"{paths[0].parent}: {len(problems)} of {len(paths)} images cannot be used: "
+            f"{'; '.join(problems[:LISTED])}{more}. Repair them or take them out of the folder"
+        )
 
 
 def read_grey(path: Path) -> tuple[Image.Image, float]:

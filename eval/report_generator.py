@@ -13,8 +13,6 @@ from eval.quiet import quiet
 from eval.weights import hub_folder
 from sdcxr.errors import UserError
 
-LISTED = 5  # unreadable images that a message names
-
 
 @dataclass(frozen=True)
 class Reader:
@@ -59,7 +57,7 @@ def write_reports(
     max_new_tokens: int = 100,
     batch_size: int = 16,
 ) -> list[str]:
-    """A report for every image.
+    """A report for every image; every process reads its share, and gets all.
 
     Args:
         paths: the image files; grey and coloured ones alike are read as grey.
@@ -74,35 +72,40 @@ def write_reports(
     """
     from tqdm import tqdm
 
-    from eval.loading import read_grey
+    from eval.loading import read_grey, refuse
+    from sdcxr.processes import processes
 
-    refuse_unreadable(paths)
+    state = processes()
+    mine = paths[state.process_index :: state.num_processes]
+    refuse([problem for problem in _of_all([_problem(path) for path in mine]) if problem], paths)
     reader = load(generator, weights_dir, question, max_new_tokens)
-    reports = []
-    for start in tqdm(range(0, len(paths), batch_size), desc="reading images", unit="batch", leave=False):
-        pictures = [read_grey(path)[0].convert("RGB") for path in paths[start : start + batch_size]]
-        reports += reader.read(pictures)
-    return reports
+    starts = range(0, len(mine), batch_size)
+    reports: list[str] = []
+    for start in tqdm(starts, desc="reading images", unit="batch", leave=False, disable=not state.is_main_process):
+        reports += reader.read([read_grey(path)[0].convert("RGB") for path in mine[start : start + batch_size]])
+    return _of_all(reports)
 
 
-def refuse_unreadable(paths: Sequence[Path]) -> None:
-    """Look at every image once, which is cheap beside a generator, before hours are spent on the others.
+def _of_all(mine: list[Any]) -> list[Any]:
+    """What all processes have of every n-th image, in the order of the images."""
+    from accelerate.utils import gather_object
 
-    Raises:
-        UserError: images cannot be read; the first of them are named.
-    """
+    parts = gather_object([mine])
+    found: list[Any] = [None] * sum(map(len, parts))
+    for i, part in enumerate(parts):
+        found[i :: len(parts)] = part
+    return found
+
+
+def _problem(path: Path) -> str | None:
+    """What is wrong with an image, seen at once and not after hours spent on the others."""
     from eval.loading import Unusable, read_grey
 
-    faults = []
-    for path in paths:
-        try:
-            read_grey(path)
-        except Unusable as problem:
-            faults.append(f"{path.name} {problem}")
-    if faults:
-        more = f" and {len(faults) - LISTED} more" if len(faults) > LISTED else ""
-        listed = "; ".join(faults[:LISTED])
-        raise UserError(f"{paths[0].parent}: {len(faults)} of {len(paths)} images: {listed}{more}")
+    try:
+        read_grey(path)
+    except Unusable as problem:
+        return f"{path.name} {problem}"
+    return None
 
 
 def load(generator: str, weights_dir: Path | None, question: str | None, max_new_tokens: int) -> Reader:

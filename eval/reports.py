@@ -2,6 +2,7 @@
 
     python -m eval.reports --real DATASET/test --synthetic SAMPLES --generator DIR --output scores.json
     python -m eval.reports --real DATASET/test --synthetic SAMPLES --generated reports.csv --output scores.json
+    accelerate launch -m eval.reports …                                          # every process reads its share
 
 GENERATOR is any image-to-text model of transformers, trained on real radiographs and reports; reports.csv (file_name or
 id, text) holds what another program wrote. Each report is compared with the image's prompt: BLEU and ROUGE, and the F1
@@ -102,6 +103,10 @@ def main(config: ReportsConfig) -> int:
             max_new_tokens=config.max_new_tokens,
             batch_size=config.batch_size,
         )
+    from sdcxr.processes import processes
+
+    if not processes().is_main_process:
+        return 0
     if config.keep_texts:
         write_texts(Path(config.keep_texts), sides)
     source = config.generator or Path(str(config.generated)).name

@@ -1,8 +1,13 @@
 """Tests of eval.reports and eval.report_generator: who is compared with whom, and what comes of bad input."""
 
+import os
 import shutil
 import socket
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -183,6 +188,44 @@ def test_a_generator_reads_both_sides_the_same_way_every_time(folders, generator
         assert text not in shown.out
 
 
+def test_two_processes_read_what_one_reads(folders, generator, tmp_path):
+    alone = run(folders, tmp_path, generator=str(generator), max_new_tokens=8)
+    output, kept = tmp_path / "two" / "scores.json", tmp_path / "two" / "texts.csv"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += [
+        "-m",
+        "eval.reports",
+        "--real",
+        str(folders[0]),
+        "--synthetic",
+        str(folders[1]),
+        "--output",
+        str(output),
+    ]
+    command += ["--generator", str(generator), "--max_new_tokens", "8", "--keep_texts", str(kept)]
+    root = str(Path(__file__).parents[2])
+    own = os.environ | {"ACCELERATE_USE_CPU": "true", "PYTHONPATH": root}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=tmp_path, env=own)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("6 synthetic and 3 real images") == 1
+    assert read_scores(output) == alone
+    assert len(pd.read_csv(kept)) == 9
+
+
+def test_every_process_reads_its_share_only(folders, generator, monkeypatch):
+    from eval import report_generator
+
+    read = []
+    monkeypatch.setattr(report_generator, "_problem", lambda path: read.append(path.name))
+    monkeypatch.setattr("sdcxr.processes.processes", lambda: SimpleNamespace(**PLACE))
+    paths = read_folder(folders[1], "--synthetic").paths
+    write_reports(paths, str(generator), max_new_tokens=2)
+    assert read == ["a_1.png", "b_1.png", "c_1.png"]
+
+
+PLACE = {"process_index": 1, "num_processes": 2, "is_main_process": False, "device": "cpu"}
+
+
 def test_reports_of_the_synthetic_images_alone_are_enough(folders, tmp_path):
     names = [f"{key}_{k}.png" for key in "abc" for k in range(2)]
     rows = run(folders, tmp_path, generated=csv(tmp_path / "r.csv", file_name=names, report=np.repeat(PROMPTS, 2)))
@@ -306,7 +349,9 @@ def test_unreadable_images_are_listed(folders, generator):
     (folders[1] / "b_0.png").write_bytes(b"no image")
     (folders[1] / "c_1.png").unlink()
     paths = read_folder(folders[1], "--synthetic").paths
-    with pytest.raises(UserError, match=r"2 of 6 images: b_0.png cannot be read.*; c_1.png does not exist"):
+    with pytest.raises(
+        UserError, match=r"2 of 6 images cannot be used: b_0.png cannot be read.*; c_1.png does not exist"
+    ):
         write_reports(paths, str(generator))
 
 
