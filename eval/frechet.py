@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -34,7 +33,7 @@ def frechet_of_moments(
     mean_x: np.ndarray, covariance_x: np.ndarray, mean_y: np.ndarray, covariance_y: np.ndarray
 ) -> float:
     """The distance from means (dimension,) and covariances (dimension, dimension), float64; see `frechet_distance`."""
-    return _distance(_Gaussian(mean_x, covariance_x), _Gaussian(mean_y, covariance_y))
+    return _distance(_of_moments(mean_x, covariance_x), _of_moments(mean_y, covariance_y))
 
 
 def frechet_infinity(
@@ -77,46 +76,28 @@ def frechet_infinity(
 
 @dataclass(frozen=True)
 class _Gaussian:
-    """A normal distribution, by its covariance or, where they are fewer, by rows R with RᵀR = covariance."""
+    """A normal distribution: its mean (dimension,), and rows R (any number, dimension) with RᵀR = its covariance."""
 
     mean: np.ndarray
-    spread: np.ndarray
-    """The covariance (dimension, dimension), or the rows (n, dimension)."""
-    by_rows: bool = False
-
-    @cached_property
-    def root(self) -> np.ndarray:
-        """R (rank, dimension); directions of no variance beyond rounding are left out."""
-        if self.by_rows:
-            return self.spread
-        variances, axes = np.linalg.eigh(self.spread)
-        kept = variances > len(variances) * np.finfo(float).eps * max(variances[-1], 0)
-        return (axes[:, kept] * np.sqrt(variances[kept])).T
-
-    @property
-    def variance(self) -> float:
-        """The covariance's trace."""
-        return float((self.spread**2).sum() if self.by_rows else np.trace(self.spread))
-
-    def seen_by(self, root: np.ndarray) -> np.ndarray:
-        """root @ covariance @ rootᵀ."""
-        product = root @ self.spread.T
-        return product @ (product.T if self.by_rows else root.T)
+    root: np.ndarray
 
 
 def _fit(features: np.ndarray) -> _Gaussian:
     mean = features.mean(axis=0)
     rows = (features - mean) / np.sqrt(len(features) - 1)
-    by_rows = len(rows) <= rows.shape[1]
-    return _Gaussian(mean, rows if by_rows else rows.T @ rows, by_rows)
+    return _Gaussian(mean, np.asarray(np.linalg.qr(rows, "r")) if len(rows) > rows.shape[1] else rows)
+
+
+def _of_moments(mean: np.ndarray, covariance: np.ndarray) -> _Gaussian:
+    variances, axes = np.linalg.eigh(covariance)
+    return _Gaussian(mean, (axes * np.sqrt(np.maximum(variances, 0))).T)
 
 
 def _distance(x: _Gaussian, y: _Gaussian) -> float:
-    """Σx Σy has the eigenvalues of Rx Σy Rxᵀ, which is symmetric: they are real, and ten times as fast to find."""
-    if y.by_rows and len(y.spread) < len(x.spread):
-        x, y = y, x
-    product = np.linalg.eigvalsh(y.seen_by(x.root))
-    if len(product):  # the rounding of the largest would enter as its square root
-        product[product < len(product) * np.finfo(float).eps * product[-1]] = 0
+    """tr (Σx Σy)^½ is the sum of the singular values of Rx Ryᵀ, whose squares are the eigenvalues of Σx Σy.
+
+    Roots of these eigenvalues would lose every direction whose variance is below 1e-7 of the largest.
+    """
     shift = x.mean - y.mean
-    return float(max(shift @ shift + x.variance + y.variance - 2 * np.sqrt(product).sum(), 0))
+    common = np.linalg.svd(x.root @ y.root.T, compute_uv=False).sum()
+    return float(max(shift @ shift + (x.root**2).sum() + (y.root**2).sum() - 2 * common, 0))

@@ -56,13 +56,32 @@ def test_covariances_divide_by_n_minus_1():
     assert frechet_distance(real, synthetic) == pytest.approx(0.4444444, abs=1e-7)
 
 
+STEEP = np.append(1.0, np.full(63, 3e-4))  # standard deviations: together the small ones are half a per cent of all
+
+
+@pytest.mark.parametrize("spectrum", [np.linspace(0, 3, 64), np.arange(1, 65.0) ** -4, STEEP])
 @pytest.mark.parametrize("n", [20, 64, 500])
-def test_equal_sets_have_distance_0(n):
-    rows = np.random.default_rng(1).normal(size=(n, 64)) * np.linspace(0, 3, 64)
-    assert frechet_distance(rows, rows) <= 1e-6 * np.trace(np.cov(rows, rowvar=False))
+def test_equal_sets_have_distance_0(n, spectrum):
+    rows = np.random.default_rng(1).normal(size=(n, 64)) * spectrum
+    assert frechet_distance(rows, rows) <= 1e-12 * np.trace(np.cov(rows, rowvar=False))
 
 
-@pytest.mark.parametrize(("d", "n", "expected", "tolerance"), [(64, 1000, 2.208, 0.1), (16, 500, 0.336, 0.03)])
+def test_directions_of_little_variance_count():
+    """Eigenvalues of Σx Σy lose what lies below rounding of the largest: 1e-16 of it, and of a root 1e-8."""
+    x, y = np.diag(STEEP**2), np.diag((np.append(1.0, np.full(63, 2 * 3e-4))) ** 2)
+    assert frechet_of_moments(np.zeros(64), x, np.zeros(64), y) == pytest.approx(63 * 9e-8, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("d", "n", "expected", "tolerance"),
+    [
+        (64, 1000, 2.208, 0.1),
+        (64, 2000, 1.104, 0.03),
+        (64, 4000, 0.552, 0.015),
+        (128, 4000, 2.128, 0.03),
+        (16, 500, 0.336, 0.03),
+    ],
+)
 def test_bias_of_equal_distributions_is_that_of_theory(d, n, expected, tolerance):
     generator = np.random.default_rng(0)
     draws = [frechet_distance(generator.normal(size=(n, d)), generator.normal(size=(n, d))) for _ in range(10)]
