@@ -72,12 +72,9 @@ def prdc_of_subsets(
             raise UserError(
                 f"all {len(features)} {side} feature rows are equal: there are no neighbourhoods to compare"
             )
-    centre = real.mean(axis=0)  # nearer to the origin less is lost in |x|² + |y|² − 2 x·y
+    centre = np.median(real, axis=0)  # nearer to the origin less is lost in |x|² + |y|² − 2 x·y
     real, synthetic = real - centre, synthetic - centre
-    # Distances that differ by rounding alone are equal, and the rim is outside.
-    rim = 1e-13 * max((real**2).sum(axis=1).max(), (synthetic**2).sum(axis=1).max())
-    radii_real = _radii(real, k, members_real) - rim
-    radii_synthetic = _radii(synthetic, k, members_synthetic) - rim
+    radii_real, radii_synthetic = _radii(real, k, members_real), _radii(synthetic, k, members_synthetic)
     return _count(real, synthetic, k, members_real, members_synthetic, radii_real, radii_synthetic)
 
 
@@ -111,7 +108,7 @@ def _count(
 
 
 def _radii(x: np.ndarray, k: int, members: np.ndarray) -> np.ndarray:
-    """Squared distance of every row to its k-th nearest other row in each subset, shape (n, subsets).
+    """Squared distance of every row to its k-th nearest other row in each subset, a rim less, shape (n, subsets).
 
     Each row's nearest neighbours are listed once; the k-th one of a subset is then the k-th listed one that it has.
     """
@@ -130,7 +127,8 @@ def _radii(x: np.ndarray, k: int, members: np.ndarray) -> np.ndarray:
             radii[start + own, subset] = distances[own, (found >= k).argmax(axis=1)]
             for row in np.flatnonzero(found[:, -1] < k):  # a row whose whole neighbourhood is left out
                 radii[start + row, subset] = np.partition(squared[row, members[:, subset]], k - 1)[k - 1]
-    return radii
+    # Distances that differ by rounding alone are equal, and the rim is outside.
+    return radii - 1e-13 * (radii + (x**2).sum(axis=1)[:, None])
 
 
 def _squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -76,6 +76,22 @@ def test_far_from_the_origin_nothing_is_lost():
     assert prdc(real + 1e5, synthetic + 1e5) == pytest.approx(prdc(real, synthetic))
 
 
+@pytest.mark.parametrize("size", [1e6, 1e9])
+@pytest.mark.parametrize("side", [0, 1])
+def test_one_image_far_away_leaves_the_others_alone(side, size):
+    sides = clouds()
+    sides[side][0] = size
+    across = np.linalg.norm(sides[0][:, None] - sides[1][None], axis=2)
+    own = [np.sort(np.linalg.norm(rows[:, None] - rows[None], axis=2), axis=1)[:, 5] for rows in sides]
+    expected = {
+        "precision": (across < own[0][:, None]).any(axis=0).mean(),
+        "recall": (across < own[1]).any(axis=1).mean(),
+        "density": (across < own[0][:, None]).sum() / 5 / len(sides[1]),
+        "coverage": (across < own[0][:, None]).any(axis=1).mean(),
+    }
+    assert prdc(*sides, 5) == pytest.approx(expected)
+
+
 def test_subsets_equal_the_same_rows_by_themselves():
     real, synthetic = clouds()
     generator = np.random.default_rng(0)
