@@ -6,6 +6,8 @@ import numpy as np
 
 from sdcxr.errors import UserError
 
+LARGEST = 1e20  # the spread of KID takes the twelfth power of features, and float64 ends at 1e308
+
 
 def checked(real: np.ndarray, synthetic: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both sides in float64: float32 covariances of a thousand dimensions give negative or undefined distances.
@@ -15,7 +17,8 @@ def checked(real: np.ndarray, synthetic: np.ndarray) -> tuple[np.ndarray, np.nda
         synthetic: shape (n_synthetic, dimension).
 
     Raises:
-        UserError: a side has fewer than two rows or a value that is not finite, or the dimensions differ.
+        UserError: a side has fewer than two rows or a value that is not finite (or beyond `LARGEST`), or the dimensions
+            differ.
     """
     sides = {"real": np.asarray(real, np.float64), "synthetic": np.asarray(synthetic, np.float64)}
     for side, values in sides.items():
@@ -23,10 +26,11 @@ def checked(real: np.ndarray, synthetic: np.ndarray) -> tuple[np.ndarray, np.nda
             raise UserError(f"{side} features have shape {values.shape}: expected (images, dimension)")
         if len(values) < 2:
             raise UserError(f"{len(values)} {side} images: a distribution needs at least 2")
-        broken = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        broken = np.flatnonzero(~(np.abs(values) <= LARGEST).all(axis=1))
         if len(broken):
             raise UserError(
-                f"{len(broken)} of {len(values)} {side} feature rows are not finite (first: row {broken[0]})"
+                f"{len(broken)} of {len(values)} {side} feature rows are not finite, or beyond {LARGEST:g} "
+                f"(first: row {broken[0]})"
             )
     dimensions = [values.shape[1] for values in sides.values()]
     if dimensions[0] != dimensions[1]:

@@ -19,6 +19,7 @@ from eval.arrays import checked, group_rows
 from eval.features import extract
 from eval.folders import ImageFolder, read_sides
 from eval.greys import read_greys, smallest_side
+from eval.kernels import unit_rows
 from eval.rows import publish, score_row
 from eval.ssim import WEIGHTS, ms_ssim, n_scales
 from sdcxr.cli import run
@@ -261,13 +262,12 @@ def vendi(features: np.ndarray) -> float:
         features: shape (n, dimension).
 
     Raises:
-        UserError: features are not finite, or there are none.
+        UserError: features are not finite, there are none, or a row is all zeros and has no direction.
     """
     features = np.asarray(features, np.float64)
     if not len(features) or not np.isfinite(features).all():
         raise UserError(f"a Vendi score needs finite features of at least one image, got shape {features.shape}")
-    length = np.linalg.norm(features, axis=1, keepdims=True)
-    unit = features / np.where(length > 0, length, 1)
+    unit = unit_rows(features)
     gram = unit @ unit.T if len(unit) <= unit.shape[1] else unit.T @ unit  # their eigenvalues other than 0 are the same
     return vendi_of_kernel(gram / len(unit))
 
@@ -327,10 +327,15 @@ def _vendi_rows(
     for side, folder in sides.items():
         units = prompts_of(folder) if folder.is_samples else patients_of(folder)
         chosen = _spread(units, np.random.default_rng(seed))[:n]
-        low, high = vendi_interval(features[side][chosen], units[chosen], seed)
-        value = vendi(features[side][chosen])
+        value, (low, high) = float("nan"), (float("nan"),) * 2
+        note = f"of {n} images on either side; grows with their number"
+        try:
+            value = vendi(features[side][chosen])
+            low, high = vendi_interval(features[side][chosen], units[chosen], seed)
+        except UserError as problem:
+            note = str(problem)
         row = score_row("vendi", value, images=side, ci_low=low, ci_high=high, **about)
-        rows.append(row | {f"n_{side}": n, "note": f"of {n} images on either side; grows with their number"})
+        rows.append(row | {f"n_{side}": n, "note": note})
     rows[0]["floor"] = rows[1]["value"]
     return rows
 

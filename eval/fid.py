@@ -18,10 +18,10 @@ import numpy as np
 
 from eval.arrays import checked, disjoint_halves, group_rows, half_samples
 from eval.features import Features, extract
-from eval.fidelity import OF_COVARIANCES, PRESETS, Preset, measure, standard_errors
+from eval.fidelity import HALVES_OF_LIMIT, OF_COVARIANCES, PRESETS, Preset, measure, standard_errors
 from eval.folders import ImageFolder, read_sides
 from eval.manifolds import NAMES
-from eval.rows import score_row, write_scores
+from eval.rows import publish, score_row
 from sdcxr.cli import run
 from sdcxr.errors import UserError
 from sdcxr.manifest import LABELS
@@ -77,13 +77,9 @@ def main(config: FidConfig) -> int:
 
     from sdcxr.processes import processes  # torch is there by now
 
-    if not processes().is_main_process:
-        return 0
-    rows = evaluate(
-        *sides, real, synthetic, preset, resamples=config.resamples, per_label=config.per_label, seed=config.seed
-    )
-    write_scores(config.output, rows)
-    print(table(rows))
+    if processes().is_main_process:  # minutes on all cores, which the others would only dispute
+        options: dict[str, Any] = {"resamples": config.resamples, "per_label": config.per_label, "seed": config.seed}
+        publish(evaluate(*sides, real, synthetic, preset, **options), config.output, table)
     return 0
 
 
@@ -165,12 +161,15 @@ def compare(
     n, dimension = min(len(x), len(y)), x.shape[1]
     rows = []
     for name, measured in measure(x, y, preset, seed).items():
-        low, high = _interval(name, measured.value, errors.get(name, float("nan")))
+        low, high = _interval(name, measured.value, errors.get(name, float("nan")), groups)
         notes = [measured.problem, floor.note(n)]
         if resamples and groups < FEWEST_GROUPS:
             notes.append(f"no interval: only {groups} patients or prompts on a side")
+        elif resamples and name not in errors and measured.problem is None:
+            notes.append("no interval: halves of these images are too few")
         if name in OF_COVARIANCES and n < 2 * dimension:
             notes.append(f"N = {n} is below 2 × {dimension} dimensions: mostly bias, compare with the floor only")
+        taken = min(resamples, HALVES_OF_LIMIT) if name == "fd_infinity" else resamples
         row = score_row(name, measured.value, ci_low=low, ci_high=high, floor=floor.of_real.get(name, float("nan")))
         row |= {"n_real": len(x), "n_synthetic": len(y), "extractor": preset.extractor, "preset": preset.name}
         row |= {
@@ -181,7 +180,7 @@ def compare(
             "floor_splits": floor.splits,
             "value_at_floor_n": floor.of_synthetic.get(name, float("nan")),
             "sd": measured.sd,
-            "resamples": resamples if name in errors else 0,
+            "resamples": taken if name in errors else 0,
             "seed": seed,
         }
         rows.append(row | parameters(preset, name, n))
@@ -291,11 +290,20 @@ def _floor(
     return Floor(n, splits, of_real, of_synthetic)
 
 
-def _interval(name: str, value: float, error: float) -> tuple[float, float]:
-    """95 % of a normal distribution, within what the metric can be."""
-    lowest = float("-inf") if name in ("kid", "kid_subsets") else 0.0
-    highest = 1.0 if name in ("precision", "recall", "coverage") else float("inf")
-    return max(value - NORMAL_95 * error, lowest), min(value + NORMAL_95 * error, highest)
+def _interval(name: str, value: float, error: float, groups: int) -> tuple[float, float]:
+    """95 % of a normal distribution; of a share Wilson's interval (1927), whose ends stay within 0 and 1.
+
+    A share of 0 or 1 is never surer than its groups are many, whatever its standard error.
+    """
+    if name in ("precision", "recall", "coverage") and np.isfinite(error):
+        edge = value in (0, 1)
+        share = (value * groups + 2) / (groups + 4) if edge else value
+        n = share * (1 - share) / error**2 if error else groups  # independent images that would have this error
+        z2 = NORMAL_95**2 / (min(n, groups) if edge else n)
+        middle, reach = value + z2 / 2, np.sqrt(z2 * (value * (1 - value) + z2 / 4))
+        return max(float((middle - reach) / (1 + z2)), 0.0), min(float((middle + reach) / (1 + z2)), 1.0)
+    lowest = float("-inf") if name in ("fd_infinity", "kid", "kid_subsets") else 0.0
+    return max(value - NORMAL_95 * error, lowest), value + NORMAL_95 * error
 
 
 def _origin(features: Features, preset: Preset) -> dict[str, Any]:

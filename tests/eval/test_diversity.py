@@ -75,6 +75,17 @@ def test_vendi_refuses_nan():
         vendi(np.array([[1.0, np.nan]]))
 
 
+def test_vendi_of_features_without_direction_is_refused_and_its_row_says_why(tmp_path):
+    with pytest.raises(UserError, match="2 of 4 feature rows are all zeros"):
+        vendi(np.diag([1.0, 1.0, 0.0, 0.0]))
+    black = noise(4)
+    black[1] = 0
+    synthetic, real = samples(tmp_path, black, [0, 0, 1, 1]), dataset(tmp_path, noise(4), [1, 2, 3, 4], ["a"] * 4)
+    rows = evaluate(read_folder(real, "--real"), read_folder(synthetic, "--synthetic"), "pixels-8")
+    row = one(rows, "vendi")
+    assert np.isnan(row["value"]) and "all zeros" in row["note"] and np.isfinite(row["floor"])
+
+
 def test_vendi_interval_is_as_wide_as_the_score_varies():
     draws = np.random.default_rng(0)
     sets = [draws.normal(size=(200, 5)) + 1 for _ in range(30)]

@@ -52,10 +52,8 @@ def test_every_metric_has_counts_floor_interval_and_parameters():
             10,
         )  # two halves of 60: enough for the number of synthetic images
         assert row["note"] is None
-        if name == "fd_infinity":
-            assert np.isnan(row["ci_low"]) and row["resamples"] == 0
-        else:
-            assert row["ci_low"] <= row["value"] <= row["ci_high"] and row["resamples"] == 100
+        assert row["ci_low"] <= row["value"] <= row["ci_high"] and row["ci_low"] < row["ci_high"]
+        assert row["resamples"] == (25 if name == "fd_infinity" else 100)
     assert (rows["precision"]["k"], rows["kid"]["k"]) == (3, None)
     assert (rows["kid_subsets"]["subset_size"], rows["kid_subsets"]["subsets"]) == (25, 100)
     assert rows["kid_subsets"]["sd"] > 0 and np.isnan(rows["kid"]["sd"])
@@ -124,6 +122,33 @@ def test_few_patients_have_no_interval():
     assert all(np.isnan(row["ci_low"]) and "no interval: only 6 patients" in row["note"] for row in rows)
 
 
+def test_halves_that_are_too_small_for_a_metric_leave_it_without_interval_and_say_so():
+    rows = scores(normal(16), normal(16, seed=1))  # 4 of 8 patients: 8 images, of which k + 2 are asked
+    assert np.isfinite(rows["coverage"]["ci_low"])
+    rows = scores(normal(16), normal(16, seed=1), replace(PLAIN, k=7))
+    assert np.isfinite(rows["coverage"]["value"]) and np.isnan(rows["coverage"]["ci_low"])
+    assert "no interval: halves" in rows["coverage"]["note"] and rows["coverage"]["resamples"] == 0
+    assert "no interval" not in rows["kid"]["note"]
+
+
+def test_a_share_of_0_or_1_is_not_certain():
+    far, near = scores(normal(40), normal(40, shift=50.0, seed=1)), scores(normal(40), 1e-3 + normal(40))
+    for name in ("precision", "recall", "coverage"):
+        assert far[name]["value"] == 0 == far[name]["ci_low"]
+        assert 0.1 < far[name]["ci_high"] < 0.2  # of 20 patients: 3 / 20 by the rule of three
+        assert near[name]["value"] == 1 == near[name]["ci_high"] and near[name]["ci_low"] < 0.9
+
+
+def test_intervals_of_shares_cover_as_often_as_they_say():
+    held, drawn = 0, np.random.default_rng(0)
+    for _ in range(400):
+        share = drawn.binomial(50, 0.04) / 50
+        low, high = fid._interval("precision", share, np.sqrt(share * (1 - share) / 50), 50)
+        assert 0 <= low <= share <= high <= 1
+        held += low <= 0.04 <= high
+    assert 0.92 <= held / 400 <= 0.99  # an interval of the normal distribution: 0.86
+
+
 def test_copies_are_told():
     real = normal(40)
     synthetic = np.vstack([real[:7], normal(33, seed=1)])
@@ -139,6 +164,7 @@ def test_copies_are_told():
         (np.full((20, 4), np.nan), "20 of 20 synthetic feature rows are not finite"),
         (np.ones((20, 5)), "4 .real. and 5 .synthetic. dimensions"),
         (np.ones((1, 4)), "1 synthetic images"),
+        (np.full((20, 4), 1e30), "20 of 20 synthetic feature rows are not finite, or beyond 1e.20"),
     ],
 )
 def test_arrays_that_compare_to_nothing_are_refused(values, message):
@@ -175,7 +201,7 @@ def spread(metric: str, shift: float) -> tuple[float, float]:
     return float(np.std(values)), float(np.mean(errors))
 
 
-@pytest.mark.parametrize("metric", ["fd", "kid", "precision", "coverage", "cmmd"])
+@pytest.mark.parametrize("metric", ["fd", "fd_infinity", "kid", "precision", "coverage", "cmmd"])
 def test_standard_errors_are_the_spread_of_fresh_draws(metric):
     true, estimated = spread(metric, shift=0.8)
     assert 0.65 * true < estimated < 1.6 * true
