@@ -4,8 +4,12 @@ import difflib
 import inspect
 import os
 import re
+import select
+import signal
 import sys
+import textwrap
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NoReturn, get_type_hints
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
@@ -28,15 +32,24 @@ def run(main: Main, argv: list[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         print("\ninterrupted: run the same command again to go on", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # e.g. `… --help | head`
+    except BrokenPipeError:  # e.g. `… | head`
+        if not _reader_is_gone():
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        sys.exit(128 + signal.SIGPIPE)  # as other programs do: the work may not be done
     except Exception as error:
         cause = os_error_behind(error)
         line = explain_os_error(cause) if cause is not None else None
         if line is None:
             raise
         _stop(line)
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads stdout any more; a pipe between our own processes may be what broke instead."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # errors are reported without asking for them
+    return bool(poll.poll(0))
 
 
 def parse(main: Main, argv: list[str] | None = None) -> Any:
@@ -60,7 +73,7 @@ def _with_values(argv: list[str], config_class: type) -> list[str]:
     """The words with `true` behind a switch that stands alone: `--render` is `--render true`."""
     switches = {f"--{name}" for name, hint in get_type_hints(config_class).items() if hint in (bool, bool | None)}
     words = []
-    for word, following in zip(argv, [*argv[1:], "--"], strict=False):
+    for word, following in pairwise([*argv, "--"]):
         words += [word, "true"] if word in switches and following.startswith("--") else [word]
     return words
 
@@ -74,17 +87,32 @@ def _program() -> str:
 
 
 class _HelpFormatter(DefaultHelpFormatter):
-    """Keeps the line breaks of the module's docstring, in which the commands stand."""
+    """Wraps the paragraphs of the module's docstring, and keeps the lines of its indented commands."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return text.strip()
+        blocks = text.strip().split("\n\n")
+        return "\n\n".join(block if "\n " in f"\n{block}" else textwrap.fill(block, width) for block in blocks)
 
 
 class _Parser(ArgumentParser):
-    """jsonargparse's parser, with errors of one line that name the flag and the nearest known one."""
+    """jsonargparse's parser, with errors of one line that name the flag, the file, and the nearest known flag."""
+
+    file = ""
+    """The configuration file that is being read, for messages."""
+
+    def parse_path(self, path: str | os.PathLike[str], *words: Any, **options: Any) -> Any:
+        """As it is, but unknown keys are refused here, where the file is known."""
+        self.file = f"{os.fspath(path)}: "
+        parsed = super().parse_path(path, *words, **options)
+        for key in vars(parsed).keys() - {action.dest for action in self._actions}:
+            self.error(f"Option '{key}' is not accepted")
+        self.file = ""
+        return parsed
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         message = " ".join(message.split())
+        message = re.sub(r"Problems parsing config: | in \"<unicode string>\"", "", message)
+        message = re.sub(r"Unexpected config:.*", "is no YAML of flags and values, such as `seed: 0`", message)
         message = re.sub(r"^Parser key \"(\w+)\": ", r"--\1: ", message)
         message = re.sub(r"Does not validate against .*?Given value type: .*?Given value: (.*)", _union, message)
         message = re.sub(r"Expected a typing\.Literal\[(.*?)\]\. Got value: ", r"expected one of \1, got ", message)
@@ -96,7 +124,7 @@ class _Parser(ArgumentParser):
             near = difflib.get_close_matches(name, [action.dest for action in self._actions], n=2)
             message = f"unknown flag or key: {name}"
             message += f" (did you mean {' or '.join('--' + flag for flag in near)}?)" if near else " (see --help)"
-        _stop(message)
+        _stop(self.file + message)
 
 
 def _union(match: re.Match[str]) -> str:

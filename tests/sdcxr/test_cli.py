@@ -96,11 +96,37 @@ def test_config_file_is_overridden_by_flags(capfd, tmp_path):
     assert out == "Settings(images='from file', views='PA', split='folder', workers=2, rate=5e-05)\n"
 
 
-@pytest.mark.parametrize("content", ["imagse: a\n", "images: [\n", "- a\n"])
-def test_wrong_config_file_is_one_line(capfd, tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("imagse: a\n", "unknown flag or key: imagse (did you mean --images?)"),
+        ("images: [\n", "while parsing a flow"),
+        ("workers: many\n", "--workers: Expected a int. Got value: many"),
+        ("- a\n", "is no YAML of flags and values"),
+        ("", "is no YAML of flags and values"),
+    ],
+)
+def test_wrong_config_file_is_one_line_with_its_name(capfd, tmp_path, content, message):
     file = tmp_path / "config.yaml"
     file.write_text(content)
-    refusal(capfd, "--images", "a", "--config", str(file))
+    assert f"error: {file}: {message}" in refusal(capfd, "--images", "a", "--config", str(file))
+
+
+def test_wrong_flag_beside_a_config_file_is_not_the_files(capfd, tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("images: a\n")
+    assert "config.yaml" not in refusal(capfd, "--config", str(file), "--wrokers", "2")
+
+
+def test_help_fits_the_terminal_but_commands_keep_their_lines(capfd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(
+        sys.modules[__name__], "__doc__", "A sentence of words. " * 8 + "\n\n    " + "command " * 12 + "#\n\nEnd.\n"
+    )
+    _, out, _ = outcome(capfd, "--help")
+    lines = out.split("options:")[0].splitlines()
+    assert "    " + "command " * 12 + "#" in lines and "End." in lines
+    assert max(len(line) for line in lines if not line.startswith("    ")) <= 60
 
 
 def test_missing_config_file_is_one_line(capfd, tmp_path):
@@ -198,6 +224,23 @@ def test_every_command_answers_help_without_heavy_imports():
         assert "--output" in run.stdout or words == ["-m", "eval.doctor"], words  # which writes nothing
         imported = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in run.stderr.splitlines()}
         assert not imported & HEAVY, f"{words} imports {imported & HEAVY}"
+
+
+def test_a_pipe_between_our_own_processes_that_breaks_is_not_silent():
+    with pytest.raises(BrokenPipeError):
+        cli.run(raising(BrokenPipeError(errno.EPIPE, "a worker died")), ["--images", "a"])
+
+
+def test_output_that_nobody_reads_is_no_success():
+    code = (
+        "from dataclasses import dataclass; from sdcxr.cli import run\n@dataclass\nclass C:\n    a: int = 0\n"
+        "def main(c: C) -> None:\n    print('x', flush=True)\nrun(main)"
+    )
+    read, write = os.pipe()
+    os.close(read)
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=write, stderr=subprocess.PIPE, timeout=60)
+    os.close(write)
+    assert (run.returncode, run.stderr) == (141, b"")
 
 
 def test_help_into_a_closed_pipe_is_quiet():
