@@ -19,12 +19,14 @@ from sdcxr.cli import run
 from sdcxr.config import FROM_RANDOM, TrainConfig
 from sdcxr.errors import UserError
 from sdcxr.files import read_json, user_cache
+from sdcxr.signals import leaving
 
 
 def main(config: TrainConfig) -> int:
-    from sdcxr.loop import train  # torch only once the arguments are known to be good
+    with leaving():
+        from sdcxr.loop import train  # torch only once the arguments are known to be good
 
-    return train(fill_in(config))
+        return train(fill_in(config))
 
 
 def fill_in(config: TrainConfig) -> TrainConfig:

@@ -58,21 +58,26 @@ def save(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     kept = {*existing(folder)[-keep:], final}  # this one in any case: newer ones are those that could not be loaded
-    for old in folder.glob("checkpoint-*"):  # also half of one, whose removal was cut short
-        if old.name[11:].isdigit() and old.is_dir() and old not in kept:
+    for old in found(folder):  # also half of one, whose removal was cut short
+        if old not in kept:
             shutil.rmtree(old)
 
 
 def existing(folder: Path) -> list[Path]:
     """The checkpoints below a folder that are whole, oldest first."""
-    found = [path for path in folder.glob("checkpoint-*") if path.name[11:].isdigit() and _whole(path)]
-    return sorted(found, key=lambda path: int(path.name[11:]))
+    return [path for path in found(folder) if _whole(path)]
+
+
+def found(folder: Path) -> list[Path]:
+    """The checkpoints below a folder, also those of which something is missing, oldest first."""
+    named = [path for path in folder.glob("checkpoint-*") if path.name[11:].isdigit() and path.is_dir()]
+    return sorted(named, key=lambda path: int(path.name[11:]))
 
 
 def _whole(path: Path) -> bool:
     try:
         sizes = json.loads((path / "state.json").read_text(encoding="utf-8"))["files"]
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return False
     return all((path / name).is_file() and (path / name).stat().st_size == size for name, size in sizes.items())
 
@@ -89,18 +94,22 @@ def load(
     Raises:
         ValueError: it does not fit: names or shapes differ, or the average is missing. Nothing was changed then.
     """
+    if not _whole(path):
+        raise ValueError(f"{path} is damaged (a file is missing or cut short)")
     own = tuned_state(task)
     parameters = {name: p for name, p in task.named_parameters() if p.requires_grad}
     try:
         saved = load_file(path / "model.safetensors")
         fields = load_file(path / "optimizer.safetensors")
         averages = load_file(path / "ema.safetensors") if ema is not None else {}
+        state = read_json(path / "state.json")
     except (SafetensorError, FileNotFoundError) as error:
         raise ValueError(f"{path} is damaged ({error})") from None
     if (
         _shapes(saved) != _shapes(own)
         or not {key.rsplit("/", 1)[0] for key in fields} <= parameters.keys()
         or (ema is not None and _shapes(averages) != _shapes(ema.averages))
+        or not {"step", "losses"} <= state.keys()
     ):
         raise ValueError(f"{path} is of another run")
     for name, tensor in saved.items():
@@ -108,7 +117,6 @@ def load(
     _load_optimizer(parameters, optimizer, fields)
     if ema is not None:
         ema.load(averages)
-    state = read_json(path / "state.json")
     if scaler is not None and state.get("scaler"):
         scaler.load_state_dict(state["scaler"])
     return int(state["step"]), list(state["losses"])

@@ -20,8 +20,8 @@ from torch.utils.data import default_collate
 from tqdm import tqdm
 
 from sdcxr import checkpoint, tasks
-from sdcxr.config import RECORD, TrainConfig, check_same_run, write_config
-from sdcxr.data import Positions, Stream, loader
+from sdcxr.config import FROM_RANDOM, RECORD, TrainConfig, check_same_run, write_config
+from sdcxr.data import Positions, Stream, generator, loader
 from sdcxr.ema import EMA
 from sdcxr.errors import UserError
 from sdcxr.files import read_json, write_json
@@ -37,6 +37,7 @@ from sdcxr.threads import use_all_cores
 from sdcxr.validation import previews, validation_loss
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+DROPOUT = 1 << 62  # keys of the seeds of dropout, apart from those of positions, orderings and validation
 PRECISION = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -121,6 +122,7 @@ class Run:
             self.say(f"{self.folder} is finished: {finished} steps")
             return 0
         self.prepare()
+        start, unlogged = self.resume()
         if self.accelerator.is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.record(finished_steps=finished, images_sha256=self.images_sha256)
@@ -128,7 +130,7 @@ class Run:
         self.accelerator.wait_for_everyone()
         release_memory()
         with Signals() as self.signals:
-            step = self.loop(*self.resume())
+            step = self.loop(start, unlogged)
         if step < self.steps:
             self.say(f"stopped at step {step} of {self.steps}: the same command again goes on from there")
             return exit_code(self.signal)
@@ -142,8 +144,9 @@ class Run:
 
     def finished_steps(self) -> int:
         """Steps behind the saved result, 0 where there is none."""
+        result = next(iter(self.config.parts & FROM_RANDOM), "pipeline")
         record = self.folder / RECORD
-        return int(read_json(record)["finished_steps"]) if record.is_file() else 0
+        return int(read_json(record)["finished_steps"]) if record.is_file() and (self.folder / result).is_dir() else 0
 
     def record(self, **notes: Any) -> None:
         """Note in the run folder what config.yaml, which `--config` takes again, has no place for."""
@@ -194,7 +197,7 @@ class Run:
 
     def resume(self) -> tuple[int, list[float]]:
         """Load the newest checkpoint that fits; its step and the losses not logged yet, (0, []) without one."""
-        for path in reversed(checkpoint.existing(self.folder / "checkpoints")):
+        for path in reversed(checkpoint.found(self.folder / "checkpoints")):
             try:
                 step, losses = checkpoint.load(path, self.task, self.raw_optimizer(), self.ema, self.accelerator.scaler)
             except ValueError as error:
@@ -261,6 +264,9 @@ class Run:
         micro_steps = self.config.gradient_accumulation_steps
         for group, rate in zip(self.raw_optimizer().param_groups, self.rates, strict=True):
             group["lr"] = rate * learning_rate_factor(step, self.config)
+        # Dropout inside a base's networks is all that draws from torch's own generator.
+        mine = DROPOUT + step * self.accelerator.num_processes + self.accelerator.process_index
+        torch.manual_seed(int(generator(self.config.seed, mine).integers(1 << 63)))
         total = torch.zeros((), device=self.accelerator.device)
         for micro in range(micro_steps):
             with self.meter.waiting():

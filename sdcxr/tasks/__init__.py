@@ -71,7 +71,8 @@ def validation_rows(config: TrainConfig, n: int) -> pd.DataFrame | None:
     """
     if not config.validation_steps or not n:
         return None
-    training_rows(config)  # a wrong --data is no matter of validation
+    assert config.data is not None
+    split_folder(config.data, "train")  # a wrong --data is no matter of validation
     try:
         return training_rows(config, "validation").head(n)
     except UserError as error:

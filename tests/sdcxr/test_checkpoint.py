@@ -2,9 +2,6 @@
 
 import json
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -89,21 +86,24 @@ def cut(folder: Path, name: str) -> None:
         lambda folder: (folder / "state.json").unlink(),
         lambda folder: (folder / "state.json").write_text('{"ste'),
         lambda folder: (folder / "state.json").write_text("{}"),
+        lambda folder: (folder / "state.json").write_text("[]"),
     ],
 )
-def test_a_torn_checkpoint_does_not_count(tmp_path, damage):
+def test_a_torn_checkpoint_does_not_count_and_is_refused(tmp_path, damage):
     task, optimizer, ema = trained(1)
     for step in (1, 2):
         checkpoint.save(tmp_path, step, task, optimizer, ema, keep=2)
     damage(tmp_path / "checkpoint-2")
     assert [path.name for path in checkpoint.existing(tmp_path)] == ["checkpoint-1"]
+    assert [path.name for path in checkpoint.found(tmp_path)] == ["checkpoint-1", "checkpoint-2"]
+    refuse(tmp_path / "checkpoint-2", "is damaged")
 
 
 def test_other_files_are_no_checkpoints(tmp_path):
     (tmp_path / "checkpoint-best").mkdir()
     (tmp_path / "checkpoint-7").write_text("")
-    assert checkpoint.existing(tmp_path) == []
-    assert checkpoint.existing(tmp_path / "nowhere") == []
+    assert checkpoint.found(tmp_path) == []
+    assert checkpoint.found(tmp_path / "nowhere") == []
 
 
 def flip_last_header_byte(folder: Path) -> None:
@@ -114,18 +114,25 @@ def flip_last_header_byte(folder: Path) -> None:
     file.write_bytes(content)
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (flip_last_header_byte, "is damaged"),
-        (lambda folder: (folder / "ema.safetensors").unlink(), "is damaged"),
-    ],
-)
-def test_damage_inside_changes_nothing(tmp_path, damage, message):
+def test_damage_inside_changes_nothing(tmp_path):
     task, optimizer, ema = trained(1)
     checkpoint.save(tmp_path, 1, task, optimizer, ema, keep=1)
-    damage(tmp_path / "checkpoint-1")
-    refuse(tmp_path / "checkpoint-1", message)
+    flip_last_header_byte(tmp_path / "checkpoint-1")
+    refuse(tmp_path / "checkpoint-1", "is damaged")
+
+
+def test_a_checkpoint_that_another_program_wrote_is_refused(tmp_path):
+    task, optimizer, ema = trained(1)
+    checkpoint.save(tmp_path, 1, task, optimizer, ema, keep=1)
+    state = json.loads((tmp_path / "checkpoint-1" / "state.json").read_text())
+    (tmp_path / "checkpoint-1" / "state.json").write_text(json.dumps({"files": state["files"]}))
+    refuse(tmp_path / "checkpoint-1", "is of another run")
+
+
+def test_a_checkpoint_without_the_average_is_refused_where_there_is_one(tmp_path):
+    task, optimizer, _ = trained(1)
+    checkpoint.save(tmp_path, 1, task, optimizer, None, keep=1)
+    refuse(tmp_path / "checkpoint-1", "is damaged")
 
 
 def refuse(path: Path, message: str, width: int = 3) -> None:
@@ -147,18 +154,7 @@ def test_averages_of_another_shape_are_refused(tmp_path):
     refuse(tmp_path / "checkpoint-1", "is of another run")
 
 
-@contextmanager
-def largest_file(n_bytes: int) -> Iterator[None]:
-    """Inside the block the system refuses to write more into a file, as a full disk does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_a_disk_that_takes_no_more_leaves_the_old_checkpoint_and_nothing_else(tmp_path):
+def test_a_disk_that_takes_no_more_leaves_the_old_checkpoint_and_nothing_else(tmp_path, largest_file):
     task, optimizer, ema = trained(1, width=100)
     checkpoint.save(tmp_path, 1, task, optimizer, ema, keep=1)
     size = (tmp_path / "checkpoint-1" / "model.safetensors").stat().st_size

@@ -248,16 +248,21 @@ def test_a_row_cut_by_a_full_disk_is_dropped(train_micro, tmp_path, monkeypatch,
     assert_same(tmp_path, uninterrupted, read_log)
 
 
-def test_a_torn_newest_checkpoint_means_the_one_before(
-    train_micro, tmp_path, monkeypatch, uninterrupted, read_log, capfd
+def flip_a_byte(file: Path) -> None:
+    """Of the same size, so that only reading it shows the damage."""
+    content = bytearray(file.read_bytes())
+    content[0] ^= 255
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [flip_a_byte, lambda file: os.truncate(file, 1000), Path.unlink])
+def test_a_torn_newest_checkpoint_is_named_and_means_the_one_before(
+    train_micro, tmp_path, monkeypatch, uninterrupted, read_log, capfd, damage
 ):
     before_step(monkeypatch, 5, kill)
     with pytest.raises(Killed):
         train_micro(tmp_path, **(SIX | {"checkpointing_steps": 2}))
-    torn = tmp_path / "checkpoints" / "checkpoint-4" / "optimizer.safetensors"
-    content = bytearray(torn.read_bytes())
-    content[0] ^= 255  # of the same size, so that only reading it shows the damage
-    torn.write_bytes(content)
+    damage(tmp_path / "checkpoints" / "checkpoint-4" / "optimizer.safetensors")
     assert train_micro(tmp_path, **SIX) == 0
     out = capfd.readouterr().out
     assert "checkpoint-4 is damaged" in out and "resuming at step 2" in out
@@ -287,8 +292,36 @@ def test_fewer_steps_than_there_are_is_refused(train_micro, tmp_path, monkeypatc
     before_step(monkeypatch, 4, kill)
     with pytest.raises(Killed):
         train_micro(tmp_path, **SIX)
+    before = (tmp_path / "config.yaml").read_text()
     with pytest.raises(UserError, match=r"--max_train_steps 2: .* already has 3"):
         train_micro(tmp_path, **(SIX | {"max_train_steps": 2}))
+    assert (tmp_path / "config.yaml").read_text() == before
+
+
+@pytest.mark.parametrize(("tune", "result"), [("unet", "pipeline"), ("classifier", "classifier")])
+def test_a_result_that_was_removed_is_saved_again(train_micro, tmp_path, tune, result):
+    settings: dict[str, Any] = {"tune": tune} | ({"base": None} if tune == "classifier" else {})
+    assert train_micro(tmp_path, **settings) == 0
+    expected = {path: path.read_bytes() for path in (tmp_path / result).rglob("*") if path.is_file()}
+    shutil.rmtree(tmp_path / result)
+    assert train_micro(tmp_path, **settings) == 0
+    assert {path: path.read_bytes() for path in (tmp_path / result).rglob("*") if path.is_file()} == expected
+
+
+def test_dropout_of_a_base_is_a_function_of_the_step(train_micro, tmp_path, monkeypatch, micro_base, read_log):
+    base = tmp_path / "base"
+    shutil.copytree(micro_base, base)
+    config = base / "text_encoder" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"attention_dropout": 0.5}))
+    assert train_micro(tmp_path / "whole", **SIX, base=str(base)) == 0
+    before_step(monkeypatch, 4, kill)
+    with pytest.raises(Killed):
+        train_micro(tmp_path / "run", **SIX, base=str(base))
+    assert train_micro(tmp_path / "run", **SIX, base=str(base)) == 0
+    assert_same(tmp_path / "run", tmp_path / "whole", read_log)
+    monkeypatch.setattr(loop, "DROPOUT", loop.DROPOUT + 1)
+    assert train_micro(tmp_path / "other", **SIX, base=str(base)) == 0
+    assert read_log(tmp_path / "other") != read_log(tmp_path / "whole")
 
 
 # Refusals, pictures, schedules

@@ -2,11 +2,9 @@
 
 import importlib.util
 import re
-import resource
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -137,18 +135,7 @@ def test_a_run_folder_without_its_config_is_not_overwritten(refused, tmp_path):
     assert "a file stands where a folder is needed" in refused()
 
 
-@contextmanager
-def largest_file(n_bytes: int) -> Iterator[None]:
-    """Inside the block the system refuses to write more into a file, as a full disk does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_a_disk_that_takes_no_more_during_a_checkpoint(answer, tmp_path):
+def test_a_disk_that_takes_no_more_during_a_checkpoint(answer, tmp_path, largest_file):
     """The checkpoint before survives, and once there is room the run ends as if nothing had been."""
     six = {"tune": "unet", "max_train_steps": 6}
     assert answer(**six, output_dir=tmp_path / "undisturbed")[0] == 0

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from sdcxr.signals import KINDS, REQUEUE, Signals, exit_code
+from sdcxr.signals import KINDS, REQUEUE, Signals, exit_code, leaving
 
 
 @pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
@@ -38,3 +38,19 @@ def test_afterwards_the_old_handlers_are_back():
         assert [signal.getsignal(kind) for kind in KINDS] != before
         os.kill(os.getpid(), signal.SIGINT)
     assert [signal.getsignal(kind) for kind in KINDS] == before
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGUSR1])
+def test_before_and_after_the_steps_a_scheduler_ends_the_process_at_once(kind, capfd):
+    before, cleaned = signal.getsignal(kind), False
+    with pytest.raises(SystemExit) as left, leaving():
+        with Signals() as signals:
+            os.kill(os.getpid(), kind)
+        assert signals.received == kind
+        try:
+            os.kill(os.getpid(), kind)
+        finally:
+            cleaned = True
+    assert left.value.code == REQUEUE and cleaned
+    assert f"stopped by {kind.name}: the same command again goes on" in capfd.readouterr().err
+    assert signal.getsignal(kind) == before

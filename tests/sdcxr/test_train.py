@@ -2,13 +2,15 @@
 
 import importlib.util
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from sdcxr import cli, tiny
+from sdcxr import cli, components, latents, loop, tiny
 from sdcxr.config import PUBLISHED, TrainConfig
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +56,19 @@ def test_one_command_trains_and_the_same_again_says_so(train, micro_base, micro_
     argv = ("--model", str(tmp_path / "run"), "--prompts", "Left effusion.", "--output_dir", str(samples))
     assert command(script("generate"), *argv, "--num_inference_steps", "1", "--num_images_per_prompt", "1") == 0
     assert (samples / "prompt_0.png").is_file()
+
+
+@pytest.mark.parametrize("moment", [(loop.Run, "prepare"), (latents, "save_file"), (components, "save")])
+def test_a_scheduler_may_ask_at_any_moment(train, micro_base, micro_dataset, tmp_path, monkeypatch, moment):
+    """Before the first step and after the last, too: code 75, nothing half written, and the same command goes on."""
+    argv = (*FLAGS, "--base", str(micro_base), "--data", str(micro_dataset), "--output_dir", str(tmp_path / "run"))
+    argv = (*argv, "--latents_dir", str(tmp_path / "latents"), "--report_to", "none")
+    with monkeypatch.context() as patched:
+        patched.setattr(*moment, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
+        assert command(train, *argv) == 75
+    assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")]
+    assert command(train, *argv) == 0
+    assert (tmp_path / "run" / "pipeline" / "model_index.json").is_file()
 
 
 @pytest.mark.parametrize(
