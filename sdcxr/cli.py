@@ -9,7 +9,9 @@ import signal
 import sys
 import textwrap
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
@@ -26,7 +28,9 @@ def run(main: Main, argv: list[str] | None = None) -> NoReturn:
     traceback, because it is our mistake.
     """
     try:
-        sys.exit(main(parse(main, argv)))
+        config = parse(main, argv)
+        with _one_voice():
+            sys.exit(main(config))
     except UserError as error:
         _stop(str(error))
     except KeyboardInterrupt:
@@ -50,6 +54,13 @@ def _reader_is_gone() -> bool:
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)  # errors are reported without asking for them
     return bool(poll.poll(0))
+
+
+def _one_voice() -> AbstractContextManager[Any]:
+    """Of the processes that torchrun or accelerate started together, only the first writes to stdout."""
+    if os.environ.get("RANK", "0") == "0":
+        return nullcontext()
+    return redirect_stdout(Path(os.devnull).open("w"))
 
 
 def parse(main: Main, argv: list[str] | None = None) -> Any:
