@@ -8,47 +8,25 @@ all other prompts of their folder (what the prompt itself contributes; 0 where i
 real images of the same prompts (0 where synthetic images fit as well as real ones).
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from eval.comparison import Comparison, compare
 from eval.features import extract
-from eval.folders import ImageFolder, read_sides
+from eval.folders import ImageFolder, partners
 from eval.intervals import group_interval, mean
 from eval.ranks import unit
-from eval.rows import publish, score_row
+from eval.rows import score_row
 from eval.texts import extract_texts, has_texts, with_text
 from sdcxr.cli import run
 from sdcxr.errors import UserError
 from sdcxr.manifest import text_key
 
 
-@dataclass
-class AlignmentConfig:
-    """What to compare, and with which features."""
-
-    real: str
-    """Split of a dataset folder."""
-    synthetic: str
-    """Samples folder."""
-    extractor: str
-    """Name of an extractor with a text tower, or a folder with one, such as a run of `train.py --tune clip`."""
-    output: str | None = None
-    """JSON file of score rows. Default: the table is printed only."""
-    weights_dir: str | None = None
-    """Where the weights of named extractors lie."""
-    seed: int = 0
-    """Of the bootstrap."""
-
-
-def main(config: AlignmentConfig) -> int:
-    real, synthetic = read_sides(config.real, config.synthetic)
-    weights_dir = Path(config.weights_dir) if config.weights_dir else None
-    rows = evaluate(real, synthetic, config.extractor, weights_dir=weights_dir, seed=config.seed)
-    publish(rows, config.output, table)
-    return 0
+def main(config: Comparison) -> int:
+    return compare(config, evaluate, table)
 
 
 def evaluate(
@@ -57,7 +35,6 @@ def evaluate(
     extractor: str,
     *,
     weights_dir: Path | None = None,
-    cache_dir: Path | None = None,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Score rows of both sides and of their difference.
@@ -67,7 +44,8 @@ def evaluate(
     """
     if not has_texts(extractor, weights_dir):
         raise UserError(f"--extractor {extractor} has no text tower: give one that has, e.g. a run of --tune clip")
-    sides: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    partner = partners(real, synthetic)
+    of: dict[str, np.ndarray] = {}
     rows = []
     for side, folder in (("synthetic", synthetic), ("real", real)):
         chosen = with_text(folder)
@@ -77,12 +55,13 @@ def evaluate(
                 raise UserError(f"{folder.folder}: alignment needs at least two different prompts")
             print(f"left out: real images ({folder.folder} has no two different texts)")
             continue
-        images = extract(folder, extractor, weights_dir=weights_dir, cache_dir=cache_dir).values[chosen]
+        images = extract(folder, extractor, weights_dir=weights_dir).values[chosen]
         own, others = cosines(images, extract_texts(texts, extractor, weights_dir=weights_dir), texts)
         rows += side_rows(own, others, np.array(folder.groups)[chosen], side, seed)
-        sides[side] = own, np.array(folder.prompt_ids)[chosen]
-    if len(sides) == 2:
-        rows.append(difference_row(*sides["synthetic"], *sides["real"], seed))
+        of[side] = np.full(len(folder), np.nan)
+        of[side][chosen] = own
+    if "real" in of:
+        rows.append(difference_row(of["synthetic"], of["real"], partner, seed))
     return [row | {"extractor": extractor} for row in rows]
 
 
@@ -128,22 +107,18 @@ def side_rows(
     return rows
 
 
-def difference_row(
-    synthetic: np.ndarray, synthetic_ids: np.ndarray, real: np.ndarray, real_ids: np.ndarray, seed: int = 0
-) -> dict[str, Any]:
+def difference_row(synthetic: np.ndarray, real: np.ndarray, partner: np.ndarray, seed: int = 0) -> dict[str, Any]:
     """Synthetic minus real: prompt by prompt where both sides have the prompt, else NaN with a note.
 
     Args:
-        synthetic: cosine of each synthetic image with its prompt, shape (n_synthetic,).
-        synthetic_ids: the prompt's row of each.
-        real: cosine of each real image with its text, shape (n_real,).
-        real_ids: the row of each.
+        synthetic: cosine of each synthetic image with its prompt, NaN without one, shape (n_synthetic,).
+        real: cosine of each real image with its text, NaN without one, shape (n_real,).
+        partner: the real image of each synthetic image's prompt, or -1 (`folders.partners`).
         seed: of the bootstrap.
     """
-    of_real = dict(zip(real_ids, real, strict=True))
-    paired = np.array([name in of_real for name in synthetic_ids], dtype=bool)
-    ids = synthetic_ids[paired]
-    difference = synthetic[paired] - np.array([of_real[name] for name in ids])
+    difference = np.where(partner >= 0, synthetic - real[partner], np.nan)
+    paired = np.isfinite(difference)
+    difference, ids = difference[paired], partner[paired]
     low, high = group_interval(difference, ids, mean, seed=seed)
     note = f"{len(set(ids))} prompts with a real image" if len(ids) else "no prompt has its real image in --real"
     return score_row(

@@ -10,8 +10,9 @@ name of a finding, where both classes occur; what chance gives stands beside the
 
 Where real images belong to the prompts, two values without labels are added. Agreement: the classifier's answer about
 the real image (at least 0.5, which is torchxrayvision's operating point) is the truth about the synthetic one, as in
-LLM-CXR (Lee et al. 2024, arXiv 2305.11490), as AUROC and F1. And Pearson's r between both probabilities, as in ChexGen
-(arXiv 2509.03903).
+LLM-CXR (Lee et al. 2024, arXiv 2305.11490), as F1 and as AUROC: by finding with their mean, micro (all answers in one
+ranking) and weighted (findings by their positives). And Pearson's r between both probabilities, as in ChexGen (arXiv
+2509.03903).
 
 A classifier that was trained on the test images flatters the real side: xrv-all has seen MIMIC-CXR, NIH and Open-i.
 """
@@ -27,12 +28,12 @@ import pandas as pd
 
 from eval import judges
 from eval.findings import Uncertain, choose, truth_of
-from eval.folders import ImageFolder, read_sides
+from eval.folders import ImageFolder, partners, read_sides
 from eval.intervals import mean, percentiles, resampled
 from eval.rows import publish, score_row
 from eval.scores import Ranking, Statistic, f1, pearson
 from sdcxr.cli import run
-from sdcxr.manifest import image_ids
+from sdcxr.files import existing_folder
 
 MIN_PAIRS = 3  # of which Pearson's r says anything
 
@@ -70,7 +71,7 @@ def main(config: ClassifierConfig) -> int:
         labels=config.labels,
         findings=config.findings,
         uncertain=config.uncertain,
-        weights_dir=Path(config.weights_dir).expanduser() if config.weights_dir else None,
+        weights_dir=existing_folder(config.weights_dir, "--weights_dir") if config.weights_dir else None,
         seed=config.seed,
     )
     publish(rows, config.output, table)
@@ -86,7 +87,6 @@ def evaluate(
     findings: str | None = None,
     uncertain: Uncertain = "ignore",
     weights_dir: Path | None = None,
-    cache_dir: Path | None = None,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Score rows of a classifier on both sides and of its agreement; what is left out is said on stdout.
@@ -101,7 +101,6 @@ def evaluate(
         findings: names separated by commas; None for all that are known on all sides.
         uncertain: what -1 counts as.
         weights_dir: where the weights of torchxrayvision lie.
-        cache_dir: where the classifier's outputs are kept.
         seed: of the bootstrap.
 
     Raises:
@@ -122,7 +121,7 @@ def evaluate(
     paired = np.flatnonzero(partner >= 0)
     if len(paired) < MIN_PAIRS:
         print("left out: agreement with the real image of the same prompt (--real does not hold the prompts' images)")
-    seen = {side: judge.probabilities(images, cache_dir)[chosen] for side, images in sides.items()}
+    seen = {side: judge.probabilities(images)[chosen] for side, images in sides.items()}
     groups = {"real": np.array(real.groups), "synthetic": prompt_groups(real, synthetic, partner)}
     rows = score_labels({side: (truth[side][chosen], seen[side], groups[side]) for side in sides}, seed)
     if len(paired) >= MIN_PAIRS:
@@ -131,12 +130,6 @@ def evaluate(
         n_real = len(np.unique(partner[paired]))
         rows += score_agreement(of_real, of_synthetic, groups["synthetic"][paired], n_real, seed)
     return [row | {"extractor": judge.name, "uncertain": uncertain} for row in rows]
-
-
-def partners(real: ImageFolder, synthetic: ImageFolder) -> np.ndarray:
-    """For each synthetic image the row of the real image that its prompt came with, or -1; shape (n_synthetic,)."""
-    rows = {name: i for i, name in enumerate(image_ids(real.rows))}
-    return np.array([rows.get(name, -1) for name in synthetic.prompt_ids or synthetic.ids])
 
 
 def prompt_groups(real: ImageFolder, synthetic: ImageFolder, partner: np.ndarray) -> np.ndarray:
@@ -213,11 +206,43 @@ def score_agreement(
     }
     positive = {name: int((x >= 0.5).sum()) for name, (x, _) in zip(findings, pairs, strict=True)}
     positive["macro"] = sum(positive.values())
+    size = {"images": "synthetic", "n_real": n_real, "n_synthetic": len(of_real)}
     for metric, statistics in metrics.items():
         defined = [name for name, each in zip(findings, statistics, strict=True) if np.isfinite(each(None))]
         for row in with_macro(metric, statistics, findings, defined, groups, seed):
-            size = {"images": "synthetic", "n_real": n_real, "n_synthetic": len(of_real)}
             rows.append(row | size | {"n_positive": positive[row["label"]]})
+    return rows + [row | size | {"n_positive": positive["macro"]} for row in pooled_agreement(pairs, groups, seed)]
+
+
+def pooled_agreement(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], groups: np.ndarray, seed: int = 0
+) -> list[dict[str, Any]]:
+    """The other two means of LLM-CXR's agreement: all answers in one ranking, and findings by their positives.
+
+    Args:
+        pairs: of each finding, probabilities of the real and of the synthetic images, shape (pairs,) each.
+        groups: what is resampled together, shape (pairs,).
+        seed: of the bootstrap.
+    """
+    truth = [(x >= 0.5).astype(float) for x, _ in pairs]
+    together = Ranking(np.concatenate(truth), np.concatenate([y for _, y in pairs]))
+    each = [Ranking(said, y) for said, (_, y) in zip(truth, pairs, strict=True)]
+
+    def micro(times: np.ndarray | None) -> float:
+        return together.auroc(None if times is None else np.tile(times, len(pairs)))
+
+    def weighted(times: np.ndarray | None) -> float:
+        areas = np.array([ranking.auroc(times) for ranking in each])
+        known = np.isfinite(areas)
+        positives = np.array([said.sum() if times is None else said @ times for said in truth])[known]
+        return float(np.average(areas[known], weights=positives)) if known.any() else float("nan")
+
+    statistics = {"agreement_auroc_micro": micro, "agreement_auroc_weighted": weighted}
+    drawn = resampled(list(statistics.values()), groups, seed=seed)
+    rows = []
+    for (metric, statistic), values in zip(statistics.items(), drawn.T, strict=True):
+        low, high = percentiles(values)
+        rows.append(score_row(metric, statistic(None), ci_low=low, ci_high=high))
     return rows
 
 
@@ -245,12 +270,13 @@ def with_macro(
 
 TITLES = {"auroc": "AUROC", "average_precision": "average precision"}
 AGREEMENT = {"agreement_auroc": "AUROC", "agreement_f1": "F1", "pearson_r": "Pearson's r"}
+POOLED = ("micro", "weighted")
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The scores as text: a row per finding, real and synthetic side by side, then the agreement."""
     cells = {(row["metric"], row["label"], row["images"]): row for row in rows}
-    labels = list(dict.fromkeys(row["label"] for row in rows))
+    labels = list(dict.fromkeys(row["label"] for row in rows if row["label"]))
     lines = []
     for metric, title in TITLES.items():
         lines.append(f"{title:24}  {'real':>22}  {'synthetic':>22}")
@@ -262,6 +288,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         for label in labels:
             shown = [_shown(cells.get((metric, label, "synthetic"))) for metric in AGREEMENT]
             lines.append(f"{label:24}" + "".join(f"  {value:>22}" for value in shown))
+        lines += [f"{name:24}  {_shown(cells[f'agreement_auroc_{name}', None, 'synthetic']):>22}" for name in POOLED]
     n_real = cells["auroc", "macro", "real"]["n_real"]
     n_synthetic = cells["auroc", "macro", "synthetic"]["n_synthetic"]
     lines.append(f"{n_real} real and {n_synthetic} synthetic images; 95 % bootstrap intervals")

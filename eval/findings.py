@@ -17,14 +17,13 @@ FILLED = {"ignore": np.nan, "zeros": 0.0, "ones": 1.0}
 
 # Names of NIH14 and torchxrayvision that mean the same as one of CheXpert's. Nothing else does: Pleural Thickening is
 # a part of Pleural Other, Mass and Nodule are parts of Lung Lesion.
-SYNONYMS = {"Effusion": "Pleural Effusion"}
+SYNONYMS = {"effusion": "Pleural Effusion"}
 
 
 def chexpert_name(name: str) -> str:
     """A finding under CheXpert's name where it has one, else its own with spaces."""
     plain = name.replace("_", " ").strip()
-    by_case = {label.lower(): label for label in LABELS}
-    return SYNONYMS.get(plain, by_case.get(plain.lower(), plain))
+    return (SYNONYMS | {label.lower(): label for label in LABELS}).get(plain.lower(), plain)
 
 
 def truth_of(images: ImageFolder, labels: str | None, uncertain: Uncertain, flag: str) -> pd.DataFrame:

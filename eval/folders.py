@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from sdcxr.errors import UserError
@@ -39,11 +40,13 @@ class ImageFolder:
 
     @property
     def groups(self) -> list[str]:
-        """What is resampled together: the images of a patient, else of a prompt, else each image by itself."""
-        for column in ("subject_id", "id", "file_name"):
-            if column in self.rows and (self.rows[column].astype(str) != "").all():
-                return self.rows[column].astype(str).tolist()
-        return self.ids
+        """What is resampled together: the images of a patient; where unknown, of a prompt; else each by itself."""
+        groups = self.rows["file_name"].astype(str)
+        for column in ("id", "subject_id"):
+            if column in self.rows:
+                known = self.rows[column].astype(str)
+                groups = known.where(known != "", groups)
+        return groups.tolist()
 
     @property
     def is_samples(self) -> bool:
@@ -80,7 +83,7 @@ def read_folder(folder: str | Path, flag: str) -> ImageFolder:
 
 
 def read_sides(real: str | Path, synthetic: str | Path) -> tuple[ImageFolder, ImageFolder]:
-    """Both sides, refused where they are swapped or the same folder.
+    """Both sides, refused where they are swapped or the same folder; copies of one folder are said on stdout.
 
     Raises:
         UserError: see above.
@@ -90,4 +93,25 @@ def read_sides(real: str | Path, synthetic: str | Path) -> tuple[ImageFolder, Im
         raise UserError(f"--real and --synthetic are the same folder: {real}")
     if sides[0].is_samples and not sides[1].is_samples:
         raise UserError(f"--real {real} is a samples folder: are --real and --synthetic swapped?")
+    if _sizes(sides[0]) == _sizes(sides[1]):
+        print(f"warning: {real} and {synthetic} hold the same files: is one a copy of the other?")
     return sides
+
+
+def _sizes(images: ImageFolder) -> set[tuple[str, int]]:
+    """Names and bytes of the files; missing ones are reported when they are read."""
+    return {(name, path.stat().st_size) for name, path in zip(images.ids, images.paths, strict=True) if path.is_file()}
+
+
+def partners(real: ImageFolder, synthetic: ImageFolder) -> np.ndarray:
+    """For each synthetic image the row of the real image that its prompt came with, or -1; shape (n_synthetic,).
+
+    Raises:
+        UserError: two real images have the id of one prompt.
+    """
+    prompts, ids = synthetic.prompt_ids or synthetic.ids, image_ids(real.rows)
+    twice = ids[ids.duplicated() & ids.isin(prompts)]
+    if len(twice):
+        raise UserError(f"{real.folder}: two images have the id {twice.iloc[0]}: which one belongs to its prompt?")
+    rows = {name: i for i, name in enumerate(ids)}
+    return np.array([rows.get(name, -1) for name in prompts])

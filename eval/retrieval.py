@@ -10,14 +10,14 @@ images. Equal texts are all right answers, each row asks once; among equal simil
 Chance stands beside every value.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from eval.comparison import Comparison, compare
 from eval.features import extract
-from eval.folders import ImageFolder, read_sides
+from eval.folders import ImageFolder
 from eval.intervals import group_interval, mean, median
 from eval.ranks import (
     chance_median_rank,
@@ -27,7 +27,7 @@ from eval.ranks import (
     first_ranks,
     precision_at,
 )
-from eval.rows import publish, score_row
+from eval.rows import score_row
 from eval.texts import extract_texts, has_texts, with_text
 from sdcxr.cli import run
 from sdcxr.errors import UserError
@@ -39,30 +39,8 @@ MIN_IMAGES = 5  # with a finding, on either side: fewer say nothing, and drop ou
 CHUNK = 1024  # queries compared with the whole gallery at once
 
 
-@dataclass
-class RetrievalConfig:
-    """What to search, and with which features."""
-
-    real: str
-    """Split of a dataset folder: the gallery."""
-    synthetic: str
-    """Samples folder: the queries."""
-    extractor: str
-    """Name of a feature extractor, or a folder with one, such as a run of `train.py --tune clip`."""
-    output: str | None = None
-    """JSON file of score rows. Default: the table is printed only."""
-    weights_dir: str | None = None
-    """Where the weights of named extractors lie."""
-    seed: int = 0
-    """Of the draws by which both folders are cut to one size for image and text, and of the bootstrap."""
-
-
-def main(config: RetrievalConfig) -> int:
-    real, synthetic = read_sides(config.real, config.synthetic)
-    weights_dir = Path(config.weights_dir) if config.weights_dir else None
-    rows = evaluate(real, synthetic, config.extractor, weights_dir=weights_dir, seed=config.seed)
-    publish(rows, config.output, table)
-    return 0
+def main(config: Comparison) -> int:
+    return compare(config, evaluate, table)
 
 
 def evaluate(
@@ -71,7 +49,6 @@ def evaluate(
     extractor: str,
     *,
     weights_dir: Path | None = None,
-    cache_dir: Path | None = None,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Score rows of all searches that the folders and the extractor allow; what they do not is said on stdout.
@@ -96,8 +73,7 @@ def evaluate(
         raise UserError(f"--extractor {extractor}: nothing to search by: {'; '.join(left_out)}")
     if left_out:
         print(f"left out: {'; '.join(left_out)}")
-    options = {"weights_dir": weights_dir, "cache_dir": cache_dir}
-    features = {side: extract(folder, extractor, **options).values for side, folder in sides.items()}
+    features = {side: extract(folder, extractor, weights_dir=weights_dir).values for side, folder in sides.items()}
     rows = []
     if labels:
         for side in sides:

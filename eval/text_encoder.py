@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from eval.folders import ImageFolder
 from eval.general_captions import CAPTIONS
 from eval.intervals import group_interval, mean
 from eval.ranks import unit
@@ -150,13 +151,14 @@ def distinct_texts(data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     splits = []
     for split in ("train", "test"):
-        rows = read_metadata(split_folder(data, split))
-        rows["group"] = rows["subject_id"] if "subject_id" in rows else rows["file_name"]
+        folder = split_folder(data, split)
+        rows = read_metadata(folder)
+        rows["group"] = ImageFolder(folder, rows).groups
         rows["key"] = rows["text"].map(text_key)
         splits.append(rows[rows["key"] != ""])
     train, test = splits
     if "subject_id" in train and "subject_id" in test:
-        shared = (set(train["group"]) & set(test["group"])) - {""}
+        shared = (set(train["subject_id"]) & set(test["subject_id"])) - {""}
         if shared:
             raise UserError(f"{data}: {len(shared)} patients are in train and in test: prepare it again with data_prep")
     train = train.drop_duplicates("key").reset_index(drop=True)

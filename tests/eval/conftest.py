@@ -1,5 +1,7 @@
 """Folders for the whole evaluation: train, test and samples of 48 px, with labels, patients and prompts."""
 
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,3 +65,39 @@ def make_folders(root: Path, n: int = 24) -> Folders:
 def folders(tmp_path: Path) -> Folders:
     """The folders of `make_folders`, for one test."""
     return make_folders(tmp_path)
+
+
+@pytest.fixture
+def two_folders(micro_dataset: Path, tmp_path: Path) -> tuple[str, str]:
+    """A real folder of 11 images, and a samples folder of the same pictures."""
+    real, samples = micro_dataset / "train", tmp_path / "samples"
+    samples.mkdir()
+    rows = pd.read_csv(real / "metadata.csv", dtype=str)
+    for name in rows["file_name"]:
+        (samples / name).symlink_to(real / name)
+    rows = rows.rename(columns={"dicom_id": "id"}).drop(columns=["subject_id", "study_id", "view"])
+    rows.assign(seed=1, scheduler="pndm").to_csv(samples / "metadata.csv", index=False)
+    return str(real), str(samples)
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever is tried on the network fails, and the test with it, even if the trial was shrugged off."""
+    tried = []
+    connect = socket.socket.connect
+
+    def refuse(this: socket.socket, address: Any) -> None:
+        if this.family == socket.AF_UNIX:  # of worker processes
+            return connect(this, address)
+        tried.append(address)
+        raise OSError("no network")
+
+    def resolve(*address: Any, **_: Any) -> None:
+        tried.append(address)
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # or the hub's library would not even try
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    yield
+    assert not tried

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from eval import alignment
-from eval.alignment import AlignmentConfig, cosines, difference_row, main, side_rows
+from eval.alignment import cosines, difference_row, main, side_rows
+from eval.comparison import Comparison
 from eval.rows import read_scores
 from sdcxr.errors import UserError
 
@@ -43,34 +44,25 @@ def test_images_that_follow_their_prompts_gain():
 
 
 def test_the_difference_to_real_images_is_taken_prompt_by_prompt():
-    synthetic, ids = np.array([0.2, 0.4, 0.9, 0.5]), np.array(["b", "b", "a", "unknown"])
-    row = difference_row(synthetic, ids, np.array([0.8, 0.1, 0.3]), np.array(["a", "b", "c"]))
+    synthetic, partner = np.array([0.2, 0.4, 0.9, 0.5, np.nan, 0.6]), np.array([1, 1, 0, -1, 0, 3])
+    row = difference_row(synthetic, np.array([0.8, 0.1, 0.3, np.nan]), partner)  # two lack a text
     assert row["value"] == pytest.approx((0.1 + 0.3 + 0.1) / 3)
     assert (row["n_real"], row["n_synthetic"], row["note"]) == (2, 3, "2 prompts with a real image")
-    strangers = difference_row(synthetic, ids, np.array([0.8]), np.array(["z"]))
+    strangers = difference_row(synthetic, np.array([0.8]), np.full(6, -1))
     assert np.isnan(strangers["value"]) and strangers["note"] == "no prompt has its real image in --real"
 
 
 @pytest.fixture
-def two_folders(micro_dataset, tmp_path, monkeypatch):
-    """A real folder, a samples folder of the same pictures, and a text tower that knows the four sentences."""
-    real = micro_dataset / "train"
-    samples = tmp_path / "samples"
-    samples.mkdir()
-    rows = pd.read_csv(real / "metadata.csv", dtype=str)
-    for name in rows["file_name"]:
-        (samples / name).symlink_to(real / name)
-    rows = rows.rename(columns={"dicom_id": "id"}).drop(columns=["subject_id", "study_id", "view"])
-    rows.assign(seed=1, scheduler="pndm").to_csv(samples / "metadata.csv", index=False)
+def texts_known(monkeypatch):
+    """A text tower that tells texts by their length."""
     monkeypatch.setattr(alignment, "has_texts", lambda *_: True)
     monkeypatch.setattr(
         alignment, "extract_texts", lambda texts, *_, **__: np.eye(64)[[len(text) for text in texts]] + 0.1
     )
-    return str(real), str(samples)
 
 
-def test_the_command_writes_both_sides_and_their_difference(two_folders, tmp_path, capfd):
-    assert main(AlignmentConfig(*two_folders, "pixels-8", output=str(tmp_path / "scores.json"))) == 0
+def test_the_command_writes_both_sides_and_their_difference(two_folders, texts_known, tmp_path, capfd):
+    assert main(Comparison(*two_folders, "pixels-8", output=str(tmp_path / "scores.json"))) == 0
     rows = {(row["metric"], row["images"]): row for row in read_scores(tmp_path / "scores.json")}
     assert len(rows) == 7
     assert rows["alignment", "real"]["value"] == pytest.approx(rows["alignment", "synthetic"]["value"])
@@ -78,25 +70,24 @@ def test_the_command_writes_both_sides_and_their_difference(two_folders, tmp_pat
     assert "11 prompts with a real image" in capfd.readouterr().out
 
 
-def test_texts_that_are_absent_or_all_the_same(two_folders, tmp_path, capfd):
+def test_texts_that_are_absent_or_all_the_same(two_folders, texts_known, tmp_path, capfd):
     real, samples = two_folders
     path = tmp_path / "samples" / "metadata.csv"
     rows = pd.read_csv(path, dtype=str)
     plain = tmp_path / "plain"
     plain.mkdir()
     (plain / "a.png").symlink_to(tmp_path / "samples" / "train0.png")
-    main(AlignmentConfig(str(plain), samples, "pixels-8"))
+    main(Comparison(str(plain), samples, "pixels-8"))
     out = capfd.readouterr().out
     assert "left out: real images" in out and "alignment_over_real" not in out
     rows.assign(text="Clear.").to_csv(path, index=False)
     with pytest.raises(UserError, match="alignment needs at least two different prompts"):
-        main(AlignmentConfig(real, samples, "pixels-8"))
+        main(Comparison(real, samples, "pixels-8"))
 
 
-def test_an_extractor_without_texts_and_swapped_folders_are_refused(two_folders, monkeypatch):
-    monkeypatch.undo()
+def test_an_extractor_without_texts_and_swapped_folders_are_refused(two_folders):
     real, samples = two_folders
     with pytest.raises(UserError, match="pixels-8 has no text tower"):
-        main(AlignmentConfig(real, samples, "pixels-8"))
+        main(Comparison(real, samples, "pixels-8"))
     with pytest.raises(UserError, match="swapped"):
-        main(AlignmentConfig(samples, real, "pixels-8"))
+        main(Comparison(samples, real, "pixels-8"))

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
-from eval import classifier as module
 from eval import judges
-from eval.classifier import ClassifierConfig, evaluate, main, score_agreement, score_labels
-from eval.folders import ImageFolder
+from eval.classifier import ClassifierConfig, evaluate, main, prompt_groups, score_agreement, score_labels
+from eval.folders import ImageFolder, partners
 from eval.rows import COLUMNS, read_scores
 from sdcxr.errors import UserError
 
@@ -27,7 +27,7 @@ class Known:
     name, findings = "known", ["Left", "Edema", "Unlabelled"]
     asked = 0
 
-    def probabilities(self, images: ImageFolder, cache_dir: Path | None) -> pd.DataFrame:
+    def probabilities(self, images: ImageFolder) -> pd.DataFrame:
         type(self).asked += 1
         return pd.DataFrame({name: images.rows[f"seen {name}"].astype(float) for name in ("Left", "Edema")}).assign(
             Unlabelled=0.5
@@ -83,9 +83,9 @@ def test_the_real_side_is_that_of_the_same_prompts(known, capfd):
 def test_images_of_one_patients_prompts_are_drawn_together():
     real = real_side()
     synthetic = synthetic_side(["d0", "d1", "d2", "z"], [0.5] * 4, [1, 0, 0, 0])
-    partner = module.partners(real, synthetic)
+    partner = partners(real, synthetic)
     assert partner.tolist() == [0, 1, 2, -1]
-    assert module.prompt_groups(real, synthetic, partner).tolist() == ["p0", "p0", "p1", "z"]
+    assert prompt_groups(real, synthetic, partner).tolist() == ["p0", "p0", "p1", "z"]
 
 
 def test_a_finding_with_one_class_keeps_its_name_and_is_not_in_the_mean():
@@ -124,6 +124,24 @@ def test_agreement_takes_the_answer_about_the_real_image_for_the_truth():
     assert np.isnan(row_of(rows, "agreement_auroc", "Fracture")["value"])  # never seen in a real image
     assert row_of(rows, "agreement_auroc", "macro")["value"] == 0.75
     assert row_of(rows, "pearson_r", "macro")["value"] == pytest.approx((r + 1) / 2)
+
+
+def test_agreement_is_pooled_over_answers_and_over_positives():
+    """Of the three means that LLM-CXR prints, micro and weighted; scikit-learn's as the reference."""
+    draws = np.random.default_rng(0)
+    of_real = pd.DataFrame(draws.random((40, 3)) ** [1, 2, 9], columns=["Edema", "Fracture", "Hernia"])
+    of_synthetic = 0.5 * of_real + draws.random((40, 3))
+    of_synthetic["Fracture"] /= 10  # a scale of its own, which only the pooled ranking sees
+    rows = score_agreement(of_real, of_synthetic, np.arange(40) // 2, 40)
+    truth = (of_real >= 0.5).to_numpy()
+    for average in ("micro", "weighted"):
+        row = row_of(rows, f"agreement_auroc_{average}", None)
+        assert row["value"] == pytest.approx(roc_auc_score(truth, of_synthetic, average=average))
+        assert row["ci_low"] < row["value"] < row["ci_high"] and row["n_positive"] == truth.sum()
+    of_real["Hernia"] = 0.1
+    known = ["Edema", "Fracture"]
+    row = row_of(score_agreement(of_real, of_synthetic, np.arange(40), 40), "agreement_auroc_weighted", None)
+    assert row["value"] == pytest.approx(roc_auc_score(truth[:, :2], of_synthetic[known], average="weighted"))
 
 
 def test_without_the_prompts_images_there_is_no_agreement(known, capfd):

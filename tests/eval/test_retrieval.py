@@ -9,9 +9,10 @@ import pytest
 
 from data_prep.openi_reports import Report, read_reports
 from eval import retrieval
+from eval.comparison import Comparison
 from eval.folders import ImageFolder
 from eval.ranks import cosine
-from eval.retrieval import RetrievalConfig, by_finding, by_text, common_findings, evaluate, main
+from eval.retrieval import by_finding, by_text, common_findings, evaluate, main
 from eval.rows import read_scores
 from sdcxr.errors import UserError
 from sdcxr.manifest import text_key
@@ -152,23 +153,9 @@ def test_findings_are_matched_by_name_and_need_images():
     assert common_findings(five, renamed) == []
 
 
-@pytest.fixture
-def two_folders(micro_dataset, tmp_path):
-    """A real folder of 11 images, and a samples folder of the same pictures."""
-    real = micro_dataset / "train"
-    samples = tmp_path / "samples"
-    samples.mkdir()
-    rows = pd.read_csv(real / "metadata.csv", dtype=str)
-    for name in rows["file_name"]:
-        (samples / name).symlink_to(real / name)
-    rows = rows.rename(columns={"dicom_id": "id"}).drop(columns=["subject_id", "study_id", "view"])
-    rows.assign(seed=1, scheduler="pndm").to_csv(samples / "metadata.csv", index=False)
-    return str(real), str(samples)
-
-
 def test_the_command_scores_what_the_extractor_allows(two_folders, tmp_path, capfd):
     output = tmp_path / "scores" / "retrieval.json"
-    assert main(RetrievalConfig(*two_folders, "pixels-8", output=str(output))) == 0
+    assert main(Comparison(*two_folders, "pixels-8", output=str(output))) == 0
     out = capfd.readouterr().out
     assert "left out: image and text (pixels-8 has no text tower)" in out and "chance" in out
     rows = read_scores(output)
@@ -204,6 +191,6 @@ def test_folders_without_findings_or_texts_cannot_be_searched(two_folders, tmp_p
 def test_swapped_and_equal_folders_are_refused(two_folders):
     real, synthetic = two_folders
     with pytest.raises(UserError, match="are --real and --synthetic swapped"):
-        main(RetrievalConfig(synthetic, real, "pixels-8"))
+        main(Comparison(synthetic, real, "pixels-8"))
     with pytest.raises(UserError, match="are the same folder"):
-        main(RetrievalConfig(real, real, "pixels-8"))
+        main(Comparison(real, real, "pixels-8"))

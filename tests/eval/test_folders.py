@@ -1,0 +1,52 @@
+"""Folders of images: what is resampled together, whose prompt an image is of, and sides that are one folder."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from eval.folders import ImageFolder, partners, read_folder, read_sides
+from sdcxr.errors import UserError
+
+
+def folder(**columns) -> ImageFolder:
+    n = len(next(iter(columns.values())))
+    return ImageFolder(Path("here"), pd.DataFrame({"file_name": [f"{i}.png" for i in range(n)]} | columns))
+
+
+def test_an_image_whose_patient_is_unknown_does_not_part_the_images_of_the_others():
+    images = folder(subject_id=["7", "", "7", ""], id=["a", "b", "c", ""])
+    assert images.groups == ["7", "b", "7", "3.png"]
+    assert folder(id=["a", "a"]).groups == ["a", "a"]
+    assert folder(text=["", ""]).groups == ["0.png", "1.png"]
+
+
+def test_partners_are_found_by_id_or_file_name():
+    real = folder(text=["", "", ""], dicom_id=["x", "", "z"])
+    assert partners(real, folder(text=[""] * 4, id=["z", "1", "w", "z"])).tolist() == [2, 1, -1, 2]
+
+
+def test_an_id_that_two_images_have_is_refused_where_a_prompt_has_it():
+    real = folder(text=["", "", ""], dicom_id=["x", "x", "z"])
+    assert partners(real, folder(text=[""], id=["z"])).tolist() == [2]
+    with pytest.raises(UserError, match="here: two images have the id x"):
+        partners(real, folder(text=["", ""], id=["z", "x"]))
+
+
+def test_a_copy_of_the_real_images_is_said(two_folders, tmp_path, capfd):
+    real = Path(two_folders[0])
+    copy = shutil.copytree(real, tmp_path / "copy")
+    read_sides(real, copy)
+    assert f"{real} and {copy} hold the same files" in capfd.readouterr().out
+    (copy / "train0.png").write_bytes((copy / "train0.png").read_bytes() + b"0")
+    read_sides(real, copy)
+    assert capfd.readouterr().out == ""
+
+
+def test_folders_without_images_name_their_splits(micro_dataset, tmp_path):
+    with pytest.raises(UserError, match=r"--real .* holds no images; give one of its splits: test, train, validation"):
+        read_folder(micro_dataset, "--real")
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UserError, match=r"--synthetic .* holds no images$"):
+        read_folder(tmp_path, "--synthetic")
