@@ -3,6 +3,7 @@
 import os
 import re
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,8 @@ class Arm:
 
     @property
     def folder(self) -> str:
-        """Name of the folder of its runs."""
-        return self.name.replace("+", "-and-").replace(">", "-then-")
+        """Name of the folder of its runs: what they train on, with the factor, which may be a flag's."""
+        return "-then-".join(stage.folder for stage in self.stages)
 
     def steps(self, budget: int) -> list[int]:
         """Optimizer steps of each stage; all arms have the same sum. Two stages share it, the last has the odd one."""
@@ -195,21 +196,22 @@ def _draw(n: int, wanted: int, draws: np.random.Generator, flag: str, where: str
 
 
 def check_patients(splits: dict[str, ImageFolder], samples: ImageFolder) -> None:
-    """Refuse patients that are both trained on and judged by; say where that cannot be known.
+    """Refuse patients that are on two sides of training, choosing and judging; say where that cannot be known.
 
     Args:
         splits: real images by split.
         samples: synthetic ones, whose prompts came with real images.
 
     Raises:
-        UserError: a patient of the training split, or of a prompt, is one of validation or test.
+        UserError: a patient is in two splits, or that of a prompt in validation or test.
     """
     patients = {split: set(_patients(images)) - {""} for split, images in splits.items()}
     prompts = samples.prompt_ids or samples.ids
     of_samples = _patients(samples)
+    for one, other in combinations(SPLITS, 2):
+        if both := sorted(patients[one] & patients[other]):
+            raise UserError(f"{len(both)} patients are in the splits {one} and {other} (first: {both[0]})")
     for split in ("validation", "test"):
-        if both := sorted(patients["train"] & patients[split]):
-            raise UserError(f"{len(both)} patients are in the splits train and {split} (first: {both[0]})")
         ids = set(image_ids(splits[split].rows))
         seen = [i for i, name in enumerate(prompts) if name in ids or of_samples[i] in patients[split]]
         if seen:

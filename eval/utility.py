@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from eval import judges
+from eval import backbones, judges
 from eval.arms import Arm, Labelled, Material, gather, parse_arms, write_mix
 from eval.findings import Uncertain
 from eval.intervals import RESAMPLES, mean, percentiles, resampled
@@ -35,7 +35,7 @@ from eval.weights import checksum
 from sdcxr.cli import run
 from sdcxr.config import TrainConfig
 from sdcxr.errors import UserError
-from sdcxr.files import read_json, write_json
+from sdcxr.files import check_same_settings, existing_folder, read_json, write_json
 
 BASELINE = "R"
 RECORD = "utility.json"
@@ -60,7 +60,10 @@ class UtilityConfig:
     seeds: int = 3
     """Runs of each arm."""
     backbone: str = "densenet121"
-    """timm model name; the weights start from random ones."""
+    """timm model name, whose weights start from random ones; or a DenseNet of torchxrayvision such as xrv-nih, which
+    starts from its own. Those have seen their data sets: no radiograph of --real should be among them."""
+    weights_dir: str | None = None
+    """Where torchxrayvision's weights lie."""
     max_train_steps: int = 5000
     """Optimizer steps of each arm, however many images it has."""
     train_batch_size: int = 32
@@ -117,19 +120,24 @@ def evaluate(config: UtilityConfig) -> list[dict[str, Any]]:
         max_real_samples=config.max_real_samples,
     )
     output = Path(config.output_dir).expanduser().resolve()
+    weights_dir = existing_folder(config.weights_dir, "--weights_dir") if config.weights_dir else None
+    weights = backbones.weights_of(config.backbone, weights_dir)
+    base = str(output / "backbone") if weights else config.backbone
 
     from sdcxr.processes import processes
 
     state = processes()
     if state.is_main_process:
-        claim(output, settings_of(config, material))
+        claim(output, settings_of(config, material, weights, state.num_processes))
+        if weights:
+            backbones.begin(Path(base), config.backbone, weights, material.findings, config.resolution)
         for mix in dict.fromkeys(stage for arm in arms for stage in arm.stages):
             write_mix(output / "datasets" / mix.folder, mix, material)
     state.wait_for_everyone()
     seen: dict[str, list[pd.DataFrame]] = {arm.name: [] for arm in arms}
     for seed in range(config.seeds):
         for arm in arms:
-            best = train_arm(config, arm, seed, material, output)
+            best = train_arm(config, base, arm, seed, material, output)
             seen[arm.name].append(judges.find(str(best)).probabilities(material.test.images, output / "features"))
     used = {arm.name: (any(s.real for s in arm.stages), max(map(material.n_synthetic, arm.stages))) for arm in arms}
     sizes = {
@@ -141,10 +149,12 @@ def evaluate(config: UtilityConfig) -> list[dict[str, Any]]:
     return [row | budget | sizes[row["arm"]] for row in rows]
 
 
-def settings_of(config: UtilityConfig, material: Material) -> dict[str, Any]:
-    """All that a run depends on beside its arm and seed: flags, and the images and labels by hashes."""
-    names = ("backbone", "max_train_steps", "train_batch_size", "learning_rate", "resolution", "validation_points")
+def settings_of(config: UtilityConfig, material: Material, weights: Path | None, processes: int) -> dict[str, Any]:
+    """All that a run depends on beside its arm and seed: flags, and the images, labels and weights by hashes."""
+    names = ("backbone", "max_train_steps", "learning_rate", "resolution", "validation_points")
     settings = {name: value for name, value in asdict(config).items() if name in names}
+    settings["images_per_step"] = config.train_batch_size * processes
+    settings["backbone_sha256"] = checksum(weights)[:16] if weights else None
     for kind in ("train", "validation"):
         settings[f"{kind}_sha256"] = _hash(getattr(material, kind))
     settings["synthetic_sha256"] = checksum(material.synthetic.images.folder / "metadata.csv")[:16]
@@ -165,21 +175,18 @@ def claim(output: Path, settings: dict[str, Any]) -> None:
     """
     record = output / RECORD
     if record.is_file():
-        old = read_json(record)
-        differing = [f"{key} {old.get(key)} → {new}" for key, new in settings.items() if old.get(key) != new]
-        if differing:
-            raise UserError(f"{output} holds another experiment ({'; '.join(differing)}): use another --output_dir")
+        check_same_settings(output, read_json(record), settings)
     elif output.is_dir() and any(output.iterdir()):
         raise UserError(f"--output_dir {output}: not empty, and no experiment: give another one")
     output.mkdir(parents=True, exist_ok=True)
     write_json(record, settings)
 
 
-def train_arm(config: UtilityConfig, arm: Arm, seed: int, material: Material, output: Path) -> Path:
-    """The best classifier of one arm and seed, trained where it is not there yet."""
+def train_arm(config: UtilityConfig, base: str, arm: Arm, seed: int, material: Material, output: Path) -> Path:
+    """The best classifier of one arm and seed, begun from `base`, trained where it is not there yet."""
     from sdcxr.loop import train
 
-    base, folder = config.backbone, Path()
+    folder = Path()
     final = output / "runs" / arm.folder / f"seed-{seed}"
     if (final / SELECTION).is_file():
         return final / "best"

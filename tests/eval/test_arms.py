@@ -103,11 +103,12 @@ def test_one_leaking_prompt_is_enough_and_unknown_ones_are_said(dataset, samples
 
 
 def test_patients_on_both_sides_of_the_split_are_refused(dataset, samples, tmp_path):
-    mixed = shutil.copytree(dataset, tmp_path / "mixed")
-    patient = read_metadata(mixed / "train")["subject_id"].iloc[0]
-    edit(mixed / "validation", "subject_id", 0, patient)
-    with pytest.raises(UserError, match=f"1 patients are in the splits train and validation .first: {patient}"):
-        gathered(mixed, samples)
+    for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        mixed = shutil.copytree(dataset, tmp_path / one / other)
+        patient = read_metadata(mixed / one)["subject_id"].iloc[0]
+        edit(mixed / other, "subject_id", 0, patient)
+        with pytest.raises(UserError, match=f"1 patients are in the splits {one} and {other} .first: {patient}"):
+            gathered(mixed, samples)
 
 
 def test_findings_need_both_classes_everywhere(dataset, samples, tmp_path, capfd):

@@ -1,15 +1,20 @@
 """The augmentation experiment end to end on micro folders: who selects, who judges, what names mean."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from eval import utility
 from eval.arms import Labelled
+from eval.extractors import xrv
 from eval.folders import ImageFolder
 from eval.rows import read_scores
 from eval.utility import UtilityConfig, evaluate, main, score
@@ -47,17 +52,17 @@ def test_every_arm_has_its_images_and_the_same_budget(experiment):
     sizes = {r["arm"]: (r["n_train_real"], r["n_train_synthetic"]) for r in rows}
     assert sizes == {"R": (16, 0), "S": (0, 16), "R+S": (16, 16), "S>R": (16, 16)}
     runs = experiment / "experiment" / "runs"
-    for arm in ("R", "S", "R-and-S", "S-then-R"):
+    for arm in ("real", "synthetic-1", "real-and-synthetic-1", "synthetic-1-then-real"):
         for seed in ("0", "1"):
             (last,) = [
                 json.loads(line) for line in (runs / arm / f"seed-{seed}" / "log.jsonl").read_text().splitlines()
             ][-1:]
-            assert last["images"] == 8 * (4 if arm == "S-then-R" else 8)  # half of them went into the stage before
+            assert last["images"] == 8 * (4 if "then" in arm else 8)  # half of them went into the stage before
             chosen = json.loads((runs / arm / f"seed-{seed}" / "selection.json").read_text())
             assert len(chosen["validation_auroc"]) == 2 and chosen["n_validation"] == 8
             left = {path.name for path in (runs / arm / f"seed-{seed}").iterdir()}
             assert "best" in left and not {"checkpoints", "candidates"} & left
-    base = (runs / "S-then-R" / "seed-1" / "config.yaml").read_text()
+    base = (runs / "synthetic-1-then-real" / "seed-1" / "config.yaml").read_text()
     assert "seed-1-before" in base  # went on from the synthetic stage of the same seed
 
 
@@ -89,12 +94,67 @@ def test_the_same_command_trains_nothing_again_and_seeds_can_be_added(experiment
     assert "left out: gains" not in capfd.readouterr().out
 
 
+def test_another_factor_is_another_training_set(experiment, tmp_path, monkeypatch):
+    """Or the runs with 16 synthetic images would be printed as those with 8."""
+    from sdcxr import loop
+
+    copied = shutil.copytree(experiment, tmp_path / "copy")
+    monkeypatch.setattr(loop, "train", lambda settings: (_ for _ in ()).throw(RuntimeError(Path(settings.data).name)))
+    with pytest.raises(RuntimeError, match=r"^synthetic-0\.5$"):
+        evaluate(config(experiment, output_dir=str(copied / "experiment"), arms="S", synthetic_factor=0.5))
+
+
+def test_a_densenet_of_torchxrayvision_is_begun_from(experiment, tmp_path, monkeypatch):
+    from sdcxr import loop
+    from sdcxr.tasks.classifier import Classifier
+
+    library = xrv.torchxrayvision().models
+    torch.manual_seed(0)
+    given = library.DenseNet(weights=None).eval()
+    for module in given.modules():  # as after training, unlike at initialisation
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+    torch.save(given.state_dict(), tmp_path / xrv.FILES["densenet121-res224-nih"].file)
+    bases = []
+    monkeypatch.setattr(loop, "train", lambda settings: bases.append(settings.base) or 85)
+    changes = {"arms": "R", "backbone": "xrv-nih", "output_dir": str(tmp_path / "new")}
+    with pytest.raises(SystemExit):
+        evaluate(config(experiment, weights_dir=str(tmp_path), **changes))
+    begun = Classifier(Path(bases[0]), torch.device("cpu"))
+    assert (begun.labels, begun.resolution) == (["Atelectasis", "Edema"], 32)
+    pixels = torch.rand(2, 1, 64, 64) * 2 - 1
+    with torch.no_grad():
+        features = begun.network.forward_head(begun.network.forward_features(pixels), pre_logits=True)
+        torch.testing.assert_close(features, given.features2(pixels * 1024))
+        assert (begun.network(pixels) == 0).all()
+    with pytest.raises(UserError, match=r"densenet121-d121.* not in --weights_dir"):
+        evaluate(config(experiment, weights_dir=str(experiment), **changes))
+    with pytest.raises(UserError, match="resnet50-res512-all: of torchxrayvision's networks only the DenseNets"):
+        evaluate(config(experiment, **changes | {"backbone": "resnet50-res512-all"}))
+
+
+def test_two_processes_train_score_and_write_once(experiment, tmp_path):
+    flags = {"arms": "R", "seeds": 1, "train_batch_size": 4, "output_dir": tmp_path / "new"}
+    settings = vars(config(experiment, **flags))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
+    command += ["eval.utility", *(f"--{name}={value}" for name, value in settings.items() if value is not None)]
+    own = dict(os.environ, ACCELERATE_USE_CPU="true")
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=280, env=own, check=False)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert ran.stdout.count("arm R, seed 0") == ran.stdout.count("trained on") == 1
+    (row,) = (r for r in read_scores(tmp_path / "new" / "scores.json") if r["label"] == "macro")
+    alone = evaluate(config(experiment, **flags | {"train_batch_size": 8, "output_dir": str(tmp_path / "new")}))
+    assert [r["value"] for r in alone if r["label"] == "macro"] == [row["value"]]  # of the same runs
+    with pytest.raises(UserError, match="images_per_step 8 → 4"):  # on one process the budget would be another
+        evaluate(config(experiment, **flags | {"output_dir": str(tmp_path / "new")}))
+
+
 def test_another_experiment_in_the_same_folder_is_refused(experiment, tmp_path):
-    with pytest.raises(UserError, match=r"another experiment \(max_train_steps 8 → 12\)"):
+    with pytest.raises(UserError, match=r"begun with other settings \(max_train_steps 8 → 12\)"):
         evaluate(config(experiment, max_train_steps=12))
     other = make_samples(experiment / "dataset", tmp_path / "samples")
     edit(other, "Edema", 2, "")
-    with pytest.raises(UserError, match=r"another experiment \(synthetic_sha256"):
+    with pytest.raises(UserError, match=r"begun with other settings \(synthetic_sha256"):
         evaluate(config(experiment, synthetic=str(other)))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()
@@ -129,7 +189,7 @@ def test_the_checkpoint_is_chosen_on_real_validation_images_alone(tmp_path, monk
 
     monkeypatch.setattr(utility.judges.Judge, "probabilities", remember)
     evaluate(config(tmp_path, arms="S", seeds=1, max_train_steps=24, validation_points=12))
-    run = tmp_path / "experiment" / "runs" / "S" / "seed-0"
+    run = tmp_path / "experiment" / "runs" / "synthetic-1" / "seed-0"
     choosing = [(name, images, found) for name, images, found in seen if "candidates" in name.parts]
     assert {images.folder for _, images, _ in choosing} == {tmp_path / "dataset" / "validation"}
     truth = pd.read_csv(tmp_path / "dataset" / "validation" / "metadata.csv")
