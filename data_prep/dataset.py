@@ -3,22 +3,15 @@
 A caller filters its tables, then
     settings = recorded_settings(config, "openi")
     if is_finished(output_dir, settings): return 0      # before the tables are read; refuses other settings
-    return write_dataset(output_dir, rows, rejected, counts, settings, …)
+    return write_dataset(config, settings, rows, rejected, counts)
 """
 
 import dataclasses
-import multiprocessing
-import os
 import platform
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 import PIL
@@ -26,6 +19,7 @@ from tqdm import tqdm
 
 import sdcxr
 from data_prep.images import SquareMode, convert
+from data_prep.workers import in_workers
 from sdcxr.errors import UserError
 from sdcxr.files import atomic, check_same_settings, read_json, write_json
 from sdcxr.manifest import COLUMNS, IDS, LABELS, SPLITS, write_metadata
@@ -36,12 +30,27 @@ LEAST = {"resolution": 1, "workers": 0, "limit": 1, "max_no_finding": 0, "max_to
 SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
-def check_numbers(config: Any) -> None:
-    """Raise a `UserError` for a number, of those that the sources' settings share, that makes no sense."""
-    for name, least in LEAST.items():
-        value = getattr(config, name, None)
-        if value is not None and value < least:
-            raise UserError(f"--{name} {value}: expected {least} or more")
+class Settings(Protocol):
+    """What the settings of every source hold."""
+
+    output_dir: Path
+    resolution: int  # side of the written images in pixels
+    square: SquareMode
+    workers: int  # processes; 1 converts in this one, 0 takes every core that this process may use
+    max_rejected_fraction: float  # the share of unusable images up to which the result counts as usable
+
+
+def check_settings(config: Settings) -> None:
+    """Expand ~ in the paths of a source's settings, and check the numbers that the sources share.
+
+    Raises:
+        UserError: a number makes no sense.
+    """
+    for name, value in vars(config).items():
+        if isinstance(value, Path):
+            setattr(config, name, value.expanduser())
+        elif name in LEAST and value is not None and value < LEAST[name]:
+            raise UserError(f"--{name} {value}: expected {LEAST[name]} or more")
     if not 0 <= config.max_rejected_fraction <= 1:
         raise UserError(f"--max_rejected_fraction {config.max_rejected_fraction:g}: expected 0 to 1")
 
@@ -53,7 +62,7 @@ def recorded_settings(config: Any, source: str) -> dict[str, Any]:
         if name in NOT_RECORDED:
             continue
         if isinstance(value, Path):
-            value = str(value.expanduser().resolve())
+            value = str(value.resolve())
         settings[name] = list(value) if isinstance(value, tuple) else value
     return settings
 
@@ -72,7 +81,7 @@ def is_finished(output_dir: Path, settings: dict[str, Any]) -> bool:
             raise UserError(f"--output_dir {output_dir} holds other files: name a new or empty folder")
         return False
     prep = read_json(path)
-    if not isinstance(prep, dict) or "settings" not in prep:
+    if not isinstance(prep, dict) or not isinstance(prep.get("settings"), dict):
         raise UserError(f"{path} was not written by data_prep: name a new or empty folder as --output_dir")
     check_same_settings(output_dir, prep["settings"], settings)
     if not prep.get("usable"):
@@ -88,30 +97,21 @@ def rejects(rows: pd.DataFrame, reason: str, detail: str | pd.Series = "") -> pd
 
 
 def write_dataset(
-    output_dir: Path,
+    config: Settings,
+    settings: dict[str, Any],
     rows: pd.DataFrame,
     rejected: pd.DataFrame,
     counts: list[dict[str, Any]],
-    settings: dict[str, Any],
-    *,
-    resolution: int,
-    square: SquareMode,
-    workers: int,
-    max_rejected_fraction: float = 0.05,
 ) -> int:
     """Convert the images of `rows` and write the dataset folder. Killed at any moment, it goes on when called again.
 
     Args:
-        output_dir: the folder; see `is_finished` for what it may hold.
+        config: the source's settings; see `is_finished` for what the output folder may hold.
+        settings: what `recorded_settings` gave.
         rows: the manifest's columns but `file_name` (missing ones are left empty), `split` (train, validation, test)
             and `source` (absolute path of the image).
         rejected: what the caller's filters dropped, in `REJECTED_COLUMNS`; see `rejects`.
         counts: what each of the caller's filters left: {"filter", "images", "studies"}.
-        settings: what `recorded_settings` gave.
-        resolution: side of the written images in pixels.
-        square: how a rectangle becomes a square, "crop" or "pad".
-        workers: processes; 1 converts in this one, 0 takes every core that this process may use.
-        max_rejected_fraction: the share of unusable images up to which the result counts as usable.
 
     Returns:
         The exit code: 0 when the folder may be used. 1 when more images than allowed could not be read: all is
@@ -121,8 +121,7 @@ def write_dataset(
         UserError: no image is left.
         OSError: writing failed, here or in a worker.
     """
-    if is_finished(output_dir, settings):
-        return 0
+    output_dir = config.output_dir
     output_dir.mkdir(parents=True, exist_ok=True)
     _write_prep(output_dir, settings, counts, usable=False)
     rows, repeated = _unique(rows)
@@ -137,7 +136,13 @@ def write_dataset(
     ]
     for split in rows["split"].unique():
         (output_dir / split).mkdir(exist_ok=True)
-    results = list(_convert_all(rows["source"].astype(str).tolist(), targets, resolution, square, workers))
+    sources = rows["source"].astype(str).tolist()
+    converted = partial(convert, resolution_px=config.resolution, mode=config.square)
+    with progress(len(rows), "images", "image") as bar:
+        results = []
+        for result in in_workers(converted, sources, targets, workers=config.workers):
+            results.append(result)
+            bar.update()
 
     bad = pd.Series([result is not None for result in results], index=rows.index)
     failures = [result for result in results if result is not None]
@@ -151,24 +156,17 @@ def write_dataset(
         _write_split(output_dir / split, kept[kept["split"] == split])
 
     counts = [*counts, {"filter": "readable image", "images": len(kept), "studies": int(kept["study_id"].nunique())}]
-    usable = len(unusable) <= max_rejected_fraction * len(rows)
+    usable = len(unusable) <= config.max_rejected_fraction * len(rows)
     _write_prep(output_dir, settings, counts, usable, kept, rejected)
     _print_counts(counts, kept)
     if usable:
         return 0
     print(
         f"error: {len(unusable)} of {len(rows)} images could not be used, more than --max_rejected_fraction "
-        f"{max_rejected_fraction:g} allows: {output_dir / 'rejected.csv'} says why",
+        f"{config.max_rejected_fraction:g} allows: {output_dir / 'rejected.csv'} says why",
         file=sys.stderr,
     )
     return 1
-
-
-def available_cores() -> int:
-    """How many cores this process may use, which under SLURM or in a container is fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def progress(total: int | None, what: str, unit: str) -> tqdm:
@@ -186,47 +184,6 @@ def _unique(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         rejects(rows[repeated], "duplicate dicom_id", "its first row is kept"),
     ]
     return rows[~unsafe & ~repeated], pd.concat(left_out)
-
-
-def _convert_all(
-    sources: list[str], targets: list[str], resolution: int, square: SquareMode, workers: int
-) -> Iterator[tuple[str, str] | None]:
-    """The result of `convert` for every image, in order."""
-    n = len(sources)
-    workers = min(workers or available_cores(), n)
-    with progress(n, "images", "image") as bar:
-        if workers == 1:
-            for source, target in zip(sources, targets, strict=True):
-                yield convert(source, target, resolution, square)
-                bar.update()
-            return
-        # Spawned, not forked: pandas has started threads by now.
-        context = multiprocessing.get_context("spawn")
-        executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
-        try:
-            # Workers start in `map` and inherit the mask: Ctrl-C is the parent's to answer.
-            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            try:
-                results = executor.map(convert, sources, targets, [resolution] * n, [square] * n, chunksize=8)
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            for result in results:
-                yield result
-                bar.update()
-        except BrokenProcessPool:
-            raise UserError(
-                "a worker process was killed, probably for want of memory: run the same command with fewer --workers"
-            ) from None
-        finally:  # also on Ctrl-C: what a worker has begun it ends, the rest is dropped
-            executor.shutdown(cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """In a worker: end when the parent is gone, however it went."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        sentinel = parent.sentinel
-        threading.Thread(target=lambda: (wait([sentinel]), os._exit(1)), daemon=True).start()
 
 
 def _write_split(folder: Path, rows: pd.DataFrame) -> None:

@@ -15,7 +15,7 @@ from typing import Literal
 import pandas as pd
 
 from data_prep import filters
-from data_prep.dataset import check_numbers, is_finished, recorded_settings, write_dataset
+from data_prep.dataset import check_settings, is_finished, recorded_settings, write_dataset
 from data_prep.filters import Sieve
 from data_prep.images import SquareMode
 from data_prep.mimic_files import (
@@ -80,7 +80,7 @@ class MimicCxrConfig:
             raise UserError(f"--validation_fraction {self.validation_fraction}: expected 0 or more and less than 1")
         if self.min_chars > self.max_chars:
             raise UserError(f"--min_chars {self.min_chars} is more than --max_chars {self.max_chars}")
-        check_numbers(self)
+        check_settings(self)
 
 
 def main(config: MimicCxrConfig) -> int:
@@ -88,23 +88,13 @@ def main(config: MimicCxrConfig) -> int:
     settings = recorded_settings(config, "mimic_cxr")
     if is_finished(config.output_dir, settings):
         return 0
-    root = patient_root(config.images.expanduser().resolve(), "--images")
+    root = patient_root(config.images.resolve(), "--images")
     suffix = image_suffix(root)
-    reports = find_reports(config.reports.expanduser())
-    folders = [config.tables.expanduser()] if config.tables else [root, root.parent]
+    reports = find_reports(config.reports)
+    folders = [config.tables] if config.tables else [root, root.parent]
     sieve = select(config, folders, reports)
     rows = sieve.rows.assign(source=image_paths(root, sieve.rows, suffix))
-    return write_dataset(
-        config.output_dir,
-        rows,
-        sieve.rejected,
-        sieve.counts,
-        settings,
-        resolution=config.resolution,
-        square=config.square,
-        workers=config.workers,
-        max_rejected_fraction=config.max_rejected_fraction,
-    )
+    return write_dataset(config, settings, rows, sieve.rejected, sieve.counts)
 
 
 def select(config: MimicCxrConfig, table_folders: list[Path], reports: Path) -> Sieve:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_prep.dataset import check_numbers, is_finished, recorded_settings, write_dataset
+from data_prep.dataset import check_settings, is_finished, recorded_settings, write_dataset
 from data_prep.filters import (
     Sieve,
     check_fractions,
@@ -97,7 +97,7 @@ class Nih14Config:
         check_fractions(self.validation_fraction, self.test_fraction)
         if (self.train_list is None) != (self.test_list is None):
             raise UserError("--train_list and --test_list belong together: name both or neither")
-        check_numbers(self)
+        check_settings(self)
         check_words("--views", self.views, ",", VIEWS)
         if "labels" not in check_words("--prompt", self.prompt, "+", PROMPT_PARTS):
             raise UserError(f"--prompt {self.prompt}: labels must be in it")
@@ -108,22 +108,12 @@ def main(config: Nih14Config) -> int:
     settings = recorded_settings(config, "nih14")
     if is_finished(config.output_dir, settings):
         return 0
-    folder = config.images.expanduser()
-    images = index_images(folder, image_key)
+    images = index_images(config.images, image_key)
     sieve = select(config, images)
     if sieve.rows.empty and sieve.counts[1]["images"] == 0:
-        raise UserError(f"--images {folder}: none of the images that {config.labels.name} lists is there")
-    return write_dataset(
-        config.output_dir,
-        sieve.rows.assign(source=[str(images[name].resolve()) for name in sieve.rows["dicom_id"]]),
-        sieve.rejected,
-        sieve.counts,
-        settings,
-        resolution=config.resolution,
-        square=config.square,
-        workers=config.workers,
-        max_rejected_fraction=config.max_rejected_fraction,
-    )
+        raise UserError(f"--images {config.images}: none of the images that {config.labels.name} lists is there")
+    rows = sieve.rows.assign(source=[str(images[name].resolve()) for name in sieve.rows["dicom_id"]])
+    return write_dataset(config, settings, rows, sieve.rejected, sieve.counts)
 
 
 def select(config: Nih14Config, images: Container[str]) -> Sieve:
@@ -133,7 +123,7 @@ def select(config: Nih14Config, images: Container[str]) -> Sieve:
         config: the settings.
         images: the keys of the images that there are; see `image_key`.
     """
-    table = read_labels(config.labels.expanduser())
+    table = read_labels(config.labels)
     sieve = Sieve(table, "all rows")
     present = [name in images for name in table["dicom_id"]]
     # A part of the twelve archives is a common and sound thing to hold: absence is no failure.
@@ -245,7 +235,7 @@ def _splits(config: Nih14Config, rows: pd.DataFrame) -> pd.Series:
     """The split of each row, "" for one that is in neither official list."""
     if config.train_list is None or config.test_list is None:
         return hash_splits(rows["subject_id"], config.validation_fraction, config.test_fraction, config.seed)
-    train, test = (_read_list(path.expanduser()) for path in (config.train_list, config.test_list))
+    train, test = (_read_list(path) for path in (config.train_list, config.test_list))
     if both := train & test:
         raise UserError(f"{config.train_list} and {config.test_list} share {len(both)} images, such as {min(both)}")
     split = pd.Series("", index=rows.index, dtype=object)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from data_prep.dataset import check_numbers, is_finished, recorded_settings, rejects, write_dataset
+from data_prep.dataset import check_settings, is_finished, recorded_settings, rejects, write_dataset
 from data_prep.filters import Sieve, check_fractions, hash_splits, length_reasons, limit_reasons, reason_where
 from data_prep.images import SquareMode
 from data_prep.openi_reports import KAGGLE_PROJECTIONS, KAGGLE_REPORTS, BadReport, Report, mesh_labels, read_reports
@@ -75,7 +75,7 @@ class OpenIConfig:
         check_fractions(self.validation_fraction, self.test_fraction)
         if self.min_chars > self.max_chars:
             raise UserError(f"--min_chars {self.min_chars} is more than --max_chars {self.max_chars}")
-        check_numbers(self)
+        check_settings(self)
 
 
 def main(config: OpenIConfig) -> int:
@@ -83,7 +83,7 @@ def main(config: OpenIConfig) -> int:
     settings = recorded_settings(config, "openi")
     if is_finished(config.output_dir, settings):
         return 0
-    folder = config.images.expanduser().absolute()
+    folder = config.images.absolute()
     images = index_images(folder, image_key)
     sieve = select(config)
     names = sieve.rows["dicom_id"].tolist()
@@ -91,23 +91,13 @@ def main(config: OpenIConfig) -> int:
     source = [str(images.get(image_key(name), folder / f"{name}.png")) for name in names]
     if names and not any(image_key(name) in images for name in names):
         print(f"warning: --images {folder} holds no image of these reports, such as {names[0]}.png", file=sys.stderr)
-    return write_dataset(
-        config.output_dir,
-        sieve.rows.assign(source=source),
-        sieve.rejected,
-        sieve.counts,
-        settings,
-        resolution=config.resolution,
-        square=config.square,
-        workers=config.workers,
-        max_rejected_fraction=config.max_rejected_fraction,
-    )
+    rows = sieve.rows.assign(source=source)
+    return write_dataset(config, settings, rows, sieve.rejected, sieve.counts)
 
 
 def select(config: OpenIConfig) -> Sieve:
     """Read the reports and filter them. What is left has every column but `source`."""
-    reports = config.reports.expanduser()
-    rows, broken = _read(reports, config.section, _views_table(config, reports))
+    rows, broken = _read(config.reports, config.section, _views_table(config))
     sieve = Sieve(rows, "all reports")
     sieve.rejected = pd.concat([sieve.rejected, broken])
     sieve.apply("one report per uid", reason_where(rows["repeated"], "duplicate report"))
@@ -130,9 +120,10 @@ def select(config: OpenIConfig) -> Sieve:
     return sieve
 
 
-def _views_table(config: OpenIConfig, reports: Path) -> dict[str, str]:
+def _views_table(config: OpenIConfig) -> dict[str, str]:
     if config.views_table is not None:
-        return read_views(config.views_table.expanduser())
+        return read_views(config.views_table)
+    reports = config.reports
     projections = (reports.parent if reports.name == KAGGLE_REPORTS else reports) / KAGGLE_PROJECTIONS
     return read_views(projections) if projections.is_file() else {}
 

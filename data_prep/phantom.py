@@ -13,22 +13,21 @@ import gzip
 import io
 import zipfile
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_prep.dataset import available_cores
+from data_prep.dataset import progress
 from data_prep.phantom_anatomy import Anatomy
 from data_prep.phantom_render import render
 from data_prep.phantom_reports import report
 from data_prep.phantom_sample import sample_acquisition, sample_build, sample_findings
 from data_prep.phantom_truth import truth
+from data_prep.workers import in_workers
 from sdcxr.cli import run
 from sdcxr.errors import UserError
 from sdcxr.files import atomic, check_same_settings, read_json, write_json, write_text
@@ -37,7 +36,7 @@ from sdcxr.manifest import LABELS
 VERSION = 1  # of the phantom: raised when the same settings come to give other bytes
 SETTINGS_FILE = "phantom.json"
 JPEG_QUALITY = 95  # as MIMIC-CXR-JPG
-LIMITS = (("studies", 1, 500_000), ("resolution", 32, 4096), ("seed", 0, 2**63 - 1), ("workers", 1, 4096))
+LIMITS = (("studies", 1, 500_000), ("resolution", 32, 4096), ("seed", 0, 2**63 - 1), ("workers", 0, 4096))
 SPLITS = ("train",) * 8 + ("validate", "test")
 VIEWS = ((("PA", "LATERAL"), 0.26), (("PA", "LL"), 0.08), (("PA",), 0.30), (("AP",), 0.32), (("AP", "AP"), 0.04))
 VIEW_MEANING = {"PA": "postero-anterior", "AP": "antero-posterior", "LATERAL": "lateral", "LL": "lateral"}
@@ -69,8 +68,8 @@ class PhantomConfig:
     """shorter side of the images in pixels"""
     seed: int = 0
     """another seed draws other patients"""
-    workers: int | None = None
-    """processes that draw; one for each processor by default"""
+    workers: int = 0
+    """processes that draw; 0: one per core"""
 
 
 class Patient(NamedTuple):
@@ -99,7 +98,7 @@ def main(config: PhantomConfig) -> None:
     """Write the dataset, or say that it is there."""
     for flag, least, most in LIMITS:
         value = getattr(config, flag)
-        if value is not None and not least <= value <= most:
+        if not least <= value <= most:
             raise UserError(f"--{flag} {value}: it must lie between {least} and {most}")
     output_dir = Path(config.output_dir).expanduser()
     settings = {"studies": config.studies, "resolution": config.resolution, "seed": config.seed, "version": VERSION}
@@ -124,7 +123,7 @@ def _finished(output_dir: Path, settings: dict[str, int]) -> bool:
             raise UserError(f"--output_dir {output_dir} is not empty and holds no phantom dataset: name another folder")
         return False
     state = read_json(output_dir / SETTINGS_FILE)
-    if not isinstance(state, dict) or "settings" not in state:
+    if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
         raise UserError(f"{output_dir / SETTINGS_FILE} was not written by data_prep.phantom: name another folder")
     check_same_settings(output_dir, state["settings"], settings)
     return bool(state.get("finished"))
@@ -180,9 +179,8 @@ def _draw_image(anatomy: Anatomy, resolution_px: int, rng: np.random.Generator, 
     """Write one JPEG unless it is there; its height and width."""
     from PIL import Image
 
-    if path.is_file():
-        with Image.open(path) as image:
-            return image.height, image.width
+    with suppress(OSError), Image.open(path) as image:  # OSError: it is not there, or damaged
+        return image.height, image.width
     pixels = render(anatomy, resolution_px, rng)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as temporary:
@@ -214,15 +212,10 @@ def _view_columns(view: str, rng: np.random.Generator) -> dict[str, Any]:
 
 def _draw_all(patients: Sequence[Patient], output_dir: Path, config: PhantomConfig) -> list[Drawn]:
     """Draw all patients in parallel; the results come in the patients' order."""
-    from tqdm import tqdm
-
     draw = partial(draw_patient, output_dir=output_dir, resolution_px=config.resolution, seed=config.seed)
-    workers = min(config.workers or available_cores(), len(patients))
-    pool = None if workers == 1 else ProcessPoolExecutor(workers, get_context("spawn"))
     drawn = []
-    with tqdm(total=config.studies, unit="study", desc="phantom") as bar, pool or nullcontext():
-        # The pool hands the results out in the order of the patients, so the tables do not depend on it.
-        for one in pool.map(draw, patients, chunksize=4) if pool else map(draw, patients):
+    with progress(config.studies, "phantom", "study") as bar:
+        for one in in_workers(draw, patients, workers=config.workers, chunksize=4):
             drawn.append(one)
             bar.update(len(one.labels))
     return drawn

@@ -1,6 +1,11 @@
-"""How many processor threads torch uses, for training and sampling without a GPU."""
+"""How many cores there are, and how many threads torch uses for training and sampling without a GPU."""
 
 import os
+
+
+def available_cores() -> int:
+    """How many cores this process may use, which under SLURM or in a container is fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def use_all_cores() -> None:
@@ -14,5 +19,4 @@ def use_all_cores() -> None:
         return
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    torch.set_num_threads(max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from data_prep import dataset
-from data_prep.dataset import is_finished, recorded_settings, rejects, write_dataset
+from data_prep.dataset import check_settings, is_finished, recorded_settings, rejects, write_dataset
 from sdcxr.errors import UserError
 from sdcxr.files import read_json
 from sdcxr.manifest import COLUMNS, read_metadata
@@ -49,15 +49,25 @@ def table(sources: list[Path]) -> pd.DataFrame:
     )
 
 
+@dataclass
+class Config:
+    output_dir: Path
+    resolution: int = 16
+    square: str = "crop"
+    workers: int = 1
+    max_rejected_fraction: float = 0.05
+
+
 NO_REJECTS = rejects(pd.DataFrame(), "")
 SETTINGS = {"source": "test", "resolution": 16}
 
 
 def write(output: Path, rows: pd.DataFrame, rejected: pd.DataFrame = NO_REJECTS, **changes) -> int:
     counts = [{"filter": "all images", "images": len(rows) + len(rejected), "studies": 10}]
-    arguments = {"resolution": 16, "square": "crop", "workers": 1} | changes
-    settings = arguments.pop("settings", SETTINGS)
-    return write_dataset(output, rows, rejected, counts, settings, **arguments)
+    settings = changes.pop("settings", SETTINGS)
+    if is_finished(output, settings):
+        return 0
+    return write_dataset(Config(output_dir=output, **changes), settings, rows, rejected, counts)
 
 
 def rejected_of(output: Path) -> pd.DataFrame:
@@ -188,7 +198,7 @@ def test_other_settings_are_refused_and_listed(sources, tmp_path):
         write(tmp_path / "out", table(sources), settings=other)
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", "no json"])
+@pytest.mark.parametrize("content", ["{}", "[]", '{"settings": 3}', "no json"])
 def test_a_foreign_folder_is_refused(tmp_path, content):
     (tmp_path / "prep.json").write_text(content)
     with pytest.raises(UserError, match=r"prep\.json"):
@@ -205,18 +215,22 @@ def test_a_folder_with_other_files_and_a_file_are_refused(tmp_path):
 
 def test_recorded_settings_are_what_decides_the_content(tmp_path, monkeypatch):
     @dataclass
-    class Config:
+    class Source(Config):
         images: Path = Path("raw")
-        output_dir: Path = Path("out")
-        workers: int = 4
-        max_rejected_fraction: float = 0.1
-        resolution: int = 512
-        views: tuple[str, ...] = field(default=("PA", "AP"))
+        views: tuple[str, ...] = ("PA", "AP")
 
     monkeypatch.chdir(tmp_path)
-    settings = recorded_settings(Config(), "openi")
-    assert settings == {"source": "openi", "images": str(tmp_path / "raw"), "resolution": 512, "views": ["PA", "AP"]}
+    settings = recorded_settings(Source(Path("out"), workers=4), "openi")
+    expected = {"source": "openi", "images": str(tmp_path / "raw"), "resolution": 16, "square": "crop"}
+    assert settings == expected | {"views": ["PA", "AP"]}
     assert json.loads(json.dumps(settings)) == settings  # compared after a round trip
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = Config(Path("~/out"))
+    check_settings(config)
+    assert config.output_dir == tmp_path / "out"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -224,7 +238,7 @@ def test_recorded_settings_are_what_decides_the_content(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_no_rejection(sources, tmp_path, monkeypatch):
-    def full_disk(*args: object) -> None:
+    def full_disk(*args: object, **settings: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "train/d00.png")
 
     monkeypatch.setattr(dataset, "convert", full_disk)
@@ -255,11 +269,14 @@ class Config:
     \"\"\"Test.\"\"\"
 
     workers: int
+    output_dir: Path = Path("out")
+    resolution: int = 256
+    square: str = "crop"
+    max_rejected_fraction: float = 0.05
 
 def main(config: Config) -> int:
     rows = pd.read_csv("rows.csv", dtype=str)
-    return write_dataset(Path("out"), rows, rejects(rows.head(0), ""), [], {}, resolution=256, square="crop",
-                         workers=config.workers)
+    return write_dataset(config, {}, rows, rejects(rows.head(0), ""), [])
 
 if __name__ == "__main__":
     run(main)

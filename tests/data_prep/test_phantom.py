@@ -176,6 +176,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     whole = digests(folder)
     images = sorted(folder.rglob("*.jpg"))
     images[0].unlink()
+    images[2].write_bytes(b"")
     (folder / "phantom-truth.csv").unlink()
     kept = images[1].stat().st_mtime_ns
     write_json(folder / SETTINGS_FILE, read_json(folder / SETTINGS_FILE) | {"finished": False})
@@ -196,7 +197,7 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     assert digests(tmp_path).keys() == {"letter.txt"}
 
 
-@pytest.mark.parametrize(("flag", "value"), [("studies", 0), ("resolution", 8), ("seed", -1), ("workers", 0)])
+@pytest.mark.parametrize(("flag", "value"), [("studies", 0), ("resolution", 8), ("seed", -1), ("workers", -1)])
 def test_impossible_settings_are_refused(tmp_path: Path, flag: str, value: int) -> None:
     config = PhantomConfig(output_dir=tmp_path / "raw")
     setattr(config, flag, value)

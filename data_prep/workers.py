@@ -1,0 +1,61 @@
+"""Work shared out to processes that leave Ctrl-C to their parent and end when it is gone."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from typing import Any, TypeVar
+
+from sdcxr.errors import UserError
+from sdcxr.threads import available_cores
+
+Result = TypeVar("Result")
+
+
+def in_workers(
+    function: Callable[..., Result], *columns: Sequence[Any], workers: int, chunksize: int = 8
+) -> Iterator[Result]:
+    """`function` of the first of each column, of the second of each, and so on, as `map` has it; in that order.
+
+    Args:
+        function: a function of a module, or a `partial` of one.
+        columns: its arguments, as many of each.
+        workers: processes; 1 works in this one, 0 takes every core that this process may use.
+        chunksize: how many calls a worker is handed at once.
+
+    Raises:
+        UserError: a worker was killed.
+    """
+    workers = min(workers or available_cores(), len(columns[0]))
+    if workers <= 1:
+        yield from map(function, *columns)
+        return
+    # Spawned, not forked: pandas has started threads by now.
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
+    try:
+        # Workers start in `map` and inherit the mask: Ctrl-C is the parent's to answer.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            results = executor.map(function, *columns, chunksize=chunksize)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        yield from results
+    except BrokenProcessPool:
+        raise UserError(
+            "a worker process was killed, probably for want of memory: run the same command with fewer --workers"
+        ) from None
+    finally:  # also on Ctrl-C: what a worker has begun it ends, the rest is dropped
+        executor.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """In a worker: end when the parent is gone, however it went."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        sentinel = parent.sentinel
+        threading.Thread(target=lambda: (wait([sentinel]), os._exit(1)), daemon=True).start()
