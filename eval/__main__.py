@@ -94,6 +94,10 @@ def main(config: EvalConfig) -> int:
     write_report(output / "report.html", report)
     for one in outcome.skipped:
         print(f"left out: {one.name}: {one.reason}")
+    for line in outcome.warnings:
+        print(f"warning: {line}")
+    if not outcome.rows:
+        raise UserError(f"nothing could be measured: {output / 'report.html'} says why")
     print(f"{output / 'report.html'}: {len(outcome.rows)} scores, also in scores.json")
     return 0
 

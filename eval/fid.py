@@ -138,6 +138,7 @@ def evaluate(
         )
         for row in rows:
             row["note"] = "; ".join(filter(None, (row["note"], same)))
+            row["warning"] = same  # python -m eval says it where it cannot be overlooked
     return [row | origin for row in rows]
 
 

@@ -1,6 +1,8 @@
 """One picture to look at: real radiographs beside the synthetic ones of the same prompts, the prompt below.
 
-python -m eval.montage --real DATASET/test --synthetic SAMPLES --output montage.png
+    python -m eval.montage --real DATASET/test --synthetic SAMPLES --output montage.png
+
+The prompts are chosen evenly from all, not by the looks of their images.
 """
 
 import textwrap
@@ -9,10 +11,11 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from eval.folders import read_sides
+from eval.pairs import same_prompts, spread_out
 from sdcxr.cli import run
 from sdcxr.errors import UserError
-from sdcxr.files import atomic, inside
-from sdcxr.manifest import image_ids, read_metadata
+from sdcxr.files import atomic
 
 GAP = 12  # pixels between pairs
 LINE = 15  # pixels per line of text
@@ -39,37 +42,32 @@ class MontageConfig:
         for name in ("pairs", "columns", "size"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} {getattr(self, name)}: must be at least 1")
+        if Path(self.output).suffix.lower() != ".png":
+            raise UserError(f"--output {self.output}: name a file that ends in .png")
 
 
 def main(config: MontageConfig) -> int:
-    pairs = find_pairs(Path(config.real), Path(config.synthetic))
+    real, synthetic = read_sides(config.real, config.synthetic)
+    pairs = spread_out(same_prompts(real, synthetic), config.pairs)
     if not pairs:
-        raise UserError(f"no image of {config.synthetic} was made from a prompt of {config.real}")
-    step = max(1, len(pairs) // config.pairs)
-    picture = draw(pairs[::step][: config.pairs], config.columns, config.size)
-    Path(config.output).parent.mkdir(parents=True, exist_ok=True)
-    with atomic(config.output) as temporary:
+        raise UserError(f"no image of {config.synthetic} was made by generate.py from a prompt of {config.real}")
+    output = Path(config.output).expanduser()
+    picture = draw([(left, right, text) for left, right, _, text in pairs], config.columns, config.size)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(output) as temporary:
         picture.save(temporary, format="PNG")
-    print(f"{config.output}: {min(len(pairs), config.pairs)} prompts, real on the left, synthetic on the right")
+    print(f"{output}: {len(pairs)} prompts, real on the left, synthetic on the right")
     return 0
 
 
-def find_pairs(real: Path, synthetic: Path) -> list[tuple[Path, Path, str]]:
-    """(real image, first synthetic image, prompt) for every prompt that has both, in the order of their ids."""
-    rows, samples = read_metadata(real), read_metadata(synthetic)
-    if "id" not in samples:
-        raise UserError(f"--synthetic {synthetic}: its metadata.csv has no column id: it was not made by generate.py")
-    originals = dict(zip(image_ids(rows), rows["file_name"], strict=True))
-    pairs = [
-        (inside(real, originals[row["id"]]), inside(synthetic, row["file_name"]), row["text"])
-        for row in samples.drop_duplicates("id").to_dict("records")
-        if row["id"] in originals
-    ]
-    return sorted(pairs)
-
-
 def draw(pairs: list[tuple[Path, Path, str]], columns: int, size: int) -> Image.Image:
-    """Pairs tiled row by row, each with up to three lines of its prompt."""
+    """Pairs tiled row by row, each with up to three lines of its prompt.
+
+    Raises:
+        UserError: an image cannot be read.
+    """
+    from eval.loading import Unusable, read_grey  # torch comes with it
+
     font = ImageFont.load_default(size=12)
     width, height = 2 * size + GAP, size + 3 * LINE + GAP
     rows = -(-len(pairs) // columns)
@@ -78,8 +76,11 @@ def draw(pairs: list[tuple[Path, Path, str]], columns: int, size: int) -> Image.
     for i, (real, synthetic, text) in enumerate(pairs):
         x, y = GAP + (i % columns) * width, 2 * GAP + (i // columns) * height
         for path, left, name in ((real, x, "real"), (synthetic, x + size, "synthetic")):
-            with Image.open(path) as image:
-                picture.paste(image.convert("L").resize((size, size), Image.Resampling.LANCZOS), (left, y))
+            try:
+                grey, _ = read_grey(path)
+            except Unusable as problem:
+                raise UserError(f"{path} {problem}") from None
+            picture.paste(grey.resize((size, size), Image.Resampling.LANCZOS), (left, y))
             pen.text((left + 3, y + 1), name, fill=255, font=font, stroke_width=1, stroke_fill=0)
         for number, line in enumerate(textwrap.wrap(text, width=2 * size // 7)[:3]):
             pen.text((x, y + size + 2 + number * LINE), line, fill=230, font=font)

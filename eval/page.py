@@ -32,7 +32,7 @@ a { color: #00558a; }
 .plot { display: block; width: 100%; max-width: 560px; height: auto; font-family: inherit; }
 .plot text { font-size: 11.5px; fill: var(--ink); } .plot .name { font-size: 12.5px; font-weight: 600; }
 .plot .tick, .plot .value { fill: #3d444d; } .plot .track { stroke: #e3e6e9; } .plot .axis { stroke: #8b949e; }
-.plot .at { stroke: #444; stroke-dasharray: 4 3; }
+.plot .at { stroke: #000; stroke-width: 1.4; stroke-dasharray: 4 3; }
 .legend span { display: inline-block; margin-right: 1rem; } .legend svg { vertical-align: -2px; }
 .pairs { display: grid; gap: .9rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 250px), 1fr)); }
 .pairs figure { margin: 0; min-width: 0; } .pairs figcaption { line-height: 1.35; margin-top: .2rem; }
@@ -40,11 +40,14 @@ a { color: #00558a; }
 .pair div { position: relative; } .pair img { width: 100%; display: block; background: #000; aspect-ratio: 1; }
 .pair small { position: absolute; left: 3px; top: 3px; background: #000b; color: #fff; padding: 0 .3em;
               font-size: .72rem; }
+.pair .unusable { margin: 0; padding: 1.6rem .4rem .4rem; border: 2px dashed #b34700; font-size: .78rem;
+                  overflow-wrap: anywhere; }
 .wide { overflow-x: auto; max-width: 100%; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; margin: .4rem 0 1rem; }
 th, td { text-align: left; padding: .28rem .7rem .28rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { border-bottom: 2px solid #8b949e; } td.n, th.n { text-align: right; white-space: nowrap; }
-td.note { min-width: 14rem; color: var(--dim); }
+td.note { min-width: 14rem; color: var(--dim); } #left-out td { overflow-wrap: anywhere; min-width: 5.5rem; }
+.phantoms :is(h1, h2, h3)::after { content: " · phantoms"; }
 summary { cursor: pointer; margin: .6rem 0; font-weight: 600; }
 code { font-size: .86em; background: var(--soft); padding: .1em .25em; overflow-wrap: anywhere; }
 @media (max-width: 480px) { .card, .tile { padding: .6rem .5rem; } .tiles { gap: .6rem; } }
@@ -63,14 +66,21 @@ class Html:
     text: str
 
 
-def page(title: str, body: Sequence[str]) -> str:
-    """A whole page that needs nothing else: no network, no scripts."""
+def page(title: str, body: Sequence[str], phantoms: bool = False) -> str:
+    """A whole page that needs nothing else: no network, no scripts.
+
+    Args:
+        title: of the window.
+        body: HTML.
+        phantoms: whether every heading says so, for those who see a part of the page only.
+    """
+    start = '<body class="phantoms">' if phantoms else "<body>"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
         'img-src data:">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style></head>\n<body>\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style></head>\n{start}\n"
         + "\n".join(body)
         + "\n</body></html>\n"
     )
@@ -134,23 +144,38 @@ def details(title: str, content: str) -> str:
 
 
 def pairs(figures: Sequence[tuple[Path, str, Path, str, str]], size: int = 160) -> str:
-    """Pictures two by two: path and name of the left one, path and name of the right one, and a caption."""
+    """Pictures two by two: path and name of the left one, path and name of the right one, and a caption.
+
+    What cannot be shown is said in its place.
+    """
     boxes = []
     for left, left_name, right, right_name, caption in figures:
-        images = "".join(
-            f'<div><img src="{thumbnail(path, size)}" alt="{name} radiograph"><small>{name}</small></div>'
-            for path, name in ((left, escape(left_name)), (right, escape(right_name)))
-        )
+        images = _picture(left, left_name, size) + _picture(right, right_name, size)
         boxes.append(f'<figure><div class="pair">{images}</div><figcaption>{escape(caption)}</figcaption></figure>')
     return f'<div class="pairs">{"".join(boxes)}</div>' if boxes else ""
 
 
+def _picture(path: Path, name: str, size: int) -> str:
+    from eval.loading import Unusable
+
+    try:
+        shown = f'<img src="{thumbnail(path, size)}" alt="{escape(name)} radiograph">'
+    except Unusable as problem:
+        shown = f'<p class="unusable">{escape(f"{path.name} {problem}")}</p>'
+    return f"<div>{shown}<small>{escape(name)}</small></div>"
+
+
 def thumbnail(path: Path, size: int) -> str:
-    """A grey picture of at most size × size pixels as a data address; what is not square is centred on black."""
+    """A grey picture of at most size × size pixels as a data address; what is not square is centred on black.
+
+    Raises:
+        Unusable: as `eval.loading.read_grey`.
+    """
     from PIL import Image, ImageOps
 
-    with Image.open(path) as image:
-        grey = image.convert("L")
+    from eval.loading import read_grey  # torch comes with it
+
+    grey, _ = read_grey(path)
     grey = ImageOps.pad(grey, (min(size, max(grey.size)),) * 2, Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     grey.save(buffer, format="PNG", optimize=True)

@@ -63,6 +63,11 @@ class Outcome:
     provenance: list[dict[str, Any]] = field(default_factory=list)
     """Of each extractor once."""
 
+    @property
+    def warnings(self) -> list[str]:
+        """What is wrong with the folders, whatever the scores say."""
+        return list(dict.fromkeys(row["warning"] for row in self.rows if row.get("warning")))
+
 
 def run_parts(parts: Sequence[Part], skipped: Sequence[Skipped], folder: Path) -> Outcome:
     """The rows of all parts, in order: computed, or those of an earlier call with the same settings. Says so line by
@@ -90,7 +95,7 @@ def run_parts(parts: Sequence[Part], skipped: Sequence[Skipped], folder: Path) -
             except UserError as error:
                 if part.explicit:
                     raise
-                print(f"{part.name}: left out ({error})", flush=True)
+                print(f"{part.name}: left out, see below", flush=True)
                 outcome.skipped.append(Skipped(part.name, str(error)))
                 continue
             seconds = time.perf_counter() - started

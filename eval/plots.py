@@ -64,10 +64,10 @@ def decimals(value: float) -> int:
 
 
 def interval_text(value: float | None, low: float | None, high: float | None) -> str:
-    """Both ends with as many decimals as the value between them, or as the larger end where the value is 0."""
+    """Both ends, with as many decimals as the largest of them and the value between them needs."""
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return ""
-    digits = decimals(value) if value else decimals(high)
+    digits = decimals(max(map(abs, (value or 0.0, low, high))))
     return " to ".join(f"{end:,.{digits}f}".replace("-", "−") for end in (low, high))
 
 
@@ -108,19 +108,19 @@ def bars(lines: Sequence[Line], title: str, bounds: tuple[float, float] = (0.0, 
         lines: one below the other.
         title: for readers who do not see the plot.
         bounds: ends of the axis.
-        at: where a dashed line stands, such as the value of chance.
+        at: where a dashed line crosses the bars, such as the value of chance.
     """
     drawn, y = [], 0.0
     for line in lines:
         drawn.append(_heading(line, y))
-        y += NAME
+        top = y = y + NAME
         for mark in line.marks:
             drawn.append(_bar(mark, bounds, y))
             y += LANE
+        if at is not None:  # over the bars, not through the names
+            x = _place(at, bounds)
+            drawn.append(f'<line class="at" x1="{x:.1f}" x2="{x:.1f}" y1="{top - 1:.1f}" y2="{y + 1:.1f}"/>')
         y += GAP
-    if at is not None and lines:
-        x = _place(at, bounds)
-        drawn.insert(0, f'<line class="at" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{y:.1f}"/>')
     drawn.append(_axis(bounds, y, ticks(*bounds)))
     return _svg(drawn, y + FOOT, title) if lines else ""
 

@@ -6,22 +6,24 @@ from dataclasses import dataclass
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from eval import sections, training_sections
 from eval.folders import ImageFolder
 from eval.page import Html, details, page, pairs, paragraph, section, table
+from eval.pairs import same_prompts, spread_out
 from eval.parts import Outcome
 from sdcxr import __version__
 from sdcxr.files import inside, read_json, write_text
-from sdcxr.manifest import image_ids
 
 PROMPTS = 12  # pairs in the sample grid
 NEIGHBOURS = 8  # nearest pairs shown
 PICTURE = 192  # pixels of a thumbnail
-PHANTOM = "These images were drawn by a program: no number here is a statement about radiographs of patients."
+PHANTOM = (
+    "These are phantoms, drawn by a program, and “real” means a real phantom: no number here is a statement about "
+    "radiographs of patients."
+)
 LIBRARIES = ("numpy", "pandas", "pillow", "torch", "torchvision", "transformers", "diffusers", "scikit-learn", "timm")
 
 
@@ -62,7 +64,7 @@ def is_phantom(folder: Path) -> bool:
 def render(report: Report) -> str:
     """The page."""
     rows = report.outcome.rows
-    n = f"{len(report.real):,} real and {len(report.synthetic):,} synthetic images"
+    n = f"{len(report.real):,} real and {len(report.synthetic):,} synthetic images; in brackets 95 % intervals."
     blocks = {
         "pictures": ("Pictures", samples(report)),
         "fidelity": ("Fidelity", sections.fidelity(rows)),
@@ -83,11 +85,13 @@ def render(report: Report) -> str:
         "<h1>Synthetic chest radiographs, measured</h1>",
         paragraph(n, "dim"),
         paragraph(PHANTOM, "warning") if report.phantom else "",
+        *(paragraph(line, "warning") for line in report.outcome.warnings),
         f"<nav>{menu}</nav>",
         sections.tiles(rows),
         *(content for _, content in blocks.values()),
     ]
-    return page("Synthetic chest radiographs, measured", [part for part in body if part])
+    title = "Synthetic chest radiographs, measured"
+    return page(title, [part for part in body if part], report.phantom)
 
 
 def samples(report: Report) -> str:
@@ -105,7 +109,9 @@ def samples(report: Report) -> str:
         about = (
             "No synthetic image was made from a prompt of --real: those of a pair have nothing to do with each other."
         )
-        for a, b in spread_out(list(zip(report.real.paths, report.synthetic.paths, strict=False)), PROMPTS):
+        count = min(PROMPTS, len(report.real), len(report.synthetic))
+        sides = (spread_out(side.paths, count) for side in (report.real, report.synthetic))
+        for a, b in zip(*sides, strict=True):
             figures.append((a, "real", b, "synthetic", f"{a.name}; {b.name}"))
     hidden = (
         "Prompts are hidden, because they may be text of patients' reports (--show_prompts shows them). Below each "
@@ -113,26 +119,6 @@ def samples(report: Report) -> str:
     )
     words = [paragraph(about), "" if shown or not paired else paragraph(hidden, "dim")]
     return section("pictures", "Pictures", *words, pairs(figures, PICTURE))
-
-
-def same_prompts(real: ImageFolder, synthetic: ImageFolder) -> list[tuple[Path, Path, str, str]]:
-    """(real image, first synthetic image, id, prompt) for every prompt that has both, in the order of their ids."""
-    if "id" not in synthetic.rows or "text" not in real.rows:
-        return []
-    originals = dict(zip(image_ids(real.rows), real.paths, strict=True))
-    rows = synthetic.rows.drop_duplicates("id")
-    found = [
-        (originals[row["id"]], inside(synthetic.folder, row["file_name"]), row["id"], row.get("text") or "")
-        for row in rows.to_dict("records")
-        if row["id"] in originals
-    ]
-    return sorted(found, key=lambda pair: pair[2])
-
-
-def spread_out(items: list[Any], count: int) -> list[Any]:
-    """At most `count` items, evenly from the list."""
-    step = max(len(items) / count, 1.0)
-    return [items[int(i * step)] for i in range(min(count, len(items)))]
 
 
 def diversity(report: Report) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sdcxr.errors import UserError
 from sdcxr.files import read_json, write_json
 
 COLUMNS = (
@@ -64,7 +65,9 @@ def read_scores(path: str | Path) -> list[dict[str, Any]]:
     """The rows of a scores.json.
 
     Raises:
-        UserError: it is not JSON.
+        UserError: it is not JSON, or no such rows.
     """
-    rows: list[dict[str, Any]] = read_json(path)
+    rows = read_json(path)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= set(COLUMNS) for row in rows):
+        raise UserError(f"{path} is no scores.json: a list of rows with {', '.join(COLUMNS)}")
     return rows

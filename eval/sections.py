@@ -123,13 +123,16 @@ def fidelity(rows: Rows) -> str:
         title = _short(name.removeprefix("fidelity by "))
         distances = [_distance_line(overall[metric]) for metric in DISTANCES if metric in overall]
         shares = [_line(overall[metric]) for metric in MANIFOLD if metric in overall]
+        n = next((row["floor_n"] for row in overall.values() if row.get("floor_n")), None)
         kinds = {
             SYNTHETIC: "synthetic against real",
-            THINNED: "the same at the floor's N",
-            FLOOR: "real against real (floor)",
+            THINNED: f"the same, {n} against {n} images",
+            FLOOR: f"floor: real against real, {n} against {n}",
         }
+        if n is None:
+            kinds = {SYNTHETIC: kinds[SYNTHETIC]}
         drawing = forest(distances, f"Distances by {title} against the floor between real images")
-        boxes.append(card(f"Distances: {title}", drawing, legend(kinds)))
+        boxes.append(card(f"Distances: {title}", drawing, legend(kinds), _notes(overall.values())))
         if shares:
             highest = max([1.0, *(m.value for line in shares for m in line.marks if math.isfinite(m.value))])
             drawing = forest(shares, f"Precision, recall, density, coverage by {title}", (0.0, highest))
@@ -151,6 +154,12 @@ def fidelity(rows: Rows) -> str:
         cards(boxes),
         details("All values", "".join(tables)),
     )
+
+
+def _notes(rows: Iterable[Row]) -> str:
+    """What has to be known before the values are believed, each remark once."""
+    remarks = dict.fromkeys(part for row in rows for part in (row["note"] or "").split("; ") if part)
+    return "".join(paragraph(remark, "dim") for remark in remarks)
 
 
 def _distance_line(row: Row) -> Line:
@@ -240,6 +249,12 @@ def alignment(rows: Rows) -> str:
     return section(
         "alignment",
         "Do images and prompts belong together?",
+        paragraph(
+            "Cosines between an image and a prompt, by a network that reads both. Only differences say something: to "
+            "the prompts of other images, and to the real images of the same prompts."
+        )
+        if own
+        else "",
         cards([box for box in boxes if box]),
         details("All values", score_table(own)),
     )
@@ -268,6 +283,12 @@ def retrieval(rows: Rows) -> str:
     return section(
         "retrieval",
         "Can they stand for real ones in a search?",
+        paragraph(
+            "An image searches real images with its finding (precision@k: the share of such ones among the first k), "
+            "an image the prompts, a prompt the images (recall@k: how often its own is among the first k)."
+        )
+        if own
+        else "",
         cards(boxes),
         details("All values", score_table(own)),
     )
@@ -319,7 +340,7 @@ def per_label(rows: Rows) -> str:
         "KID floor": lambda row: row["metric"] == "kid",
         "precision@10 real": lambda row: row["metric"] == "precision@10" and row["images"] == "real",
         "precision@10 synthetic": lambda row: row["metric"] == "precision@10" and row["images"] == "synthetic",
-        "chance": lambda row: row["metric"] == "precision@10",
+        "precision@10 chance": lambda row: row["metric"] == "precision@10",
     }
     parts = ("classifier", "retrieval", "fidelity")
     own = [row for row in rows if row["label"] and any(row in of_part(rows, part) for part in parts)]
@@ -331,7 +352,9 @@ def per_label(rows: Rows) -> str:
         cells[label] = []
         for name, belongs in columns.items():
             row = next((row for row in of_label if belongs(row)), None)
-            value = None if row is None else against(row) if name in ("KID floor", "chance") else row["value"]
+            value = (
+                None if row is None else against(row) if name in ("KID floor", "precision@10 chance") else row["value"]
+            )
             cells[label].append("" if row is None else number(value))
     by = next((_short(row["extractor"]) for row in own if row["metric"] == "kid"), None)
     kid = f"KID is by {by}, between equal numbers of images that have the label. " if by else ""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +10,7 @@ import pytest
 
 from eval.__main__ import EvalConfig, main
 from eval.parts import KEPT, Part, Skipped, run_parts
-from eval.rows import COLUMNS, score_row, write_scores
+from eval.rows import COLUMNS, read_scores, score_row, write_scores
 from sdcxr.errors import UserError
 
 
@@ -119,13 +120,46 @@ def test_rows_of_other_images_or_settings_are_not_kept(evaluate, folders, capsys
     assert kept == (["diversity"] if change == "resamples" else [])
 
 
-def test_what_cannot_be_done_and_was_not_asked_for_is_left_out(evaluate, folders, capsys):
+def test_what_cannot_be_done_and_was_not_asked_for_is_left_out(evaluate, folders, capsys, tmp_path):
     table = pd.read_csv(folders.synthetic / "metadata.csv").head(1)
     table.to_csv(folders.synthetic / "metadata.csv", index=False)
-    assert evaluate() == []
+    with pytest.raises(UserError, match=r"nothing could be measured: .*report.html says why"):
+        evaluate()
+    assert read_scores(tmp_path / "out" / "scores.json") == []
     said = capsys.readouterr().out
     assert "fidelity by pixels-32: 1 synthetic images: a distribution needs at least 2" in said
     assert "diversity: --synthetic" in said and "holds 1 image" in said
+
+
+def test_unusable_images_are_listed_and_nothing_is_measured_with_stand_ins(evaluate, folders, capsys, tmp_path):
+    first, second = sorted(folders.synthetic.glob("*_0.png"))[:2]
+    first.write_bytes(first.read_bytes()[:90])
+    second.unlink()
+    with pytest.raises(UserError, match="nothing could be measured"):
+        evaluate()
+    said = capsys.readouterr().out
+    page = (tmp_path / "out" / "report.html").read_text()
+    for text in (said, page):
+        assert f"{first.name} cannot be read" in text and f"{second.name} does not exist" in text
+    assert said.count(second.name) == 2  # once for each part
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_copy_of_the_real_images_is_warned_of(evaluate, folders, capsys, tmp_path, kept):
+    shutil.copytree(folders.real, tmp_path / "copy")
+    for _ in range(1 + kept):
+        capsys.readouterr()
+        evaluate(synthetic=tmp_path / "copy")
+    warning = "24 of 24 synthetic images have exactly the features of a real one: are the folders mixed up?"
+    assert f"warning: {warning}" in capsys.readouterr().out
+    assert f'<p class="warning">{warning}' in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", '[{"metric": "auroc"}]'])
+def test_other_files_than_scores_are_no_scores(evaluate, tmp_path, content):
+    (tmp_path / "u.json").write_text(content)
+    with pytest.raises(UserError, match=r"u\.json is no scores\.json: a list of rows with metric, label"):
+        evaluate(utility=tmp_path / "u.json")
 
 
 def test_explicit_extractors_and_presets(evaluate, capsys):

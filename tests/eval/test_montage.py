@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from eval.montage import GAP, LINE, MontageConfig, find_pairs, main
+from eval.montage import GAP, LINE, MontageConfig, main
 from sdcxr.errors import UserError
 from sdcxr.manifest import SAMPLE_COLUMNS
 
@@ -27,14 +27,6 @@ def folders(tmp_path):
     return real, synthetic
 
 
-def test_a_prompt_pairs_its_own_image_with_its_first_sample(folders):
-    real, synthetic = folders
-    assert find_pairs(real, synthetic) == [
-        (real / "b.png", synthetic / "b_0.png", "Text of b."),
-        (real / "c.png", synthetic / "c_0.png", "Text of c."),
-    ]
-
-
 def test_real_is_on_the_left_synthetic_on_the_right_and_the_prompt_below(folders, tmp_path):
     real, synthetic = folders
     output = tmp_path / "new" / "montage.png"
@@ -46,12 +38,37 @@ def test_real_is_on_the_left_synthetic_on_the_right_and_the_prompt_below(folders
         assert picture[bottom + 1 : bottom + LINE, GAP : GAP + 128].max() > 100  # letters
 
 
-def test_folders_that_do_not_belong_together_are_refused(folders, tmp_path):
+def montage(folders, output, **others) -> MontageConfig:
     real, synthetic = folders
-    with pytest.raises(UserError, match="no column id"):
-        find_pairs(real, real)
+    return MontageConfig(str(real), str(synthetic), str(output), **others)
+
+
+def test_prompts_are_chosen_from_all(folders, tmp_path, capsys):
+    assert main(montage(folders, tmp_path / "m.png", pairs=1, columns=1, size=64)) == 0
+    assert "m.png: 1 prompts" in capsys.readouterr().out
+    assert Image.open(tmp_path / "m.png").size == (128 + 2 * GAP, 64 + 3 * LINE + 3 * GAP)
+
+
+@pytest.mark.parametrize("name", ["montage.xyz", "montage.jpg", "montage"])
+def test_other_formats_than_png_are_refused(folders, tmp_path, name):
+    with pytest.raises(UserError, match=f"--output .*{name}: name a file that ends in .png"):
+        montage(folders, tmp_path / name)
+
+
+def test_folders_that_do_not_belong_together_are_refused(folders, tmp_path):
+    real = folders[0]
     table = pd.read_csv(real / "metadata.csv").assign(dicom_id=["x", "y", "z"])
     table.to_csv(real / "metadata.csv", index=False)
-    config = MontageConfig(str(real), str(synthetic), str(tmp_path / "montage.png"))
-    with pytest.raises(UserError, match=r"no image of .* was made from a prompt of"):
-        main(config)
+    with pytest.raises(UserError, match=r"no image of .* was made by generate\.py from a prompt of"):
+        main(montage(folders, tmp_path / "m.png"))
+    with pytest.raises(UserError, match="the same folder"):
+        main(montage((real, real), tmp_path / "m.png"))
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_an_unusable_image_is_named_not_drawn(folders, tmp_path, damage):
+    path = folders[1] / "b_0.png"
+    path.unlink() if damage == "gone" else path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(UserError, match=r"b_0\.png (does not exist|cannot be read)"):
+        main(montage(folders, tmp_path / "m.png"))
+    assert not (tmp_path / "m.png").exists()

@@ -70,6 +70,8 @@ def test_numbers_are_short(value, text):
         ((0.00312, 0.00062, 0.00562), "0.0006 to 0.0056"),
         ((-0.27, -0.32, -0.227), "−0.320 to −0.227"),
         ((0.0, 0.0, 0.0187), "0.000 to 0.019"),
+        ((0.00024, -0.00316, 0.00365), "−0.0032 to 0.0037"),
+        ((99.1, 97.04, 101.26), "97.0 to 101.3"),
         ((0.5, None, None), ""),
         ((0.5, NAN, NAN), ""),
     ],
@@ -86,6 +88,7 @@ def test_bars_end_where_the_axis_says():
     assert (real.get("fill"), synthetic.get("fill")) == (COLOURS[REAL], COLOURS[SYNTHETIC])
     dashed = next(line for line in elements(svg, "line") if line.get("class") == "at")
     assert float(dashed.get("x1")) == pytest.approx(float(synthetic.get("x")) + float(synthetic.get("width")), abs=0.2)
+    assert float(dashed.get("y1")) > float(elements(svg, "text")[0].get("y"))  # not through the name
     assert "0.500 (0.400 to 0.600)" in texts(svg) and "Edema" in texts(svg)
     whisker = elements(svg, "path")[0].get("d")
     assert whisker.startswith(f"M{MARGIN + 0.4 * (RIGHT - MARGIN):.1f} ")

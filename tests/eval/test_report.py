@@ -16,9 +16,9 @@ from PIL import Image
 
 from eval import sections
 from eval.folders import ImageFolder, read_folder
-from eval.page import table, thumbnail
+from eval.page import pairs, table, thumbnail
 from eval.parts import Outcome, Skipped
-from eval.report import PHANTOM, Report, is_phantom, render, same_prompts, spread_out, write_report
+from eval.report import PHANTOM, Report, is_phantom, render, write_report
 from eval.rows import score_row
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -141,6 +141,7 @@ def test_distances_stand_against_the_floor_at_its_own_number_of_images():
     shown = sections.fidelity(fidelity_rows())
     first = re.search(r'<svg class="plot".*?</svg>', shown)[0]
     assert re.findall(r'class="value".*?>(.*?)<', first)[:3] == ["3.000 (2.000 to 4.000)", "3.400", "1.100"]
+    assert "the same, 12 against 12 images" in shown
     assert "3.400 at 12 images, where real against real is 1.100" in sections.tiles(fidelity_rows())
 
 
@@ -170,10 +171,12 @@ def test_prompts_are_hidden_unless_asked_for(report, folders):
 
 
 def test_phantoms_are_called_phantoms_and_their_prompts_shown(report, folders):
-    assert PHANTOM not in render(report())
+    page = render(report())
+    assert PHANTOM not in page and "<body>" in page
     (folders.real.parent / "prep.json").write_text(json.dumps({"phantom": True, "settings": {}}))
     page = render(report())
-    assert PHANTOM in page and "<figcaption>Cardiomegaly.</figcaption>" in page
+    assert '<p class="warning">These are phantoms' in page and '<body class="phantoms">' in page
+    assert "<figcaption>Cardiomegaly.</figcaption>" in page
 
 
 @pytest.mark.parametrize(
@@ -194,13 +197,6 @@ def test_phantoms_are_known_by_the_record_of_their_preparation(tmp_path, record,
     (tmp_path / "prep.json").write_text(json.dumps(record))
     assert is_phantom(tmp_path / "test") is phantom
     assert not is_phantom(tmp_path / "test" / "deeper")
-
-
-def test_pairs_are_of_one_prompt(folders):
-    pairs = same_prompts(read_folder(folders.real, "--real"), read_folder(folders.synthetic, "--synthetic"))
-    assert len(pairs) == 12
-    for real, synthetic, name, _ in pairs:
-        assert real == folders.real / f"{name}.png" and synthetic == folders.synthetic / f"{name}_0.png"
 
 
 def test_folders_without_a_table_have_pictures_too(report, tmp_path, folders):
@@ -233,9 +229,41 @@ def test_thumbnails_are_small_and_keep_their_shape(tmp_path):
     assert (values[:15] == 0).all() and (values[20:44] == 200).all()
 
 
-def test_items_are_spread_evenly():
-    assert spread_out(list(range(24)), 4) == [0, 6, 12, 18]
-    assert spread_out([1, 2], 4) == [1, 2] and spread_out([], 4) == []
+def test_pictures_that_cannot_be_shown_are_named_in_their_place(report, folders):
+    shown = [folders.synthetic / f"te0{i:02}-aa_0.png" for i in (0, 2, 4)]
+    shown[0].write_bytes(b"not an image")
+    shown[1].unlink()
+    Image.fromarray(np.full((8, 8), 4000, np.uint16)).save(shown[2])
+    page = render(report())
+    assert checked(page).tags.count("img") == 24 - 3
+    for path, problem in zip(shown, ("cannot be read", "does not exist", "has more than 8 bits"), strict=True):
+        assert f'<p class="unusable">{path.name} {problem}' in page
+
+
+def test_names_of_pictures_are_text(tmp_path):
+    path = tmp_path / "<i>.png"
+    assert "<i>" not in pairs([(path, "<i>", path, "<i>", "<i>")])
+
+
+def test_pictures_without_a_table_are_from_all_of_each_side(tmp_path, report):
+    for side, n in (("real", 40), ("synthetic", 3)):
+        (tmp_path / side).mkdir()
+        for i in range(n):
+            Image.new("L", (8, 8), i).save(tmp_path / side / f"{side[0]}{i:02}.png")
+    sides = [read_folder(tmp_path / side, side) for side in ("real", "synthetic")]
+    page = render(Report(*sides, None, Outcome(), "python -m eval", tmp_path / "nearest.csv"))
+    captions = re.findall("<figcaption>(.*?)<", page)
+    assert captions == ["r00.png; s00.png", "r13.png; s01.png", "r26.png; s02.png"]
+
+
+def test_warnings_and_remarks_are_seen_without_opening_a_table(report):
+    rows = [row("fidelity by x", "fd", 0.0, note="few images; mixed up?") | {"warning": "24 of 24 are mixed up?"}]
+    page = render(report([*rows, *(one | {"metric": "kid"} for one in rows)]))
+    assert page.count('<p class="warning">24 of 24 are mixed up?</p>') == 1
+    before_table = page[: page.index("<details>")]
+    assert (
+        before_table.count('<p class="dim">few images</p>') == before_table.count('<p class="dim">mixed up?</p>') == 1
+    )
 
 
 def test_cells_are_text():
