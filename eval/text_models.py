@@ -121,6 +121,7 @@ def _greedy_f1(reference: np.ndarray, hypothesis: np.ndarray) -> float:
 def _embed(texts: list[str], folder: Path, layer: int, batch_size: int) -> list[np.ndarray]:
     """Unit hidden states of each text's tokens, special tokens included: (tokens, width) each."""
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
 
     from sdcxr.processes import processes
@@ -129,9 +130,13 @@ def _embed(texts: list[str], folder: Path, layer: int, batch_size: int) -> list[
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-            model = AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **options)
-    except (OSError, ValueError, KeyError) as error:
+            model, loaded = AutoModel.from_pretrained(
+                folder, use_safetensors=True, output_loading_info=True, dtype=torch.float32, **options
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder} cannot be loaded ({str(error).strip().splitlines()[0]})") from None
+    if absent := sorted(loaded["missing_keys"]):
+        raise UserError(f"{folder}: {len(absent)} weights are absent (first: {absent[0]}): download it again")
     model = model.eval().to(processes().device)
     found = []
     for start in range(0, len(texts), batch_size):

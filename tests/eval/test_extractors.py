@@ -18,6 +18,8 @@ from eval.extractors.pickles import load_state
 from eval.fidelity import PRESETS
 from sdcxr.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("no_network")
+
 CPU = torch.device("cpu")
 
 

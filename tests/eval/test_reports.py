@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,6 +19,8 @@ from eval.report_generator import write_reports
 from eval.reports import ReportsConfig, compare, main, pair_sides
 from eval.rows import COLUMNS, read_scores
 from sdcxr.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("no_network")
 
 PROMPTS = ["Large left pneumothorax.", "No acute cardiopulmonary process.", "Mild cardiomegaly, no pulmonary edema."]
 
@@ -167,11 +168,7 @@ def test_intervals_resample_patients_and_prompts(folders):
     )
 
 
-def test_a_generator_reads_both_sides_the_same_way_every_time(folders, generator, tmp_path, monkeypatch, capsys):
-    def no_network(*_):
-        raise AssertionError("asked the network")
-
-    monkeypatch.setattr(socket.socket, "connect", no_network)
+def test_a_generator_reads_both_sides_the_same_way_every_time(folders, generator, tmp_path, capsys):
     kept = tmp_path / "texts.csv"
     rows = run(folders, tmp_path, generator=str(generator), max_new_tokens=8, keep_texts=str(kept), batch_size=4)
     texts = pd.read_csv(kept, keep_default_na=False)

@@ -1,5 +1,6 @@
 """Tests of eval.text_models: the networks' scores on small random networks of the same kinds, and absent files."""
 
+import shutil
 import sys
 import types
 
@@ -11,6 +12,8 @@ from eval import text_models
 from eval.text_models import bertscore, chexbert_labels, locate, radgraph_f1
 from sdcxr.errors import UserError
 from sdcxr.manifest import LABELS
+
+pytestmark = pytest.mark.usefixtures("no_network")
 
 VOCABULARY = "[PAD] [UNK] [CLS] [SEP] [MASK] no small left right effusion pneumothorax is seen the heart normal . ,"
 WORDS = VOCABULARY.split()
@@ -68,6 +71,21 @@ def test_bertscore_matches_each_token_with_its_best():
 def test_bertscore_does_not_depend_on_the_batch(weights_dir):
     texts = ["no effusion", "small left pneumothorax is seen .", "the heart"], ["heart", "no effusion , normal", "left"]
     assert bertscore(*texts, weights_dir, batch_size=1) == pytest.approx(bertscore(*texts, weights_dir), abs=1e-5)
+
+
+def test_a_distilbert_with_gaps_is_not_filled_at_random(weights_dir, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "distilbert-base-uncased"
+    shutil.copytree(weights_dir / folder.name, folder)
+    state = load_file(folder / "model.safetensors")
+    gap = next(name for name in state if "layer.3" in name)
+    save_file({k: v for k, v in state.items() if k != gap}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"1 weights are absent .*layer\.3"):
+        bertscore(["no"], ["no"], tmp_path)
+    (folder / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        bertscore(["no"], ["no"], tmp_path)
 
 
 def test_chexberts_classes_become_labels_by_name(weights_dir):
