@@ -1,18 +1,17 @@
 """Reading and squaring: every kind of file, every kind of damage, and which side is which."""
 
 import gzip
-import io
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.uid import JPEG2000Lossless
 
 from data_prep.images import BadImage, convert, equalize, load_grey, square, stretch
 from sdcxr.errors import UserError
-
-pydicom = pytest.importorskip("pydicom")
+from tests.data_prep.dicoms import dicom_bytes
 
 
 def noise(width: int, height: int, seed: int = 0) -> np.ndarray:
@@ -32,23 +31,8 @@ def saved(path: Path, pixels: np.ndarray, mode: str | None = None, **options) ->
 
 
 def dicom(path: Path, pixels: np.ndarray, photometric: str = "MONOCHROME2", syntax: str | None = None) -> Path:
-    dataset = pydicom.Dataset()
-    dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = "1.2.3"
-    dataset.Rows, dataset.Columns = pixels.shape[-2:]
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, photometric
-    if pixels.ndim == 3:
-        dataset.NumberOfFrames = pixels.shape[0]
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
-    dataset.PixelData = pixels.astype("<u2").tobytes()
-    if syntax:
-        dataset.PixelData = pydicom.encaps.encapsulate([dataset.PixelData])
-        dataset.file_meta.TransferSyntaxUID = syntax
-    buffer = io.BytesIO()
-    dataset.save_as(buffer, enforce_file_format=True)
-    path.write_bytes(gzip.compress(buffer.getvalue()) if path.suffix == ".gz" else buffer.getvalue())
+    data = dicom_bytes(pixels, photometric, syntax)
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
     return path
 
 
@@ -200,7 +184,7 @@ def test_a_dicom_without_pydicom_names_what_to_install(tmp_path, monkeypatch):
 def test_a_compressed_dicom_without_its_decoder_names_what_to_install(tmp_path, monkeypatch):
     decoder = type("Decoder", (), {"is_available": False})
     monkeypatch.setattr("pydicom.pixels.get_decoder", lambda syntax: decoder)
-    path = dicom(tmp_path / "x.dcm", noise(8, 8).astype(np.uint16), syntax=pydicom.uid.JPEG2000Lossless)
+    path = dicom(tmp_path / "x.dcm", noise(8, 8).astype(np.uint16), syntax=JPEG2000Lossless)
     with pytest.raises(UserError, match=r"JPEG 2000.*pip install sdcxr\[dicom\]"):
         load_grey(path, 8)
 

@@ -1,49 +1,22 @@
 """The MIMIC-CXR preparation against a tree whose outcome was counted by hand."""
 
-import gzip
-import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-import zipfile
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from data_prep.mimic_cxr import MimicCxrConfig, count_tokens, main
+from data_prep.mimic_cxr import count_tokens, main
 from sdcxr.errors import UserError
 from sdcxr.files import read_json
 from sdcxr.manifest import COLUMNS, LABELS, read_metadata
-
-CHARS_7, CHARS_77 = "No new.", "x" * 76 + "."
-
-
-@dataclass
-class Group:
-    """`n` studies alike: what they consist of and what becomes of them."""
-
-    n: int
-    outcome: str  # a split, or the reason in rejected.csv
-    report: str | None = f" FINDINGS: Long.\n \n IMPRESSION: {CHARS_77}\n"
-    view: str = "PA"
-    code: str = ""
-    procedure: str = "CHEST (PA AND LAT)"
-    folder: int = 10  # p10, p11, …
-    no_finding: str = ""
-    labelled: bool = True
-    image: str = "whole"  # or "missing" or "cut off"
-
-
-def report_of(impression: str) -> str:
-    return f"                  FINAL REPORT\n FINDINGS: Long.\n \n IMPRESSION: {impression}\n"
-
+from tests.data_prep.mimic_tree import CAP, CHARS_7, CHARS_77, Group, build, config_of, image_bytes, report_of
 
 GROUPS = [
     Group(11, "impression too short", report_of("No ne.")),
@@ -69,7 +42,6 @@ GROUPS = [
     Group(2, "truncated image", image="cut off"),
 ]
 NO_FINDING = 40  # training studies with No Finding, of which the cap of 25 leaves 25
-CAP = 25
 N_TRAIN = 12 + 13 + 9 + 7 + 5 + 5 + CAP  # 76
 N_TEST = 30 + 9
 N_SIDE_VIEWS = 10  # studies with a second, lateral image
@@ -89,109 +61,6 @@ EXPECTED_REJECTED = {
     "view not wanted": 48, "view unknown": 6, "patient of no folder p10 … p19": 2, "over the No Finding cap": 15,
     "missing image": 3, "truncated image": 2,
 }  # fmt: skip
-
-
-def image_bytes(number: int, as_dicom: bool, size: tuple[int, int] = (30, 24)) -> bytes:
-    pixels = np.random.default_rng(number).integers(0, 256, size, dtype=np.uint8)
-    buffer = io.BytesIO()
-    if not as_dicom:
-        Image.fromarray(pixels).save(buffer, "JPEG")
-        return buffer.getvalue()
-    import pydicom
-    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
-
-    dataset = pydicom.Dataset()
-    dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = generate_uid(entropy_srcs=[str(number)])
-    dataset.Rows, dataset.Columns = size
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
-    dataset.PixelData = (pixels.astype("<u2") * 16).tobytes()
-    dataset.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
-
-
-@dataclass
-class Tree:
-    images: Path
-    reports: Path
-    metadata: list[dict] = field(default_factory=list)
-    labels: list[dict] = field(default_factory=list)
-    texts: dict[str, str] = field(default_factory=dict)  # path below files/ of every report
-    outcome: dict[str, str] = field(default_factory=dict)  # by dicom_id
-
-    def add(self, group: Group, as_dicom: bool, **more: str) -> None:
-        number = len(self.outcome)
-        subject, study = f"{group.folder}{number:06d}", f"5{number:07d}"
-        dicom_id = f"{number:08x}-11111111-22222222-33333333-44444444"
-        row = {"subject_id": subject, "study_id": study, "dicom_id": dicom_id, "ViewPosition": group.view}
-        row |= {
-            "ViewCodeSequence_CodeMeaning": group.code,
-            "PerformedProcedureStepDescription": group.procedure,
-            "StudyTime": "80556.875",
-        }
-        self.metadata.append(row | more)
-        self.outcome[dicom_id] = group.outcome
-        if group.labelled:
-            self.labels.append(
-                {"subject_id": subject, "study_id": study, "No Finding": group.no_finding, "Edema": "-1.0"}
-            )
-        place = f"p{group.folder}/p{subject}/s{study}"
-        if group.report is not None:
-            self.texts[f"{place}.txt"] = group.report
-        folder = self.images / "files" / place
-        folder.mkdir(parents=True)
-        whole = image_bytes(number, as_dicom)
-        cut = whole[: len(whole) // 2 if not as_dicom else 500]
-        if group.image != "missing":
-            suffix = ".dcm" if as_dicom else ".jpg"
-            (folder / f"{dicom_id}{suffix}").write_bytes(whole if group.image == "whole" else cut)
-
-    def add_side_view(self, number: int) -> None:
-        """A lateral image of an earlier study."""
-        row = self.metadata[number] | {"dicom_id": f"{number:08x}-side", "ViewPosition": "LATERAL"}
-        self.metadata.append(row)
-
-    def write_tables(self, suffix: str) -> None:
-        metadata = pd.DataFrame(self.metadata)
-        labels = pd.DataFrame(self.labels).reindex(columns=["subject_id", "study_id", *LABELS])
-        split = metadata[["dicom_id", "study_id", "subject_id"]].assign(split="train")
-        last = metadata["subject_id"].str[-1]
-        split.loc[last == "1", "split"] = "validate"
-        split.loc[last == "2", "split"] = "test"
-        for name, table in {"metadata": metadata, "chexpert": labels, "split": split}.items():
-            table.to_csv(self.images / f"mimic-cxr-2.0.0-{name}{suffix}", index=False)
-
-    def write_reports(self, layout: str) -> None:
-        if layout.startswith("zip"):
-            prefix = "mimic-cxr-reports/files/" if layout == "zip with a folder" else "files/"
-            with zipfile.ZipFile(self.reports, "w", zipfile.ZIP_DEFLATED) as archive:
-                archive.writestr(prefix + "README.txt", "IMPRESSION: none of ours.")
-                archive.writestr(prefix + "p10/p10999999/s50000000.txt", "IMPRESSION: another patient's.")
-                for place, text in self.texts.items():
-                    archive.writestr(prefix + place, text)
-            return
-        for place, text in self.texts.items():
-            path = self.reports / "mimic-cxr-reports" / "files" / place
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-
-
-def build(folder: Path, groups: list[Group], layout: str = "zip", suffix: str = ".csv", as_dicom: bool = False) -> Tree:
-    tree = Tree(folder / "mimic-cxr-jpg", folder / ("reports.zip" if layout.startswith("zip") else "reports"))
-    for group in groups:
-        for _ in range(group.n):
-            tree.add(group, as_dicom)
-    tree.write_tables(suffix)
-    tree.write_reports(layout)
-    return tree
-
-
-def config_of(tree: Tree, output_dir: Path, **changes) -> MimicCxrConfig:
-    defaults = {"validation_fraction": 0.0, "resolution": 16, "workers": 1, "max_no_finding": CAP}
-    return MimicCxrConfig(tree.images, tree.reports, output_dir, **(defaults | changes))
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -242,13 +111,6 @@ def test_a_row_without_an_id_is_rejected_and_not_forgotten(tmp_path):
         ["", str(tree.metadata[2]["study_id"]), "row without an id"]
     ]
     assert len(read_metadata(tmp_path / "dataset" / "train")) == 4
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory) -> Tree:
-    """Thirty training studies and ten test ones, all good."""
-    groups = [Group(30, "train", report_of(CHARS_7), no_finding="1.0"), Group(10, "test", folder=19, labelled=False)]
-    return build(tmp_path_factory.mktemp("small"), groups)
 
 
 def test_a_row_holds_the_impression_the_ids_the_view_and_the_labels(small, tmp_path):
@@ -371,85 +233,6 @@ def test_a_tokenizer_that_is_nowhere_is_one_line(small, tmp_path, monkeypatch):
 def test_impossible_settings_are_refused(small, tmp_path, changes):
     with pytest.raises(UserError, match=f"--{next(iter(changes))}"):
         config_of(small, tmp_path / "out", **changes)
-
-
-@pytest.mark.parametrize(
-    ("flag", "path", "message"),
-    [
-        ("images", "nothing", "--images .*nothing: does not exist"),
-        ("images", "bare", "no patient folders .*looked for p10"),
-        ("images", "empty", "found no image .*jpg.*dcm"),
-        ("reports", "nothing", "--reports .*nothing: does not exist"),
-        ("reports", "text.zip", "neither a folder nor a whole zip"),
-        ("reports", "other.zip", "holds no report .*looked for files/p10"),
-        ("reports", "empty", "holds no report .*JPG tree comes without"),
-        ("tables", "empty", "found no mimic-cxr-2.0.0-metadata.csv .*MIMIC-CXR-JPG"),
-    ],
-)
-def test_a_wrong_path_says_what_was_looked_for(small, tmp_path, flag, path, message):
-    (tmp_path / "empty" / "files" / "p10").mkdir(parents=True)
-    (tmp_path / "bare").mkdir()
-    (tmp_path / "text.zip").write_text("no archive")
-    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
-        archive.writestr("files/readme.txt", "IMPRESSION: none")
-    config = config_of(small, tmp_path / "out")
-    setattr(config, flag, tmp_path / path)
-    with pytest.raises(UserError, match=message):
-        main(config)
-
-
-@pytest.mark.parametrize(
-    ("header", "guess"),
-    [
-        ("subject_id,study_id,path", "cxr-study-list.csv of MIMIC-CXR; the metadata table comes with MIMIC-CXR-JPG"),
-        ("subject_id,study_id,dicom_id,path", "cxr-record-list.csv"),
-        ("dicom_id,study_id,subject_id,split", "looks like the split table"),
-        ("study,impression,findings", "mimic_cxr_sectioned.csv"),
-        ("a,b", "is mimic-cxr-2.0.0-metadata.csv"),
-    ],
-)
-def test_a_table_without_a_column_is_recognised(small, tmp_path, header, guess):
-    shutil.copy(small.images / "mimic-cxr-2.0.0-chexpert.csv", tmp_path)
-    (tmp_path / "mimic-cxr-2.0.0-metadata.csv").write_text(header + "\n")
-    with pytest.raises(UserError) as caught:
-        main(config_of(small, tmp_path / "out", tables=tmp_path))
-    assert "has no column" in str(caught.value)
-    assert header.replace(",", ", ") in str(caught.value)
-    assert guess in str(caught.value)
-
-
-def test_a_missing_table_is_named_before_the_reports_are_read(small, tmp_path, capsys):
-    shutil.copy(small.images / "mimic-cxr-2.0.0-metadata.csv", tmp_path)
-    with pytest.raises(UserError, match=r"found no mimic-cxr-2\.0\.0-chexpert\.csv"):
-        main(config_of(small, tmp_path / "out", tables=tmp_path))
-    assert "reports" not in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", gzip.compress(b"dicom_id,subject_id\n" * 99, mtime=0)[:-20], b"\x00\xff\xfe,"],
-    ids=["empty", "truncated", "binary"],
-)
-def test_a_damaged_table_is_one_line(small, tmp_path, content):
-    shutil.copy(small.images / "mimic-cxr-2.0.0-chexpert.csv", tmp_path)
-    (tmp_path / "mimic-cxr-2.0.0-metadata.csv.gz").write_bytes(content)
-    with pytest.raises(UserError, match="not a readable CSV table"):
-        main(config_of(small, tmp_path / "out", tables=tmp_path))
-
-
-@pytest.mark.parametrize("name", ["metadata", "chexpert", "split"])
-@pytest.mark.parametrize(("end", "start"), [(b",\n", b""), (b"\r\n", b"\xef\xbb\xbf")], ids=["comma", "windows"])
-def test_a_table_saved_by_another_program_is_read_the_same(small, tmp_path, name, end, start):
-    for table in small.images.glob("*.csv"):
-        shutil.copy(table, tmp_path)
-    path = tmp_path / f"mimic-cxr-2.0.0-{name}.csv"
-    header, *rows = path.read_bytes().splitlines()
-    path.write_bytes(start + header + b"\n" + b"".join(row + end for row in rows))
-    main(config_of(small, tmp_path / "out", tables=tmp_path, split="official"))
-    main(config_of(small, tmp_path / "expected", split="official"))
-    for split in ("train", "validation", "test"):
-        tables = (tmp_path / folder / split / "metadata.csv" for folder in ("out", "expected"))
-        assert len({table.read_bytes() for table in tables}) == 1
 
 
 def test_an_unknown_view_lists_the_known_ones(small, tmp_path):
