@@ -45,7 +45,7 @@ a { color: #00558a; }
 .wide { overflow-x: auto; max-width: 100%; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; margin: .4rem 0 1rem; }
 th, td { text-align: left; padding: .28rem .7rem .28rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-th { border-bottom: 2px solid #8b949e; } td.n, th.n { text-align: right; white-space: nowrap; }
+th { border-bottom: 2px solid #8b949e; } td.n, th.n { text-align: right; } td.n { white-space: nowrap; }
 td.note { min-width: 14rem; color: var(--dim); } #left-out td { overflow-wrap: anywhere; min-width: 5.5rem; }
 .phantoms :is(h1, h2, h3)::after { content: " · phantoms"; }
 summary { cursor: pointer; margin: .6rem 0; font-weight: 600; }

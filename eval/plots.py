@@ -12,7 +12,7 @@ from html import escape
 
 WIDTH = 424  # of the drawing, in its own units, about a pixel each
 MARGIN = 8  # left and right of the axis
-NUMBERS = 166  # width of the column with the values in digits, right of the axis
+NUMBERS = 176  # width of the column with the values in digits, right of the axis
 LONGEST = 52  # letters of a label that find room
 NAME, LANE, GAP, FOOT = 17, 15, 8, 26  # heights: a label, a mark's lane, below a line, the axis
 
@@ -54,7 +54,7 @@ def number(value: float | None) -> str:
         return "–"
     if value and (abs(value) < 1e-4 or abs(value) >= 1e6):
         return f"{value:.2e}".replace("e-0", "e-").replace("e+0", "e+").replace("-", "−")
-    return f"{value:,.{decimals(value)}f}".replace("-", "−")
+    return _fixed(value, decimals(value))
 
 
 def decimals(value: float) -> int:
@@ -68,7 +68,11 @@ def interval_text(value: float | None, low: float | None, high: float | None) ->
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return ""
     digits = decimals(max(map(abs, (value or 0.0, low, high))))
-    return " to ".join(f"{end:,.{digits}f}".replace("-", "−") for end in (low, high))
+    return " to ".join(_fixed(end, digits) for end in (low, high))
+
+
+def _fixed(value: float, digits: int) -> str:
+    return f"{value:,.{digits}f}".replace("-", "−")
 
 
 def forest(lines: Sequence[Line], title: str, bounds: tuple[float, float] | None = None) -> str:
@@ -169,7 +173,8 @@ def _heading(line: Line, y: float) -> str:
 
 def _value(mark: Mark, y: float) -> str:
     text = number(mark.value) if math.isfinite(mark.value) else "not defined"
-    if mark.interval:
+    if mark.interval and math.isfinite(mark.value):  # all three with the same decimals
+        text = _fixed(mark.value, decimals(max(map(abs, (mark.value, *mark.interval)))))
         text += f" ({interval_text(mark.value, *mark.interval)})"
     return f'<text class="value" x="{WIDTH - MARGIN}" y="{y + 11:.1f}" text-anchor="end">{text}</text>'
 

@@ -80,6 +80,11 @@ def test_intervals_have_the_decimals_of_their_value(ends, text):
     assert interval_text(*ends) == text
 
 
+def test_a_value_has_the_decimals_of_its_interval():
+    svg = forest([Line("KID", (Mark(0.00024, SYNTHETIC, -0.00316, 0.00364),))], "KID")
+    assert "0.0002 (−0.0032 to 0.0036)" in texts(svg)
+
+
 def test_bars_end_where_the_axis_says():
     svg = bars([Line("Edema", (Mark(1.0, REAL), Mark(0.5, SYNTHETIC, 0.4, 0.6)))], "AUROC", at=0.5)
     real, synthetic = elements(svg, "rect")

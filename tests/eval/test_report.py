@@ -73,6 +73,7 @@ def fidelity_rows(part: str = "fidelity by a/b/xrv-all") -> list[dict]:
         row(part, "kid", 0.2, **more | {"value_at_floor_n": 0.3, "floor": -0.01}),
         row(part, "recall", 0.4, floor=0.9),
         row(part, "kid", 0.3, label="Edema", floor=0.01),
+        row(part, "kid", -0.00024, label="Lung Opacity", floor=-0.00316, ci_low=-0.00364, ci_high=0.00316),
         row(part, "kid", None, label="Fracture", note="2 real and 1 synthetic images: fewer than 10 on a side"),
     ]
 
@@ -278,7 +279,8 @@ def measured(page: Path, width: int, tmp_path: Path) -> dict:
         'document.getElementById("f").onload = () => { const d = document.getElementById("f").contentDocument;'
         'const svgs = [...d.querySelectorAll("svg.plot")]; const box = e => e.getBoundingClientRect();'
         "const spill = svgs.flatMap(s => [...s.querySelectorAll('text')].filter(t => box(t).right > box(s).right + 1 ||"
-        " box(t).left < box(s).left - 1).map(t => t.textContent));"
+        " box(t).left < box(s).left - 1 || t.matches('.value') && box(t).left < box(s.querySelector('.track, .axis'))"
+        ".right).map(t => t.textContent));"
         'document.getElementById("out").textContent = JSON.stringify({width: d.documentElement.scrollWidth,'
         "images: [...d.images].filter(i => i.complete && i.naturalWidth > 0).length, plots: svgs.filter(s =>"
         " box(s).width > 200 && box(s).height > 30).length, all: svgs.length, spill}); };</script>"
