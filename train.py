@@ -25,7 +25,9 @@ from sdcxr.signals import leaving
 def main(config: TrainConfig) -> int:
     with leaving():
         from sdcxr.loop import train  # torch only once the arguments are known to be good
+        from sdcxr.progress import require_tracker
 
+        require_tracker(config.report_to)
         return train(fill_in(config))
 
 

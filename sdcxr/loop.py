@@ -31,7 +31,7 @@ from sdcxr.memory import release_memory
 from sdcxr.optimizer import build_optimizer, learning_rate_factor
 from sdcxr.pixels import grid, write_png
 from sdcxr.processes import native_precision, on_cpu
-from sdcxr.progress import Log, Meter, require_tracker, start_tracker
+from sdcxr.progress import Log, Meter, start_tracker
 from sdcxr.signals import Signals, exit_code
 from sdcxr.threads import use_all_cores
 from sdcxr.validation import previews, validation_loss
@@ -48,7 +48,6 @@ def train(config: TrainConfig) -> int:
         UserError: for whatever the user can mend.
     """
     use_all_cores()
-    require_tracker(config.report_to)
     accelerator = Accelerator(
         cpu=on_cpu(),
         mixed_precision=native_precision() if config.mixed_precision == "auto" else config.mixed_precision,

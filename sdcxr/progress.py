@@ -1,5 +1,6 @@
 """What a run tells: rows of numbers in log.jsonl and validation.jsonl, the tracker, and how fast it is."""
 
+import importlib
 import json
 import re
 import resource
@@ -17,15 +18,17 @@ from sdcxr.files import write_text
 
 
 def require_tracker(name: str) -> None:
-    """Refuse a tracker whose package is not installed, before anything is built.
+    """Refuse a tracker whose package is not installed, or not whole, before anything is built.
 
     Raises:
         UserError: see above.
     """
-    import importlib.util
-
-    if name != "none" and importlib.util.find_spec(name) is None:
-        raise UserError(f"--report_to {name}: pip install {name}, or use --report_to none")
+    if name == "none":
+        return
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f"--report_to {name}: {error}; pip install {name}, or use --report_to none") from None
 
 
 def start_tracker(name: str, folder: Path) -> Any:

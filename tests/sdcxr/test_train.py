@@ -105,6 +105,13 @@ def test_the_embedded_base_takes_its_own_and_keeps_what_is_given(train, monkeypa
     assert epochs.max_train_steps is None
 
 
+def test_a_tracker_that_is_not_installed_is_refused_before_the_base_is_built(train, monkeypatch, capfd):
+    monkeypatch.setattr(train, "embedded_phantoms", lambda: pytest.fail("built the phantoms"))
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert command(train, "--report_to", "wandb") == 2
+    assert capfd.readouterr().err.startswith("error: --report_to wandb: ")
+
+
 @pytest.mark.parametrize("tune", ["classifier", "clip"])
 def test_the_judges_need_no_base(train, monkeypatch, micro_dataset, tune):
     monkeypatch.setattr(tiny, "ensure", lambda *_: pytest.fail("built the base"))
