@@ -19,6 +19,7 @@ from eval.arrays import checked, group_rows
 from eval.features import extract
 from eval.folders import ImageFolder, read_sides
 from eval.greys import read_greys, smallest_side
+from eval.intervals import percentiles
 from eval.kernels import unit_rows
 from eval.rows import publish, score_row
 from eval.ssim import WEIGHTS, ms_ssim, n_scales
@@ -229,8 +230,7 @@ def mean_of_pairs(values: np.ndarray, pairs: Pairs, seed: int = 0) -> tuple[floa
         count = np.bincount(generator.integers(len(names), size=len(names)), minlength=len(names))
         weight = pairs.weight * count[first] * np.where(first == second, 1, count[second])
         drawn.append(np.average(values, weights=weight) if weight.any() else np.nan)
-    low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    return value, float(low), float(high)
+    return value, *percentiles(np.array(drawn))
 
 
 def ssim_of_pairs(paths: Sequence[Path], pairs: Pairs, size: int) -> np.ndarray:

@@ -168,6 +168,8 @@ def compare(
             notes.append(f"no interval: only {groups} patients or prompts on a side")
         elif resamples and name not in errors and measured.problem is None:
             notes.append("no interval: halves of these images are too few")
+        if name in NAMES and max(len(x), len(y)) > 1.25 * n:
+            notes.append("more images on one side move it by themselves: compare only the value at the floor's N")
         if name in OF_COVARIANCES and n < 2 * dimension:
             notes.append(f"N = {n} is below 2 × {dimension} dimensions: mostly bias, compare with the floor only")
         taken = min(resamples, HALVES_OF_LIMIT) if name == "fd_infinity" else resamples

@@ -199,6 +199,14 @@ def test_scales_that_are_missing_are_noted(tmp_path):
     assert "3 of 5 scales" in row["note"]
 
 
+@pytest.mark.filterwarnings("error")
+def test_images_smaller_than_the_window_have_no_value(tmp_path):
+    synthetic = samples(tmp_path, noise(4, 8), [0, 0, 1, 1])
+    real = dataset(tmp_path, noise(3, 8), [1, 2, 3], ["a", "a", "b"])
+    row = one(evaluate(read_folder(real, "--real"), read_folder(synthetic, "--synthetic")), "ms_ssim_within_prompts")
+    assert np.isnan(row["value"]) and np.isnan(row["ci_low"]) and "0 of 5 scales" in row["note"]
+
+
 def test_one_image_per_prompt_has_no_value_within_prompts(tmp_path):
     synthetic = samples(tmp_path, noise(3), [0, 1, 2])
     real = dataset(tmp_path, noise(3), [1, 2, 3], ["a", "b", "c"])

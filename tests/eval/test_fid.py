@@ -17,6 +17,7 @@ from eval.fidelity import ALL, PRESETS, Preset, measure, standard_errors
 from eval.folders import ImageFolder
 from eval.frechet import frechet_distance
 from eval.kernels import kid, kid_subsets
+from eval.manifolds import NAMES
 from sdcxr.cli import run
 from sdcxr.errors import UserError
 
@@ -51,7 +52,7 @@ def test_every_metric_has_counts_floor_interval_and_parameters():
             50,
             10,
         )  # two halves of 60: enough for the number of synthetic images
-        assert row["note"] is None
+        assert (row["note"] is None) == (name not in NAMES)
         assert row["ci_low"] <= row["value"] <= row["ci_high"] and row["ci_low"] < row["ci_high"]
         assert row["resamples"] == (25 if name == "fd_infinity" else 100)
     assert (rows["precision"]["k"], rows["kid"]["k"]) == (3, None)
@@ -86,6 +87,14 @@ def test_floor_of_fewer_images_says_so_and_has_a_counterpart():
     assert row["floor_n"] == 30
     assert "floor at 30 + 30 images" in row["note"]
     assert row["value_at_floor_n"] != row["value"]
+
+
+def test_shares_between_unequal_numbers_are_marked_and_hold_at_the_floors_number():
+    """Few synthetic images reach few of many real ones, however alike the distributions are."""
+    row = scores(normal(160), normal(20, seed=1))["coverage"]
+    assert row["value"] < 0.5 and row["note"].startswith("more images on one side")
+    assert row["floor_n"] == 20 and abs(row["value_at_floor_n"] - row["floor"]) < 0.1
+    assert "one side" not in scores(normal(50), normal(40, seed=1))["coverage"]["note"]
 
 
 def test_floor_of_one_patient_is_none():

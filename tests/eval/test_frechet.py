@@ -37,6 +37,14 @@ def test_closed_forms(mean_x, covariance_x, mean_y, covariance_y, distance):
     assert frechet_distance(*rows) == pytest.approx(distance, abs=1e-10)
 
 
+def test_singular_covariances_have_a_distance():
+    along = np.outer(
+        [0.1, 0.7, 0.3], [0.1, 0.7, 0.3]
+    )  # one variance of 0.59, and two of 0 that rounding makes negative
+    assert frechet_of_moments(np.zeros(3), along, np.zeros(3), 4 * along) == pytest.approx(0.59)
+    assert frechet_of_moments(np.zeros(3), along, np.zeros(3), np.zeros((3, 3))) == pytest.approx(0.59)
+
+
 def test_of_unit_covariances_a_shift_of_1_per_dimension_counts_once_each():
     assert frechet_of_moments(np.zeros(2048), np.eye(2048), np.ones(2048), np.eye(2048)) == pytest.approx(
         2048, abs=1e-6
@@ -166,6 +174,27 @@ def test_limit_for_many_images():
     assert frechet_distance(real, synthetic[:500]) == pytest.approx(4.01, abs=0.45)  # varies by 0.15
     assert frechet_distance(real, synthetic[:5000]) == pytest.approx(1.59, abs=0.06)
     assert frechet_infinity(real, synthetic, sizes) == pytest.approx(1.33, abs=0.06)  # true value 1.28
+
+
+def test_sizes_by_default_are_those_where_the_distance_is_a_line_in_1_over_n():
+    """What is left of the bias of equal distributions is that of the real side: (d + d(d + 1)/4)/N = 0.9 here."""
+    sides = [np.random.default_rng(seed).normal(size=(2, 320, 32)) for seed in range(6)]
+    assert 0.4 < np.mean([frechet_infinity(*pair) for pair in sides]) < 1.1
+    from_two_images_on = [frechet_infinity(*pair, np.linspace(2, 320, 15).astype(int).tolist()) for pair in sides]
+    assert np.mean(from_two_images_on) > 2
+    assert np.mean([frechet_distance(*pair) for pair in sides]) > 1.7
+
+
+def test_subsets_of_the_limit_have_no_doubles_and_are_by_seed():
+    real, synthetic = np.random.default_rng(0).normal(size=(2, 60, 4))
+    at_all = frechet_distance(real, synthetic)
+    line = np.polyfit([1 / 30, 1 / 60], [frechet_distance(real, synthetic[half_of(60)]), at_all], 1)
+    assert frechet_infinity(real, synthetic, [30, 60]) == pytest.approx(line[1])
+    assert frechet_infinity(real, synthetic, seed=1) != frechet_infinity(real, synthetic)
+
+
+def half_of(n: int) -> np.ndarray:
+    return np.random.default_rng(0).choice(n, n // 2, replace=False)
 
 
 @pytest.mark.parametrize("sizes", [[5], [1, 5], [5, 101]])
