@@ -79,7 +79,8 @@ def make(folder: Path, n: int, side: int) -> tuple[list[Path], list[Path], dict[
             for part in parts
         )
         Image.fromarray((120 + smooth + grain).clip(0, 255).astype(np.uint8)).save(path, compress_level=1)
-    planted = {int(i): int(j) for i, j in zip(draws.permutation(n)[: n // 100], draws.permutation(n), strict=False)}
+    copied, originals = (draws.permutation(n)[: n // 100].tolist() for _ in range(2))
+    planted = dict(zip(copied, originals, strict=True))
     for i, j in planted.items():
         with Image.open(train[j]) as image:
             altered(image, draws).save(synthetic[i])

@@ -238,7 +238,7 @@ def failure(side: str, code: int, log: Path) -> str:
 
 def event_times(folder: Path, tag: str) -> dict[int, float]:
     """When each step logged the scalar `tag` to the TensorBoard file of a folder, in s since the epoch."""
-    from tensorboard.backend.event_processing import event_accumulator  # type: ignore[import-untyped]
+    from tensorboard.backend.event_processing import event_accumulator
 
     events = event_accumulator.EventAccumulator(str(folder), size_guidance={"scalars": 0})  # 0: all, not a sample
     events.Reload()
