@@ -28,6 +28,8 @@ def explain_os_error(error: OSError) -> str | None:
         return f"no permission for {where}: {os.strerror(error.errno)}"
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         return f"{where}: a file stands where a folder is needed: give another folder"
+    if error.errno == errno.EISDIR:  # a finished file is moved to where it belongs: the second name
+        return f"{error.filename2 or where}: a folder stands where a file is needed: give another name"
     if error.errno == errno.ENAMETOOLONG:
         return f"{where}: the name is too long for this file system"
     return None

@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 
 from sdcxr import cli
 from sdcxr.errors import UserError, explain_os_error, os_error_behind
+from sdcxr.files import write_text
 
 ROOT = Path(__file__).parents[2]
 
@@ -261,6 +262,14 @@ def test_a_file_in_the_place_of_a_folder_is_one_line(tmp_path):
         explain_os_error(caught.value)
         == f"{tmp_path / 'taken'}: a file stands where a folder is needed: give another folder"
     )
+
+
+def test_a_folder_in_the_place_of_a_file_is_one_line(tmp_path):
+    (tmp_path / "scores.json").mkdir()
+    with pytest.raises(OSError) as caught:
+        write_text(tmp_path / "scores.json", "[]")
+    line = explain_os_error(caught.value)
+    assert line == f"{tmp_path / 'scores.json'}: a folder stands where a file is needed: give another name"
 
 
 @dataclass
