@@ -49,12 +49,12 @@ def evaluate(
     rows = []
     for side, folder in (("synthetic", synthetic), ("real", real)):
         chosen = with_text(folder)
-        texts = folder.rows["text"].iloc[chosen].tolist() if len(chosen) else []
-        if len({text_key(text) for text in texts}) < 2:
+        if not len(chosen):
             if side == "synthetic":
                 raise UserError(f"{folder.folder}: alignment needs at least two different prompts")
             print(f"left out: real images ({folder.folder} has no two different texts)")
             continue
+        texts = folder.rows["text"].iloc[chosen].tolist()
         images = extract(folder, extractor, weights_dir=weights_dir).values[chosen]
         own, others = cosines(images, extract_texts(texts, extractor, weights_dir=weights_dir), texts)
         rows += side_rows(own, others, np.array(folder.groups)[chosen], side, seed)

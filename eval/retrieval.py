@@ -60,7 +60,7 @@ def evaluate(
     sides = {"synthetic": synthetic, "real": real}
     tower = has_texts(extractor, weights_dir)
     texts = {side: with_text(folder) for side, folder in sides.items()}
-    searchable = [side for side in sides if tower and len(texts[side]) > 1]
+    searchable = [side for side in sides if tower and len(texts[side])]
     left_out = []
     if not labels:
         left_out.append(f"image to image (no finding has {MIN_IMAGES} images in both folders)")
@@ -68,7 +68,7 @@ def evaluate(
         left_out.append(f"image and text ({extractor} has no text tower)")
     elif len(searchable) < 2:
         absent = " and ".join(sorted(set(sides) - set(searchable)))
-        left_out.append(f"image and text ({absent} images have no texts)")
+        left_out.append(f"image and text ({absent} images have no two different texts)")
     if not labels and not searchable:
         raise UserError(f"--extractor {extractor}: nothing to search by: {'; '.join(left_out)}")
     if left_out:

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from eval import extractors
 from eval.folders import ImageFolder
 from sdcxr.errors import UserError
+from sdcxr.manifest import text_key
 
 
 def has_texts(extractor: str, weights_dir: Path | None = None) -> bool:
@@ -35,7 +37,8 @@ def extract_texts(texts: Sequence[str], extractor: str, *, weights_dir: Path | N
 
 
 def with_text(folder: ImageFolder) -> np.ndarray:
-    """The rows of a folder that have a text, by number."""
-    if "text" not in folder.rows:
-        return np.zeros(0, dtype=int)
-    return np.flatnonzero((folder.rows["text"].str.strip() != "").to_numpy())
+    """The rows of a folder that have a text, by number; none where no two texts differ, since all fit equally then."""
+    texts = folder.rows["text"] if "text" in folder.rows else pd.Series("", folder.rows.index)
+    keys = texts.map(text_key)
+    said = keys != ""
+    return np.flatnonzero(said) if keys[said].nunique() > 1 else np.zeros(0, dtype=int)

@@ -24,6 +24,7 @@ def folder(**columns) -> ImageFolder:
     ("name", "wanted"),
     [
         ("Effusion", "Pleural Effusion"),
+        ("effusion", "Pleural Effusion"),
         ("Lung Lesion", "Lung Lesion"),
         ("lung_opacity", "Lung Opacity"),
         ("Pleural_Thickening", "Pleural Thickening"),  # not Pleural Other

@@ -178,6 +178,20 @@ def test_texts_of_both_folders_are_searched_at_one_size(two_folders, monkeypatch
     assert {row["images"]: row["n_gallery"] for row in found} == {"synthetic": 8, "real": 8}
 
 
+def test_a_folder_of_one_text_is_searched_by_findings_only(two_folders, monkeypatch, capfd):
+    from eval.folders import read_sides
+
+    real, synthetic = read_sides(*two_folders)
+    texts = ["Clear.", "clear", "", " . "] + ["1. Clear"] * (len(synthetic) - 4)
+    synthetic = ImageFolder(synthetic.folder, synthetic.rows.assign(text=texts))
+    monkeypatch.setattr(retrieval, "has_texts", lambda *_: True)
+    monkeypatch.setattr(retrieval, "extract_texts", lambda texts, *_, **__: np.eye(64)[[len(t) for t in texts]])
+    rows = evaluate(real, synthetic, "pixels-8")
+    assert "left out: image and text (synthetic images have no two different texts)" in capfd.readouterr().out
+    assert {row["images"] for row in rows if "recall" in row["metric"]} == {"real"}
+    assert {row["images"] for row in rows if row["metric"] == "mrr"} == {"real", "synthetic"}
+
+
 def test_folders_without_findings_or_texts_cannot_be_searched(two_folders, tmp_path):
     from eval.folders import read_sides
 
