@@ -39,6 +39,6 @@ def extract_texts(texts: Sequence[str], extractor: str, *, weights_dir: Path | N
 def with_text(folder: ImageFolder) -> np.ndarray:
     """The rows of a folder that have a text, by number; none where no two texts differ, since all fit equally then."""
     texts = folder.rows["text"] if "text" in folder.rows else pd.Series("", folder.rows.index)
-    keys = texts.map(text_key)
-    said = keys != ""
-    return np.flatnonzero(said) if keys[said].nunique() > 1 else np.zeros(0, dtype=int)
+    keys = texts.map(text_key).to_numpy()
+    rows = np.flatnonzero(keys != "")
+    return rows if len(set(keys[rows])) > 1 else rows[:0]
