@@ -124,6 +124,8 @@ def test_what_the_images_do_not_allow_is_no_number_and_says_why():
     assert np.isnan(constant["coverage"]["value"]) and "rows are equal" in constant["coverage"]["note"]
     zeros = scores(normal(30), np.vstack([normal(29), np.zeros((1, 4))]), resamples=100)
     assert np.isnan(zeros["cmmd"]["value"]) and "all zeros" in zeros["cmmd"]["note"]
+    underflow = scores(normal(30), 1e-200 * normal(30), resamples=20)
+    assert "all zeros" in underflow["cmmd"]["note"] and np.isfinite(underflow["fd"]["ci_high"])
 
 
 def test_few_patients_have_no_interval():
