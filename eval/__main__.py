@@ -74,7 +74,7 @@ def main(config: EvalConfig) -> int:
     from eval.folders import read_folder, read_sides
     from eval.parts import run_parts
     from eval.plan import plan
-    from eval.report import Report, write_report
+    from eval.report import PHANTOM, Report, write_report
     from eval.rows import write_scores
 
     real, synthetic = read_sides(config.real, config.synthetic)
@@ -94,6 +94,8 @@ def main(config: EvalConfig) -> int:
     write_report(output / "report.html", report)
     for one in outcome.skipped:
         print(f"left out: {one.name}: {one.reason}")
+    if report.phantom:
+        print(PHANTOM)
     for line in outcome.warnings:
         print(f"warning: {line}")
     if not outcome.rows:

@@ -155,6 +155,14 @@ def test_a_copy_of_the_real_images_is_warned_of(evaluate, folders, capsys, tmp_p
     assert f'<p class="warning">{warning}' in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_phantoms_are_said_on_the_terminal_too(evaluate, folders, capsys):
+    evaluate()
+    assert "phantoms" not in capsys.readouterr().out
+    (folders.real.parent / "prep.json").write_text('{"phantom": true}')
+    evaluate()
+    assert "These are phantoms" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("content", ["{}", "[1]", '[{"metric": "auroc"}]'])
 def test_other_files_than_scores_are_no_scores(evaluate, tmp_path, content):
     (tmp_path / "u.json").write_text(content)
