@@ -157,7 +157,7 @@ def test_a_copy_of_the_real_images_is_warned_of(evaluate, folders, capsys, tmp_p
 
 def test_phantoms_are_said_on_the_terminal_too(evaluate, folders, capsys):
     evaluate()
-    assert "phantoms" not in capsys.readouterr().out
+    assert "These are phantoms" not in capsys.readouterr().out
     (folders.real.parent / "prep.json").write_text('{"phantom": true}')
     evaluate()
     assert "These are phantoms" in capsys.readouterr().out
