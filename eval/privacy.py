@@ -2,14 +2,19 @@
 
     python -m eval.privacy --train DATASET/train --real DATASET/test --synthetic SAMPLES --output scores.json
     python -m eval.privacy … --extractor RUN                    # distances between features instead of grey values
+    python -m eval.privacy … --reid DIR                         # and patients shown anew, found by a network
 
 Training images, held-out images of other patients, and synthetic ones. A model that has learnt without memorising comes
 as near to the one as to the other. Copies are looked for among all pairs of synthetic and training images, whichever
 the prompt, at small shifts; the threshold comes from real images of different patients, and altered copies of training
 images show what it finds. Beside the scores lies nearest.csv: the nearest training image of every synthetic one.
 
-Not looked for: copies that are mirrored, turned or cropped, and copies of a part of an image. A patient who is shown
-anew, without a copied picture, is not found either: that takes a re-identification network, and there is none here.
+Not found: copies that are mirrored, inverted, turned by 5 degrees or cropped by a tenth, and copies of a part.
+
+A patient who is shown anew, without a copied picture, takes a network that tells patients apart. None comes with this;
+--reid takes any that `python -m eval.features --list` knows, such as a folder of transformers or of train.py. Cosines
+of its features are compared as correlations are above: the threshold from real images of different patients, and
+what it finds from those of the same patient. A network that was not made for it finds little, which is shown.
 """
 
 from collections.abc import Sequence
@@ -20,23 +25,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from eval.copies import GRID, SAME_FILE, Matches, Whitening, altered, copy_threshold, search, whitening
+from eval.copies import GRID, SAME_FILE, Matches, Whitening, altered, search, whitening
 from eval.diversity import patients_of, prompts_of
 from eval.features import extract
 from eval.folders import ImageFolder, read_folder, read_sides
 from eval.greys import read_greys
+from eval.identity import PATIENTS, reidentify
 from eval.intervals import group_interval, mean
 from eval.neighbours import authentic, nearness
 from eval.rows import publish, score_row
 from eval.tiles import closest_pairs, pixel_rms, tile_distance
+from eval.verdicts import COPIES, calibrate, found_rows
 from sdcxr.cli import run
 from sdcxr.errors import UserError
 from sdcxr.files import atomic
 from sdcxr.manifest import image_ids
 
 NEAREST = "nearest.csv"
-FEWEST = 20  # real images from which a threshold can be fitted
-CALIBRATION = 1000  # training images searched for their likes of other patients
 PLANTED = 100  # altered training images searched
 
 
@@ -54,6 +59,8 @@ class PrivacyConfig:
     """JSON file of score rows; nearest.csv is written beside it."""
     extractor: str = "pixels-32"
     """Name of a feature extractor, or a folder with one, for the distances; copies are found in grey values always."""
+    reid: str | None = None
+    """Re-identification network: name of an extractor, or a folder with one. Default: none."""
     weights_dir: str | None = None
     """Where the weights of named extractors lie."""
     seed: int = 0
@@ -67,6 +74,7 @@ def main(config: PrivacyConfig) -> int:
         real,
         synthetic,
         config.extractor,
+        reid=config.reid,
         weights_dir=Path(config.weights_dir) if config.weights_dir else None,
         nearest=Path(config.output).parent / NEAREST,
         seed=config.seed,
@@ -81,6 +89,7 @@ def evaluate(
     synthetic: ImageFolder,
     extractor: str = "pixels-32",
     *,
+    reid: str | None = None,
     weights_dir: Path | None = None,
     nearest: Path | None = None,
     seed: int = 0,
@@ -92,6 +101,7 @@ def evaluate(
         real: other patients. Images whose patient, or the picture itself, is in `train` are left out, with a note.
         synthetic: what the model made.
         extractor: whose features give the distances.
+        reid: whose features tell patients apart, if any.
         weights_dir: where the weights of named extractors lie.
         nearest: CSV of every synthetic image with its best match in `train` (file names and correlation only).
         seed: of all draws.
@@ -114,19 +124,31 @@ def evaluate(
     for row in rows:
         row |= {"extractor": extractor} | about
     matches = search(greys[2], greys[0], common)
-    threshold, n_calibration = calibrate(train, greys[0], of_real.correlation[kept], len(synthetic), common, seed)
-    rows += copy_rows(
-        matches,
+
+    def to_others(chosen: np.ndarray, patients: np.ndarray) -> np.ndarray:
+        return search(greys[0][chosen], greys[0], common, patients[chosen], patients).correlation
+
+    threshold, n_calibration = calibrate(train, of_real.correlation[kept], len(synthetic), to_others, seed)
+    rows += found_rows(
+        COPIES,
+        matches.correlation,
         threshold,
         search(greys[2], greys[1][kept], common).correlation,
         planted(train, greys[0], common, seed),
         groups,
-        about | {"preset": f"ncc {GRID} px", "threshold": threshold, "n_calibration": n_calibration},
+        about | {"preset": f"ncc {GRID} px", "n_calibration": n_calibration},
     )
     rows += own_image_rows(train, synthetic, greys[0], greys[2], about, seed)
     rows += repetition_rows(synthetic, greys[2], greys[0], patients_of(train), about, seed)
+    pairs = matched(train, synthetic, matches, threshold)
+    if reid is not None:
+        identified, columns = reidentify(train, real, kept, synthetic, reid, weights_dir, about, seed)
+        rows += identified
+        pairs = pairs.assign(**columns)
     if nearest is not None:
-        write_nearest(nearest, train, synthetic, matches, threshold)
+        nearest.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(nearest) as temporary:
+            pairs.sort_values("correlation", ascending=False, kind="stable").to_csv(temporary, index=False)
     return rows
 
 
@@ -224,30 +246,6 @@ def _exp_median(values: np.ndarray) -> float:
     return float(np.exp(np.median(values)))
 
 
-def calibrate(
-    train: ImageFolder, greys: np.ndarray, of_held_out: np.ndarray, n_queries: int, common: Whitening, seed: int
-) -> tuple[float, int]:
-    """The correlation from which a match is a copy, and from how many real images of other patients it was fitted.
-
-    Held-out images serve, and training images against those of other patients where patients are known.
-
-    Raises:
-        UserError: there are fewer than FEWEST such images.
-    """
-    correlations = of_held_out
-    if "subject_id" in train.rows and (train.rows["subject_id"] != "").all():
-        patients = patients_of(train)
-        chosen = np.random.default_rng(seed).permutation(len(train))[:CALIBRATION]
-        others = search(greys[chosen], greys, common, patients[chosen], patients).correlation
-        correlations = np.concatenate([correlations, others[others > -1]])
-    if len(correlations) < FEWEST:
-        raise UserError(
-            f"{len(correlations)} real images of other patients: a threshold for copies needs {FEWEST}. "
-            f"Give more in --real, or --train with subject_id in its metadata.csv"
-        )
-    return copy_threshold(correlations, n_queries), len(correlations)
-
-
 def planted(train: ImageFolder, greys: np.ndarray, common: Whitening, seed: int) -> np.ndarray:
     """Correlations at which altered copies of training images are found again (-1 where another image is found)."""
     from PIL import Image
@@ -262,34 +260,6 @@ def planted(train: ImageFolder, greys: np.ndarray, common: Whitening, seed: int)
     # A picture that is stored twice is found under either name.
     same = (found.index == chosen) | (greys[found.index] == greys[chosen]).all(axis=(1, 2))
     return np.where(same, found.correlation, -1.0)
-
-
-def copy_rows(
-    matches: Matches,
-    threshold: float,
-    with_held_out: np.ndarray,
-    of_planted: np.ndarray,
-    groups: Sequence[str],
-    about: dict[str, Any],
-) -> list[dict[str, Any]]:
-    """Share of copies and the highest correlation; the floors are those with held-out images, which are no copies."""
-    copied = (matches.correlation >= threshold).astype(float)
-    low, high = group_interval(copied, groups, mean)
-    if not copied.any():  # a bootstrap of zeros knows nothing: the rule of three
-        high = min(1.0, 3 / len(set(groups)))
-    sensitivity = mean(of_planted >= threshold)
-    note = about["note"]
-    if sensitivity < 0.9:
-        note = "; ".join(filter(None, [note, f"the threshold finds only {sensitivity:.0%} of altered training images"]))
-    return [
-        score_row("copy_share", mean(copied), images="synthetic", ci_low=low, ci_high=high)
-        | {"floor": mean(with_held_out >= threshold)}
-        | about
-        | {"n_copies": int(copied.sum()), "sensitivity": sensitivity, "note": note},
-        score_row("copy_correlation_max", float(matches.correlation.max()), images="synthetic")
-        | {"floor": float(with_held_out.max())}
-        | about,
-    ]
 
 
 def own_image_rows(
@@ -363,9 +333,9 @@ def repetition_rows(
     return [row | about | extra]
 
 
-def write_nearest(path: Path, train: ImageFolder, synthetic: ImageFolder, matches: Matches, threshold: float) -> None:
-    """Write the best match of every synthetic image, the most alike first: names of files, correlation, shift, copy."""
-    pairs = pd.DataFrame(
+def matched(train: ImageFolder, synthetic: ImageFolder, matches: Matches, threshold: float) -> pd.DataFrame:
+    """The best match of every synthetic image: names of files, correlation, shift, copy."""
+    return pd.DataFrame(
         {
             "synthetic": synthetic.ids,
             "train": [train.ids[i] for i in matches.index],
@@ -374,10 +344,7 @@ def write_nearest(path: Path, train: ImageFolder, synthetic: ImageFolder, matche
             "shift_right": matches.shift[:, 1],
             "copy": matches.correlation >= threshold,
         }
-    ).sort_values("correlation", ascending=False, kind="stable")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as temporary:
-        pairs.to_csv(temporary, index=False)
+    )
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -392,6 +359,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         f"{copies['n_copies']} of {copies['n_synthetic']} synthetic images are copies (correlation ≥ "
         f"{copies['threshold']:.3f}, which finds {copies['sensitivity']:.0%} of altered training images)"
     )
+    for row in rows:
+        if row["metric"] == PATIENTS.share:
+            lines.append(
+                f"{row[PATIENTS.number]} of {row['n_synthetic']} synthetic images are taken for a training patient "
+                f"(cosine ≥ {row['threshold']:.3f} by {row['extractor']})"
+            )
     return "\n".join(lines + sorted({row["note"] for row in rows if row["note"]}))
 
 

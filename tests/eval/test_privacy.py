@@ -116,6 +116,21 @@ def test_command_writes_scores_and_pairs(tmp_path, capsys):
     assert (tmp_path / "out" / "nearest.csv").read_text().startswith("synthetic,train,correlation")
 
 
+def test_command_writes_who_is_recognised_too(tmp_path, capsys):
+    dataset(tmp_path / "train", pictures(30, 0))
+    dataset(tmp_path / "test", pictures(30, 1), 500)
+    samples(tmp_path / "samples", [*pictures(30, 0)[:2], *pictures(8, 2)])
+    paths = {"train": "train", "real": "test", "synthetic": "samples", "output": "out/scores.json"}
+    settings = {flag: str(tmp_path / path) for flag, path in paths.items()}
+    assert main(PrivacyConfig(**settings, reid="pixels-16")) == 0
+    assert "2 of 10 synthetic images are taken for a training patient" in capsys.readouterr().out
+    pairs = pd.read_csv(tmp_path / "out" / "nearest.csv")
+    assert pairs["reidentified"].tolist() == [True] * 2 + [False] * 8
+    assert (pairs["reid_train"] == pairs["train"])[:2].all()
+    rows = {row["metric"]: row for row in json.loads((tmp_path / "out" / "scores.json").read_text())}
+    assert rows["reid_share"]["extractor"] == "pixels-16" and rows["copy_share"]["extractor"] is None
+
+
 # The prompt's own image
 
 
@@ -194,7 +209,7 @@ def test_too_few_real_images_for_a_threshold_are_one_line(tmp_path):
     train = read_folder(write(tmp_path / "train", pictures(30, 0), [f"{i}.png" for i in range(30)]), "--train")
     real = read_folder(write(tmp_path / "real", pictures(9, 1), [f"{i}.png" for i in range(9)]), "--real")
     synthetic = read_folder(samples(tmp_path / "samples", pictures(10, 2)), "--synthetic")
-    with pytest.raises(UserError, match="9 real images of other patients: a threshold for copies needs 20"):
+    with pytest.raises(UserError, match="9 real images of other patients: a threshold needs 20"):
         evaluate(train, real, synthetic)
 
 
