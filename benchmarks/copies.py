@@ -7,7 +7,6 @@ The pictures are synthetic: smooth grey patterns with noise, which compress abou
 synthetic ones is an altered training image; the search has to find all of these and no other.
 """
 
-import resource
 import tempfile
 import time
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from eval.copies import GRID, altered, copy_threshold, search, whitening
 from eval.greys import read_greys
 from sdcxr.cli import run
 from sdcxr.files import write_json
+from sdcxr.memory import peak_resident_bytes
 
 
 @dataclass
@@ -30,7 +30,7 @@ class CopiesConfig:
     """Synthetic images, and as many training images."""
     resolution: int = 512
     """Their side in pixels."""
-    output: str | None = None
+    output: Path | None = None
     """JSON file for the figures."""
 
 
@@ -55,14 +55,15 @@ def main(config: CopiesConfig) -> int:
         "resolution": config.resolution,
         "read_s": round(read_s, 1),
         "search_s": round(search_s, 1),
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_memory_mb": round(peak_resident_bytes() / 1e6),
         "planted": len(planted),
         "found": sum(found.get(i) == j for i, j in planted.items()),
         "false_alarms": len(found.keys() - planted.keys()),
     }
     for name, value in figures.items():
         print(f"{name:16} {value}")
-    if config.output:
+    if config.output is not None:
+        config.output.parent.mkdir(parents=True, exist_ok=True)
         write_json(config.output, figures)
     return 0
 

@@ -27,6 +27,7 @@ from data_prep.images import convert
 from data_prep.mimic_files import impressions
 from sdcxr.cli import run
 from sdcxr.files import write_json
+from sdcxr.memory import peak_resident_bytes
 
 SHORT = (
     "No acute cardiopulmonary process.",
@@ -102,23 +103,13 @@ def radiograph(seed: int, noise: float) -> Image.Image:
     return Image.fromarray((total + 128).clip(0, 255).astype(np.uint8))
 
 
-def peak_memory_mb() -> float:
-    """The largest resident memory of this process so far, in MB."""
-    status = Path("/proc/self/status")
-    if status.exists():  # not getrusage: there a child starts with its parent's peak
-        return next(float(line.split()[1]) for line in status.read_text().splitlines() if "VmHWM" in line) * 1024 / 1e6
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # bytes on macOS
-
-
 def main(config: PreparationBenchmarkConfig) -> int:
     """Measure, print, and write."""
     if config.memory_of is not None:
         n = int(config.memory_of.stem)
-        before = peak_memory_mb()
+        before = peak_resident_bytes()
         report_stage(config.memory_of, n)
-        print(f"{before} {peak_memory_mb()}")
+        print(before / 1e6, peak_resident_bytes() / 1e6)
         return 0
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(config, Path(folder))

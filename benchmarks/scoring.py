@@ -8,9 +8,7 @@ of its own, whose peak memory is read at its end.
 """
 
 import json
-import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -26,6 +24,8 @@ from eval.fidelity import Preset, measure, standard_errors
 from eval.manifolds import NAMES
 from sdcxr.cli import run
 from sdcxr.files import write_json
+from sdcxr.memory import peak_resident_bytes
+from sdcxr.threads import available_cores
 
 WAYS = ("values", "errors", "rows", "libraries")
 METRICS = ("fd", "kid", "kid_subsets", *NAMES)
@@ -59,7 +59,7 @@ def main(config: ScoringBenchmarkConfig) -> int:
     result: dict[str, Any] = {
         "images": [config.images, config.images],
         "dimension": config.dimension,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": available_cores(),
         "processor": platform.processor() or platform.machine(),
         "numpy": np.__version__,
         "ways": {},
@@ -74,6 +74,7 @@ def main(config: ScoringBenchmarkConfig) -> int:
     for name, value in theirs.items():
         print(f"{name:10} {ours[name]:.8g} here, {value:.8g} there")
     if config.output is not None:
+        config.output.parent.mkdir(parents=True, exist_ok=True)
         write_json(config.output, result)
     return 0
 
@@ -106,9 +107,7 @@ def measure_one(way: str, real: np.ndarray, synthetic: np.ndarray) -> dict[str, 
         else:
             compare(x, y, groups, groups, PRESET)
     seconds = time.perf_counter() - started
-    unit = 1 if platform.system() == "Darwin" else 1024  # ru_maxrss is in bytes there, in kB here
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-    return {"seconds": round(seconds, 2), "peak_mb": round(peak), "values": values}
+    return {"seconds": round(seconds, 2), "peak_mb": round(peak_resident_bytes() / 1e6), "values": values}
 
 
 def libraries(real: np.ndarray, synthetic: np.ndarray) -> dict[str, float]:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_prep.dataset import progress
-from data_prep.phantom_anatomy import Anatomy
+from data_prep.phantom_anatomy import Anatomy, View
 from data_prep.phantom_render import render
 from data_prep.phantom_reports import report
 from data_prep.phantom_sample import sample_acquisition, sample_build, sample_findings
@@ -38,7 +38,13 @@ SETTINGS_FILE = "phantom.json"
 JPEG_QUALITY = 95  # as MIMIC-CXR-JPG
 LIMITS = (("studies", 1, 500_000), ("resolution", 32, 4096), ("seed", 0, 2**63 - 1), ("workers", 0, 4096))
 SPLITS = ("train",) * 8 + ("validate", "test")
-VIEWS = ((("PA", "LATERAL"), 0.26), (("PA", "LL"), 0.08), (("PA",), 0.30), (("AP",), 0.32), (("AP", "AP"), 0.04))
+VIEWS: tuple[tuple[tuple[View, ...], float], ...] = (
+    (("PA", "LATERAL"), 0.26),
+    (("PA", "LL"), 0.08),
+    (("PA",), 0.30),
+    (("AP",), 0.32),
+    (("AP", "AP"), 0.04),
+)
 VIEW_MEANING = {"PA": "postero-anterior", "AP": "antero-posterior", "LATERAL": "lateral", "LL": "lateral"}
 METADATA_COLUMNS = (
     "dicom_id",
@@ -188,7 +194,7 @@ def _draw_image(anatomy: Anatomy, resolution_px: int, rng: np.random.Generator, 
     return pixels.shape[0], pixels.shape[1]
 
 
-def _study_columns(views: tuple[str, ...], day: int, rng: np.random.Generator) -> dict[str, Any]:
+def _study_columns(views: tuple[View, ...], day: int, rng: np.random.Generator) -> dict[str, Any]:
     """The metadata that the images of a study share."""
     bedside = views[0] == "AP"
     procedure = "CHEST (PORTABLE AP)" if bedside else "CHEST (PA AND LAT)"
@@ -204,7 +210,7 @@ def _study_columns(views: tuple[str, ...], day: int, rng: np.random.Generator) -
     }
 
 
-def _view_columns(view: str, rng: np.random.Generator) -> dict[str, Any]:
+def _view_columns(view: View, rng: np.random.Generator) -> dict[str, Any]:
     """The view position, missing in 3 % of images as it is in 4 % of MIMIC-CXR's, and its code's meaning."""
     missing = rng.random() < 0.03
     return {"ViewPosition": "" if missing else view, "ViewCodeSequence_CodeMeaning": VIEW_MEANING[view]}

@@ -12,6 +12,7 @@ import numpy as np
 Array = np.ndarray
 Side = Literal["right", "left"]
 Zone = Literal["upper", "mid", "lower"]
+View = Literal["PA", "AP", "LATERAL", "LL"]
 SIDES: tuple[Side, Side] = ("right", "left")
 ZONES: tuple[Zone, Zone, Zone] = ("upper", "mid", "lower")
 SULCUS = 0.115  # depth of the costophrenic angle below the dome
@@ -83,7 +84,7 @@ class Findings:
 class Acquisition:
     """How one image was taken."""
 
-    view: Literal["PA", "AP", "LATERAL", "LL"] = "PA"
+    view: View = "PA"
     inspiration: float = 1.0  # 0 shallow to 1 full
     rotation_degrees: float = 0.0
     scale: float = 1.0

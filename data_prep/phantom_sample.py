@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.phantom_anatomy import SIDES, ZONES, Acquisition, Build, Findings, Side, Sides
+from data_prep.phantom_anatomy import SIDES, ZONES, Acquisition, Build, Findings, Side, Sides, View
 
 ABNORMAL = 0.66  # share of studies with a finding
 # Chance of each finding in those, on each side by itself where it has sides. What is left once implausible company is
@@ -106,14 +106,14 @@ def _pick(rng: np.random.Generator, values: tuple[Any, ...]) -> Any:
     return values[int(rng.integers(len(values)))]
 
 
-def sample_acquisition(rng: np.random.Generator, view: str) -> Acquisition:
+def sample_acquisition(rng: np.random.Generator, view: View) -> Acquisition:
     """How an image of this view is taken."""
     bedside = view == "AP"
     lateral = view in ("LATERAL", "LL")
     border = np.where(rng.random(4) < 0.08, rng.uniform(0.005, 0.045, 4), 0.0)
     marker: Side = "left" if rng.random() < 0.6 else "right"
     return Acquisition(
-        view=view,  # type: ignore[arg-type]
+        view=view,
         inspiration=float(rng.uniform(0.1, 0.7) if bedside else rng.uniform(0.65, 1.0)),
         rotation_degrees=float(rng.normal(0, 2.2 if bedside else 1.0)),
         scale=float(rng.uniform(0.98, 1.13)),

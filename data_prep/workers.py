@@ -36,21 +36,19 @@ def in_workers(
         return
     # Spawned, not forked: pandas has started threads by now.
     context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
     try:
-        # Workers start in `map` and inherit the mask: Ctrl-C is the parent's to answer.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            results = executor.map(function, *columns, chunksize=chunksize)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        yield from results
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as executor:
+            # Workers start in `map` and inherit the mask: Ctrl-C is the parent's to answer.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                results = executor.map(function, *columns, chunksize=chunksize)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            yield from results  # which drops, also on Ctrl-C, what no worker has begun
     except BrokenProcessPool:
         raise UserError(
             "a worker process was killed, probably for want of memory: run the same command with fewer --workers"
         ) from None
-    finally:  # also on Ctrl-C: what a worker has begun it ends, the rest is dropped
-        executor.shutdown(cancel_futures=True)
 
 
 def _end_with_parent() -> None:

@@ -2,9 +2,6 @@
 
 import importlib
 import json
-import re
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +12,7 @@ import torch
 
 from sdcxr.errors import UserError
 from sdcxr.files import write_text
+from sdcxr.memory import peak_resident_bytes
 
 
 def require_tracker(name: str) -> None:
@@ -125,6 +123,4 @@ def peak_memory(device: torch.device) -> int:
     """Most bytes held so far: allocated on a CUDA device, else resident of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    if sys.platform == "linux":  # whose getrusage begins with what the process held that started this one
-        return 1024 * int(re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[0])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak_resident_bytes()
