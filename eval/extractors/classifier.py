@@ -16,8 +16,7 @@ NAMES = {"RUN": "run folder of train.py --tune classifier: what its last layer r
 
 
 def claims(name: str) -> bool:
-    folder = _folder(name)
-    return (folder / "model.safetensors").is_file() and _is_ours(folder / "config.json")
+    return is_task(_folder(name), {"architecture", "labels", "resolution"})
 
 
 def make(request: Request) -> Extractor:
@@ -49,14 +48,21 @@ def load(folder: Path, device: Any) -> Any:
     return lambda batch: network.forward_head(network.forward_features(batch), pre_logits=True)
 
 
-def _folder(name: str) -> Path:
-    folder = Path(name).expanduser()
-    return folder / "classifier" if (folder / "classifier").is_dir() else folder
+def part_of(run: str, name: str) -> Path:
+    """The folder of a trained part: that of the name in a run folder, or the folder itself."""
+    folder = Path(run).expanduser()
+    return folder / name if (folder / name).is_dir() else folder
 
 
-def _is_ours(config: Path) -> bool:
-    """Whether this is the classifier task's config.json and not, say, that of a transformers model."""
+def is_task(folder: Path, keys: set[str]) -> bool:
+    """Whether a folder holds weights and the config.json of our task, which has these keys, and not, say, that of a
+    transformers model."""
+    config = folder / "config.json"
     try:
-        return config.is_file() and {"architecture", "labels", "resolution"} <= set(read_json(config))
+        return (folder / "model.safetensors").is_file() and config.is_file() and keys <= set(read_json(config))
     except (UserError, TypeError):
         return False
+
+
+def _folder(name: str) -> Path:
+    return part_of(name, "classifier")

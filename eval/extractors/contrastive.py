@@ -5,16 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from eval.extractors import Extractor, Request
-from eval.extractors.classifier import prepare
-from sdcxr.errors import UserError
+from eval.extractors.classifier import is_task, part_of, prepare
 from sdcxr.files import read_json
 
 NAMES = {"RUN (clip)": "run folder of train.py --tune clip: its embeddings, of texts too"}
 
 
 def claims(name: str) -> bool:
-    folder = _folder(name)
-    return (folder / "model.safetensors").is_file() and _is_ours(folder / "config.json")
+    return is_task(_folder(name), {"architecture", "resolution", "text"})
 
 
 def make(request: Request) -> Extractor:
@@ -46,13 +44,4 @@ def load_texts(folder: Path, device: Any) -> Any:
 
 
 def _folder(name: str) -> Path:
-    folder = Path(name).expanduser()
-    return folder / "clip" if (folder / "clip").is_dir() else folder
-
-
-def _is_ours(config: Path) -> bool:
-    """Whether this is the CLIP task's config.json and not, say, that of a transformers model."""
-    try:
-        return config.is_file() and {"architecture", "resolution", "text"} <= set(read_json(config))
-    except (UserError, TypeError):
-        return False
+    return part_of(name, "clip")

@@ -99,6 +99,14 @@ def test_what_changes_the_features_is_extracted_anew(folder, cache, loads):
     assert again(extractor="pixels-4")
 
 
+@pytest.mark.parametrize(("name", "other"), [("VERSION", 99), ("version", lambda package: "99")])
+def test_other_code_extracts_anew(folder, cache, monkeypatch, loads, name, other):
+    look(folder, cache)
+    monkeypatch.setattr(features, name, other)
+    look(folder, cache)
+    assert len(loads) == 2
+
+
 def test_another_image_of_the_same_size_and_time_is_extracted_anew(tmp_path, cache):
     """As `cp -p` and tar leave it: only the system's own time of change tells."""
     folder = tmp_path / "images"

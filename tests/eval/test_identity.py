@@ -10,6 +10,7 @@ from eval import identity
 from eval.features import Features
 from eval.folders import ImageFolder
 from eval.identity import most_alike, own_pictures, reidentify
+from eval.verdicts import calibrate
 from sdcxr.errors import UserError
 
 DIMENSION = 64
@@ -95,9 +96,12 @@ def test_without_patients_with_several_images_the_sensitivity_is_unknown(monkeyp
     assert "is unknown: there are none" in rows[0]["note"]
 
 
-def test_too_few_real_images_are_one_line(monkeypatch):
+def test_only_known_patients_and_images_with_others_beside_them_make_the_threshold():
     unknown = side("train", list(range(10)))
     unknown = ImageFolder(unknown.folder, unknown.rows.assign(subject_id=""))
-    monkeypatch.setattr(identity, "extract", None)
     with pytest.raises(UserError, match="9 real images of other patients: a threshold needs 20"):
-        identity.calibrate(unknown, np.zeros(9), 5, lambda chosen, patients: np.zeros(0), 0)
+        calibrate(unknown, np.zeros(9), 5, lambda chosen, patients: np.zeros(30), 0)
+    held_out = np.random.default_rng(0).uniform(0.2, 0.5, 40)
+    alone = calibrate(side("train", [1] * 30), held_out, 5, lambda chosen, patients: np.full(30, -1.0), 0)
+    assert alone == calibrate(unknown, held_out, 5, lambda chosen, patients: np.zeros(0), 0)
+    assert alone[1] == 40
