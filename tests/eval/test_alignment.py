@@ -7,6 +7,7 @@ import pytest
 from eval import alignment
 from eval.alignment import cosines, difference_row, main, side_rows
 from eval.comparison import Comparison
+from eval.folders import ImageFolder, read_sides
 from eval.rows import read_scores
 from sdcxr.errors import UserError
 
@@ -48,6 +49,7 @@ def test_the_difference_to_real_images_is_taken_prompt_by_prompt():
     row = difference_row(synthetic, np.array([0.8, 0.1, 0.3, np.nan]), partner)  # two lack a text
     assert row["value"] == pytest.approx((0.1 + 0.3 + 0.1) / 3)
     assert (row["n_real"], row["n_synthetic"], row["note"]) == (2, 3, "2 prompts with a real image")
+    assert np.isnan(difference_row(synthetic, np.array([0.8, 0.1, 0.3]), np.full(6, 1))["ci_low"])  # of one prompt
     strangers = difference_row(synthetic, np.array([0.8]), np.full(6, -1))
     assert np.isnan(strangers["value"]) and strangers["note"] == "no prompt has its real image in --real"
 
@@ -68,6 +70,13 @@ def test_the_command_writes_both_sides_and_their_difference(two_folders, texts_k
     assert rows["alignment", "real"]["value"] == pytest.approx(rows["alignment", "synthetic"]["value"])
     assert rows["alignment_over_real", "both"]["value"] == pytest.approx(0)
     assert "11 prompts with a real image" in capfd.readouterr().out
+
+
+def test_images_of_one_patient_are_drawn_together(two_folders, texts_known):
+    real, synthetic = read_sides(*two_folders)
+    one = ImageFolder(real.folder, real.rows.assign(subject_id="7"))
+    rows = {(row["metric"], row["images"]): row for row in alignment.evaluate(one, synthetic, "pixels-8")}
+    assert np.isnan(rows["alignment", "real"]["ci_low"]) and np.isfinite(rows["alignment", "synthetic"]["ci_low"])
 
 
 def test_texts_that_are_absent_or_all_the_same(two_folders, texts_known, tmp_path, capfd):

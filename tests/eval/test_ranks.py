@@ -66,7 +66,9 @@ def test_constant_embeddings_find_nothing():
 def test_rounding_noise_of_float32_is_a_tie():
     draws = np.random.default_rng(0)
     noisy = (np.full((50, 8), 0.3) * (1 + 1e-7 * draws.normal(size=(50, 8)))).astype(np.float32)
-    np.testing.assert_array_equal(first_ranks(cosine(noisy, noisy), np.eye(50, dtype=bool)), 50)
+    queries = np.tile(np.eye(8)[0], (50, 1))  # at an angle: between parallel vectors the noise would be squared
+    assert len(np.unique(queries @ noisy.T)) > 1
+    np.testing.assert_array_equal(first_ranks(cosine(queries, noisy), np.eye(50, dtype=bool)), 50)
 
 
 def test_the_same_embeddings_find_themselves():

@@ -132,6 +132,15 @@ def test_the_directions_are_not_mixed_up():
     assert value(rows, "text_to_image_recall@1")["value"] == 0.25  # but each text is nearest to the first image
 
 
+def test_images_are_drawn_by_patient_and_texts_with_their_repetitions():
+    texts = ["one", "one", "one", "two", "two", "two"]
+    images, said = np.eye(6), np.repeat([[1.0, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0]], 3, axis=0)  # "two" finds no image
+    rows = by_text(images, said, texts, np.zeros(6), "real")
+    assert np.isnan(value(rows, "image_to_text_median_rank")["ci_low"])  # all of one patient
+    found = value(rows, "text_to_image_recall@1")
+    assert (found["value"], found["ci_low"], found["ci_high"]) == (0.5, 0, 1)  # two texts, not six
+
+
 def test_constant_embeddings_recall_nothing():
     rows = text_rows(["one", "two", "three"], np.ones((3, 4)))
     assert value(rows, "image_to_text_recall@1")["value"] == 0
@@ -164,6 +173,8 @@ def test_the_command_scores_what_the_extractor_allows(two_folders, tmp_path, cap
     row = value(rows, "mrr", "Atelectasis", "synthetic")
     assert row["value"] == 1 and row["extractor"] == "pixels-8"  # each finds its own copy
     assert (row["n_real"], row["n_synthetic"]) == (11, 11)
+    row = value(rows, "mrr", "Atelectasis", "real")
+    assert (row["n_real"], row["n_synthetic"]) == (11, 0)
 
 
 def test_texts_of_both_folders_are_searched_at_one_size(two_folders, monkeypatch):
