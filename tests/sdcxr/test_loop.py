@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ MODES: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"vae/decoder", "vae/post_quant_conv", "vae/encoder", "vae/quant_conv"},
     ),
     "classifier": ({"tune": "classifier", "base": None}, set()),
+    "clip": ({"tune": "clip", "base": None}, set()),
 }
 
 
@@ -58,7 +60,7 @@ def weights(pipeline: Path) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "classifier"])
+@pytest.mark.parametrize("mode", [mode for mode, (_, parts) in MODES.items() if parts])
 def test_exactly_the_chosen_parts_differ_from_the_base(runs, mode, micro_base, micro_base_v):
     before = weights(micro_base_v if mode == "unet-v" else micro_base)
     after = weights(runs[mode] / "pipeline")
@@ -226,6 +228,28 @@ def test_a_signal_ends_the_step_writes_a_checkpoint_and_loses_nothing(
     assert train_micro(tmp_path, **SIX) == 0
     assert "resuming at step 2" in capfd.readouterr().out
     assert_same(tmp_path, uninterrupted, read_log)
+
+
+def test_several_processes_stop_together_at_a_row_of_the_log():
+    run = loop.Run.__new__(loop.Run)
+    run.config, run.signals = TrainConfig(logging_steps=5), SimpleNamespace(received=0)
+    another = torch.tensor([signal.SIGTERM])  # has got one
+    run.accelerator = SimpleNamespace(num_processes=2, device="cpu", gather=lambda own: torch.cat([own, another]))
+    assert [run.stopping(step) for step in (3, 4, 5)] == [False, False, True]
+    assert run.signal == signal.SIGTERM
+
+
+def test_what_is_remembered_of_the_losses_ends_with_their_row(train_micro, tmp_path, monkeypatch):
+    real, remembered = loop.Run.row, []
+
+    def row(self: loop.Run, *args: Any) -> str:
+        said = real(self, *args)
+        remembered.append(len(self.seen))
+        return said
+
+    monkeypatch.setattr(loop.Run, "row", row)
+    train_micro(tmp_path, tune="unet")
+    assert remembered == [0, 0]
 
 
 def test_a_second_signal_ends_at_once(train_micro, tmp_path, monkeypatch):

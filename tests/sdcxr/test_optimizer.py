@@ -42,6 +42,16 @@ def steps_of(config: TrainConfig) -> torch.Tensor:
     return weight.detach()
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_adams_settings_are_those_of_the_run(fused):
+    config = TrainConfig(
+        adam_beta1=0.8, adam_beta2=0.95, adam_weight_decay=0.3, adam_epsilon=1e-4, fused_optimizer=fused
+    )
+    weight = torch.nn.Parameter(torch.ones(1))
+    (group,) = build_optimizer([{"name": "w", "params": [weight], "lr": 1e-2}], config, weight.device).param_groups
+    assert (group["betas"], group["weight_decay"], group["eps"], group["lr"]) == ((0.8, 0.95), 0.3, 1e-4, 1e-2)
+
+
 def test_one_kernel_or_many_make_the_same_steps():
     fused, plain = steps_of(TrainConfig()), steps_of(TrainConfig(fused_optimizer=False))
     torch.testing.assert_close(fused, plain, rtol=1e-6, atol=1e-7)

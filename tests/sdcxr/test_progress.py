@@ -3,11 +3,12 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
 
-from sdcxr import progress
+from sdcxr import loop, progress
 from sdcxr.errors import UserError
 from sdcxr.loop import status
 from sdcxr.progress import Log, Meter, require_tracker, start_tracker
@@ -40,6 +41,22 @@ def test_a_reading_covers_the_interval_without_its_pauses(clock):
     assert (row["images_per_s"], row["tflops_per_s"], row["mfu"], row["data_wait"]) == (2.0, 2.0, 0.2, 0.25)
     clock.now += 2
     assert meter.read(images=8)["images_per_s"] == 4.0
+
+
+def test_the_speed_of_a_run_is_that_of_its_steps_alone(train_micro, tmp_path, monkeypatch, clock):
+    def taking(seconds: float, method: Any) -> Any:
+        def timed(self: loop.Run, *args: Any) -> Any:
+            clock.now += seconds
+            return method(self, *args)
+
+        return timed
+
+    for name, seconds in {"resume": 100, "step": 2, "validate": 100, "checkpoint": 100}.items():
+        monkeypatch.setattr(loop.Run, name, taking(seconds, getattr(loop.Run, name)))
+    quick = {"validation_steps": 1, "num_validation_samples": 0, "num_validation_images": 0, "checkpointing_steps": 1}
+    assert train_micro(tmp_path, tune="unet", **quick) == 0
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["images_per_s"] for row in rows] == [2.0, 2.0]  # 4 images in 2 s
 
 
 def test_memory_is_the_most_that_the_process_has_held():
