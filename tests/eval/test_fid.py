@@ -1,5 +1,6 @@
 """Rows of fidelity: values with floors, intervals, notes; presets; labels; the command on small folders of images."""
 
+import inspect
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -97,6 +98,24 @@ def test_shares_between_unequal_numbers_are_marked_and_hold_at_the_floors_number
     assert "one side" not in scores(normal(50), normal(40, seed=1))["coverage"]["note"]
 
 
+def test_floor_is_between_equal_numbers_drawn_from_all(monkeypatch):
+    seen = []
+
+    def measure_and_look(x: np.ndarray, y: np.ndarray, *others: object) -> dict:
+        seen.append((x, y))
+        return measure(x, y, *others)
+
+    monkeypatch.setattr(fid, "measure", measure_and_look)
+    synthetic = np.arange(50.0)[:, None]
+    row = scores(normal(160, 1), synthetic, replace(PLAIN, metrics=("kid",)), resamples=0)["kid"]
+    halves = [pair for pair in seen if len(pair[0]) < 160]
+    assert row["floor_n"] == 50 and {len(side) for pair in halves for side in pair} == {50}
+    monkeypatch.undo()
+    row = scores(normal(40, 1), synthetic, replace(PLAIN, metrics=("kid",)), resamples=0)["kid"]
+    first = kid(normal(40, 1), synthetic[:20])
+    assert row["floor_n"] == 20 and row["value_at_floor_n"] > 3 * first  # not of those that stand first
+
+
 def test_floor_of_one_patient_is_none():
     rows = evaluate(
         side(30, per_group=30), side(30), features(normal(30)), features(normal(30, seed=1)), PLAIN, resamples=0
@@ -109,7 +128,8 @@ def test_fewer_images_than_twice_the_dimension_are_marked():
     assert all(row["below_2d"] for row in rows.values())
     assert all("N = 31 is below 2 × 16 dimensions" in rows[name]["note"] for name in ("fd", "fd_infinity"))
     assert "below" not in (rows["kid"]["note"] or "")
-    assert not any(row["below_2d"] for row in scores(normal(40, 16), normal(32, 16, seed=1)).values())
+    enough = scores(normal(40, 16), normal(32, 16, seed=1))
+    assert not any(row["below_2d"] or "below" in (row["note"] or "") for row in enough.values())
 
 
 def test_what_the_images_do_not_allow_is_no_number_and_says_why():
@@ -148,6 +168,12 @@ def test_a_share_of_0_or_1_is_not_certain():
         assert far[name]["value"] == 0 == far[name]["ci_low"]
         assert 0.1 < far[name]["ci_high"] < 0.2  # of 20 patients: 3 / 20 by the rule of three
         assert near[name]["value"] == 1 == near[name]["ci_high"] and near[name]["ci_low"] < 0.9
+
+
+def test_intervals_are_of_95_per_cent_within_what_a_metric_can_be():
+    assert fid._interval("kid", 0.0, 1.0, 9) == pytest.approx((-1.96, 1.96), abs=1e-3)
+    assert fid._interval("fd_infinity", 0.5, 1.0, 9)[0] < 0 == fid._interval("fd", 0.5, 1.0, 9)[0]
+    assert fid._interval("precision", 0.3, 0.001, 9) == pytest.approx((0.298, 0.302), abs=1e-4)
 
 
 def test_intervals_of_shares_cover_as_often_as_they_say():
@@ -234,8 +260,8 @@ def test_drawing_with_replacement_biases_what_drawing_halves_does_not():
 
 
 def test_labels_are_compared_by_name_at_matched_counts():
-    having = np.arange(80) % 2 == 0
-    real = side(80, Cardiomegaly=np.where(having, 1.0, 0.0), Edema=np.nan, Fracture=1.0)
+    having, not_having = np.arange(80) % 2 == 0, np.tile([0.0, -1.0, 0.0, np.nan], 20)  # uncertain, not mentioned
+    real = side(80, Cardiomegaly=np.where(having, 1.0, np.roll(not_having, 1)), Edema=np.nan, Fracture=1.0)
     synthetic = side(60, Edema=1.0, Fracture=np.where(np.arange(60) < 5, 1.0, 0.0), Cardiomegaly=1.0)
     values = normal(80)
     values[having] += 3  # only the images with the label look like the synthetic ones
@@ -251,22 +277,53 @@ def test_labels_are_compared_by_name_at_matched_counts():
     assert np.isnan(rare["value"]) and rare["note"].startswith("80 real and 5 synthetic images: fewer than 10")
 
 
+def test_images_of_a_label_keep_their_patients():
+    patients = [f"p{i}" for i in range(50)] + [f"q{i // 10}" for i in range(50)]
+    real = side(100, subject_id=patients, Edema=np.repeat([0.0, 1.0], 50))
+    rows = evaluate(
+        real, side(60, 1, Edema=1.0), features(normal(100)), features(normal(60, seed=1)), PLAIN, per_label=True
+    )
+    assert all("no interval: only 5 patients" in row["note"] for row in rows if row["label"])
+
+
 def test_no_labels_in_common_is_one_line():
     with pytest.raises(UserError, match="no label in common"):
         common_labels(side(3, Edema=1.0), side(3, Edema=np.nan))
 
 
-def test_presets_are_of_known_extractors_and_metrics():
-    assert set(PRESETS) == {
-        "fid-inception-torchmetrics",
-        "fid-clean",
-        "fd-xrv-roentgen",
-        "fd-rad-dino-chexgenbench",
-        "fd-rad-dino",
-        "cmmd",
-    }
+def test_presets_are_of_known_metrics_with_kid_beside_every_distance():
     assert all(set(preset.metrics) <= set(ALL) for preset in PRESETS.values())
     assert all("kid" in preset.metrics for preset in PRESETS.values() if "fd" in preset.metrics)
+
+
+def test_presets_have_the_paths_and_parameters_of_those_they_are_named_after():
+    paths = {name: preset.extractor for name, preset in PRESETS.items()}
+    assert paths == {
+        "fid-inception-torchmetrics": "inception@torchmetrics",
+        "fid-clean": "inception@clean",
+        "fd-xrv-roentgen": "xrv-all@roentgen",
+        "fd-rad-dino-chexgenbench": "rad-dino@chexgenbench",
+        "fd-rad-dino": "rad-dino",
+        "cmmd": "clip:ViT-L-14-336",
+    }
+    assert PRESETS["fd-xrv-roentgen"].metrics == ("fd", "kid")
+    assert PRESETS["cmmd"].metrics == ("cmmd",)
+    assert PRESETS["fd-rad-dino-chexgenbench"].metrics == ("fd", "kid", *NAMES)
+    assert PRESETS["fd-rad-dino-chexgenbench"].k == 5
+
+
+@pytest.mark.parametrize(
+    ("preset", "module", "function", "names"),
+    [
+        ("fid-inception-torchmetrics", "torchmetrics.image.kid", "KernelInceptionDistance", ("subset_size", "subsets")),
+        ("fid-clean", "cleanfid.fid", "kernel_distance", ("max_subset_size", "num_subsets")),
+    ],
+)
+def test_subsets_of_presets_are_the_defaults_of_the_library(preset, module, function, names):
+    known = inspect.signature(getattr(pytest.importorskip(module), function)).parameters
+    assert (PRESETS[preset].kid_subset_size, PRESETS[preset].kid_subsets) == tuple(
+        known[name].default for name in names
+    )
 
 
 @pytest.mark.parametrize(
