@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from eval.copies import altered
+from eval import privacy
+from eval.copies import GRID, Matches, altered, search, whitening
 from eval.folders import ImageFolder, read_folder
+from eval.greys import read_greys
 from eval.privacy import PrivacyConfig, distance_rows, evaluate, main, own_image_rows, repetition_rows
 from eval.tiles import pixel_rms
 from sdcxr.errors import UserError
@@ -88,6 +90,21 @@ def test_planted_copies_are_found_all_and_only(tmp_path, change):
     assert dict(zip(pairs["synthetic"][:3], pairs["train"][:3], strict=True)) == expected
     by_listing = sorted(path.name for path in (tmp_path / "train").glob("*.png"))
     assert {by_listing[i] for i in planted} != set(expected.values())
+
+
+def test_a_planted_copy_counts_under_either_name_but_not_as_another_picture(tmp_path, monkeypatch):
+    images = pictures(20, 0)
+    train = read_folder(dataset(tmp_path / "train", [*images, images[3]]), "--train")
+    greys = read_greys(train.paths, GRID)
+    common = whitening(greys)
+    assert privacy.planted(train, greys, common, 0).min() > 0.5
+
+    def confused(queries: np.ndarray, references: np.ndarray, whitened: object) -> Matches:
+        found = search(queries, references, common)
+        return Matches(found.correlation, (found.index + 5) % len(greys), found.shift)
+
+    monkeypatch.setattr(privacy, "search", confused)
+    assert (privacy.planted(train, greys, common, 0) == -1).all()
 
 
 def test_without_copies_none_is_found(tmp_path):
@@ -186,6 +203,7 @@ def test_held_out_images_that_are_training_images_are_left_out_or_refused(tmp_pa
     train = read_folder(train, "--train")
     rows = evaluate(train, read_folder(mixed, "--real"), synthetic)
     assert rows[0]["n_real"] == 30
+    assert {row["n_calibration"] for row in rows if row["metric"] == "copy_share"} == {30 + 60}
     assert rows[0]["note"] == "left out 2 of 32 held-out images: 0 of patients in --train, 2 stored there, too"
     with pytest.raises(UserError, match="60 of the 60 images of --real"):
         evaluate(train, read_folder(same, "--real"), synthetic)
