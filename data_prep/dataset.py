@@ -123,7 +123,8 @@ def write_dataset(
     """
     output_dir = config.output_dir
     output_dir.mkdir(parents=True, exist_ok=True)
-    _write_prep(output_dir, settings, counts, usable=False)
+    phantom = any(map(_is_phantom, rows["source"].head(1)))
+    _write_prep(output_dir, settings, counts, phantom, usable=False)
     rows, repeated = _unique(rows)
     rejected = pd.concat([rejected, repeated]) if len(repeated) else rejected
     if rows.empty:
@@ -157,7 +158,7 @@ def write_dataset(
 
     counts = [*counts, {"filter": "readable image", "images": len(kept), "studies": int(kept["study_id"].nunique())}]
     usable = len(unusable) <= config.max_rejected_fraction * len(rows)
-    _write_prep(output_dir, settings, counts, usable, kept, rejected)
+    _write_prep(output_dir, settings, counts, phantom, usable, kept, rejected)
     _print_counts(counts, kept)
     if usable:
         return 0
@@ -201,10 +202,19 @@ def _write_split(folder: Path, rows: pd.DataFrame) -> None:
         folder.rmdir()
 
 
+def _is_phantom(source: str) -> bool:
+    """Whether data_prep.phantom wrote this image, as files/p10/p10000032/s50414267/x.jpg beside its phantom.json.
+
+    Not any folder above: the reports of patients, who may lie somewhere in there, too, would be taken for a phantom's.
+    """
+    return len(Path(source).parents) > 4 and (Path(source).parents[4] / "phantom.json").is_file()
+
+
 def _write_prep(
     output_dir: Path,
     settings: dict[str, Any],
     counts: list[dict[str, Any]],
+    phantom: bool,
     usable: bool,
     kept: pd.DataFrame | None = None,
     rejected: pd.DataFrame | None = None,
@@ -213,7 +223,7 @@ def _write_prep(
     reasons = {} if rejected is None else rejected["reason"].astype(str).value_counts().sort_index().to_dict()
     prep = {
         "usable": usable,
-        "phantom": (Path(settings.get("images") or "") / "phantom.json").is_file(),  # drawn by data_prep.phantom
+        "phantom": phantom,
         "settings": settings,
         "versions": {
             "sdcxr": sdcxr.__version__,

@@ -103,6 +103,16 @@ def test_writes_images_tables_and_the_account(sources, tmp_path, capsys):
     assert "train: 14 images of 7 patients, 7 with labels" in printed
 
 
+@pytest.mark.parametrize(("place", "phantom"), [("files", True), ("mimic-cxr-jpg/files", False)])
+def test_phantoms_are_marked_and_nobody_else_who_lies_in_their_folder(sources, tmp_path, place, phantom):
+    image = tmp_path / "raw" / place / "p10" / "p10000032" / "s50414267" / "x.png"
+    image.parent.mkdir(parents=True)
+    image.write_bytes(sources[0].read_bytes())
+    (tmp_path / "raw" / "phantom.json").write_text("{}")
+    write(tmp_path / "out", table(sources).assign(source=str(image)))
+    assert read_json(tmp_path / "out" / "prep.json")["phantom"] == phantom
+
+
 def test_the_order_of_rows_and_the_number_of_workers_do_not_matter(sources, tmp_path):
     rows = table(sources)
     write(tmp_path / "a", rows)
