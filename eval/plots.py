@@ -221,12 +221,18 @@ def _shape(kind: str, x: float, y: float) -> str:
 def _axis(bounds: tuple[float, float], y: float, values: Sequence[float]) -> str:
     left, right = _place(bounds[0], bounds), _place(bounds[1], bounds)
     parts = [f'<line class="axis" x1="{left:.1f}" x2="{right:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>']
+    taken = 0.0  # where the label before ends, at 6.6 units a letter
     for value in values:
         x = _place(value, bounds)
         anchor = "start" if x < left + 12 else "end" if x > right - 12 else "middle"
         parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{y:.1f}" y2="{y + 4:.1f}"/>')
-        shown = number(value) if abs(value) >= 1e-12 else "0"
+        shown = number(value)
         shown = shown.rstrip("0").rstrip(".") if "." in shown and "e" not in shown else shown
+        width = 6.6 * len(shown)
+        starts = x - width * {"start": 0.0, "middle": 0.5, "end": 1.0}[anchor]
+        if starts < taken:
+            continue
+        taken = starts + width
         parts.append(f'<text class="tick" x="{x:.1f}" y="{y + 15:.1f}" text-anchor="{anchor}">{shown}</text>')
     return "".join(parts)
 

@@ -38,6 +38,20 @@ def test_real_is_on_the_left_synthetic_on_the_right_and_the_prompt_below(folders
         assert picture[bottom + 1 : bottom + LINE, GAP : GAP + 128].max() > 100  # letters
 
 
+def test_sides_are_named_and_long_prompts_end_above_the_next_pair(folders, tmp_path):
+    real, synthetic = folders
+    for folder in folders:
+        for path in folder.glob("*.png"):
+            Image.new("L", (8, 8), 120).save(path)
+    table = pd.read_csv(synthetic / "metadata.csv").assign(text="A long prompt. " * 20)
+    table.to_csv(synthetic / "metadata.csv", index=False)
+    main(MontageConfig(str(real), str(synthetic), str(tmp_path / "m.png"), columns=1, size=64))
+    picture = np.asarray(Image.open(tmp_path / "m.png"))
+    for left in (GAP, GAP + 64):
+        assert picture[2 * GAP : 2 * GAP + LINE, left : left + 64].max() > 200  # a name on grey 120
+    assert picture[2 * GAP + 64 + 3 * LINE + 4 : 3 * GAP + 64 + 3 * LINE].max() == 0
+
+
 def montage(folders, output, **others) -> MontageConfig:
     real, synthetic = folders
     return MontageConfig(str(real), str(synthetic), str(output), **others)

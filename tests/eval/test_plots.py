@@ -85,6 +85,18 @@ def test_a_value_has_the_decimals_of_its_interval():
     assert "0.0002 (−0.0032 to 0.0036)" in texts(svg)
 
 
+def test_labels_of_an_axis_do_not_overlap():
+    line = Line("KID", (Mark(0.009, SYNTHETIC, -0.051, 0.07),))
+    ticks_shown = [one for one in elements(forest([line], "KID", (-0.051, 0.07)), "text") if one.get("class") == "tick"]
+    assert [one.text for one in ticks_shown] == ["−0.05", "0", "0.025", "0.05"]
+
+
+def test_what_leads_beyond_the_axis_ends_with_it():
+    svg = forest([Line("recall", (Mark(1.2, SYNTHETIC, -0.5, 1.5),))], "recall", (0.0, 1.0))
+    assert float(elements(svg, "circle")[0].get("cx")) == pytest.approx(RIGHT, abs=0.1)
+    assert elements(svg, "path")[0].get("d").startswith(f"M{MARGIN:.1f} ")
+
+
 def test_bars_end_where_the_axis_says():
     svg = bars([Line("Edema", (Mark(1.0, REAL), Mark(0.5, SYNTHETIC, 0.4, 0.6)))], "AUROC", at=0.5)
     real, synthetic = elements(svg, "rect")

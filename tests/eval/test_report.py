@@ -1,6 +1,7 @@
 """Tests of report.html: complete in itself, private by default, right in what it shows, and legible in a browser."""
 
 import base64
+import hashlib
 import io
 import json
 import re
@@ -14,7 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from eval import sections
+from eval import sections, training_sections
 from eval.folders import ImageFolder, read_folder
 from eval.page import pairs, table, thumbnail
 from eval.parts import Outcome, Skipped
@@ -154,6 +155,64 @@ def test_labels_are_joined_by_name():
     assert by_label["Edema"]["KID"] == "0.300" and by_label["Edema"]["KID floor"] == "0.010"
     assert by_label["Fracture"]["KID"] == "–" and "macro" not in by_label
     assert "KID is by some/classifier" in shown
+
+
+def values(svg_or_page: str) -> list[str]:
+    return re.findall(r'class="value".*?>(.*?)<', svg_or_page)
+
+
+def test_the_first_network_gives_the_number_at_the_top():
+    later = [one | {"part": "fidelity by other", "value": 99.0} for one in fidelity_rows()]
+    assert "99" not in sections.tiles(fidelity_rows() + later)
+
+
+def test_real_stands_above_synthetic_whatever_the_order_of_rows():
+    rows = [one for one in reversed(all_rows()) if one["part"] == "classifier"]
+    assert values(sections.classifier(rows))[:2] == ["0.950 (0.700 to 0.990)", "0.810 (0.700 to 0.990)"]
+
+
+def test_a_value_is_held_against_real_images_where_they_have_one_else_against_its_baseline():
+    rows = [row("diversity", f"m{i}", 0.1 * (i + 1), images="synthetic", floor=0.9) for i in range(5)]
+    rows.append(row("diversity", "m0", 0.5, images="real"))
+    shown = sections.compared(rows, "diversity", "diversity", "?", "")
+    assert values(shown) == [
+        *("0.100", "0.500"),  # synthetic and real, and no floor
+        *("0.200", "0.900", "0.300", "0.900", "0.400", "0.900", "0.500", "0.900"),
+    ]
+    circles, squares, diamonds = (
+        shown[: shown.index('class="legend"')].count(mark) for mark in ("<circle", "<rect", "l5 5")
+    )
+    assert (circles, squares, diamonds) == (5, 1, 4)
+
+
+def test_texts_of_reports_are_held_against_those_of_other_images(report):
+    table = render(report())
+    table = table[table.index('id="reports"') :]
+    assert '<td class="n">0.010</td>' in table[: table.index("</table>")]
+
+
+def test_probes_stand_above_those_before_fine_tuning():
+    rows = [
+        row("text encoder", f"probe_auroc_{when}", value, label="Edema")
+        for when, value in (("tuned", 0.7), ("base", 0.9))
+    ]
+    assert values(training_sections.text_encoder(rows)) == ["0.700", "0.900"]
+
+
+def test_an_arm_worse_than_chance_is_on_the_axis():
+    rows = [row("utility", "utility_auroc", value, label="macro") | {"arm": "S"} for value in (0.4, 0.8)]
+    far = [float(x) for x in re.findall('cx="([0-9.]+)"', training_sections.utility(rows))]
+    assert far[0] == pytest.approx(8.0) and far[1] > far[0] + 100
+
+
+def test_provenance_tells_samples_versions_and_patients(report):
+    about = {"extractor": "x", "resize": "r", "sha256": {"w.pt": "ab12"}, "versions": {"some-library": "7.8"}}
+    page = render(report(outcome=Outcome([], [], [about])))
+    block = page[page.index('id="provenance"') :]
+    texts = "\n".join(sorted(set(read_folder(report().synthetic.folder, "").rows["text"])))
+    for told in ("w.pt: <code>ab12", "some-library", "7.8", "24 patients", "12 prompts", "pndm", "24 different"):
+        assert told in block, told
+    assert hashlib.sha256(texts.encode()).hexdigest() in block
 
 
 def test_nothing_measured_is_a_page_too(report):
