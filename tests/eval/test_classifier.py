@@ -10,7 +10,9 @@ from sklearn.metrics import roc_auc_score
 from eval import judges
 from eval.classifier import ClassifierConfig, evaluate, main, prompt_groups, score_agreement, score_labels
 from eval.folders import ImageFolder, partners
+from eval.intervals import group_interval
 from eval.rows import COLUMNS, read_scores
+from eval.scores import auroc
 from sdcxr.errors import UserError
 
 NAN = float("nan")
@@ -88,6 +90,12 @@ def test_images_of_one_patients_prompts_are_drawn_together():
     assert prompt_groups(real, synthetic, partner).tolist() == ["p0", "p0", "p1", "z"]
 
 
+def test_pairs_of_one_patient_have_no_interval(known):
+    synthetic = synthetic_side(["z", "d0", "d0", "d1"], [0.9, 0.8, 0.6, 0.2], [1, 1, 1, 0])
+    row = row_of(evaluate(real_side(), synthetic, "x"), "pearson_r", "Edema")
+    assert np.isfinite(row["value"]) and np.isnan(row["ci_low"]) and (row["n_real"], row["n_synthetic"]) == (2, 3)
+
+
 def test_a_finding_with_one_class_keeps_its_name_and_is_not_in_the_mean():
     """A list of areas that skips such findings would give the areas after it the names before."""
     truth = pd.DataFrame({"Edema": [1.0, 1, 1, 1], "Fracture": [0.0, 1, 0, 1], "Pneumonia": [0.0, 1, NAN, 0]})
@@ -126,6 +134,14 @@ def test_agreement_takes_the_answer_about_the_real_image_for_the_truth():
     assert row_of(rows, "pearson_r", "macro")["value"] == pytest.approx((r + 1) / 2)
 
 
+def mean_auroc(truth: np.ndarray, seen: np.ndarray, average: str) -> float:
+    if average == "micro":
+        return auroc(truth.ravel(), seen.ravel())
+    areas = np.array([auroc(truth[:, j], seen[:, j]) for j in range(truth.shape[1])])
+    known = np.isfinite(areas)
+    return float(np.average(areas[known], weights=truth.sum(axis=0)[known]))
+
+
 def test_agreement_is_pooled_over_answers_and_over_positives():
     """Of the three means that LLM-CXR prints, micro and weighted; scikit-learn's as the reference."""
     draws = np.random.default_rng(0)
@@ -137,7 +153,13 @@ def test_agreement_is_pooled_over_answers_and_over_positives():
     for average in ("micro", "weighted"):
         row = row_of(rows, f"agreement_auroc_{average}", None)
         assert row["value"] == pytest.approx(roc_auc_score(truth, of_synthetic, average=average))
-        assert row["ci_low"] < row["value"] < row["ci_high"] and row["n_positive"] == truth.sum()
+        assert row["n_positive"] == truth.sum()
+
+        def of_drawn(both, average=average):
+            return mean_auroc(both[:, :3], both[:, 3:], average)
+
+        interval = group_interval(np.hstack([truth, of_synthetic]), np.arange(40) // 2, of_drawn)
+        assert (row["ci_low"], row["ci_high"]) == pytest.approx(interval)
     of_real["Hernia"] = 0.1
     known = ["Edema", "Fracture"]
     row = row_of(score_agreement(of_real, of_synthetic, np.arange(40), 40), "agreement_auroc_weighted", None)
