@@ -186,6 +186,17 @@ def test_intervals_of_shares_cover_as_often_as_they_say():
     assert 0.92 <= held / 400 <= 0.99  # an interval of the normal distribution: 0.86
 
 
+def test_intervals_draw_patients_not_images():
+    generator = np.random.default_rng(0)
+    patients = np.repeat(generator.normal(size=(12, 4)), 10, axis=0)
+    real, synthetic = patients + 0.1 * generator.normal(size=patients.shape), 2 + 0.05 * normal(120)
+    preset, width = replace(PLAIN, metrics=("kid",)), {}
+    for per_group in (1, 10):
+        row = evaluate(side(120, per_group), side(120, 1), features(real), features(synthetic), preset)[0]
+        width[per_group] = row["ci_high"] - row["ci_low"]
+    assert width[10] > 1.5 * width[1]
+
+
 def test_copies_are_told():
     real = normal(40)
     synthetic = np.vstack([real[:7], normal(33, seed=1)])
