@@ -5,6 +5,8 @@ counter-based generator keyed by the seed and the sample's position in the run. 
 number of processes, on the batch size, or on where a run was resumed.
 """
 
+import os
+import signal
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -78,7 +80,17 @@ def loader(stream: Stream, positions: Positions, workers: int, pin_memory: bool)
         num_workers=workers,
         pin_memory=pin_memory,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=outlive_a_warning,
     )
+
+
+def outlive_a_warning(_worker: int) -> None:
+    """Let this worker ignore a first SIGTERM: a scheduler's goes to all processes, and a step is still to be ended."""
+
+    def end(*_: object) -> None:
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, end))
 
 
 class Source(Protocol):

@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -228,6 +230,20 @@ def test_a_signal_ends_the_step_writes_a_checkpoint_and_loses_nothing(
     assert train_micro(tmp_path, **SIX) == 0
     assert "resuming at step 2" in capfd.readouterr().out
     assert_same(tmp_path, uninterrupted, read_log)
+
+
+def test_a_sigterm_to_the_processes_that_read_data_too_loses_nothing(train_micro, tmp_path, monkeypatch, capfd):
+    def warn() -> None:
+        workers = multiprocessing.active_children()
+        assert workers
+        for process in [*workers, SimpleNamespace(pid=os.getpid())]:
+            os.kill(process.pid, signal.SIGTERM)
+        time.sleep(0.5)  # in which a death of theirs would be heard of
+
+    before_step(monkeypatch, 1, warn)
+    assert train_micro(tmp_path, **SIX, dataloader_num_workers=1) == 75
+    assert "stopped at step 2 of 6" in capfd.readouterr().out
+    assert not multiprocessing.active_children()
 
 
 def test_several_processes_stop_together_at_a_row_of_the_log():
