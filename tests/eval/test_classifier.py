@@ -117,6 +117,7 @@ def test_both_sides_have_the_mean_of_the_same_findings():
     synthetic = pd.DataFrame({"Edema": both, "Fracture": one})
     rows = score_labels({"real": (real, seen, np.arange(4)), "synthetic": (synthetic, seen, np.arange(4))})
     assert [row_of(rows, "auroc", "macro", side)["value"] for side in ("real", "synthetic")] == [1.0, 1.0]
+    assert row_of(rows, "auroc", "macro", "real")["ci_low"] == 1.0  # nor has the interval
     assert row_of(rows, "auroc", "Fracture", "real")["value"] == 0.0
 
 

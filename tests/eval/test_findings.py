@@ -62,6 +62,13 @@ def test_labels_come_from_the_table_by_the_prompts_id_or_the_images(tmp_path):
     assert real["Left"].tolist() == [0, 1]
 
 
+def test_a_column_under_chexperts_name_goes_before_its_synonym(tmp_path):
+    file = tmp_path / "truth.csv"
+    file.write_text("dicom_id,Effusion,Pleural Effusion\na,0,1\n")
+    truth = truth_of(folder(id=["a"]), str(file), "ignore", "--synthetic")
+    assert truth["Pleural Effusion"].tolist() == [1] and truth["Effusion"].tolist() == [0]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
