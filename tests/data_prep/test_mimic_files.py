@@ -4,6 +4,7 @@ import gzip
 import shutil
 import zipfile
 
+import pandas as pd
 import pytest
 
 from data_prep.mimic_cxr import main
@@ -88,3 +89,45 @@ def test_a_table_saved_by_another_program_is_read_the_same(small, tmp_path, name
     for split in ("train", "validation", "test"):
         tables = (tmp_path / folder / split / "metadata.csv" for folder in ("out", "expected"))
         assert len({table.read_bytes() for table in tables}) == 1
+
+
+def test_of_a_study_that_comes_twice_the_first_counts(small, tmp_path):
+    for name in ("chexpert", "metadata"):
+        table = pd.read_csv(small.images / f"mimic-cxr-2.0.0-{name}.csv", dtype=str)
+        again = table.assign(**{"No Finding": "-1.0"}) if name == "chexpert" else table.head(0)
+        pd.concat([table, again]).to_csv(tmp_path / f"mimic-cxr-2.0.0-{name}.csv", index=False)
+    with zipfile.ZipFile(small.reports) as archive, zipfile.ZipFile(tmp_path / "reports.zip", "w") as twice:
+        for name in archive.namelist():
+            twice.writestr(name, archive.read(name))
+            twice.writestr(f"again/{name}", "IMPRESSION: Other words.")
+    config = config_of(small, tmp_path / "out", tables=tmp_path)
+    config.reports = tmp_path / "reports.zip"
+    main(config)
+    main(config_of(small, tmp_path / "expected"))
+    for file in ("rejected.csv", "train/metadata.csv", "test/metadata.csv"):
+        assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "expected" / file).read_bytes()
+
+
+def test_an_encrypted_archive_is_one_line(small, tmp_path):
+    data = bytearray(small.reports.read_bytes())
+    entry = data.find(b"PK\x01\x02")
+    while entry >= 0:  # of the archive's directory; the flags stand at its byte 8
+        data[entry + 8] |= 1
+        entry = data.find(b"PK\x01\x02", entry + 1)
+    (tmp_path / "reports.zip").write_bytes(data)
+    config = config_of(small, tmp_path / "out")
+    config.reports = tmp_path / "reports.zip"
+    with pytest.raises(UserError, match=r"is damaged at s\d+\.txt .*encrypted"):
+        main(config)
+
+
+def test_tables_may_lie_in_the_folder_of_the_patients(small, tmp_path):
+    root = tmp_path / "files-and-tables"
+    root.mkdir()
+    for folder in (small.images / "files").iterdir():
+        (root / folder.name).symlink_to(folder)
+    for table in small.images.glob("*.csv"):
+        shutil.copy(table, root)
+    config = config_of(small, tmp_path / "out")
+    config.images = root
+    assert main(config) == 0

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from data_prep import reports
-from data_prep.phantom import SETTINGS_FILE, PhantomConfig, main, plan
+from data_prep.phantom import SETTINGS_FILE, VERSION, PhantomConfig, main, plan
 from data_prep.phantom_truth import FLAGS
 from sdcxr.errors import UserError
 from sdcxr.files import read_json, write_json
@@ -157,6 +157,13 @@ def test_reports_are_in_the_archive_and_most_have_an_impression(dataset: Path) -
 
 def test_workers_do_not_change_a_byte(tmp_path: Path) -> None:
     assert digests(draw(tmp_path / "one")) == digests(draw(tmp_path / "two", workers=2))
+
+
+def test_what_is_drawn_belongs_to_a_version(dataset: Path) -> None:
+    """Other words or findings than these are another phantom, and ask for another VERSION."""
+    with zipfile.ZipFile(dataset / "mimic-cxr-reports.zip") as archive:
+        texts = b"".join(archive.read(name) for name in archive.namelist())
+    assert (VERSION, hashlib.sha256(texts).hexdigest()[:16]) == (1, "f773c0e923b5cbe7")
 
 
 def test_another_seed_draws_other_patients(tmp_path: Path) -> None:
