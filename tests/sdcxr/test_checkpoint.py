@@ -148,6 +148,15 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     refuse(tmp_path / "checkpoint-1", "is of another run", width=4)
 
 
+def test_an_optimizer_of_other_parameters_is_refused(tmp_path):
+    task, _, ema = trained(1)
+    task.vae.weight.grad = torch.ones(2, 2)
+    optimizer = torch.optim.AdamW([task.vae.weight])
+    optimizer.step()
+    checkpoint.save(tmp_path, 1, task, optimizer, ema, keep=1)
+    refuse(tmp_path / "checkpoint-1", "is of another run")
+
+
 def test_averages_of_another_shape_are_refused(tmp_path):
     task, optimizer, _ = trained(1)
     checkpoint.save(tmp_path, 1, task, optimizer, EMA(Task(4), 0.9), keep=1)

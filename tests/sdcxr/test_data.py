@@ -1,5 +1,6 @@
 """Training examples are functions of (seed, position): no split over processes and no restart changes them."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sdcxr import loop, tasks, validation
 from sdcxr.data import (
+    ORDER,
     DenoisingExamples,
     ImageExamples,
     LabelledImages,
@@ -85,6 +88,20 @@ def test_an_optimizer_step_takes_one_block_of_positions(world, batch, micro_step
     assert all(len(own) == len(Positions(16, 32, batch, 0, world)) == 2 * micro_steps for own in of_ranks)
     first_step = [position for own in of_ranks for micro in own[:micro_steps] for position in micro]
     assert sorted(first_step) == list(range(16, 24))
+
+
+def test_all_that_is_drawn_for_other_ends_has_keys_apart_from_positions_and_each_other():
+    last_position = last_epoch = last_step = last_image = 1 << 60
+    first = {
+        0: last_position,
+        loop.DROPOUT: last_step,
+        tasks.SUBSET: 0,
+        ORDER: last_epoch,
+        validation.KEYS: last_image,
+    }
+    ranges = sorted((begin, begin + length) for begin, length in first.items())
+    assert all(end < begin for (_, end), (begin, _) in pairwise(ranges))
+    assert ranges[-1][1] < 1 << 64
 
 
 @given(st.integers(0, 2**62), st.integers(0, 2**62))

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -64,6 +65,15 @@ def test_a_missing_shard_alone_is_built_again(vae, files, tmp_path):
     assert {name for name in before if before[name] != after[name]} <= {"shard-00001.safetensors"}
     assert before["shard-00001.safetensors"][1] == after["shard-00001.safetensors"][1]
     assert before["shard-00001.safetensors"][0] != after["shard-00001.safetensors"][0]
+
+
+def test_each_process_builds_its_share_of_the_shards(vae, files, tmp_path, monkeypatch):
+    (tmp_path / "cache").mkdir()
+    second = SimpleNamespace(process_index=1, num_processes=2, is_main_process=False, wait_for_everyone=lambda: None)
+    monkeypatch.setattr(latents, "processes", lambda: second)
+    with pytest.raises(UserError, match=r"shard-00000.safetensors is damaged"):  # the first process has not come
+        cached(vae, files, tmp_path / "cache")
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["shard-00001.safetensors"]
 
 
 def test_an_interrupted_build_goes_on(vae, files, tmp_path, monkeypatch):
