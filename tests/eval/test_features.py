@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -131,6 +132,12 @@ def test_features_are_there_though_they_cannot_be_kept(folder, tmp_path, monkeyp
     monkeypatch.setattr("safetensors.numpy.save_file", full)
     np.testing.assert_array_equal(look(folder, tmp_path / "other").values, expected)
     assert "not kept for the next time: no space left" in capsys.readouterr().err
+
+
+def test_the_main_process_alone_writes(folder, cache, monkeypatch):
+    other = SimpleNamespace(process_index=0, num_processes=1, is_main_process=False, device=torch.device("cpu"))
+    monkeypatch.setattr("sdcxr.processes.processes", lambda: other)
+    assert look(folder, cache).values.shape == (N, 64) and not list(cache.rglob("*.safetensors"))
 
 
 def test_ctrl_c_leaves_no_array_behind(folder, cache, monkeypatch, loads):

@@ -220,6 +220,14 @@ def test_every_process_reads_its_share_only(folders, generator, monkeypatch):
     assert read == ["a_1.png", "b_1.png", "c_1.png"]
 
 
+def test_the_main_process_alone_compares(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr("sdcxr.processes.processes", lambda: SimpleNamespace(**PLACE))
+    monkeypatch.setattr(reports, "compare", None)  # would fail if called
+    texts = csv(tmp_path / "r.csv", id=["a", "b", "c"], text=PROMPTS)
+    config = ReportsConfig(str(folders[0]), str(folders[1]), str(tmp_path / "scores.json"), generated=texts)
+    assert main(config) == 0 and not (tmp_path / "scores.json").exists()
+
+
 PLACE = {"process_index": 1, "num_processes": 2, "is_main_process": False, "device": "cpu"}
 
 
