@@ -272,7 +272,7 @@ def test_drawing_with_replacement_biases_what_drawing_halves_does_not():
 
 def test_labels_are_compared_by_name_at_matched_counts():
     having, not_having = np.arange(80) % 2 == 0, np.tile([0.0, -1.0, 0.0, np.nan], 20)  # uncertain, not mentioned
-    real = side(80, Cardiomegaly=np.where(having, 1.0, np.roll(not_having, 1)), Edema=np.nan, Fracture=1.0)
+    real = side(80, Cardiomegaly=np.where(having, 1.0, not_having), Edema=np.nan, Fracture=1.0)
     synthetic = side(60, Edema=1.0, Fracture=np.where(np.arange(60) < 5, 1.0, 0.0), Cardiomegaly=1.0)
     values = normal(80)
     values[having] += 3  # only the images with the label look like the synthetic ones

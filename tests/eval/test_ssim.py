@@ -49,6 +49,11 @@ def test_small_images_use_the_scales_they_have_with_weights_of_the_same_sum():
     assert np.isnan(ms_ssim(dark[:, :8, :8], bright[:, :8, :8])).all()
 
 
+def test_opposite_structure_gives_zero():
+    images = texture(192)
+    assert ms_ssim(images, 1 - images) == pytest.approx([0, 0])  # the mean structure is negative: it has no real power
+
+
 def test_uint8_is_refused():
     with pytest.raises(TypeError, match="floats"):
         ms_ssim(np.zeros((1, 64, 64), np.uint8), np.zeros((1, 64, 64), np.uint8))
