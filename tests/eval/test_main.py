@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 
 from eval.__main__ import EvalConfig, main
+from eval.folders import read_folder
 from eval.parts import KEPT, Part, Skipped, run_parts
+from eval.plan import DEFAULT_EXTRACTORS, DEFAULT_PRESETS, Inputs, _presets
 from eval.rows import COLUMNS, read_scores, score_row, write_scores
 from sdcxr.errors import UserError
 
@@ -227,6 +229,23 @@ def test_parts_before_an_error_are_kept(tmp_path):
         run_parts([done, Part("second", fail, {})], [], tmp_path)
     again = Part("first", fail, {})
     assert run_parts([again], [], tmp_path).rows == [{"metric": "a", "value": None, "part": "first"}]
+
+
+def test_rows_of_another_version_are_not_kept(monkeypatch):
+    before = Part("some", list, {}).key
+    monkeypatch.setattr("eval.parts.__version__", "0.0.0")
+    assert Part("some", list, {}).key != before
+
+
+def test_published_networks_come_before_those_of_the_user(monkeypatch, folders, tmp_path):
+    monkeypatch.setattr("eval.plan.about_extractor", lambda *_: {})
+    config = EvalConfig(str(folders.real), str(folders.synthetic), str(tmp_path), classifier=str(folders.train))
+    sides = read_folder(folders.real, "--real"), read_folder(folders.synthetic, "--synthetic")
+    presets = _presets(Inputs(config, *sides, None, tmp_path, None), [])
+    assert [preset.name or preset.extractor for preset, _ in presets] == [
+        *(*DEFAULT_EXTRACTORS, *DEFAULT_PRESETS),
+        str(folders.train),
+    ]
 
 
 def test_what_a_module_leaves_out_is_remembered(tmp_path, capsys):
