@@ -102,6 +102,27 @@ def test_one_leaking_prompt_is_enough_and_unknown_ones_are_said(dataset, samples
     assert "1 of 16 prompts are not of --real: whose they are cannot be checked" in capfd.readouterr().out
 
 
+def test_samples_that_name_their_patients_are_checked_by_them(dataset, samples, tmp_path, capfd):
+    named = shutil.copytree(samples, tmp_path / "named")
+    rows = read_metadata(named)
+    rows.assign(id="x", subject_id="17").to_csv(named / "metadata.csv", index=False)
+    gathered(dataset, named)
+    assert "cannot be checked" not in capfd.readouterr().out
+    rows.assign(id="x", subject_id=read_metadata(dataset / "test")["subject_id"][0]).to_csv(
+        named / "metadata.csv", index=False
+    )
+    with pytest.raises(UserError, match="prompts of 16 of 16 synthetic images are of patients of the test split"):
+        gathered(dataset, named)
+
+
+def test_synthetic_images_are_drawn_and_not_the_first_of_the_folder(dataset, samples):
+    all_of_them = gathered(dataset, samples, "S").synthetic.images.ids
+    few = gathered(dataset, samples, "0.5S").synthetic.images.ids
+    in_order = read_metadata(samples)["file_name"].tolist()
+    assert sorted(all_of_them) == sorted(in_order) and all_of_them != in_order
+    assert few == all_of_them[:8] and set(few) != set(in_order[:8])
+
+
 def test_patients_on_both_sides_of_the_split_are_refused(dataset, samples, tmp_path):
     for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
         mixed = shutil.copytree(dataset, tmp_path / one / other)
@@ -112,13 +133,14 @@ def test_patients_on_both_sides_of_the_split_are_refused(dataset, samples, tmp_p
 
 
 def test_findings_need_both_classes_everywhere(dataset, samples, tmp_path, capfd):
-    without = shutil.copytree(dataset, tmp_path / "without")
-    for i in range(8):
-        edit(without / "test", "Edema", i, "0.0")
-    assert gathered(without, samples).findings == ["Atelectasis"]
-    assert "left out: Edema (not both classes in the test split)" in capfd.readouterr().out
-    with pytest.raises(UserError, match=r"'Edema' \(not in the test split\)"):
-        gathered(without, samples, findings="Edema")
+    for split in ("validation", "test"):
+        without = shutil.copytree(dataset, tmp_path / split)
+        for i in range(8):
+            edit(without / split, "Edema", i, "0.0")
+        assert gathered(without, samples).findings == ["Atelectasis"]
+        assert f"left out: Edema (not both classes in the {split} split)" in capfd.readouterr().out
+        with pytest.raises(UserError, match=rf"'Edema' \(not in the {split} split\)"):
+            gathered(without, samples, findings="Edema")
 
 
 @pytest.mark.parametrize(
