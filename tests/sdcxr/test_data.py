@@ -91,15 +91,9 @@ def test_an_optimizer_step_takes_one_block_of_positions(world, batch, micro_step
 
 
 def test_all_that_is_drawn_for_other_ends_has_keys_apart_from_positions_and_each_other():
-    last_position = last_epoch = last_step = last_image = 1 << 60
-    first = {
-        0: last_position,
-        loop.DROPOUT: last_step,
-        tasks.SUBSET: 0,
-        ORDER: last_epoch,
-        validation.KEYS: last_image,
-    }
-    ranges = sorted((begin, begin + length) for begin, length in first.items())
+    many = 1 << 60  # positions, steps, epochs or images
+    first = [(0, many), (loop.DROPOUT, many), (tasks.SUBSET, 0), (ORDER, many), (validation.KEYS, many)]
+    ranges = sorted((begin, begin + length) for begin, length in first)
     assert all(end < begin for (_, end), (begin, _) in pairwise(ranges))
     assert ranges[-1][1] < 1 << 64
 
