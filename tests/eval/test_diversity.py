@@ -10,6 +10,7 @@ from PIL import Image
 
 from eval.diversity import (
     DiversityConfig,
+    distance_of_pairs,
     evaluate,
     find_pairs,
     main,
@@ -148,6 +149,11 @@ def test_pairs_are_limited():
     images = rows_of(text=[str(i // 4) for i in range(400)], seed=["0"] * 400, scheduler=["x"] * 400)
     assert len(find_pairs(images, "within_prompts", 4, 100, 0)) == 96  # whole prompts
     assert len(find_pairs(images, "across_prompts", 4, 100, 0)) == 100
+
+
+def test_distance_is_a_root_mean_square_per_feature():
+    pairs = find_pairs(rows_of(text=["a", "b"]), "across_prompts", 4, 10, 0)
+    assert distance_of_pairs(np.array([[0.0, 1.0, 2.0, 3.0], [2.0, 1.0, 2.0, 3.0]]), pairs) == pytest.approx([1.0])
 
 
 def test_interval_of_pairs_covers_the_mean():
