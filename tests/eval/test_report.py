@@ -111,7 +111,7 @@ def report(folders):
 def test_page_needs_nothing_else_and_is_well_formed(report):
     page = render(report())
     checker = checked(page)
-    assert not checker.outside
+    assert not checker.outside and "default-src 'none'" in page
     assert not {"script", "link", "iframe", "object"} & set(checker.tags)
     assert "@import" not in page and "url(" not in page and "http" not in re.sub('http-equiv|data:[^"]*', "", page)
     assert checker.anchors <= checker.targets and len(checker.anchors) >= 9
@@ -201,8 +201,8 @@ def test_probes_stand_above_those_before_fine_tuning():
 
 def test_an_arm_worse_than_chance_is_on_the_axis():
     rows = [row("utility", "utility_auroc", value, label="macro") | {"arm": "S"} for value in (0.4, 0.8)]
-    far = [float(x) for x in re.findall('cx="([0-9.]+)"', training_sections.utility(rows))]
-    assert far[0] == pytest.approx(8.0) and far[1] > far[0] + 100
+    shown = training_sections.utility(rows)
+    assert re.findall('class="tick".*?>(.*?)<', shown)[0] == "0.4"
 
 
 def test_provenance_tells_samples_versions_and_patients(report):
