@@ -35,6 +35,7 @@ from sdcxr.cli import run
 from sdcxr.config import TrainConfig, write_config
 from sdcxr.errors import UserError
 from sdcxr.files import read_json, write_json, write_text
+from sdcxr.threads import available_cores
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -138,10 +139,6 @@ def filled(config: ThroughputConfig) -> ThroughputConfig:
     )
 
 
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def hardware(device: str) -> str:
     """Name of the GPU, or of the processor with the number of its cores that may be used."""
     if device == "cuda":
@@ -150,7 +147,7 @@ def hardware(device: str) -> str:
         return str(torch.cuda.get_device_name())
     info = Path("/proc/cpuinfo")
     models = re.findall(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else []
-    return f"{(models or [platform.machine()])[0]}, {cores()} cores"
+    return f"{(models or [platform.machine()])[0]}, {available_cores()} cores"
 
 
 def opened(output: Path, name: str, config: ThroughputConfig) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -162,7 +159,7 @@ def opened(output: Path, name: str, config: ThroughputConfig) -> tuple[dict[str,
     about = {key: getattr(config, key) for key in ("arch", "resolution", "tune", "batch_size", "steps", "device")}
     command = " ".join(f"--{key} {value}" for key, value in about.items())
     if config.device == "cpu":
-        about["threads"] = int(os.environ.get("OMP_NUM_THREADS") or cores())
+        about["threads"] = int(os.environ.get("OMP_NUM_THREADS") or available_cores())
     for benchmark in record["throughput"]:
         if all(benchmark.get(key) == value for key, value in about.items()):
             return record, benchmark

@@ -32,6 +32,7 @@ import yaml
 from sdcxr.cli import run
 from sdcxr.errors import UserError
 from sdcxr.files import existing_folder, read_json, write_json
+from sdcxr.threads import available_cores
 
 TRAINER = Path(__file__).resolve().parents[1] / "train.py"
 SCRIPT = Path("examples/text_to_image/train_text_to_image.py")
@@ -78,7 +79,7 @@ class VsDiffusersConfig:
             if (value := getattr(self, name)) is not None and value < minimum:
                 raise UserError(f"--{name} {value}: must be at least {minimum}")
         if self.threads is None:
-            self.threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            self.threads = available_cores()
 
 
 @dataclass
@@ -319,7 +320,7 @@ def hardware() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return ", ".join([*nvidia_smi("name"), f"{os.cpu_count()} cores of {model}"])
+    return ", ".join([*nvidia_smi("name"), f"{available_cores()} cores of {model}"])
 
 
 def versions() -> dict[str, str]:

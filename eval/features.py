@@ -26,6 +26,7 @@ from eval.weights import remembered_checksum
 from sdcxr.cli import run
 from sdcxr.errors import UserError, explain_os_error, os_error_behind
 from sdcxr.files import atomic, existing_folder, user_cache
+from sdcxr.threads import available_cores
 
 VERSION = 1  # of the extraction; arrays of another version are not taken from the cache
 BATCH = 32  # images through the network at once
@@ -172,8 +173,7 @@ def _forward(extractor: Extractor, paths: Sequence[Path], names: Sequence[str], 
 
 
 def _workers() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
+    return max(1, min(8, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
 
 
 def _merge(shares: list[_Share], images: ImageFolder, provenance: dict[str, Any]) -> Features:

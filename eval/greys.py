@@ -1,12 +1,13 @@
 """Grey pictures of a folder as one array, for the scores that compare pixels."""
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from sdcxr.threads import available_cores
 
 
 def read_greys(paths: Sequence[Path], size: int) -> np.ndarray:
@@ -32,7 +33,7 @@ def read_greys(paths: Sequence[Path], size: int) -> np.ndarray:
         greys[i] = np.asarray(image)
         return None
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter's lock
+    with ThreadPoolExecutor(available_cores()) as pool:  # Pillow decodes outside the interpreter's lock
         refuse([fault for fault in pool.map(read, range(len(paths))) if fault], paths)
     return greys
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     A reader, or a run that is killed at any moment, sees the old file or the whole new one.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.randbits(48)}.tmp")  # process ids repeat from node to node
     try:
         yield temporary
         with temporary.open("rb") as file:

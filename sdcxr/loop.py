@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import DistributedType, gather_object
@@ -21,7 +22,7 @@ from tqdm import tqdm
 
 from sdcxr import checkpoint, tasks
 from sdcxr.config import FROM_RANDOM, RECORD, TrainConfig, check_same_run, write_config
-from sdcxr.data import Positions, Stream, generator, loader
+from sdcxr.data import Examples, Positions, Stream, generator, loader
 from sdcxr.ema import EMA
 from sdcxr.errors import UserError
 from sdcxr.files import read_json, write_json
@@ -124,7 +125,7 @@ class Run:
         start, unlogged = self.resume()
         if self.accelerator.is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.record(finished_steps=finished, images_sha256=self.images_sha256)
+            self.record(finished_steps=finished, examples_sha256=self.examples_sha256)
             write_config(self.folder / "config.yaml", dataclasses.asdict(self.config))
         self.accelerator.wait_for_everyone()
         release_memory()
@@ -153,19 +154,24 @@ class Run:
         old = read_json(path) if path.is_file() else {}
         write_json(path, old | {"images_per_step": self.images_per_step} | notes)
 
-    def check_same_images(self, ids: list[str]) -> None:
-        """Refuse to go on with a run on other images than it was begun with, by their ids."""
-        self.images_sha256 = hashlib.sha256("\n".join(ids).encode()).hexdigest()
+    def check_same_examples(self, examples: Examples) -> None:
+        """Refuse to go on with a run on other images, captions or labels than it was begun with."""
+        digest = hashlib.sha256("\n".join(examples.ids).encode())
+        for _, array in sorted((k, v) for k, v in vars(examples).items() if isinstance(v, np.ndarray)):
+            digest.update(np.ascontiguousarray(array))
+        self.examples_sha256 = digest.hexdigest()
         path = self.folder / RECORD
-        if path.is_file() and read_json(path).get("images_sha256") != self.images_sha256:
-            raise UserError(f"{self.folder} was begun on other images than those of {self.config.data}")
+        if path.is_file() and read_json(path).get("examples_sha256") != self.examples_sha256:
+            raise UserError(
+                f"{self.folder} was begun on other images, captions or labels than those of {self.config.data}"
+            )
 
     def prepare(self) -> None:
         """Build task, data, optimizer and average; wrap task and optimizer once."""
         config, accelerator = self.config, self.accelerator
         self.task = tasks.build(config, accelerator.device)
         examples = self.task.examples()
-        self.check_same_images(examples.ids)
+        self.check_same_examples(examples)
         self.stream = Stream(examples, config.seed)
         groups = self.task.groups()
         self.rates = [group["lr"] for group in groups]

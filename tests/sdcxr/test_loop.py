@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -126,7 +127,7 @@ def test_a_run_folder_has_what_it_promises(runs):
     assert [row["lr"] for row in rows] == pytest.approx([5e-4, 1e-3, 1e-3, 1e-3])
     assert all(row["images_per_s"] > 0 for row in rows)
     record = json.loads((run / "run.json").read_text())
-    assert len(record.pop("images_sha256")) == 64
+    assert len(record.pop("examples_sha256")) == 64
     assert record == {"images_per_step": 4, "finished_steps": 4}
     assert yaml.safe_load((run / "config.yaml").read_text())["mixed_precision"] == "no"
 
@@ -464,13 +465,22 @@ def test_a_total_batch_that_does_not_divide_is_refused():
         loop.split_batch(TrainConfig(total_train_batch_size=256, train_batch_size=8), 3)
 
 
-def test_a_run_is_not_continued_on_other_images(train_micro, tmp_path, micro_dataset):
+def without_the_last_image(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.iloc[:-1]
+
+
+def with_another_caption(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.assign(text=["no change", *rows["text"].iloc[1:]])
+
+
+@pytest.mark.parametrize("change", [without_the_last_image, with_another_caption])
+def test_a_run_is_not_continued_on_other_images_or_captions(train_micro, tmp_path, micro_dataset, change):
     assert train_micro(tmp_path / "run", **SIX | {"max_train_steps": 2}) == 0
     other = tmp_path / "other"
     shutil.copytree(micro_dataset, other)
     table = other / "train" / "metadata.csv"
-    table.write_text("\n".join(table.read_text().splitlines()[:-1]) + "\n")
+    change(pd.read_csv(table)).to_csv(table, index=False)
     before = (tmp_path / "run" / "config.yaml").read_text()
-    with pytest.raises(UserError, match="was begun on other images"):
+    with pytest.raises(UserError, match="was begun on other images, captions or labels"):
         train_micro(tmp_path / "run", **SIX, data=str(other))
     assert (tmp_path / "run" / "config.yaml").read_text() == before
