@@ -42,7 +42,8 @@ def nearness(
     draws = [draw_patients(train_groups, n_each, generator) for _ in range(DRAWS)]
     to_train = nearest(queries, train, draws)[0]
     to_held_out = nearest(queries, held_out, [generator.permutation(len(held_out))[:n_each] for _ in range(DRAWS)])[0]
-    tiny = 1e-6 * np.median(to_held_out) + np.finfo(float).tiny  # rounding: what is nearer is the same picture
+    scale = max(np.median(to_train), np.median(to_held_out))
+    tiny = 1e-6 * scale + np.finfo(float).tiny  # rounding: what is nearer is the same picture
     to_train, to_held_out = np.maximum(to_train, tiny), np.maximum(to_held_out, tiny)
     share = (to_train < to_held_out) + 0.5 * (to_train == to_held_out)
     return Nearness(np.log(to_train / to_held_out).mean(axis=1), share.mean(axis=1), n_each)

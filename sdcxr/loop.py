@@ -158,7 +158,7 @@ class Run:
         """Refuse to go on with a run on other images, captions or labels than it was begun with."""
         digest = hashlib.sha256("\n".join(examples.ids).encode())
         for _, array in sorted((k, v) for k, v in vars(examples).items() if isinstance(v, np.ndarray)):
-            digest.update(np.ascontiguousarray(array))
+            digest.update(array.tobytes())
         self.examples_sha256 = digest.hexdigest()
         path = self.folder / RECORD
         if path.is_file() and read_json(path).get("examples_sha256") != self.examples_sha256:

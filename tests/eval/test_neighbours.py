@@ -77,3 +77,11 @@ def test_draws_take_whole_patients():
         _, images = np.unique(groups[rows], return_counts=True)
         assert sorted(images.tolist()) == [2, 5, 5]
         assert len(set(rows.tolist())) == 12
+
+
+def test_copies_of_held_out_images_have_a_finite_ratio():
+    draws = np.random.default_rng(0)
+    train, held_out = draws.normal(size=(40, 6)), draws.normal(size=(40, 6))
+    ratio = nearness(held_out, train, held_out, [str(i) for i in range(40)], seed=0).log_ratio
+    assert (ratio > 5).all()
+    assert (ratio < 20).all()
