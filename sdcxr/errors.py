@@ -3,10 +3,15 @@
 import errno
 import os
 import re
+import traceback
 
 
 class UserError(Exception):
     """A mistake that the user can mend. The message is one line: what is wrong, where, and what to do."""
+
+
+class NotWritten(OSError):
+    """The system refused to write a file; `filename` is the name that the file was to have."""
 
 
 def os_error_behind(error: Exception) -> OSError | None:
@@ -18,7 +23,11 @@ def os_error_behind(error: Exception) -> OSError | None:
 
 
 def explain_os_error(error: OSError) -> str | None:
-    """One line for the operating-system failures that are the user's to mend (disk, rights), else None."""
+    """One line for the operating-system failures that are the user's to mend, else None.
+
+    These are those of disk and rights, and all that stand in the way of a folder or file that is to be made. A file
+    that cannot be read, or is not there, is told where it is read.
+    """
     where = error.filename or "the output folder"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"no space left on the disk while writing {where}: free some space and run the same command again"
@@ -32,4 +41,12 @@ def explain_os_error(error: OSError) -> str | None:
         return f"{error.filename2 or where}: a folder stands where a file is needed: give another name"
     if error.errno == errno.ENAMETOOLONG:
         return f"{where}: the name is too long for this file system"
+    if isinstance(error, NotWritten) or _makes_a_folder(error):
+        return f"{where} cannot be made: {error.strerror}: give another name"
     return None
+
+
+def _makes_a_folder(error: OSError) -> bool:
+    """Whether the call that failed is that of `Path.mkdir` or `os.makedirs`: error and name do not tell."""
+    calls = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return calls[-1:] in (["mkdir"], ["makedirs"])

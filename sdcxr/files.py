@@ -4,12 +4,12 @@ import json
 import os
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from sdcxr import __version__
-from sdcxr.errors import UserError
+from sdcxr.errors import NotWritten, UserError, os_error_behind
 
 
 @contextmanager
@@ -17,6 +17,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; what was written there becomes `path` at the end, or vanishes on an error.
 
     A reader, or a run that is killed at any moment, sees the old file or the whole new one.
+
+    Raises:
+        NotWritten: the system refuses; what the caller's code raises for other files goes through as it is.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.randbits(48)}.tmp")  # process ids repeat from node to node
@@ -25,8 +28,14 @@ def atomic(path: str | Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except Exception as error:
+        cause = os_error_behind(error)
+        if cause is None or cause.errno is None or cause.filename not in (None, os.fspath(temporary)):
+            raise
+        raise NotWritten(cause.errno, cause.strerror, os.fspath(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where there is no way to it; what went wrong before is what is told
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

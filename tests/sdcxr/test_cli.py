@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from sdcxr import cli
 from sdcxr.errors import UserError, explain_os_error, os_error_behind
-from sdcxr.files import write_text
+from sdcxr.files import atomic, write_text
 
 ROOT = Path(__file__).parents[2]
 
@@ -270,6 +270,37 @@ def test_a_folder_in_the_place_of_a_file_is_one_line(tmp_path):
         write_text(tmp_path / "scores.json", "[]")
     line = explain_os_error(caught.value)
     assert line == f"{tmp_path / 'scores.json'}: a folder stands where a file is needed: give another name"
+
+
+def save_arrays(file: Path) -> None:
+    with atomic(file) as temporary:
+        save_file({"a": np.zeros(9)}, temporary)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: path.mkdir(parents=True, exist_ok=True),
+        lambda path: os.makedirs(path, exist_ok=True),  # noqa: PTH103 (as libraries do)
+        lambda path: write_text(path, "[]"),
+        save_arrays,
+    ],
+    ids=["mkdir", "makedirs", "text", "safetensors"],
+)
+def test_what_cannot_be_made_is_one_line_with_its_own_name_whatever_the_reason(capfd, tmp_path, write):
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+
+    def main(config: Settings) -> None:
+        write(tmp_path / "round" / "out")
+
+    line = refusal(capfd, "--images", "a", main=main)
+    assert line.endswith("round/out cannot be made: Too many levels of symbolic links: give another name\n")
+
+
+def test_a_file_that_cannot_be_read_while_another_is_written_keeps_its_traceback(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught, atomic(tmp_path / "a.txt"):
+        (tmp_path / "gone").read_text()
+    assert explain_os_error(caught.value) is None
 
 
 @dataclass
