@@ -2,6 +2,7 @@
 
     python -m eval --real DATASET/test --synthetic SAMPLES --train DATASET/train --output_dir DIR
     python -m eval … --classifier RUN --clip RUN                      # networks trained by train.py
+    python -m eval … --reid DIR                                       # and patients shown anew, found by a network
     python -m eval … --weights_dir DIR                                # and published ones whose weights lie there
     python -m eval … --extractor xrv-all,rad-dino --preset fid-clean  # just these for distances
 
@@ -32,6 +33,8 @@ class EvalConfig:
     """Folder for scores.json, report.html and nearest.csv."""
     train: str | None = None
     """Split that the model was trained on, for privacy."""
+    reid: str | None = None
+    """Network that tells patients apart, for privacy: name of an extractor, or a folder with one. Default: none."""
     classifier: str | None = None
     """Run folder of `train.py --tune classifier`, or a classifier that eval.classifier knows by name."""
     clip: str | None = None
@@ -64,6 +67,8 @@ class EvalConfig:
             raise UserError(f"--resamples {self.resamples}: 0 for no intervals, or at least 20")
         if (self.labels or self.findings) and not self.classifier:
             raise UserError("--labels and --findings are for --classifier: name one")
+        if self.reid and not self.train:
+            raise UserError("--reid looks for the patients of --train: name it")
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise UserError(
                 "python -m eval is one process: extract features with accelerate launch -m eval.features, then run it"
@@ -74,7 +79,7 @@ def main(config: EvalConfig) -> int:
     from eval.folders import read_folder, read_sides
     from eval.parts import run_parts
     from eval.plan import plan
-    from eval.report import PHANTOM, Report, write_report
+    from eval.report import Report, write_report
     from eval.rows import write_scores
 
     real, synthetic = read_sides(config.real, config.synthetic)
@@ -94,8 +99,6 @@ def main(config: EvalConfig) -> int:
     write_report(output / "report.html", report)
     for one in outcome.skipped:
         print(f"left out: {one.name}: {one.reason}")
-    if report.phantom:
-        print(PHANTOM)
     for line in outcome.warnings:
         print(f"warning: {line}")
     if not outcome.rows:

@@ -18,7 +18,7 @@ from eval.features import extract
 from eval.folders import ImageFolder, partners
 from eval.intervals import group_interval, mean
 from eval.ranks import unit
-from eval.rows import score_row
+from eval.rows import score_row, value_text
 from eval.texts import extract_texts, has_texts, with_text
 from sdcxr.cli import run
 from sdcxr.errors import UserError
@@ -136,10 +136,10 @@ def table(rows: list[dict[str, Any]]) -> str:
     """The rows as text."""
     lines = []
     for row in rows:
-        known = row["ci_low"] == row["ci_low"]
-        shown = f"{row['value']:.3f}" + (f" ({row['ci_low']:.3f}–{row['ci_high']:.3f})" if known else "")
         n = row["n_real"] if row["images"] == "real" else row["n_synthetic"]
-        lines.append(f"{row['metric']:26}{row['images']:12}{shown:24}{n:6} images  {row['note'] or ''}".rstrip())
+        lines.append(
+            f"{row['metric']:26}{row['images']:12}{value_text(row):24}{n:6} images  {row['note'] or ''}".rstrip()
+        )
     return "\n".join(lines)
 
 

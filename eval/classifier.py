@@ -30,7 +30,7 @@ from eval import judges
 from eval.findings import Uncertain, choose, truth_of
 from eval.folders import ImageFolder, partners, read_sides
 from eval.intervals import mean, percentiles, resampled
-from eval.rows import publish, score_row
+from eval.rows import publish, score_row, value_text
 from eval.scores import Ranking, Statistic, f1, pearson
 from sdcxr.cli import run
 from sdcxr.files import existing_folder
@@ -281,25 +281,20 @@ def table(rows: list[dict[str, Any]]) -> str:
     for metric, title in TITLES.items():
         lines.append(f"{title:24}  {'real':>22}  {'synthetic':>22}")
         for label in labels:
-            pair = [_shown(cells.get((metric, label, side))) for side in ("real", "synthetic")]
+            pair = [value_text(cells.get((metric, label, side))) for side in ("real", "synthetic")]
             lines.append(f"{label:24}  {pair[0]:>22}  {pair[1]:>22}")
     if any(row["metric"] in AGREEMENT for row in rows):
         lines.append(f"{'real image of the prompt':24}" + "".join(f"  {title:>22}" for title in AGREEMENT.values()))
         for label in labels:
-            shown = [_shown(cells.get((metric, label, "synthetic"))) for metric in AGREEMENT]
+            shown = [value_text(cells.get((metric, label, "synthetic"))) for metric in AGREEMENT]
             lines.append(f"{label:24}" + "".join(f"  {value:>22}" for value in shown))
-        lines += [f"{name:24}  {_shown(cells[f'agreement_auroc_{name}', None, 'synthetic']):>22}" for name in POOLED]
+        lines += [
+            f"{name:24}  {value_text(cells[f'agreement_auroc_{name}', None, 'synthetic']):>22}" for name in POOLED
+        ]
     n_real = cells["auroc", "macro", "real"]["n_real"]
     n_synthetic = cells["auroc", "macro", "synthetic"]["n_synthetic"]
     lines.append(f"{n_real} real and {n_synthetic} synthetic images; 95 % bootstrap intervals")
     return "\n".join(lines)
-
-
-def _shown(row: dict[str, Any] | None) -> str:
-    if row is None or not np.isfinite(row["value"]):
-        return "not defined"
-    known = np.isfinite(row["ci_low"])
-    return f"{row['value']:.3f}" + (f" ({row['ci_low']:.3f}–{row['ci_high']:.3f})" if known else "")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from eval.folders import ImageFolder, read_sides
 from eval.greys import read_greys, smallest_side
 from eval.intervals import percentiles
 from eval.kernels import unit_rows
-from eval.rows import publish, score_row
+from eval.rows import publish, score_row, value_text
 from eval.ssim import WEIGHTS, ms_ssim, n_scales
 from sdcxr.cli import run
 from sdcxr.errors import UserError
@@ -354,10 +354,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     lines = [f"{'':34}  {'synthetic':>24}  {'real, other patients':>24}"]
     for metric in dict.fromkeys(row["metric"] for row in rows):
         cells = {row["images"]: row for row in rows if row["metric"] == metric}
-        shown = [
-            f"{cells[side]['value']:.3f} ({cells[side]['ci_low']:.3f}–{cells[side]['ci_high']:.3f})" for side in cells
-        ]
-        lines.append(f"{metric:34}  {shown[0]:>24}  {shown[1]:>24}")
+        lines.append(f"{metric:34}" + "".join(f"  {value_text(cells[side]):>24}" for side in cells))
     notes: dict[str, list[str]] = {}
     for row in rows:
         if row["note"] and row["metric"] not in notes.setdefault(row["note"], []):

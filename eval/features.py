@@ -22,7 +22,7 @@ import numpy as np
 from eval import extractors
 from eval.extractors import Extractor
 from eval.folders import ImageFolder, read_folder
-from eval.weights import remembered_checksum
+from eval.weights import remembered_checksum, state_of
 from sdcxr.cli import run
 from sdcxr.errors import UserError, explain_os_error, os_error_behind
 from sdcxr.files import atomic, existing_folder, user_cache
@@ -112,14 +112,10 @@ def describe(extractor: Extractor, images: ImageFolder, cache: Path) -> dict[str
 
 
 def _key(provenance: dict[str, Any], images: ImageFolder) -> str:
-    """The name of an array in the cache: a hash over its provenance and every image's name, size and times of change.
-
-    The second of these is the system's own, which no `cp -p` or `tar` puts back.
-    """
-    files = []
-    for path, name in zip(images.paths, images.ids, strict=True):
-        stat = path.stat() if path.is_file() else None  # a missing one is reported when it is read
-        files.append([name, stat and (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)])
+    """The name of an array in the cache: a hash over its provenance, and the name and state of every image."""
+    named = zip(images.paths, images.ids, strict=True)
+    # A missing one is reported when it is read.
+    files = [[name, state_of(path) if path.is_file() else None] for path, name in named]
     about = provenance | {"folder": str(images.folder.resolve())}
     return hashlib.sha256(json.dumps([about, files], sort_keys=True).encode()).hexdigest()[:32]
 

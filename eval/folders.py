@@ -7,10 +7,14 @@ import numpy as np
 import pandas as pd
 
 from sdcxr.errors import UserError
-from sdcxr.files import existing_folder, inside
+from sdcxr.files import existing_folder, read_json
 from sdcxr.manifest import image_ids, read_metadata
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+PHANTOM = (
+    "These are phantoms, drawn by a program, on one side or both: no number here is a statement about radiographs "
+    "of patients."
+)
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,6 @@ def read_folder(folder: str | Path, flag: str) -> ImageFolder:
     folder = existing_folder(folder, flag)
     if (folder / "metadata.csv").is_file():
         rows = read_metadata(folder)
-        for name in rows["file_name"]:
-            inside(folder, name)
     else:
         names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
         rows = pd.DataFrame({"file_name": names})
@@ -83,7 +85,8 @@ def read_folder(folder: str | Path, flag: str) -> ImageFolder:
 
 
 def read_sides(real: str | Path, synthetic: str | Path) -> tuple[ImageFolder, ImageFolder]:
-    """Both sides, refused where they are swapped or the same folder; copies of one folder are said on stdout.
+    """Both sides, refused where they are swapped or the same folder; phantoms, and copies of one folder, are said on
+    stdout.
 
     Raises:
         UserError: see above.
@@ -95,7 +98,25 @@ def read_sides(real: str | Path, synthetic: str | Path) -> tuple[ImageFolder, Im
         raise UserError(f"--real {real} is a samples folder: are --real and --synthetic swapped?")
     if _sizes(sides[0]) == _sizes(sides[1]):
         print(f"warning: {real} and {synthetic} hold the same files: is one a copy of the other?")
+    say_phantoms(*(side.folder for side in sides))
     return sides
+
+
+def say_phantoms(*folders: Path) -> None:
+    """One line on stdout where a folder holds phantoms."""
+    if any(map(is_phantom, folders)):
+        print(PHANTOM, flush=True)
+
+
+def is_phantom(folder: Path) -> bool:
+    """Whether a split of a dataset folder, or the whole, holds phantoms, by the record of its preparation."""
+    folder = folder.expanduser().absolute()  # "." has no parent
+    record = next((place / "prep.json" for place in (folder, folder.parent) if (place / "prep.json").is_file()), None)
+    if record is None:
+        return False
+    about = read_json(record)
+    raw = about.get("settings", {}).get("images")
+    return bool(about.get("phantom")) or (raw is not None and (Path(raw) / "phantom.json").is_file())
 
 
 def _sizes(images: ImageFolder) -> set[tuple[str, int]]:

@@ -14,7 +14,7 @@ from eval import extractors
 from eval.features import describe
 from eval.folders import ImageFolder
 from eval.rows import as_json
-from eval.weights import checksum
+from eval.weights import checksum, state_of
 from sdcxr import __version__
 from sdcxr.errors import UserError
 from sdcxr.files import read_json, user_cache, write_json
@@ -131,22 +131,20 @@ def _without_folder(provenance: dict[str, Any]) -> dict[str, Any]:
 
 
 def about_images(folder: ImageFolder) -> str:
-    """A hash over the table of a folder and every image's name, size and time of change."""
+    """A hash over the table of a folder, and the name and state of every image."""
     table = folder.folder / "metadata.csv"
     files = [checksum(table) if table.is_file() else ""]
-    for path in folder.paths:
-        stat = path.stat() if path.is_file() else None
-        files.append(f"{path.name} {stat and stat.st_size} {stat and stat.st_mtime_ns}")
+    files += [f"{path.name} {state_of(path) if path.is_file() else None}" for path in folder.paths]
     return hashlib.sha256("\n".join([str(folder.folder.resolve()), *files]).encode()).hexdigest()
 
 
 def about_model(name: str) -> Any:
-    """What tells a model's folder from what it was before: its files with size and time of change; else its name."""
+    """What tells a model's folder from what it was before: its files with their state; else its name."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
         return name
     files = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".json", ".yaml", ".bin"))
-    return [str(folder.resolve()), *([str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files)]
+    return [str(folder.resolve()), *([str(path), *state_of(path)] for path in files)]
 
 
 def about_extractor(name: str, weights_dir: Path | None, images: ImageFolder) -> dict[str, Any]:

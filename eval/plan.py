@@ -105,15 +105,28 @@ def _presets(inputs: Inputs, skipped: list[Skipped]) -> list[tuple[Preset, bool]
 
 def _clip(inputs: Inputs, skipped: list[Skipped]) -> str | None:
     """The extractor for images and texts, where there is one."""
-    name = inputs.config.clip or DEFAULT_CLIP
+    if inputs.config.clip:
+        _named(inputs, "--clip", inputs.config.clip)
+        return inputs.config.clip
+    name = DEFAULT_CLIP
     try:
         about_extractor(name, inputs.weights_dir, inputs.real)
     except UserError as error:
-        if inputs.config.clip:
-            raise UserError(str(error).replace("--extractor", "--clip", 1)) from None
         skipped.append(Skipped(f"images and texts by {name}", str(error)))
         return None
     return name
+
+
+def _named(inputs: Inputs, flag: str, name: str) -> dict[str, Any]:
+    """Provenance of the extractor that a flag names.
+
+    Raises:
+        UserError: as `about_extractor`, with the name of the flag.
+    """
+    try:
+        return about_extractor(name, inputs.weights_dir, inputs.real)
+    except UserError as error:
+        raise UserError(str(error).replace("--extractor", flag, 1)) from None
 
 
 def _network(inputs: Inputs, presets: list[tuple[Preset, bool]], clip: str | None) -> str | None:
@@ -243,7 +256,7 @@ def _text_encoder(inputs: Inputs, skipped: list[Skipped]) -> list[Part]:
 
 
 def _privacy(inputs: Inputs, extractor: str, skipped: list[Skipped]) -> list[Part]:
-    train, nearest = inputs.train, inputs.output / "nearest.csv"
+    train, reid, nearest = inputs.train, inputs.config.reid, inputs.output / "nearest.csv"
     if train is None:
         skipped.append(Skipped("privacy", "no --train: the images that the model was trained on"))
         return []
@@ -251,13 +264,14 @@ def _privacy(inputs: Inputs, extractor: str, skipped: list[Skipped]) -> list[Par
     def evaluate() -> Rows:
         from eval import privacy
 
-        options: dict[str, Any] = {"weights_dir": inputs.weights_dir, "seed": inputs.config.seed}
+        options: dict[str, Any] = {"reid": reid, "weights_dir": inputs.weights_dir, "seed": inputs.config.seed}
         return privacy.evaluate(train, inputs.real, inputs.synthetic, extractor, nearest=nearest, **options)
 
     from eval.privacy import refuse_same
 
     refuse_same(train, inputs.real, inputs.synthetic)
-    return [inputs.part("privacy", evaluate, extractor, True, files=(nearest,), train=about_images(train))]
+    part = inputs.part("privacy", evaluate, extractor, True, files=(nearest,), train=about_images(train))
+    return [replace(part, provenance=(*part.provenance, _named(inputs, "--reid", reid))) if reid else part]
 
 
 def split(names: str | None) -> list[str]:

@@ -33,7 +33,7 @@ from eval.greys import read_greys
 from eval.identity import PATIENTS, reidentify
 from eval.intervals import group_interval, mean
 from eval.neighbours import authentic, nearness
-from eval.rows import publish, score_row
+from eval.rows import publish, score_row, value_text
 from eval.tiles import closest_pairs, pixel_rms, tile_distance
 from eval.verdicts import COPIES, calibrate, found_rows
 from sdcxr.cli import run
@@ -351,9 +351,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as text."""
     lines = [f"{'':24}  {'synthetic':>26}  {'without memorisation':>22}"]
     for row in rows:
-        interval = "" if row["ci_low"] is None else f" ({row['ci_low']:.3f}–{row['ci_high']:.3f})"
         floor = "" if row["floor"] is None else f"{row['floor']:.3f}"
-        lines.append(f"{row['metric']:24}  {row['value']:.3f}{interval:>19}  {floor:>22}")
+        lines.append(f"{row['metric']:24}  {value_text(row):>26}  {floor:>22}")
     copies = next(row for row in rows if row["metric"] == "copy_share")
     lines.append(
         f"{copies['n_copies']} of {copies['n_synthetic']} synthetic images are copies (correlation ≥ "

@@ -10,20 +10,16 @@ from pathlib import Path
 import pandas as pd
 
 from eval import sections, training_sections
-from eval.folders import ImageFolder
+from eval.folders import PHANTOM, ImageFolder, is_phantom
 from eval.page import Html, details, page, pairs, paragraph, section, table
 from eval.pairs import same_prompts, spread_out
 from eval.parts import Outcome
 from sdcxr import __version__
-from sdcxr.files import inside, read_json, write_text
+from sdcxr.files import inside, write_text
 
 PROMPTS = 12  # pairs in the sample grid
 NEIGHBOURS = 8  # nearest pairs shown
 PICTURE = 192  # pixels of a thumbnail
-PHANTOM = (
-    "These are phantoms, drawn by a program, and “real” means a real phantom: no number here is a statement about "
-    "radiographs of patients."
-)
 LIBRARIES = ("numpy", "pandas", "pillow", "torch", "torchvision", "transformers", "diffusers", "scikit-learn", "timm")
 
 
@@ -42,23 +38,13 @@ class Report:
 
     @property
     def phantom(self) -> bool:
-        """Whether the reference images are phantoms."""
-        return is_phantom(self.real.folder)
+        """Whether images of a side are phantoms."""
+        return any(is_phantom(side.folder) for side in (self.real, self.synthetic))
 
 
 def write_report(path: Path, report: Report) -> None:
     """Write the page atomically."""
     write_text(path, render(report))
-
-
-def is_phantom(folder: Path) -> bool:
-    """Whether a split of a dataset folder holds phantoms, by the record of its preparation."""
-    record = next((place / "prep.json" for place in (folder, folder.parent) if (place / "prep.json").is_file()), None)
-    if record is None:
-        return False
-    about = read_json(record)
-    raw = about.get("settings", {}).get("images")
-    return bool(about.get("phantom")) or (raw is not None and (Path(raw) / "phantom.json").is_file())
 
 
 def render(report: Report) -> str:
@@ -96,7 +82,7 @@ def render(report: Report) -> str:
 
 def samples(report: Report) -> str:
     """Real images beside the synthetic ones of the same prompts; where prompts are of other images, synthetic ones."""
-    shown = report.show_prompts or report.phantom
+    shown = report.show_prompts or is_phantom(report.real.folder)
     figures = []
     for real, synthetic, name, text in spread_out(same_prompts(report.real, report.synthetic), PROMPTS):
         figures.append((real, "real", synthetic, "synthetic", text if shown and text else name))
@@ -140,7 +126,7 @@ def privacy(report: Report) -> str:
         "privacy",
         "Do they repeat training images?",
         "Nearness to training images beside nearness to held-out ones, and a search for copies. Copies that are "
-        "mirrored, turned or cropped are not looked for, nor patients shown anew.",
+        "mirrored, turned or cropped are not looked for, and patients shown anew only by the network of --reid.",
     )
     if not scores or report.train is None or not report.nearest.is_file():
         return scores

@@ -22,7 +22,7 @@ import pandas as pd
 from eval import text_scores
 from eval.folders import ImageFolder, read_sides
 from eval.report_metrics import WITHOUT_WEIGHTS, Metric, Uncertain, check, metrics_of
-from eval.rows import publish, score_row
+from eval.rows import publish, score_row, value_text
 from sdcxr.cli import run
 from sdcxr.errors import UserError
 from sdcxr.files import atomic
@@ -311,17 +311,11 @@ def table(rows: list[dict[str, Any]]) -> str:
         found = [cells[(*key, side)] for side in sides]
         if any(np.isfinite(row["value"]) for row in found):
             name = " ".join(part for part in (key[0], key[1] and f"({key[1]})", key[2]) if part)
-            lines.append(f"{name:50}" + "".join(f"{_shown(row):>22}{row['shuffled']:10.3f}" for row in found))
+            lines.append(f"{name:50}" + "".join(f"{value_text(row):>22}{row['shuffled']:10.3f}" for row in found))
     sizes = " and ".join(f"{rows[0][f'n_{side}']} {side}" for side in sides)
     lines.append(f"{sizes} images; 95 % bootstrap intervals; shuffled: against other images' prompts")
     lines += sorted({row["note"] for row in rows if row["note"]})
     return "\n".join(lines)
-
-
-def _shown(row: dict[str, Any]) -> str:
-    if not np.isfinite(row["value"]):
-        return "not defined"
-    return f"{row['value']:.3f} ({row['ci_low']:.3f}–{row['ci_high']:.3f})"
 
 
 if __name__ == "__main__":

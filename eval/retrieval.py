@@ -27,7 +27,7 @@ from eval.ranks import (
     first_ranks,
     precision_at,
 )
-from eval.rows import score_row
+from eval.rows import score_row, value_text
 from eval.texts import extract_texts, has_texts, with_text
 from sdcxr.cli import run
 from sdcxr.errors import UserError
@@ -248,16 +248,9 @@ def table(rows: list[dict[str, Any]]) -> str:
         line = f"{metric:28}{label or '':26}"
         for side in ("synthetic", "real"):
             row = cells.get((metric, label, side))
-            line += f"{_shown(row):>22}{row['chance']:8.3f}" if row else f"{'–':>22}{'':8}"
+            line += f"{value_text(row):>22}{row['chance']:8.3f}" if row else f"{'–':>22}{'':8}"
         lines.append(line)
     return "\n".join(lines)
-
-
-def _shown(row: dict[str, Any]) -> str:
-    if not np.isfinite(row["value"]):
-        return "not defined"
-    known = np.isfinite(row["ci_low"])
-    return f"{row['value']:.3f}" + (f" ({row['ci_low']:.3f}–{row['ci_high']:.3f})" if known else "")
 
 
 if __name__ == "__main__":

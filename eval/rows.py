@@ -53,6 +53,16 @@ def publish(rows: Sequence[dict[str, Any]], output: str | Path | None, table: Ca
         print(table(rows))
 
 
+def value_text(row: dict[str, Any] | None) -> str:
+    """A row's value with three decimals, and its interval in brackets where it has one; the row may be missing."""
+    if row is None:
+        return "not defined"
+    value, low, high = (math.nan if row[name] is None else row[name] for name in ("value", "ci_low", "ci_high"))
+    if not math.isfinite(value):
+        return "not defined"
+    return f"{value:.3f}" + (f" ({low:.3f}–{high:.3f})" if math.isfinite(low) and math.isfinite(high) else "")
+
+
 def as_json(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows with None for what is not finite, which JSON cannot say."""
     return [

@@ -36,6 +36,8 @@ NAMES = {
     "authpct": "AuthPct, authentic images in per cent",
     "copy_share": "share of copies",
     "copy_correlation_max": "highest correlation with a training image",
+    "reid_share": "share taken for a training patient",
+    "reid_cosine_max": "highest cosine with a training patient's image",
     "own_image_rms": "grey-level distance to the prompt's own image",
     "repeated_prompt_share": "share of prompts that repeat one image",
     "probe_auroc_base": "AUROC of the probe before",
@@ -95,14 +97,13 @@ def _headline(row: Row) -> tuple[str, str, str] | None:
     if not math.isfinite(value):
         return None
     shown = number(value)
-    if row["metric"] == "fd" and row["label"] is None:
+    if row["metric"] in ("fd", "recall") and row["label"] is None:
+        title = "Fréchet distance" if row["metric"] == "fd" else "Recall of real variety"
         name = row["preset"] or _short(row["extractor"])
         if row.get("value_at_floor_n") is None:
-            return "Fréchet distance", shown, f"{name}; no floor"
+            return title, shown, f"{name}; no floor"
         same = f"{number(row['value_at_floor_n'])} at {row['floor_n']} images"
-        return "Fréchet distance", shown, f"{name}; {same}, where real against real is {number(beside)}"
-    if row["metric"] == "recall" and row["label"] is None:
-        return "Recall of real variety", shown, f"real against real {number(beside)}"
+        return title, shown, f"{name}; {same}, where real against real is {number(beside)}"
     if row["metric"] == "auroc" and macro and synthetic:
         return "AUROC, mean of findings", shown, f"95 % interval {interval_text(value, row['ci_low'], row['ci_high'])}"
     if row["metric"] == "alignment_over_shuffled" and synthetic:
@@ -121,8 +122,8 @@ def fidelity(rows: Rows) -> str:
         own = [row for row in rows if row["part"] == name]
         overall = {row["metric"]: row for row in own if row["label"] is None}
         title = _short(name.removeprefix("fidelity by "))
-        distances = [_distance_line(overall[metric]) for metric in DISTANCES if metric in overall]
-        shares = [_line(overall[metric]) for metric in MANIFOLD if metric in overall]
+        distances = [_floor_line(overall[metric]) for metric in DISTANCES if metric in overall]
+        shares = [_floor_line(overall[metric]) for metric in MANIFOLD if metric in overall]
         n = next((row["floor_n"] for row in overall.values() if row.get("floor_n")), None)
         kinds = {
             SYNTHETIC: "synthetic against real",
@@ -136,8 +137,7 @@ def fidelity(rows: Rows) -> str:
         if shares:
             highest = max([1.0, *(m.value for line in shares for m in line.marks if math.isfinite(m.value))])
             drawing = forest(shares, f"Precision, recall, density, coverage by {title}", (0.0, highest))
-            names = {SYNTHETIC: "synthetic against real", FLOOR: "real against real"}
-            boxes.append(card(f"Precision, recall, density, coverage: {title}", drawing, legend(names)))
+            boxes.append(card(f"Precision, recall, density, coverage: {title}", drawing, legend(kinds)))
         if by_label := _by_label(own, "kid"):
             boxes.append(by_label)
         tables.append(f"<h3>{escape(title)}</h3>{score_table(own)}")
@@ -162,7 +162,7 @@ def _notes(rows: Iterable[Row]) -> str:
     return "".join(paragraph(remark, "dim") for remark in remarks)
 
 
-def _distance_line(row: Row) -> Line:
+def _floor_line(row: Row) -> Line:
     marks = [mark(row)]
     if row.get("value_at_floor_n") is not None:
         marks.append(Mark(row["value_at_floor_n"], THINNED))

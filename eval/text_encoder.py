@@ -22,13 +22,14 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from eval.folders import ImageFolder
+from eval.folders import ImageFolder, say_phantoms
 from eval.general_captions import CAPTIONS
 from eval.intervals import group_interval, mean
 from eval.ranks import unit
-from eval.rows import publish, score_row
+from eval.rows import publish, score_row, value_text
 from eval.scores import auroc
 from sdcxr.cli import run
+from sdcxr.config import read_config
 from sdcxr.errors import UserError
 from sdcxr.files import existing_folder
 from sdcxr.manifest import LABELS, read_metadata, split_folder, text_key
@@ -76,6 +77,7 @@ def main(config: TextEncoderConfig) -> int:
         regularisation=config.regularisation,
         seed=config.seed,
     )
+    say_phantoms(Path(config.data))
     publish(rows, config.output, table)
     return 0
 
@@ -86,10 +88,8 @@ def base_of(run_folder: str) -> str:
     Raises:
         UserError: there is none.
     """
-    import yaml
-
     path = Path(run_folder).expanduser() / "config.yaml"
-    base = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("base") if path.is_file() else None
+    base = read_config(path).get("base") if path.is_file() else None
     if not base:
         raise UserError(f"--model {run_folder} is no run folder that names its base: give --base")
     return str(base)
@@ -369,19 +369,13 @@ def table(rows: list[dict[str, Any]]) -> str:
     ]
     for label in (row["label"] for row in rows if row["metric"] == "probe_auroc_base"):
         trio = [cells[f"probe_auroc_{which}", label] for which in ("base", "tuned", "gain")]
-        lines.append(f"{label:28}{trio[0]['n_positive']:>10}" + "".join(f"{_shown(row):>23}" for row in trio))
+        lines.append(f"{label:28}{trio[0]['n_positive']:>10}" + "".join(f"{value_text(row):>23}" for row in trio))
     kept = [row for row in rows if row["metric"].startswith("kept_")]
     for row in kept:
         beside = f"  unrelated {row['chance']:.3f}" if row.get("chance") is not None else ""
         about = f"{row['metric']} ({row['label']}, {row['n_real']})"
-        lines.append(f"{about:52}{_shown(row):>23}{beside}" + (f"  {row['note']}" if row["note"] else ""))
+        lines.append(f"{about:52}{value_text(row):>23}{beside}" + (f"  {row['note']}" if row["note"] else ""))
     return "\n".join(lines)
-
-
-def _shown(row: dict[str, Any]) -> str:
-    if row["ci_low"] is None or not np.isfinite(row["ci_low"]):
-        return f"{row['value']:.3f}"
-    return f"{row['value']:.3f} ({row['ci_low']:.3f}–{row['ci_high']:.3f})"
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ import pandas as pd
 from eval import backbones, judges
 from eval.arms import Arm, Labelled, Material, gather, parse_arms, write_mix
 from eval.findings import Uncertain
+from eval.folders import say_phantoms
 from eval.intervals import RESAMPLES, mean, percentiles, resampled
 from eval.rows import publish, score_row
 from eval.scores import Ranking, auroc
@@ -98,6 +99,7 @@ class UtilityConfig:
 
 def main(config: UtilityConfig) -> int:
     rows = evaluate(config)
+    say_phantoms(Path(config.real), Path(config.synthetic))
     publish(rows, Path(config.output_dir) / "scores.json", table)
     return 0
 

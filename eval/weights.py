@@ -70,10 +70,18 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def state_of(path: Path) -> tuple[int, int, int]:
+    """What changes with a file: its size in bytes, and its times of change in ns.
+
+    The second of these is the system's own, which no `cp -p` or `tar` puts back.
+    """
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
 def remembered_checksum(path: Path, memory: Path) -> str:
     """`checksum`, kept in the folder `memory` for as long as the file's size and times of change stay the same."""
-    stat = path.stat()
-    identity = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
+    identity = " ".join(map(str, (path.resolve(), *state_of(path))))
     record = memory / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.sha256"
     if record.is_file():
         return record.read_text(encoding="utf-8")

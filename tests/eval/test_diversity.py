@@ -1,6 +1,7 @@
 """Diversity: Vendi's published values, pairs of the right prompts and patients, intervals, and what has no answer."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -213,7 +214,7 @@ def test_images_smaller_than_the_window_have_no_value(tmp_path):
     assert np.isnan(row["value"]) and np.isnan(row["ci_low"]) and "0 of 5 scales" in row["note"]
 
 
-def test_one_image_per_prompt_has_no_value_within_prompts(tmp_path):
+def test_one_image_per_prompt_has_no_value_within_prompts(tmp_path, capsys):
     synthetic = samples(tmp_path, noise(3), [0, 1, 2])
     real = dataset(tmp_path, noise(3), [1, 2, 3], ["a", "b", "c"])
     output = tmp_path / "out" / "scores.json"
@@ -221,6 +222,8 @@ def test_one_image_per_prompt_has_no_value_within_prompts(tmp_path):
     row = one(json.loads(output.read_text()), "ms_ssim_within_prompts")
     assert row["value"] is None and row["ci_low"] is None and row["floor"] is None
     assert "undefined" in row["note"]
+    said = capsys.readouterr().out
+    assert re.search(r"within_prompts +not defined +not defined\n", said) and "nan" not in said
 
 
 def test_folders_without_tables_are_compared_across_images(tmp_path):

@@ -1,12 +1,13 @@
 """Folders of images: what is resampled together, whose prompt an image is of, and sides that are one folder."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from eval.folders import ImageFolder, partners, read_folder, read_sides
+from eval.folders import PHANTOM, ImageFolder, is_phantom, partners, read_folder, read_sides
 from sdcxr.errors import UserError
 
 
@@ -50,3 +51,41 @@ def test_folders_without_images_name_their_splits(micro_dataset, tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(UserError, match=r"--synthetic .* holds no images$"):
         read_folder(tmp_path, "--synthetic")
+
+
+@pytest.mark.parametrize(
+    ("record", "phantom"),
+    [
+        ({"phantom": True}, True),
+        ({"phantom": False, "settings": {"images": "no/such"}}, False),
+        ({"settings": {"source": "nih14"}}, False),
+        ({"settings": {"images": "RAW"}}, True),
+    ],
+)
+def test_phantoms_are_known_by_the_record_of_their_preparation(tmp_path, record, phantom):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "phantom.json").write_text("{}")
+    if record.get("settings", {}).get("images") == "RAW":
+        record["settings"]["images"] = str(tmp_path / "raw")
+    (tmp_path / "test").mkdir()
+    (tmp_path / "prep.json").write_text(json.dumps(record))
+    assert is_phantom(tmp_path / "test") is phantom
+    assert not is_phantom(tmp_path / "test" / "deeper")
+
+
+def test_a_folder_is_of_phantoms_by_whatever_name(tmp_path, monkeypatch):
+    (tmp_path / "test").mkdir()
+    (tmp_path / "prep.json").write_text('{"phantom": true}')
+    for here, name in ((tmp_path / "test", "."), (tmp_path, "."), (tmp_path, "test")):
+        monkeypatch.chdir(here)
+        assert is_phantom(Path(name))
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_phantoms_on_a_side_are_said_once(folders, tmp_path, capsys, side):
+    sides = [folders.real, folders.synthetic]
+    read_sides(*sides)
+    assert capsys.readouterr().out == ""
+    (sides[side] / "prep.json").write_text('{"phantom": true}')
+    read_sides(*sides)
+    assert capsys.readouterr().out == f"{PHANTOM}\n"

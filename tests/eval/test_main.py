@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import pandas as pd
 import pytest
 
 from eval.__main__ import EvalConfig, main
-from eval.folders import read_folder
-from eval.parts import KEPT, Part, Skipped, run_parts
+from eval.folders import PHANTOM, read_folder
+from eval.parts import KEPT, Part, Skipped, about_model, run_parts
 from eval.plan import DEFAULT_EXTRACTORS, DEFAULT_PRESETS, Inputs, _presets
 from eval.rows import COLUMNS, read_scores, score_row, write_scores
 from sdcxr.errors import UserError
@@ -104,13 +105,18 @@ def test_only_what_is_missing_is_computed(evaluate, folders, tmp_path, capsys):
     assert (tmp_path / "out" / "nearest.csv").is_file()
 
 
-@pytest.mark.parametrize("change", ["image", "table", "seed", "resamples"])
+@pytest.mark.parametrize("change", ["image", "image of the same time", "table", "seed", "resamples"])
 def test_rows_of_other_images_or_settings_are_not_kept(evaluate, folders, capsys, change):
     evaluate()
     flags = {}
     if change == "image":
         path = next(folders.synthetic.glob("*.png"))
         os.utime(path, ns=(1, 1))
+    elif change == "image of the same time":  # as `cp -p` leaves it
+        path = next(folders.synthetic.glob("*.png"))
+        before, content = path.stat(), path.read_bytes()
+        path.write_bytes(content)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     elif change == "table":
         table = folders.real / "metadata.csv"
         table.write_text(table.read_text().replace("Cardiomegaly.", "Large heart."))
@@ -159,10 +165,23 @@ def test_a_copy_of_the_real_images_is_warned_of(evaluate, folders, capsys, tmp_p
 
 def test_phantoms_are_said_on_the_terminal_too(evaluate, folders, capsys):
     evaluate()
-    assert "These are phantoms" not in capsys.readouterr().out
+    assert PHANTOM not in capsys.readouterr().out
     (folders.real.parent / "prep.json").write_text('{"phantom": true}')
     evaluate()
-    assert "These are phantoms" in capsys.readouterr().out
+    assert capsys.readouterr().out.count(PHANTOM) == 1
+
+
+def test_patients_shown_anew_are_looked_for_on_request(evaluate, folders, tmp_path, capsys):
+    before = {row["metric"] for row in evaluate(train=folders.train)}
+    rows = {row["metric"]: row for row in evaluate(train=folders.train, reid="pixels-16")}
+    assert rows.keys() - before == {"reid_share", "reid_cosine_max"}
+    assert (rows["reid_share"]["extractor"], rows["copy_share"]["part"]) == ("pixels-16", "privacy")
+    assert "reid_train" in pd.read_csv(tmp_path / "out" / "nearest.csv")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "share taken for a training patient" in page and "<td>pixels-16</td>" in page.replace(' class=""', "")
+    capsys.readouterr()
+    evaluate(train=folders.train, reid="pixels-8")
+    assert re.search(r"^privacy: \d+ rows in", capsys.readouterr().out, re.M)  # another network, other rows
 
 
 @pytest.mark.parametrize("content", ["{}", "[1]", '[{"metric": "auroc"}]'])
@@ -187,6 +206,12 @@ def test_explicit_extractors_and_presets(evaluate, capsys):
         ({"preset": "fid"}, "--preset fid: unknown .there are: fid-inception-torchmetrics"),
         ({"clip": "no/such"}, r"no/such .* is neither a folder here"),
         ({"clip": "nosuch"}, "--clip nosuch: unknown"),
+        (
+            {"train": "train", "reid": "xrv-all"},
+            r"the weights .* are not in --weights_dir: download them from https://",
+        ),
+        ({"train": "train", "reid": "nosuch"}, "^--reid nosuch: unknown"),
+        ({"reid": "pixels-8"}, "--reid looks for the patients of --train: name it"),
         ({"classifier": "no/such"}, "--classifier no/such: neither a run folder"),
         ({"weights_dir": "/no/such"}, "--weights_dir /no/such: no such folder"),
         ({"labels": "truth.csv"}, "--labels and --findings are for --classifier"),
@@ -195,7 +220,8 @@ def test_explicit_extractors_and_presets(evaluate, capsys):
         ({"model": "no/such"}, "no/such is no run folder"),
     ],
 )
-def test_what_was_asked_for_and_cannot_be_done_is_one_line(evaluate, tmp_path, flags, message):
+def test_what_was_asked_for_and_cannot_be_done_is_one_line(evaluate, folders, tmp_path, flags, message):
+    flags |= {"train": folders.train} if "train" in flags else {}
     with pytest.raises(UserError, match=message) as told:
         evaluate(**flags)
     assert "\n" not in str(told.value) and not (tmp_path / "out" / "scores.json").exists()
@@ -229,6 +255,16 @@ def test_parts_before_an_error_are_kept(tmp_path):
         run_parts([done, Part("second", fail, {})], [], tmp_path)
     again = Part("first", fail, {})
     assert run_parts([again], [], tmp_path).rows == [{"metric": "a", "value": None, "part": "first"}]
+
+
+def test_a_model_is_another_one_where_a_file_was_put_in_its_place(tmp_path):
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"one")
+    before, stat = about_model(str(tmp_path)), file.stat()
+    assert about_model(str(tmp_path)) == before
+    file.write_bytes(b"two")
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert about_model(str(tmp_path)) != before
 
 
 def test_rows_of_another_version_are_not_kept(monkeypatch):

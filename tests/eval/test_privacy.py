@@ -1,6 +1,7 @@
 """Privacy: planted copies are counted exactly, names are right, all seeds count, and unusable folders are one line."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,14 @@ def test_command_writes_scores_and_pairs(tmp_path, capsys):
     assert rows["nn_distance_ratio"]["value"] < 0.9
     assert "10 of 10 synthetic images are copies" in capsys.readouterr().out
     assert (tmp_path / "out" / "nearest.csv").read_text().startswith("synthetic,train,correlation")
+
+
+def test_where_nothing_is_found_and_there_is_one_prompt_the_table_has_no_interval(tmp_path):
+    rows = list(score(tmp_path, pictures(4, 2)).values())
+    for row in rows:
+        row |= {"ci_low": float("nan")}  # of a share of 0 the upper end is known all the same
+    said = privacy.table(rows)
+    assert "nan" not in said and not re.search("copy_share .*–", said)
 
 
 def test_command_writes_who_is_recognised_too(tmp_path, capsys):

@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 from eval import sections, training_sections
-from eval.folders import ImageFolder, read_folder
+from eval.folders import PHANTOM, ImageFolder, read_folder
 from eval.page import pairs, table, thumbnail
 from eval.parts import Outcome, Skipped
-from eval.report import PHANTOM, Report, is_phantom, render, write_report
+from eval.report import Report, render, write_report
 from eval.rows import score_row
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -157,6 +157,15 @@ def test_labels_are_joined_by_name():
     assert "KID is by some/classifier" in shown
 
 
+def test_shares_stand_against_the_floor_at_its_own_number_of_images():
+    recall = {"value_at_floor_n": 0.7, "floor": 0.9, "floor_n": 12, "ci_low": 0.3, "ci_high": 0.5}
+    rows = [row("fidelity by a", "fd", 3.0, floor=1.1, floor_n=12), row("fidelity by a", "recall", 0.4, **recall)]
+    shown = re.findall(r"<h3>Precision.*?</svg>.*?</div>", sections.fidelity(rows), re.S)[0]
+    assert values(shown) == ["0.400 (0.300 to 0.500)", "0.700", "0.900"]
+    assert "the same, 12 against 12 images" in shown
+    assert "0.700 at 12 images, where real against real is 0.900" in sections.tiles(rows[1:])
+
+
 def values(svg_or_page: str) -> list[str]:
     return re.findall(r'class="value".*?>(.*?)<', svg_or_page)
 
@@ -237,26 +246,6 @@ def test_phantoms_are_called_phantoms_and_their_prompts_shown(report, folders):
     page = render(report())
     assert '<p class="warning">These are phantoms' in page and '<body class="phantoms">' in page
     assert "<figcaption>Cardiomegaly.</figcaption>" in page
-
-
-@pytest.mark.parametrize(
-    ("record", "phantom"),
-    [
-        ({"phantom": True}, True),
-        ({"phantom": False, "settings": {"images": "no/such"}}, False),
-        ({"settings": {"source": "nih14"}}, False),
-        ({"settings": {"images": "RAW"}}, True),
-    ],
-)
-def test_phantoms_are_known_by_the_record_of_their_preparation(tmp_path, record, phantom):
-    (tmp_path / "raw").mkdir()
-    (tmp_path / "raw" / "phantom.json").write_text("{}")
-    if record.get("settings", {}).get("images") == "RAW":
-        record["settings"]["images"] = str(tmp_path / "raw")
-    (tmp_path / "test").mkdir()
-    (tmp_path / "prep.json").write_text(json.dumps(record))
-    assert is_phantom(tmp_path / "test") is phantom
-    assert not is_phantom(tmp_path / "test" / "deeper")
 
 
 def test_folders_without_a_table_have_pictures_too(report, tmp_path, folders):
