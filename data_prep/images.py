@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from sdcxr.errors import UserError
+from sdcxr.jpeg import check_end
 
 SquareMode = Literal["crop", "pad"]
 
 PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"  # a PNG that does not end so was cut off
-JPEG_END = b"\xff\xd9"  # which compressed pixels never hold
 
 
 class BadImage(Exception):
@@ -135,10 +135,8 @@ def _load_with_pillow(path: Path, at_least_px: int) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             opened = Image.open(io.BytesIO(data))
-        # Where not all of a file has reached the disk, its rest is zeros, and these the decoder takes for grey.
-        if opened.format in ("JPEG", "MPO") and data.rfind(JPEG_END) < 0:  # from behind: at once where it is whole
-            raise BadImage("truncated image", "the JPEG has no end")
         with opened as image:
+            check_end(image)
             image.draft("L", (at_least_px, at_least_px))
             image.load()
             return _as_grey(image)

@@ -1,14 +1,13 @@
 """What a raw dataset is read from: tables with the columns they must have, and folders of images."""
 
 import os
-import warnings
-import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from sdcxr import tables
 from sdcxr.errors import UserError
 from sdcxr.files import existing_folder
 
@@ -31,20 +30,8 @@ def read_table(path: Path, columns: Iterable[str], hint: str = "") -> pd.DataFra
 
 
 def read_csv(path: Path, **options: Any) -> pd.DataFrame:
-    """`pandas.read_csv` with these options; as str, missing values empty, where they do not say otherwise.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        with warnings.catch_warnings():
-            # A trailing comma in the rows alone must not turn the first column into an index, nor alarm anybody.
-            warnings.simplefilter("ignore", pd.errors.ParserWarning)
-            return pd.read_csv(path, index_col=False, keep_default_na=False, **{"dtype": str, **options})
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except (OSError, EOFError, zlib.error, ValueError) as error:  # pandas' parser errors are ValueErrors
-        raise UserError(f"{path} is not a readable CSV table ({' '.join(str(error).split())})") from None
+    """A published table by `tables.read_csv`; a trailing comma in its rows alone alarms nobody."""
+    return tables.read_csv(path, drop_surplus=True, **options)
 
 
 def index_images(folder: Path, key: Callable[[str], str]) -> dict[str, Path]:

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from sdcxr.errors import UserError
+from sdcxr.jpeg import check_end
 
 LISTED = 10  # unreadable images that a message names
 
@@ -48,6 +49,7 @@ def read_grey(path: Path) -> tuple[Image.Image, float]:
     """
     try:
         with Image.open(path) as image:
+            check_end(image)
             if image.mode[0] in "IF":
                 raise Unusable("has more than 8 bits per pixel: convert it to 8 bits with its window of values")
             if image.mode in ("1", "L", "LA"):

@@ -274,26 +274,57 @@ def write_config(path: Path, values: dict[str, Any]) -> None:
     write_text(path, yaml.safe_dump(values, sort_keys=False))
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """The settings that `write_config` saved.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that is none
+        raise UserError(f"{path} is damaged ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is damaged (it holds no settings by name)")
+    return values
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    """What a run folder's `RECORD` notes; nothing where there is none yet.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = run / RECORD
+    if not path.is_file():
+        return {}
+    record = read_json(path)
+    for name in ("images_per_step", "finished_steps"):
+        if not isinstance(record, dict) or not isinstance(record.get(name), int):
+            raise UserError(f"{path} is damaged (no whole number {name})")
+    return record
+
+
 def check_same_run(run: Path, config: TrainConfig, images_per_step: int) -> None:
     """Refuse to go on with a run under settings that would have given another one.
 
     A longer `max_train_steps` is the same run continued, as long as the learning rate does not depend on it.
 
     Raises:
-        UserError: lists the settings that differ, old and new.
+        UserError: lists the settings that differ, old and new; or the run's own notes are damaged.
     """
     path = run / "config.yaml"
     if not path.is_file():
         return
-    record = run / RECORD
     defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
-    old = defaults | (yaml.safe_load(path.read_text(encoding="utf-8")) or {})  # settings that it did not know then
-    old["images_per_step"] = read_json(record).get("images_per_step") if record.is_file() else None
+    old = defaults | read_config(path)  # settings that it did not know then
+    old["images_per_step"] = read_record(run).get("images_per_step")
     new = dataclasses.asdict(config) | {"images_per_step": images_per_step}
     free = set(FREE)
     if "clip" in config.parts:
         free.remove("train_batch_size")  # its loss compares the images of a micro-batch with each other
-    shorter = min(old.get("max_train_steps") or 0, config.max_train_steps or 0)
+    begun = old["max_train_steps"] if isinstance(old["max_train_steps"], int) else 0
+    shorter = min(begun, config.max_train_steps or 0)
     if config.lr_scheduler == "constant" and shorter >= (config.lr_warmup_steps or 0):
         free.add("max_train_steps")
     compared = [key for key in new if key not in free]

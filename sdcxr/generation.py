@@ -12,7 +12,8 @@ from tqdm import tqdm
 from sdcxr.config import GenerateConfig
 from sdcxr.errors import UserError
 from sdcxr.files import check_same_settings, read_json, write_json
-from sdcxr.manifest import LABELS, SAMPLE_COLUMNS, image_ids, read_metadata, write_metadata
+from sdcxr.manifest import LABELS, SAMPLE_COLUMNS, image_ids, read_metadata, with_labels, write_metadata
+from sdcxr.tables import read_csv
 
 RECORD = "generate.json"
 
@@ -120,20 +121,16 @@ def _path(prompts: str) -> Path | None:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"--prompts {path}: not a readable CSV table ({error})") from None
-    if not isinstance(rows.index, pd.RangeIndex):  # pandas takes surplus cells for an index
-        raise UserError(f"--prompts {path}: rows have more cells than the header: put texts with commas in quotes")
+    rows = read_csv(path, "--prompts")
     text = next((name for name in ("text", "prompt", "impression") if name in rows), None)
     if text is None:
         # Its columns are not listed: without a header they are the first prompt, which may be a patient's report.
         raise UserError(f"--prompts {path}: no column text or prompt (its first line has to name the columns)")
     ids = next((name for name in ("id", "dicom_id") if name in rows), None)
     numbered = pd.Series([f"{i:05d}" for i in range(len(rows))], dtype=str)
-    kept = {name: pd.to_numeric(rows[name], errors="coerce") for name in LABELS if name in rows}
-    return pd.DataFrame({"id": rows[ids] if ids else numbered, "text": rows[text], **kept})
+    prompts = pd.DataFrame({"id": rows[ids] if ids else numbered, "text": rows[text]})
+    labels = rows[[name for name in LABELS if name in rows]]
+    return with_labels(prompts.join(labels), prompts["id"], f"--prompts {path}")
 
 
 def _read_lines(path: Path) -> pd.DataFrame:

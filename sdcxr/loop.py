@@ -21,11 +21,11 @@ from torch.utils.data import default_collate
 from tqdm import tqdm
 
 from sdcxr import checkpoint, tasks
-from sdcxr.config import FROM_RANDOM, RECORD, TrainConfig, check_same_run, write_config
+from sdcxr.config import FROM_RANDOM, RECORD, TrainConfig, check_same_run, read_record, write_config
 from sdcxr.data import Examples, Positions, Stream, generator, loader
 from sdcxr.ema import EMA
 from sdcxr.errors import UserError
-from sdcxr.files import read_json, write_json
+from sdcxr.files import write_json
 from sdcxr.flops import measured_peak, training_flops
 from sdcxr.guards import assert_only_tuned_parts_moved, fingerprints
 from sdcxr.memory import release_memory
@@ -145,14 +145,11 @@ class Run:
     def finished_steps(self) -> int:
         """Steps behind the saved result, 0 where there is none."""
         result = next(iter(self.config.parts & FROM_RANDOM), "pipeline")
-        record = self.folder / RECORD
-        return int(read_json(record)["finished_steps"]) if record.is_file() and (self.folder / result).is_dir() else 0
+        return int(read_record(self.folder).get("finished_steps", 0)) if (self.folder / result).is_dir() else 0
 
     def record(self, **notes: Any) -> None:
         """Note in the run folder what config.yaml, which `--config` takes again, has no place for."""
-        path = self.folder / RECORD
-        old = read_json(path) if path.is_file() else {}
-        write_json(path, old | {"images_per_step": self.images_per_step} | notes)
+        write_json(self.folder / RECORD, read_record(self.folder) | {"images_per_step": self.images_per_step} | notes)
 
     def check_same_examples(self, examples: Examples) -> None:
         """Refuse to go on with a run on other images, captions or labels than it was begun with."""
@@ -160,8 +157,8 @@ class Run:
         for _, array in sorted((k, v) for k, v in vars(examples).items() if isinstance(v, np.ndarray)):
             digest.update(array.tobytes())
         self.examples_sha256 = digest.hexdigest()
-        path = self.folder / RECORD
-        if path.is_file() and read_json(path).get("examples_sha256") != self.examples_sha256:
+        record = read_record(self.folder)
+        if record and record.get("examples_sha256") != self.examples_sha256:
             raise UserError(
                 f"{self.folder} was begun on other images, captions or labels than those of {self.config.data}"
             )

@@ -1,12 +1,15 @@
 """The table that every stage shares: `metadata.csv` in each split of a dataset folder and in a samples folder."""
 
+import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from sdcxr.errors import UserError
 from sdcxr.files import atomic, existing_folder, inside
+from sdcxr.tables import read_csv
 
 # CheXpert's names and order (mimic-cxr-2.0.0-chexpert.csv). 1 positive, 0 negated, -1 uncertain, empty not mentioned.
 LABELS = (
@@ -25,6 +28,7 @@ LABELS = (
     "Pneumothorax",
     "Support Devices",
 )
+LONGEST_SHOWN = 12  # characters of a cell that is no label, in messages
 SPLITS = ("train", "validation", "test")
 IDS = ("subject_id", "study_id", "dicom_id")
 COLUMNS = ("file_name", "text", *IDS, "view", *LABELS)
@@ -61,16 +65,14 @@ def read_metadata(folder: str | Path) -> pd.DataFrame:
     """The rows of `folder/metadata.csv`: text and ids as str (empty where missing), labels as float (NaN missing).
 
     Raises:
-        UserError: there is no table, a column is missing, a file name repeats or leads out of the folder.
+        UserError: there is no table, a column is missing, a file name repeats or leads out of the folder, or a label
+            is none.
     """
     folder = Path(folder)
     path = folder / "metadata.csv"
     if not path.is_file():
         raise UserError(f"{folder} has no metadata.csv: it is not a split of a dataset folder or a samples folder")
-    try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a readable CSV table ({error})") from None
+    rows = read_csv(path)
     for column in ("file_name", "text"):
         if column not in rows:
             raise UserError(f"{path} has no column {column!r} (it has: {', '.join(rows.columns)})")
@@ -79,10 +81,43 @@ def read_metadata(folder: str | Path) -> pd.DataFrame:
         raise UserError(f"{path} names {repeated.iloc[0]} more than once")
     for name in rows["file_name"]:
         inside(folder, name)
-    for label in LABELS:
-        if label in rows:
-            rows[label] = pd.to_numeric(rows[label], errors="coerce")
-    return rows
+    return with_labels(rows, rows["file_name"], str(path))
+
+
+def with_labels(rows: pd.DataFrame, names: pd.Series, source: str) -> pd.DataFrame:
+    """`rows` with the columns named in `LABELS` as float: 1, 0, -1, or NaN where a cell is empty (or NA, as R writes).
+
+    Args:
+        rows: cells as text or numbers.
+        names: what each row goes by in messages.
+        source: where the rows come from, for messages.
+
+    Raises:
+        UserError: a cell holds something else; names the first.
+    """
+    values = {}
+    for label in (name for name in LABELS if name in rows):
+        meanings = {cell: _label(cell) for cell in rows[label].unique()}  # few, however many rows there are
+        if odd := [cell for cell, meaning in meanings.items() if meaning is None]:
+            first = rows[label].isin(odd).to_numpy().argmax()
+            cell = str(rows[label].iloc[first])
+            shown = repr(cell) if len(cell) <= LONGEST_SHOWN else "a text"  # which may be a patient's
+            holds = f"the column {label} holds {shown} in the row of {names.iloc[first]}"
+            raise UserError(f"{source}: {holds}: labels are 1, 0, -1 or empty")
+        values[label] = rows[label].map(meanings).astype(float)
+    return rows.assign(**values)
+
+
+def _label(cell: Any) -> float | None:
+    """What the cell of a label says, NaN where nothing, None where it is no label."""
+    text = str(cell).strip()
+    if text in ("", "NA"):
+        return math.nan
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if value in (1, 0, -1) or math.isnan(value) else None
 
 
 def image_ids(rows: pd.DataFrame) -> pd.Series:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from sdcxr.errors import UserError
 from sdcxr.files import atomic
+from sdcxr.jpeg import check_end
 
 
 def read_pixels(path: Path, resolution: int) -> torch.Tensor:
@@ -20,6 +21,7 @@ def read_pixels(path: Path, resolution: int) -> torch.Tensor:
     """
     try:
         with Image.open(path) as opened:
+            check_end(opened)
             if opened.mode[0] in "IF":
                 raise UserError(f"{path} has more than 8 bits per pixel: data_prep makes images of 8 bits")
             image = opened.convert("L")

@@ -1,6 +1,5 @@
 """The classifier task: a timm network that names findings, one sigmoid output a label."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ from sdcxr.config import TrainConfig
 from sdcxr.data import LabelledImages
 from sdcxr.errors import UserError
 from sdcxr.files import atomic, read_json, write_json
-from sdcxr.manifest import LABELS
+from sdcxr.manifest import LABELS, with_labels
+from sdcxr.tables import read_csv
 from sdcxr.tasks import training_rows, validation_rows
 
 ARCHITECTURE = "resnet10t"
@@ -102,8 +102,7 @@ def label_table(rows: pd.DataFrame, file: str | None, labels: list[str] | None =
         found = rows[[label for label in LABELS if label in rows]]
     else:
         table = read_labels(file)
-        binary = [name for name in table.columns if set(table[name].dropna().unique()) <= {0, 1, -1}]
-        found = table[binary].reindex(rows["id"])
+        found = table[_binary(table)].reindex(rows["id"])
     values = found.astype(float).where(lambda frame: frame.isin([0.0, 1.0]))
     learnable = labels or [name for name in values.columns if values[name].nunique() == 2]
     if not learnable:
@@ -112,26 +111,24 @@ def label_table(rows: pd.DataFrame, file: str | None, labels: list[str] | None =
 
 
 def read_labels(file: str) -> pd.DataFrame:
-    """The table of `--labels`, by dicom_id, the first row where one comes twice.
+    """The table of `--labels`, by dicom_id; of rows with the same labels the first.
 
     Raises:
-        UserError: it is missing, no CSV table, or has no dicom_id.
+        UserError: it is missing, no CSV table, has no dicom_id or labels that are none, or contradicts itself.
     """
-    try:
-        table = pd.read_csv(file, dtype={"dicom_id": str})
-    except OSError as error:
-        raise UserError(f"--labels {file}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"--labels {file}: not a text in UTF-8: save it as a CSV table in UTF-8") from None
-    except ValueError as error:  # also pandas' own errors of parsing
-        raise UserError(f"--labels {file}: not a readable CSV table ({error})") from None
-    columns = ", ".join(map(str, table.columns))
-    if "dicom_id" not in table and len(table.columns) == 1 and (separator := re.search("[;\t|]", columns)):
-        shown = "a tab" if separator[0] == "\t" else repr(separator[0])
-        raise UserError(f"--labels {file}: its columns are separated by {shown}: save it with commas")
+    table = read_csv(file, "--labels", dtype={"dicom_id": str}, keep_default_na=True)
     if "dicom_id" not in table:
-        raise UserError(f"--labels {file}: no column dicom_id (it has: {columns})")
+        raise UserError(f"--labels {file}: no column dicom_id (it has: {', '.join(table.columns)})")
+    table = with_labels(table, table["dicom_id"], f"--labels {file}")
+    ids = table[["dicom_id", *_binary(table)]].drop_duplicates()["dicom_id"]
+    if ids.duplicated().any():
+        raise UserError(f"--labels {file}: rows of {ids[ids.duplicated()].iloc[0]} contradict each other")
     return table.drop_duplicates("dicom_id").set_index("dicom_id")
+
+
+def _binary(table: pd.DataFrame) -> list[str]:
+    """The columns that hold labels; others are texts or measurements."""
+    return [name for name in table.columns if set(table[name].dropna().unique()) <= {0, 1, -1}]
 
 
 class Classifier:

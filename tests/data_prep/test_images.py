@@ -150,6 +150,17 @@ def test_a_file_whose_rest_is_zeros_is_a_bad_image(tmp_path, name, share):
         load_grey(path, 8)
 
 
+def test_a_preview_in_the_header_is_not_the_end_of_a_jpeg(tmp_path):
+    preview = saved(tmp_path / "preview.jpg", noise(16, 16)).read_bytes()
+    whole = saved(tmp_path / "x.jpg", noise(200, 200)).read_bytes()
+    header = b"\xff\xd8\xff\xe1" + (len(preview) + 2).to_bytes(2) + preview
+    (tmp_path / "x.jpg").write_bytes(header + whole[2:])
+    assert load_grey(tmp_path / "x.jpg", 200).size == (200, 200)
+    (tmp_path / "x.jpg").write_bytes(header + whole[2 : len(whole) // 2] + bytes(50000))
+    with pytest.raises(BadImage, match="truncated image"):
+        load_grey(tmp_path / "x.jpg", 200)
+
+
 def test_a_whole_jpeg_may_have_something_behind_it(tmp_path):
     path = saved(tmp_path / "x.jpg", noise(200, 200))
     path.write_bytes(path.read_bytes() + bytes(100))

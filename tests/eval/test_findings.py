@@ -73,13 +73,17 @@ def test_a_column_under_chexperts_name_goes_before_its_synonym(tmp_path):
     ("content", "message"),
     [
         (b"dicom_id,Left\n0,1\n", r"1 of 2 images have no row \(first: z\)"),
-        (b"dicom_id;Left\n0;1\n", "separated by ';': save it with commas"),
+        (b"dicom_id;Left\n0;1\nz;a, b\n", "separated by ';': save it with commas"),
         (b"dicom_id\tLeft\n0\t1\n", "separated by a tab"),
         ("dicom_id,Größe\n0,1\n".encode("latin-1"), "not a text in UTF-8"),
         ("dicom_id,Left\n0,1\n".encode("utf-16"), "not a text in UTF-8"),
         (b"id,Left\n0,1\n", r"no column dicom_id \(it has: id, Left\)"),
-        (b"dicom_id,Edema\n0,2\nz,1\n", "column Edema holds 2: labels are 1, 0, -1 or empty"),
-        (None, "No such file"),
+        (b"dicom_id,Edema\n0,2\nz,1\n", r"column Edema holds '2(\.0)?' in the row of 0: labels are 1, 0, -1 or empty"),
+        (b"dicom_id,Edema\n0,yes\nz,1\n", "column Edema holds 'yes' in the row of 0"),
+        (b"dicom_id,Effusion\n0,2\nz,1\n", "column Pleural Effusion holds 2: labels are"),
+        (b"dicom_id,Left\n0,1\nz,1\n0,0\n", "rows of 0 contradict each other"),
+        (b"dicom_id,Left\n0,1\nz,1\n0,\n", "rows of 0 contradict each other"),
+        (None, "does not exist"),
     ],
 )
 def test_a_table_of_labels_that_does_not_fit_is_one_line(tmp_path, content, message):
@@ -89,6 +93,13 @@ def test_a_table_of_labels_that_does_not_fit_is_one_line(tmp_path, content, mess
     with pytest.raises(UserError, match=message) as error:
         truth_of(folder(id=["0", "z"]), str(file), "ignore", "--synthetic")
     assert "truth.csv" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_rows_that_come_twice_with_the_same_labels_are_one(tmp_path):
+    file = tmp_path / "truth.csv"
+    file.write_text("dicom_id,Left,Edema,width,note\na,1,,0.5,x\nb,0,1,0.6,y\na,1,,0.7,z\n")
+    truth = truth_of(folder(id=["a", "b"]), str(file), "ignore", "--real")
+    assert truth["Left"].tolist() == [1, 0] and truth["Edema"].tolist() == pytest.approx([NAN, 1], nan_ok=True)
 
 
 def test_a_folder_without_a_table_has_no_labels():

@@ -53,6 +53,16 @@ def test_damage_is_named_without_the_folder(tmp_path):
         read_grey(tmp_path / "none.png")
 
 
+def test_a_jpeg_whose_rest_is_zeros_is_damaged(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "x.jpg")
+    whole = (tmp_path / "x.jpg").read_bytes()
+    assert read_grey(tmp_path / "x.jpg")[0].size == (64, 64)
+    (tmp_path / "x.jpg").write_bytes(whole[: len(whole) // 2].ljust(len(whole), b"\0"))
+    with pytest.raises(Unusable, match="the JPEG has no end"):
+        read_grey(tmp_path / "x.jpg")
+
+
 def test_a_batch_keeps_what_is_usable_and_says_what_is_not(tmp_path):
     Image.fromarray(GREY).save(tmp_path / "a.png")
     items = Inputs([tmp_path / "a.png", tmp_path / "b.png"], lambda image: np.asarray(image, np.float32)[None])

@@ -213,6 +213,13 @@ def test_folders_without_findings_or_texts_cannot_be_searched(two_folders, tmp_p
         evaluate(*read_sides(str(plain), two_folders[1]), "pixels-8")
 
 
+def test_what_is_no_label_is_refused(two_folders):
+    table = Path(two_folders[1], "metadata.csv")
+    pd.read_csv(table, dtype=str).assign(Edema=["2"] + ["1"] * 10).to_csv(table, index=False)
+    with pytest.raises(UserError, match=r"the column Edema holds '2' in the row of .*: labels are 1, 0, -1 or empty"):
+        main(Comparison(*two_folders, "pixels-8"))
+
+
 def test_swapped_and_equal_folders_are_refused(two_folders):
     real, synthetic = two_folders
     with pytest.raises(UserError, match="are --real and --synthetic swapped"):

@@ -213,6 +213,7 @@ def test_a_pipeline_that_names_no_base(micro_base, dataset, tmp_path):
         main(TextEncoderConfig(str(micro_base), str(dataset)))
     with pytest.raises(UserError, match="--regularisation 0"):
         TextEncoderConfig(str(micro_base), str(dataset), regularisation=0)
-    (tmp_path / "config.yaml").write_text("tune: text\n")
-    with pytest.raises(UserError, match="give --base"):
-        base_of(str(tmp_path))
+    for settings, message in [("tune: text\n", "give --base"), ("tune: [text\n", "is damaged"), ("text", "is damaged")]:
+        (tmp_path / "config.yaml").write_text(settings)
+        with pytest.raises(UserError, match=message):
+            base_of(str(tmp_path))

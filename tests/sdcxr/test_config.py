@@ -164,6 +164,28 @@ def test_more_steps_are_another_run_where_they_lengthen_the_warmup(begun):
         check_same_run(run, dataclasses.replace(short, max_train_steps=200), 8)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.yaml", b"seed: [1\n", "is damaged"),
+        ("config.yaml", b"seed: 0\n\xff", "is damaged"),
+        ("config.yaml", b"2020-13-45\n", "is damaged"),
+        ("config.yaml", b"some words\n", "is damaged .it holds no settings by name"),
+        ("config.yaml", b"", "is damaged .it holds no settings by name"),
+        ("config.yaml", b"max_train_steps: many\n", "max_train_steps many"),
+        (RECORD, b'{"images_per_step": 8,', "is not valid JSON"),
+        (RECORD, b"[8]", "is damaged .no whole number images_per_step"),
+        (RECORD, b'{"images_per_step": 8, "finished_steps": "all"}', "is damaged .no whole number finished_steps"),
+    ],
+)
+def test_damaged_notes_of_a_run_are_one_line(begun, name, content, message):
+    run, config = begun
+    (run / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as refused:
+        check_same_run(run, config, 8)
+    assert str(run) in str(refused.value) and "\n" not in str(refused.value)
+
+
 def test_a_runs_config_is_taken_again(begun):
     run, config = begun
 

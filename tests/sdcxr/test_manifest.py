@@ -72,6 +72,9 @@ def test_the_14_labels_are_chexperts_in_its_order():
         ("file_name,text\na.png,x\na.png,y\n", "names a.png more than once"),
         ("file_name,text\n../a.png,x\n", "leads out of the folder"),
         ("file_name,text\n/etc/passwd,x\n", "leads out of the folder"),
+        ("file_name,text\na.png,x,behind a comma\n", "more cells than the header: put texts with commas in quotes"),
+        ("file_name;text\na.png;x\nb.png;y, z\n", "columns are separated by ';': save it with commas"),
+        ("file_name\ttext\na.png\tx, y\n", "columns are separated by a tab"),
         ("", "is not a readable CSV table"),
         ("file_name,text\na.png,x\nb.png,y,z\n", "is not a readable CSV table"),
         (b"file_name,text\na.png,\xff\n", "is not a readable CSV table"),
@@ -81,6 +84,29 @@ def test_wrong_tables_are_refused_by_what_is_wrong(tmp_path, content, message):
     (tmp_path / "metadata.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=message):
         read_metadata(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("cell", "shown"),
+    [("yes", "'yes'"), ("2", "'2'"), ("inf", "'inf'"), ("Edema of both lungs.", "a text")],
+)
+def test_what_is_no_label_is_refused_by_column_and_row(tmp_path, cell, shown):
+    (tmp_path / "metadata.csv").write_text(f"file_name,text,Edema\na.png,x,1\nb.png,y,\nc.png,z,{cell}\n")
+    with pytest.raises(UserError) as refused:
+        read_metadata(tmp_path)
+    told = f"metadata.csv: the column Edema holds {shown} in the row of c.png: labels are 1, 0, -1 or empty"
+    assert str(refused.value).endswith(told)
+
+
+def test_labels_may_be_written_in_several_ways_and_other_columns_hold_anything(tmp_path):
+    (tmp_path / "metadata.csv").write_text(
+        "file_name,text,Edema,Fracture,Note\n"
+        "a.png,x,1,,yes\nb.png,x, 0.0,,2\nc.png,x,-1,,\nd.png,x,NA,,\ne.png,x,nan,,\n"
+    )
+    rows = read_metadata(tmp_path)
+    np.testing.assert_array_equal(rows["Edema"], [1, 0, -1, np.nan, np.nan])
+    assert rows["Fracture"].dtype == float and rows["Fracture"].isna().all()
+    assert rows["Note"].tolist() == ["yes", "2", "", "", ""]
 
 
 def test_a_folder_without_table_is_no_split(tmp_path):

@@ -62,6 +62,16 @@ def test_missing_damaged_and_oblong_images_are_named(tmp_path):
         read_pixels(tmp_path / "c.png", 4)
 
 
+def test_a_jpeg_whose_rest_is_zeros_is_refused(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "x.jpg")
+    whole = (tmp_path / "x.jpg").read_bytes()
+    assert read_pixels(tmp_path / "x.jpg", 64).shape == (1, 64, 64)
+    (tmp_path / "x.jpg").write_bytes(whole[: len(whole) // 2].ljust(len(whole), b"\0"))
+    with pytest.raises(UserError, match=r"x\.jpg cannot be read .*the JPEG has no end"):
+        read_pixels(tmp_path / "x.jpg", 64)
+
+
 def png() -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(file, format="PNG")

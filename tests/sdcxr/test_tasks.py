@@ -221,7 +221,7 @@ def test_labels_that_cannot_be_learnt_are_left_out():
 
 def test_labels_of_a_table_are_joined_by_id(tmp_path):
     file = tmp_path / "truth.csv"
-    file.write_text("dicom_id,left,size,text\nd2,1,3.5,a\nd0,0,1,b\nd0,1,1,c\nd9,1,1,d\n")
+    file.write_text("dicom_id,left,size,text\nd2,1,3.5,a\nd0,0,1,b\nd0,0,2,c\nd9,1,1,d\n")
     labels, values = label_table(rows_with(Edema=[1, 0, None]), str(file))
     assert labels == ["left"]
     np.testing.assert_array_equal(values[:, 0], [0, np.nan, 1])
@@ -230,11 +230,13 @@ def test_labels_of_a_table_are_joined_by_id(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "No such file"),
+        (None, "does not exist"),
         ("id,left\na,1\n", "no column dicom_id"),
         ("", "not a readable CSV"),
         ('dicom_id,left\na,1\nb,"1\n', "not a readable CSV"),
         ("dicom_id,left\na,1\n", "no label has both"),
+        ("dicom_id,left\na,1\na,0\n", "rows of a contradict each other"),
+        ("dicom_id,Edema\na,1\nb,0\nc,yes\n", "the column Edema holds 'yes' in the row of c"),
     ],
 )
 def test_wrong_label_tables_are_one_line(tmp_path, content, message):
