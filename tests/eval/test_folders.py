@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from importlib import import_module
 from pathlib import Path
+from typing import get_type_hints
 
 import pandas as pd
 import pytest
@@ -88,4 +90,19 @@ def test_phantoms_on_a_side_are_said_once(folders, tmp_path, capsys, side):
     assert capsys.readouterr().out == ""
     (sides[side] / "prep.json").write_text('{"phantom": true}')
     read_sides(*sides)
+    assert capsys.readouterr().out == f"{PHANTOM}\n"
+
+
+@pytest.mark.parametrize("name", ["utility", "text_encoder"])
+def test_commands_on_a_whole_dataset_say_phantoms_too(folders, tmp_path, capsys, monkeypatch, name):
+    data = folders.real.parent
+    (data / "prep.json").write_text('{"phantom": true}')
+    module = import_module(f"eval.{name}")
+    monkeypatch.setattr(module, "evaluate", lambda *_, **__: [])
+    monkeypatch.setattr(module, "publish", lambda *_: None)
+    flags = {"real": str(data), "synthetic": str(folders.synthetic), "output_dir": str(tmp_path)}
+    if name == "text_encoder":
+        flags = {"model": "m", "data": str(data), "base": "b"}
+    config_class = next(iter(get_type_hints(module.main).values()))
+    assert module.main(config_class(**flags)) == 0
     assert capsys.readouterr().out == f"{PHANTOM}\n"
