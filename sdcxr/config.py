@@ -283,9 +283,10 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that is none
-        raise UserError(f"{path} is damaged ({' '.join(str(error).split())})") from None
+        told = " ".join(str(error).replace(' in "<unicode string>",', "").split())
+        raise UserError(f"{path} is damaged ({told}): mend it, or use another folder") from None
     if not isinstance(values, dict):
-        raise UserError(f"{path} is damaged (it holds no settings by name)")
+        raise UserError(f"{path} is damaged (it holds no settings by name): mend it, or use another folder")
     return values
 
 
@@ -301,7 +302,7 @@ def read_record(run: Path) -> dict[str, Any]:
     record = read_json(path)
     for name in ("images_per_step", "finished_steps"):
         if not isinstance(record, dict) or not isinstance(record.get(name), int):
-            raise UserError(f"{path} is damaged (no whole number {name})")
+            raise UserError(f"{path} is damaged (no whole number {name}): mend it, or use another folder")
     return record
 
 
