@@ -27,6 +27,7 @@ import pandas as pd
 
 from eval.copies import GRID, SAME_FILE, Matches, Whitening, altered, search, whitening
 from eval.diversity import patients_of, prompts_of
+from eval.extractors import find
 from eval.features import extract
 from eval.folders import ImageFolder, read_folder, read_sides
 from eval.greys import read_greys
@@ -110,6 +111,8 @@ def evaluate(
         UserError: folders are the same; held-out images are those of `train`; too few real images; weights absent.
     """
     refuse_same(train, real, synthetic)
+    if reid is not None:
+        find(reid, weights_dir)  # known before hours of extraction
     extracted = [extract(folder, extractor, weights_dir=weights_dir) for folder in (train, real, synthetic)]
     features = [side.values for side in extracted]  # noqa: PD011 (no table)
     greys = [read_greys(folder.paths, GRID) for folder in (train, real, synthetic)]

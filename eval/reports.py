@@ -27,6 +27,7 @@ from sdcxr.cli import run
 from sdcxr.errors import UserError
 from sdcxr.files import atomic
 from sdcxr.manifest import text_key
+from sdcxr.tables import read_csv
 
 RESAMPLES = 1000
 SHUFFLES = 5  # of the baseline
@@ -184,12 +185,7 @@ def read_generated(path: Path, sides: list[Side]) -> list[Side]:
     Raises:
         UserError: the table cannot be used, or images have no report in it.
     """
-    if not path.is_file():
-        raise UserError(f"--generated {path}: no such file")
-    try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError):
-        raise UserError(f"--generated {path} is not a readable CSV table") from None
+    rows = read_csv(path, "--generated")
     key = next((name for name in ("file_name", "id") if name in rows), None)
     column = next((name for name in ("report", "text") if name in rows), None)
     if key is None or column is None:

@@ -85,7 +85,7 @@ def find(name: str, weights_dir: Path | None = None) -> Extractor:
     hint = f"did you mean {' or '.join(near)}?" if near else "see python -m eval.features --list"
     if "/" in base or Path(base).exists():
         hint = "no such folder, or none with a model in it"
-    raise UserError(f"--extractor {name}: unknown ({hint})")
+    raise UserError(f"extractor {name}: unknown ({hint})")
 
 
 def names() -> dict[str, str]:

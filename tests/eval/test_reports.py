@@ -270,7 +270,7 @@ def test_unusable_tables_of_reports_are_one_line(folders, tmp_path, columns, mes
 
 
 def test_absent_tables_and_contradicting_flags_are_one_line(folders, tmp_path):
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="does not exist"):
         run(folders, tmp_path, generated=str(tmp_path / "nowhere.csv"))
     for flags in ({}, {"generated": "a.csv", "generator": "b"}):
         with pytest.raises(UserError, match="either --generator MODEL or --generated"):
