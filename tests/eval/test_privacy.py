@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -58,7 +59,7 @@ def samples(folder: Path, images: list[Image.Image], ids: list[str] | None = Non
     return write(folder, images, names, text=ids, id=ids, seed=[0] * n, scheduler=["pndm"] * n)
 
 
-def score(root: Path, synthetic: list[Image.Image], nearest: Path | None = None) -> dict[str, dict]:
+def score(root: Path, synthetic: list[Image.Image], **options: Any) -> dict[str, dict]:
     folders = [
         dataset(root / "train", pictures(60, 0)),
         dataset(root / "test", pictures(40, 1), 500),
@@ -66,7 +67,7 @@ def score(root: Path, synthetic: list[Image.Image], nearest: Path | None = None)
     ]
     flags = ("--train", "--real", "--synthetic")
     sides = [read_folder(folder, flag) for folder, flag in zip(folders, flags, strict=True)]
-    return {row["metric"]: row for row in evaluate(*sides, nearest=nearest)}
+    return {row["metric"]: row for row in evaluate(*sides, **options)}
 
 
 @pytest.mark.parametrize("change", ["exact", "altered"])
@@ -74,7 +75,7 @@ def test_planted_copies_are_found_all_and_only(tmp_path, change):
     planted, draws = [5, 17, 58], np.random.default_rng(0)
     train = pictures(60, 0)
     copies = [train[i] if change == "exact" else altered(train[i], draws) for i in planted]
-    rows = score(tmp_path, pictures(30, 2) + copies, tmp_path / "out" / "nearest.csv")
+    rows = score(tmp_path, pictures(30, 2) + copies, nearest=tmp_path / "out" / "nearest.csv")
     row = rows["copy_share"]
     assert row["n_copies"] == 3
     assert row["value"] == pytest.approx(3 / 33)
