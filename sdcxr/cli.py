@@ -30,7 +30,10 @@ def run(main: Main, argv: list[str] | None = None) -> NoReturn:
     try:
         config = parse(main, argv)
         with _one_voice():
-            sys.exit(main(config))
+            code = main(config)
+        if "sdcxr.processes" in sys.modules:  # which takes a second to import
+            sys.modules["sdcxr.processes"].leave()
+        sys.exit(code)
     except UserError as error:
         _stop(str(error))
     except KeyboardInterrupt:

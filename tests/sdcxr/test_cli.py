@@ -332,3 +332,25 @@ def command_with_switches(config: Switches) -> None: ...
 def test_a_switch_needs_no_value(words, fast, compiled):
     settings = cli.parse(command_with_switches, words)
     assert (settings.fast, settings.compiled) == (fast, compiled)
+
+
+def test_a_command_leaves_the_processes_it_was_started_with(tmp_path):
+    """Threads of gloo that are alive when Python ends abort it now and then."""
+    script = """
+import atexit, sys, torch.distributed as d
+from dataclasses import dataclass
+from sdcxr import cli, processes
+@dataclass
+class Settings:
+    "None."
+def main(config: Settings) -> int:
+    assert processes.processes().num_processes == 1 and d.get_backend() == "gloo"
+    return 3
+d.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=0, world_size=1)
+atexit.register(lambda: print("open" if d.is_initialized() else "closed"))
+cli.run(main, [])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "store")], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert (done.returncode, done.stdout) == (3, "closed\n"), done.stderr

@@ -11,8 +11,10 @@ from accelerate.state import AcceleratorState
 
 from sdcxr.config import TrainConfig
 from sdcxr.loop import train
+from sdcxr.processes import leave
 
 for settings in json.loads(Path(sys.argv[1]).read_text()):
     if code := train(TrainConfig(**settings)):
         sys.exit(code)
     AcceleratorState._reset_state()
+leave()
