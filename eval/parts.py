@@ -147,10 +147,12 @@ def about_model(name: str) -> Any:
     return [str(folder.resolve()), *([str(path), *state_of(path)] for path in files)]
 
 
-def about_extractor(name: str, weights_dir: Path | None, images: ImageFolder) -> dict[str, Any]:
+def about_extractor(
+    name: str, weights_dir: Path | None, images: ImageFolder, flag: str = "--extractor"
+) -> dict[str, Any]:
     """Provenance of an extractor, without loading it.
 
     Raises:
         UserError: nobody knows it, or its weights are absent.
     """
-    return describe(extractors.find(name, weights_dir), images, user_cache() / "features")
+    return describe(extractors.find(name, weights_dir, flag), images, user_cache() / "features")

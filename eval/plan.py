@@ -123,10 +123,7 @@ def _named(inputs: Inputs, flag: str, name: str) -> dict[str, Any]:
     Raises:
         UserError: as `about_extractor`, with the name of the flag.
     """
-    try:
-        return about_extractor(name, inputs.weights_dir, inputs.real)
-    except UserError as error:
-        raise UserError(str(error).replace("--extractor", flag, 1)) from None
+    return about_extractor(name, inputs.weights_dir, inputs.real, flag)
 
 
 def _network(inputs: Inputs, presets: list[tuple[Preset, bool]], clip: str | None) -> str | None:

@@ -112,7 +112,7 @@ def evaluate(
     """
     refuse_same(train, real, synthetic)
     if reid is not None:
-        find(reid, weights_dir)  # known before hours of extraction
+        find(reid, weights_dir, "--reid")  # known before hours of extraction
     extracted = [extract(folder, extractor, weights_dir=weights_dir) for folder in (train, real, synthetic)]
     features = [side.values for side in extracted]  # noqa: PD011 (no table)
     greys = [read_greys(folder.paths, GRID) for folder in (train, real, synthetic)]

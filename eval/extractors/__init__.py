@@ -66,12 +66,24 @@ class Extractor:
     """The text tower on a torch device: texts to (n, dimension) in the images' space; None where there is none."""
 
 
-def find(name: str, weights_dir: Path | None = None) -> Extractor:
+def find(name: str, weights_dir: Path | None = None, flag: str = "--extractor") -> Extractor:
     """The extractor of a name, with an optional `@variant`, or of a folder with a model.
+
+    Args:
+        name: the extractor.
+        weights_dir: where the weights of named ones lie.
+        flag: the command-line flag that named it, for messages.
 
     Raises:
         UserError: nobody knows the name; its weights are absent.
     """
+    try:
+        return _find(name, weights_dir)
+    except UserError as error:
+        raise UserError(str(error).replace("--extractor", flag, 1)) from None
+
+
+def _find(name: str, weights_dir: Path | None) -> Extractor:
     base, variant = name, None
     if not Path(name).expanduser().exists() and "@" in name and "/" not in name.rpartition("@")[2]:
         base, _, variant = name.rpartition("@")
@@ -85,7 +97,7 @@ def find(name: str, weights_dir: Path | None = None) -> Extractor:
     hint = f"did you mean {' or '.join(near)}?" if near else "see python -m eval.features --list"
     if "/" in base or Path(base).exists():
         hint = "no such folder, or none with a model in it"
-    raise UserError(f"extractor {name}: unknown ({hint})")
+    raise UserError(f"--extractor {name}: unknown ({hint})")
 
 
 def names() -> dict[str, str]:
