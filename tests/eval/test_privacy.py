@@ -160,7 +160,7 @@ def test_command_writes_who_is_recognised_too(tmp_path, capsys):
 
 def test_an_unknown_network_is_refused_before_images_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr(privacy, "extract", lambda *_, **__: pytest.fail("read images"))
-    with pytest.raises(UserError, match="^--reid nosuch: unknown"):
+    with pytest.raises(UserError, match=r"^--reid nosuch: unknown"):
         score(tmp_path, pictures(4, 2), reid="nosuch")
 
 
