@@ -24,7 +24,7 @@ class Lever:
 LEVERS = (
     Lever("cache", "latents cache", {"cache_latents": True}, {"cache_latents": False}),
     Lever("bf16", "bf16 autocast", {"mixed_precision": "bf16"}, {"mixed_precision": "no"}),
-    Lever("channels_last", "channels last", {"channels_last": True}, {"channels_last": False}),
+    Lever("channels_last", "channels last", {"channels_last": True}, {"channels_last": False}, only="cuda"),
     Lever("fused", "fused AdamW", {"fused_optimizer": True}, {"fused_optimizer": False}),
     Lever("compile", "torch.compile", {"torch_compile": True}, {"torch_compile": False}, only="cuda"),
     Lever("graphs", "CUDA graphs", {"cuda_graphs": True}, {"cuda_graphs": False}, needs="compile", only="cuda"),

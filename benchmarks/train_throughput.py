@@ -12,6 +12,7 @@ again measures only what is missing; delete the file in benchmarks/results to me
 
 import dataclasses
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -68,6 +69,8 @@ class ThroughputConfig:
     """`on`: from everything off, one more lever each; `off`: from everything on, one less each; `full`: the two ends"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """where to train"""
+    rounds: int = 1
+    """how often each row is measured, in turn; the medians count"""
     work_dir: Path | None = None
     """where base and images are kept for another call (SD: 5 GB); a temporary folder by default"""
     output: Path | None = None
@@ -78,7 +81,7 @@ class ThroughputConfig:
     def __post_init__(self) -> None:
         if self.steps < INTERVAL or self.steps % INTERVAL:
             raise UserError(f"--steps {self.steps}: must be a multiple of {INTERVAL}")
-        for name in ("resolution", "batch_size"):
+        for name in ("resolution", "batch_size", "rounds"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise UserError(f"--{name} {value}: must be at least 1")
 
@@ -98,9 +101,10 @@ def main(config: ThroughputConfig) -> int:
         work = config.work_dir or Path(temporary)
         data, base = work / f"noise-{config.resolution}", work / str(config.arch)
         failed = 0
-        for row in plan(config.levers, config.device, config.batch_size or 0):
-            levers = sorted(row.levers)
-            if any(old["levers"] == levers and old["batch_size"] == row.batch_size for old in benchmark["rows"]):
+        rows = plan(config.levers, config.device, config.batch_size or 0)
+        for number, row in itertools.product(range(config.rounds), rows):
+            entry = entry_of(benchmark, row)
+            if len(entry["rounds"]) > number or "error" in entry:
                 continue
             once(base, lambda folder: write_base(config.arch or "tiny", folder))
             once(data, lambda folder: write_noise(folder, config.resolution or 0))
@@ -111,7 +115,8 @@ def main(config: ThroughputConfig) -> int:
                 print(f"error: {row.label}: {error}", file=sys.stderr, flush=True)
                 failed += 1
                 continue
-            benchmark["rows"].append({"levers": levers, "batch_size": row.batch_size} | values)
+            add(entry, values)
+            benchmark["rows"] = [*(other for other in benchmark["rows"] if other is not entry), entry]
             output.parent.mkdir(parents=True, exist_ok=True)
             write_json(output, record)
             said = values.get("error") or f"{values['images_per_s']:.1f} images/s, MFU {values['mfu']}"
@@ -166,6 +171,21 @@ def opened(output: Path, name: str, config: ThroughputConfig) -> tuple[dict[str,
     benchmark = about | {"command": f"python benchmarks/train_throughput.py {command}", "rows": []}
     record["throughput"].append(benchmark)
     return record, benchmark
+
+
+def entry_of(benchmark: dict[str, Any], row: Row) -> dict[str, Any]:
+    """What has been measured of a row, in its rounds."""
+    key = {"levers": sorted(row.levers), "batch_size": row.batch_size}
+    return next((old for old in benchmark["rows"] if old.items() >= key.items()), key | {"rounds": []})
+
+
+def add(entry: dict[str, Any], values: dict[str, Any]) -> None:
+    """Take one more round of a row into its medians, or say what kept it from being measured."""
+    entry["rounds"].append(values)
+    if "error" in values:
+        entry["error"] = values["error"]
+    else:
+        entry |= {key: median([known[key] for known in entry["rounds"]]) for key in MEASURED}
 
 
 def once(folder: Path, write: Callable[[Path], None]) -> None:
