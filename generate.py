@@ -8,12 +8,12 @@ Images are 8-bit grey PNGs, <id>_<k>.png, with a metadata.csv that says how each
 The same command again goes on where it stopped.
 """
 
-from sdcxr.cli import run
 from sdcxr.config import GenerateConfig
+from sdcxr.runtime.cli import run
 
 
 def main(config: GenerateConfig) -> int:
-    from sdcxr.generation import generate  # torch only once the arguments are known to be good
+    from sdcxr.generation.plan import generate  # torch only once the arguments are known to be good
 
     return generate(config)
 

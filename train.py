@@ -15,17 +15,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sdcxr.cli import run
 from sdcxr.config import FROM_RANDOM, TrainConfig
-from sdcxr.errors import UserError
-from sdcxr.files import read_json, user_cache
-from sdcxr.signals import leaving
+from sdcxr.io.files import read_json, user_cache
+from sdcxr.runtime.cli import run
+from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.signals import leaving
 
 
 def main(config: TrainConfig) -> int:
     with leaving():
-        from sdcxr.loop import train  # torch only once the arguments are known to be good
-        from sdcxr.progress import require_tracker
+        from sdcxr.training.loop import train  # torch only once the arguments are known to be good
+        from sdcxr.training.progress import require_tracker
 
         require_tracker(config.report_to)
         return train(fill_in(config))
@@ -33,7 +33,7 @@ def main(config: TrainConfig) -> int:
 
 def fill_in(config: TrainConfig) -> TrainConfig:
     """Settings with nothing left open: the embedded phantoms and base where none was named, and what these need."""
-    from sdcxr import tiny
+    from sdcxr.embedded import base as tiny
 
     embedded_base = config.base is None and not config.parts & FROM_RANDOM
     if config.base is None or config.parts & FROM_RANDOM:  # from random weights
@@ -53,7 +53,7 @@ def building() -> Iterator[None]:
     """Inside the block no other command builds in the user's cache."""
     from filelock import FileLock
 
-    from sdcxr.processes import processes
+    from sdcxr.runtime.processes import processes
 
     if not processes().is_main_process:
         yield
@@ -65,8 +65,9 @@ def building() -> Iterator[None]:
 
 def embedded_phantoms() -> Path:
     """The dataset folder of phantoms in the user's cache, built once, the same way as a real one."""
-    from data_prep import mimic_cxr, phantom
-    from sdcxr.processes import processes
+    from data_prep import mimic_cxr
+    from data_prep.phantom import __main__ as phantom
+    from sdcxr.runtime.processes import processes
 
     raw, dataset = user_cache() / "phantom", user_cache() / "phantom-dataset"
     record = dataset / "prep.json"

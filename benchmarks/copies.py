@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from eval.copies import GRID, altered, copy_threshold, search, whitening
-from eval.greys import read_greys
-from sdcxr.cli import run
-from sdcxr.files import write_json
-from sdcxr.memory import peak_resident_bytes
+from eval.inputs.images import read_greys
+from eval.memorization.copies import GRID, altered, copy_threshold, search, whitening
+from sdcxr.io.files import write_json
+from sdcxr.runtime.cli import run
+from sdcxr.runtime.memory import peak_resident_bytes
 
 
 @dataclass
@@ -35,7 +35,7 @@ class CopiesConfig:
 
 
 def main(config: CopiesConfig) -> int:
-    from sdcxr.threads import use_all_cores
+    from sdcxr.runtime.threads import use_all_cores
 
     use_all_cores()
     with tempfile.TemporaryDirectory() as folder:

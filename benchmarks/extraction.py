@@ -20,11 +20,11 @@ import numpy as np
 from PIL import Image
 
 from eval import extractors
-from eval.features import BATCH, extract
-from eval.folders import ImageFolder, read_folder
-from sdcxr.cli import run
-from sdcxr.errors import UserError
-from sdcxr.files import write_json
+from eval.extractors.cache import BATCH, extract
+from eval.inputs.folders import ImageFolder, read_folder
+from sdcxr.io.files import write_json
+from sdcxr.runtime.cli import run
+from sdcxr.runtime.errors import UserError
 
 
 @dataclass
@@ -124,9 +124,9 @@ def plain(config: ExtractionBenchmarkConfig, weights_dir: Path, images: ImageFol
     """A function that measures images/s of the network alone, on one batch that lies on its device."""
     import torch
 
-    from eval.loading import read_grey
-    from sdcxr.processes import processes
-    from sdcxr.threads import use_all_cores
+    from eval.inputs.images import read_grey
+    from sdcxr.runtime.processes import processes
+    from sdcxr.runtime.threads import use_all_cores
 
     use_all_cores()
     device = processes().device
@@ -152,7 +152,7 @@ def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
     import torch
 
-    from sdcxr.processes import processes
+    from sdcxr.runtime.processes import processes
 
     device = processes().device
     return {

@@ -16,10 +16,10 @@ from typing import Literal
 import pandas as pd
 
 from data_prep.openi_reports import BadReport, mesh_labels, read_reports
-from eval.labeller import label_table
-from sdcxr.cli import run
-from sdcxr.errors import UserError
-from sdcxr.manifest import LABELS, SPLITS, read_metadata
+from eval.radiology_text.labeller import label_table
+from sdcxr.io.manifest import LABELS, SPLITS, read_metadata
+from sdcxr.runtime.cli import run
+from sdcxr.runtime.errors import UserError
 
 
 @dataclass

@@ -25,9 +25,9 @@ from PIL import Image
 from data_prep import filters
 from data_prep.images import convert
 from data_prep.mimic_files import impressions
-from sdcxr.cli import run
-from sdcxr.files import write_json
-from sdcxr.memory import peak_resident_bytes
+from sdcxr.io.files import write_json
+from sdcxr.runtime.cli import run
+from sdcxr.runtime.memory import peak_resident_bytes
 
 SHORT = (
     "No acute cardiopulmonary process.",

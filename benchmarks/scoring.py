@@ -18,14 +18,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from eval.arrays import half_samples
 from eval.fid import compare
-from eval.fidelity import Preset, measure, standard_errors
-from eval.manifolds import NAMES
-from sdcxr.cli import run
-from sdcxr.files import write_json
-from sdcxr.memory import peak_resident_bytes
-from sdcxr.threads import available_cores
+from eval.metrics.bootstrap import half_samples
+from eval.metrics.prdc import NAMES
+from eval.metrics.presets import Preset, measure, standard_errors
+from sdcxr.io.files import write_json
+from sdcxr.runtime.cli import run
+from sdcxr.runtime.memory import peak_resident_bytes
+from sdcxr.runtime.threads import available_cores
 
 WAYS = ("values", "errors", "rows", "libraries")
 METRICS = ("fd", "kid", "kid_subsets", *NAMES)

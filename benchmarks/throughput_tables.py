@@ -4,7 +4,7 @@ from typing import Any
 
 from levers import LEVERS, Row, available, cumulative, one_off
 
-from sdcxr.errors import UserError
+from sdcxr.runtime.errors import UserError
 
 BEGIN, END = "<!-- throughput: begin -->", "<!-- throughput: end -->"
 PRECISION = {"cpu": "fp32", "cuda": "fp32 (convolutions in TF32, torch's default)"}

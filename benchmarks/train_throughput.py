@@ -32,11 +32,11 @@ from typing import Any, Literal
 from levers import Row, Which, plan
 from throughput_tables import insert, render
 
-from sdcxr.cli import run
 from sdcxr.config import TrainConfig, write_config
-from sdcxr.errors import UserError
-from sdcxr.files import read_json, write_json, write_text
-from sdcxr.threads import available_cores
+from sdcxr.io.files import read_json, write_json, write_text
+from sdcxr.runtime.cli import run
+from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.threads import available_cores
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -200,7 +200,8 @@ def once(folder: Path, write: Callable[[Path], None]) -> None:
 
 def write_base(arch: Arch, folder: Path) -> None:
     """A pipeline folder of the architecture with random weights."""
-    from sdcxr import architectures, components
+    from sdcxr.backbones import architectures
+    from sdcxr.backbones import stable_diffusion as components
 
     components.save(architectures.components(arch), folder)
 
@@ -211,7 +212,7 @@ def write_noise(folder: Path, resolution: int) -> None:
     import pandas as pd
     from PIL import Image
 
-    from sdcxr.manifest import COLUMNS, write_metadata
+    from sdcxr.io.manifest import COLUMNS, write_metadata
 
     draws = np.random.default_rng(0)
     (folder / "train").mkdir(parents=True)

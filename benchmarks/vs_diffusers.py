@@ -29,10 +29,10 @@ from typing import Any, Literal
 
 import yaml
 
-from sdcxr.cli import run
-from sdcxr.errors import UserError
-from sdcxr.files import existing_folder, read_json, write_json
-from sdcxr.threads import available_cores
+from sdcxr.io.files import existing_folder, read_json, write_json
+from sdcxr.runtime.cli import run
+from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.threads import available_cores
 
 TRAINER = Path(__file__).resolve().parents[1] / "train.py"
 SCRIPT = Path("examples/text_to_image/train_text_to_image.py")
@@ -148,7 +148,7 @@ def prepare(config: VsDiffusersConfig, folder: Path) -> Subject:
     Raises:
         UserError: base or data will not do; or so few images that their epochs' last, short batch moves the median.
     """
-    from sdcxr.manifest import read_metadata, split_folder
+    from sdcxr.io.manifest import read_metadata, split_folder
 
     flags = {"tune": "unet", "max_train_steps": 1, "max_train_samples": 1, "train_batch_size": 1, "use_ema": "false"}
     flags |= {"mixed_precision": "no", "learning_rate": 1e-9, "validation_steps": 0, "report_to": "none"}

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from data_prep.dataset import rejects
-from sdcxr.errors import UserError
+from data_prep.writer import rejects
+from sdcxr.runtime.errors import UserError
 
 # MIMIC-CXR-JPG's ViewCodeSequence_CodeMeaning in terms of its ViewPosition.
 _VIEW_OF_CODE = {

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from sdcxr.errors import UserError
-from sdcxr.jpeg import check_end
+from sdcxr.io.jpeg import check_end
+from sdcxr.runtime.errors import UserError
 
 SquareMode = Literal["crop", "pad"]
 

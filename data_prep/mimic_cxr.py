@@ -15,7 +15,6 @@ from typing import Literal
 import pandas as pd
 
 from data_prep import filters
-from data_prep.dataset import check_settings, is_finished, recorded_settings, write_dataset
 from data_prep.filters import Sieve
 from data_prep.images import SquareMode
 from data_prep.mimic_files import (
@@ -27,9 +26,10 @@ from data_prep.mimic_files import (
     read_table,
     table_path,
 )
-from sdcxr.cli import run
-from sdcxr.errors import UserError
-from sdcxr.manifest import IDS, LABELS
+from data_prep.writer import check_settings, is_finished, recorded_settings, write_dataset
+from sdcxr.io.manifest import IDS, LABELS
+from sdcxr.runtime.cli import run
+from sdcxr.runtime.errors import UserError
 
 
 @dataclass

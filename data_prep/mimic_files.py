@@ -9,12 +9,12 @@ from typing import Literal
 
 import pandas as pd
 
-from data_prep.dataset import progress
-from data_prep.reports import impression
-from data_prep.sources import read_csv
-from sdcxr.errors import UserError
-from sdcxr.files import existing_folder
-from sdcxr.manifest import LABELS
+from data_prep.raw_tables import read_csv
+from data_prep.report_sections import impression
+from data_prep.workers import progress
+from sdcxr.io.files import existing_folder
+from sdcxr.io.manifest import LABELS
+from sdcxr.runtime.errors import UserError
 
 TableName = Literal["metadata", "split", "chexpert"]
 

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_prep.dataset import check_settings, is_finished, recorded_settings, write_dataset
 from data_prep.filters import (
     Sieve,
     check_fractions,
@@ -28,10 +27,11 @@ from data_prep.filters import (
     view_reasons,
 )
 from data_prep.images import SquareMode
-from data_prep.sources import index_images, read_table
-from sdcxr.cli import run
-from sdcxr.errors import UserError
-from sdcxr.manifest import LABELS
+from data_prep.raw_tables import index_images, read_table
+from data_prep.writer import check_settings, is_finished, recorded_settings, write_dataset
+from sdcxr.io.manifest import LABELS
+from sdcxr.runtime.cli import run
+from sdcxr.runtime.errors import UserError
 
 # NIH label → (words of the prompt, CheXpert label or "", whether the two mean the same). Where CheXpert's label is the
 # wider one, absence of NIH's says nothing about it. Emphysema, fibrosis and hernia have no counterpart.

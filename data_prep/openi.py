@@ -17,15 +17,15 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from data_prep.dataset import check_settings, is_finished, recorded_settings, rejects, write_dataset
 from data_prep.filters import Sieve, check_fractions, hash_splits, length_reasons, limit_reasons, reason_where
 from data_prep.images import SquareMode
 from data_prep.openi_reports import KAGGLE_PROJECTIONS, KAGGLE_REPORTS, BadReport, Report, mesh_labels, read_reports
 from data_prep.openi_views import FRONTAL_VIEWS, LATERAL_VIEWS, figure_views, image_key, read_views, study_views
-from data_prep.sources import index_images
-from sdcxr.cli import run
-from sdcxr.errors import UserError
-from sdcxr.manifest import LABELS
+from data_prep.raw_tables import index_images
+from data_prep.writer import check_settings, is_finished, recorded_settings, rejects, write_dataset
+from sdcxr.io.manifest import LABELS
+from sdcxr.runtime.cli import run
+from sdcxr.runtime.errors import UserError
 
 Views = Literal["frontal", "lateral", "all"]
 UnknownViews = Literal["guess", "keep", "drop"]

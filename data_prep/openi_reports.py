@@ -13,8 +13,8 @@ from typing import NoReturn
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from data_prep.sources import read_table
-from sdcxr.errors import UserError
+from data_prep.raw_tables import read_table
+from sdcxr.runtime.errors import UserError
 
 KAGGLE_REPORTS = "indiana_reports.csv"
 KAGGLE_PROJECTIONS = "indiana_projections.csv"

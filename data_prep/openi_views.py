@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_prep.sources import read_table
-from sdcxr.errors import UserError
+from data_prep.raw_tables import read_table
+from sdcxr.runtime.errors import UserError
 
 FRONTAL_VIEWS = ("PA", "AP", "FRONTAL")
 LATERAL_VIEWS = ("LATERAL", "LL", "RL", "LARGE LATERAL")

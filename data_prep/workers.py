@@ -1,8 +1,9 @@
-"""Work shared out to processes that leave Ctrl-C to their parent and end when it is gone."""
+"""Worker processes that leave Ctrl-C to their parent and end when it is gone, and progress bars."""
 
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -10,8 +11,10 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
-from sdcxr.errors import UserError
-from sdcxr.threads import available_cores
+from tqdm import tqdm
+
+from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.threads import available_cores
 
 Result = TypeVar("Result")
 
@@ -57,3 +60,9 @@ def _end_with_parent() -> None:
     if parent is not None:
         sentinel = parent.sentinel
         threading.Thread(target=lambda: (wait([sentinel]), os._exit(1)), daemon=True).start()
+
+
+def progress(total: int | None, what: str, unit: str) -> tqdm:
+    """A progress bar with the time left on stderr; in a log file a line every half minute."""
+    interval_s = 0.2 if sys.stderr.isatty() else 30.0
+    return tqdm(total=total, desc=what, unit=unit, mininterval=interval_s, maxinterval=max(10.0, interval_s))

@@ -17,8 +17,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdcxr.cli import run
-from sdcxr.errors import UserError
+from sdcxr.runtime.cli import run
+from sdcxr.runtime.errors import UserError
 
 
 @dataclass
@@ -76,11 +76,11 @@ class EvalConfig:
 
 
 def main(config: EvalConfig) -> int:
-    from eval.folders import read_folder, read_sides
-    from eval.parts import run_parts
-    from eval.plan import plan
-    from eval.report import Report, write_report
-    from eval.rows import write_scores
+    from eval.inputs.folders import read_folder, read_sides
+    from eval.scores import write_scores
+    from eval.summary.html import Report, write_report
+    from eval.summary.plan import plan
+    from eval.summary.steps import run_parts
 
     real, synthetic = read_sides(config.real, config.synthetic)
     train = read_folder(config.train, "--train") if config.train else None

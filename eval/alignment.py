@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from eval.comparison import Comparison, compare
-from eval.features import extract
-from eval.folders import ImageFolder, partners
-from eval.intervals import group_interval, mean
-from eval.ranks import unit
-from eval.rows import score_row, value_text
-from eval.texts import extract_texts, has_texts, with_text
-from sdcxr.cli import run
-from sdcxr.errors import UserError
-from sdcxr.manifest import text_key
+from eval.command import Comparison, compare
+from eval.extractors.cache import extract
+from eval.extractors.texts import extract_texts, has_texts, with_text
+from eval.inputs.folders import ImageFolder, partners
+from eval.metrics.bootstrap import group_interval, mean
+from eval.metrics.retrieval import unit
+from eval.scores import score_row, value_text
+from sdcxr.io.manifest import text_key
+from sdcxr.runtime.cli import run
+from sdcxr.runtime.errors import UserError
 
 
 def main(config: Comparison) -> int:

@@ -26,14 +26,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from eval import judges
-from eval.findings import Uncertain, choose, truth_of
-from eval.folders import ImageFolder, partners, read_sides
-from eval.intervals import mean, percentiles, resampled
-from eval.rows import publish, score_row, value_text
-from eval.scores import Ranking, Statistic, f1, pearson
-from sdcxr.cli import run
-from sdcxr.files import existing_folder
+from eval.extractors import classifiers as judges
+from eval.inputs.folders import ImageFolder, partners, read_sides
+from eval.inputs.labels import Uncertain, choose, truth_of
+from eval.metrics.bootstrap import mean, percentiles, resampled
+from eval.metrics.classification import Ranking, Statistic, f1, pearson
+from eval.scores import publish, score_row, value_text
+from sdcxr.io.files import existing_folder
+from sdcxr.runtime.cli import run
 
 MIN_PAIRS = 3  # of which Pearson's r says anything
 

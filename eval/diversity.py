@@ -15,17 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from eval.arrays import checked, group_rows
-from eval.features import extract
-from eval.folders import ImageFolder, read_sides
-from eval.greys import read_greys, smallest_side
-from eval.intervals import percentiles
-from eval.kernels import unit_rows
-from eval.rows import publish, score_row, value_text
-from eval.ssim import WEIGHTS, ms_ssim, n_scales
-from sdcxr.cli import run
-from sdcxr.errors import UserError
-from sdcxr.manifest import text_key
+from eval.extractors.cache import extract
+from eval.inputs.folders import ImageFolder, read_sides
+from eval.inputs.images import read_greys, smallest_side
+from eval.metrics.bootstrap import checked, group_rows, percentiles
+from eval.metrics.mmd import unit_rows
+from eval.metrics.ms_ssim import WEIGHTS, ms_ssim, n_scales
+from eval.scores import publish, score_row, value_text
+from sdcxr.io.manifest import text_key
+from sdcxr.runtime.cli import run
+from sdcxr.runtime.errors import UserError
 
 RESAMPLES = 200
 BLOCKS = 20  # of the jackknife

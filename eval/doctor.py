@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from eval.vectors import VECTORS, Vector
-from sdcxr.cli import run
+from eval.known_answers import VECTORS, Vector
+from sdcxr.runtime.cli import run
 
 
 @dataclass

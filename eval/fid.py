@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from eval.arrays import checked, disjoint_halves, group_rows, half_samples
-from eval.features import Features, extract
-from eval.fidelity import HALVES_OF_LIMIT, OF_COVARIANCES, PRESETS, Preset, measure, standard_errors
-from eval.folders import ImageFolder, read_sides
-from eval.manifolds import NAMES
-from eval.rows import publish, score_row
-from sdcxr.cli import run
-from sdcxr.errors import UserError
-from sdcxr.manifest import LABELS
+from eval.extractors.cache import Features, extract
+from eval.inputs.folders import ImageFolder, read_sides
+from eval.metrics.bootstrap import checked, disjoint_halves, group_rows, half_samples
+from eval.metrics.prdc import NAMES
+from eval.metrics.presets import HALVES_OF_LIMIT, OF_COVARIANCES, PRESETS, Preset, measure, standard_errors
+from eval.scores import publish, score_row
+from sdcxr.io.manifest import LABELS
+from sdcxr.runtime.cli import run
+from sdcxr.runtime.errors import UserError
 
 RESAMPLES = 100
 FEWEST_GROUPS = 8  # on a side, for an interval
@@ -75,7 +75,7 @@ def main(config: FidConfig) -> int:
     weights_dir = Path(config.weights_dir) if config.weights_dir else None
     real, synthetic = (extract(side, preset.extractor, weights_dir=weights_dir) for side in sides)
 
-    from sdcxr.processes import processes  # torch is there by now
+    from sdcxr.runtime.processes import processes  # torch is there by now
 
     if processes().is_main_process:  # minutes on all cores, which the others would only dispute
         options: dict[str, Any] = {"resamples": config.resamples, "per_label": config.per_label, "seed": config.seed}

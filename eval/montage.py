@@ -11,11 +11,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from eval.folders import read_sides
-from eval.pairs import same_prompts, spread_out
-from sdcxr.cli import run
-from sdcxr.errors import UserError
-from sdcxr.files import atomic
+from eval.inputs.folders import read_sides, same_prompts, spread_out
+from sdcxr.io.files import atomic
+from sdcxr.runtime.cli import run
+from sdcxr.runtime.errors import UserError
 
 GAP = 12  # pixels between pairs
 LINE = 15  # pixels per line of text
@@ -66,7 +65,7 @@ def draw(pairs: list[tuple[Path, Path, str]], columns: int, size: int) -> Image.
     Raises:
         UserError: an image cannot be read.
     """
-    from eval.loading import Unusable, read_grey  # torch comes with it
+    from eval.inputs.images import Unusable, read_grey  # torch comes with it
 
     font = ImageFont.load_default(size=12)
     width, height = 2 * size + GAP, size + 3 * LINE + GAP

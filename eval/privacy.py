@@ -25,22 +25,32 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from eval.copies import GRID, SAME_FILE, Matches, Whitening, altered, search, whitening
 from eval.diversity import patients_of, prompts_of
 from eval.extractors import find
-from eval.features import extract
-from eval.folders import ImageFolder, read_folder, read_sides
-from eval.greys import read_greys
-from eval.identity import PATIENTS, reidentify
-from eval.intervals import group_interval, mean
-from eval.neighbours import authentic, nearness
-from eval.rows import publish, score_row, value_text
-from eval.tiles import closest_pairs, pixel_rms, tile_distance
-from eval.verdicts import COPIES, calibrate, found_rows
-from sdcxr.cli import run
-from sdcxr.errors import UserError
-from sdcxr.files import atomic
-from sdcxr.manifest import image_ids
+from eval.extractors.cache import extract
+from eval.inputs.folders import ImageFolder, read_folder, read_sides
+from eval.inputs.images import read_greys
+from eval.memorization.copies import (
+    GRID,
+    SAME_FILE,
+    Matches,
+    Whitening,
+    altered,
+    closest_pairs,
+    pixel_rms,
+    search,
+    tile_distance,
+    whitening,
+)
+from eval.memorization.reid import PATIENTS, reidentify
+from eval.memorization.thresholds import COPIES, calibrate, found_rows
+from eval.metrics.bootstrap import group_interval, mean
+from eval.metrics.nearest import authentic, nearness
+from eval.scores import publish, score_row, value_text
+from sdcxr.io.files import atomic
+from sdcxr.io.manifest import image_ids
+from sdcxr.runtime.cli import run
+from sdcxr.runtime.errors import UserError
 
 NEAREST = "nearest.csv"
 PLANTED = 100  # altered training images searched
@@ -224,7 +234,7 @@ def distance_rows(
     Raises:
         UserError: features are not finite, their dimensions differ, or a side has fewer than 2 images.
     """
-    from eval.arrays import checked, disjoint_halves
+    from eval.metrics.bootstrap import checked, disjoint_halves
 
     train, synthetic = checked(train, synthetic)
     real, _ = checked(real, synthetic)

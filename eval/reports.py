@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from eval import text_scores
-from eval.folders import ImageFolder, read_sides
-from eval.report_metrics import WITHOUT_WEIGHTS, Metric, Uncertain, check, metrics_of
-from eval.rows import publish, score_row, value_text
-from sdcxr.cli import run
-from sdcxr.errors import UserError
-from sdcxr.files import atomic
-from sdcxr.manifest import text_key
-from sdcxr.tables import read_csv
+from eval.inputs.folders import ImageFolder, read_sides
+from eval.metrics import text as text_scores
+from eval.radiology_text.metrics import WITHOUT_WEIGHTS, Metric, Uncertain, check, metrics_of
+from eval.scores import publish, score_row, value_text
+from sdcxr.io.files import atomic
+from sdcxr.io.manifest import text_key
+from sdcxr.io.tables import read_csv
+from sdcxr.runtime.cli import run
+from sdcxr.runtime.errors import UserError
 
 RESAMPLES = 1000
 SHUFFLES = 5  # of the baseline
@@ -104,7 +104,7 @@ def main(config: ReportsConfig) -> int:
             max_new_tokens=config.max_new_tokens,
             batch_size=config.batch_size,
         )
-    from sdcxr.processes import processes
+    from sdcxr.runtime.processes import processes
 
     if not processes().is_main_process:
         return 0
@@ -172,7 +172,7 @@ def _side(name: str, folder: ImageFolder, prompt_of: dict[str, str]) -> Side:
 
 def generate(sides: list[Side], generator: str, **settings: Any) -> list[Side]:
     """The sides with the reports that a generator writes; settings as in `report_generator.write_reports`."""
-    from eval.report_generator import write_reports
+    from eval.radiology_text.generator import write_reports
 
     reports = write_reports([path for side in sides for path in side.paths], generator, **settings)
     ends = np.cumsum([len(side.files) for side in sides])

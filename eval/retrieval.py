@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from eval.comparison import Comparison, compare
-from eval.features import extract
-from eval.folders import ImageFolder
-from eval.intervals import group_interval, mean, median
-from eval.ranks import (
+from eval.command import Comparison, compare
+from eval.extractors.cache import extract
+from eval.extractors.texts import extract_texts, has_texts, with_text
+from eval.inputs.folders import ImageFolder
+from eval.metrics.bootstrap import group_interval, mean, median
+from eval.metrics.retrieval import (
     chance_median_rank,
     chance_recall,
     chance_reciprocal_rank,
@@ -27,11 +28,10 @@ from eval.ranks import (
     first_ranks,
     precision_at,
 )
-from eval.rows import score_row, value_text
-from eval.texts import extract_texts, has_texts, with_text
-from sdcxr.cli import run
-from sdcxr.errors import UserError
-from sdcxr.manifest import LABELS, text_key
+from eval.scores import score_row, value_text
+from sdcxr.io.manifest import LABELS, text_key
+from sdcxr.runtime.cli import run
+from sdcxr.runtime.errors import UserError
 
 PRECISION_AT = (5, 10, 50)
 RECALL_AT = (1, 5, 10)

@@ -1,106 +1,83 @@
-"""Scores of a classifier against labels, as pure functions of arrays."""
+"""Score rows: what every module of this room returns, and the file that they are kept in."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
-import numpy as np
+from sdcxr.io.files import read_json, write_json
+from sdcxr.runtime.errors import UserError
 
-
-class Ranking:
-    """Labels in the order of their scores, sorted once for as many weighted scores as a bootstrap asks for.
-
-    Args:
-        labels: 1 and 0, NaN where unknown (left out), shape (n,).
-        scores: any monotone score, shape (n,).
-    """
-
-    def __init__(self, labels: np.ndarray, scores: np.ndarray):
-        known = np.flatnonzero(np.isfinite(labels))
-        self.rows = known[np.argsort(-scores[known], kind="stable")]
-        self.positive = (labels[self.rows] == 1).astype(np.float64)
-        ordered = scores[self.rows]
-        self.ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)) if len(ordered) else self.rows
-        """The last row of each distinct score: equal scores are passed together."""
-
-    def auroc(self, weights: np.ndarray | None = None) -> float:
-        """Area under the ROC curve, which is the share of pairs in order, ties counting one half; NaN for one class.
-
-        Args:
-            weights: how often each row counts, shape (n,); once by default.
-        """
-        hits, alarms = self._counts(weights)
-        if not len(hits) or not hits[-1] or not alarms[-1]:
-            return float("nan")
-        before = np.concatenate([[0.0], hits[:-1]])
-        area = np.sum(np.diff(alarms, prepend=0.0) * (hits + before)) / 2
-        return float(area / (hits[-1] * alarms[-1]))
-
-    def average_precision(self, weights: np.ndarray | None = None) -> float:
-        """Mean precision at the positives: the sum of precision × gain in recall, without interpolation.
-
-        NaN for one class. Unlike the AUROC it grows with the share of positives, which is its chance level.
-
-        Args:
-            weights: as above.
-        """
-        hits, alarms = self._counts(weights)
-        if not len(hits) or not hits[-1] or not alarms[-1]:
-            return float("nan")
-        precision = hits / np.maximum(hits + alarms, 1e-300)  # rows that no draw took come to 0 / 0
-        return float(np.sum(np.diff(hits, prepend=0.0) * precision) / hits[-1])
-
-    def _counts(self, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Positives and negatives with at least each distinct score, from the highest score on."""
-        times = np.ones(len(self.rows)) if weights is None else weights[self.rows].astype(np.float64)
-        hits = np.cumsum(times * self.positive)[self.ends]
-        return hits, np.cumsum(times)[self.ends] - hits
+COLUMNS = (
+    "metric",  # its name, in lower case: "auroc", "kid", …
+    "label",  # the finding, or null for all images
+    "images",  # "real", "synthetic" or "both": what the value is of
+    "value",
+    "ci_low",  # 95 % bootstrap interval
+    "ci_high",
+    "floor",  # the same between two halves of the real images (other patients), at the same number of images
+    "n_real",
+    "n_synthetic",
+    "extractor",
+    "preset",
+    "note",  # what a reader has to know before believing the value, or null
+)
 
 
-Statistic = Callable[[np.ndarray | None], float]
-"""A score as a function of how often each row counts, shape (n,); None: once."""
-
-
-def auroc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Area under the ROC curve as the Mann-Whitney statistic, ties counting one half.
+def score_row(metric: str, value: float, **others: Any) -> dict[str, Any]:
+    """One row of scores.json with every column of `COLUMNS`; further columns are allowed after them.
 
     Args:
-        labels: 1 and 0, NaN where unknown (left out), shape (n,).
-        scores: any monotone score, shape (n,).
-
-    Returns:
-        The area in [0, 1]; NaN where only one class is known.
+        metric: name of the metric.
+        value: its value; NaN where it is not defined.
+        others: further columns by name.
     """
-    return Ranking(labels, scores).auroc()
+    row: dict[str, Any] = dict.fromkeys(COLUMNS)
+    row |= {"metric": metric, "images": "both", "value": value} | others
+    return row
 
 
-def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Average precision; arguments and NaN as for `auroc`."""
-    return Ranking(labels, scores).average_precision()
+def write_scores(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows atomically as JSON; what is not finite becomes null, which pandas reads as NaN."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, as_json(rows))
 
 
-def f1(truth: np.ndarray, said: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """Harmonic mean of precision and recall of yes/no answers; NaN where neither side ever says yes.
+def publish(rows: Sequence[dict[str, Any]], output: str | Path | None, table: Callable[[Any], str]) -> None:
+    """Write the rows, where a file is named, and print them as a table: once, however many processes there are."""
+    from sdcxr.runtime.processes import processes  # torch is there by now
 
-    Args:
-        truth: bool, shape (n,).
-        said: bool, shape (n,).
-        weights: how often each row counts, shape (n,); once by default.
+    if processes().is_main_process:
+        if output is not None:
+            write_scores(output, rows)
+        print(table(rows))
+
+
+def value_text(row: dict[str, Any] | None) -> str:
+    """A row's value with three decimals, and its interval in brackets where it has one; the row may be missing."""
+    if row is None:
+        return "not defined"
+    value, low, high = (math.nan if row[name] is None else row[name] for name in ("value", "ci_low", "ci_high"))
+    if not math.isfinite(value):
+        return "not defined"
+    return f"{value:.3f}" + (f" ({low:.3f}–{high:.3f})" if math.isfinite(low) and math.isfinite(high) else "")
+
+
+def as_json(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with None for what is not finite, which JSON cannot say."""
+    return [
+        {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+        for row in rows
+    ]
+
+
+def read_scores(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a scores.json.
+
+    Raises:
+        UserError: it is not JSON, or no such rows.
     """
-    times = np.ones(len(truth)) if weights is None else weights
-    both, either = times[truth & said].sum(), times[truth].sum() + times[said].sum()
-    return float(2 * both / either) if either else float("nan")
-
-
-def pearson(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """Pearson's correlation coefficient; NaN where one of the two is constant.
-
-    Args:
-        x: shape (n,).
-        y: shape (n,).
-        weights: how often each row counts, shape (n,); once by default.
-    """
-    times = np.ones(len(x)) if weights is None else weights.astype(np.float64)
-    counted = times > 0
-    if not counted.any() or np.ptp(x[counted]) == 0 or np.ptp(y[counted]) == 0:
-        return float("nan")
-    x, y = x - np.average(x, weights=times), y - np.average(y, weights=times)
-    return float((times * x * y).sum() / np.sqrt((times * x * x).sum() * (times * y * y).sum()))
+    rows = read_json(path)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= set(COLUMNS) for row in rows):
+        raise UserError(f"{path} is no scores.json: a list of rows with {', '.join(COLUMNS)}")
+    return rows

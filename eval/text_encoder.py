@@ -22,17 +22,17 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from eval.folders import ImageFolder, say_phantoms
-from eval.general_captions import CAPTIONS
-from eval.intervals import group_interval, mean
-from eval.ranks import unit
-from eval.rows import publish, score_row, value_text
-from eval.scores import auroc
-from sdcxr.cli import run
+from eval.inputs.folders import ImageFolder, say_phantoms
+from eval.metrics.bootstrap import group_interval, mean
+from eval.metrics.classification import auroc
+from eval.metrics.retrieval import unit
+from eval.radiology_text.general_captions import CAPTIONS
+from eval.scores import publish, score_row, value_text
 from sdcxr.config import read_config
-from sdcxr.errors import UserError
-from sdcxr.files import existing_folder
-from sdcxr.manifest import LABELS, read_metadata, split_folder, text_key
+from sdcxr.io.files import existing_folder
+from sdcxr.io.manifest import LABELS, read_metadata, split_folder, text_key
+from sdcxr.runtime.cli import run
+from sdcxr.runtime.errors import UserError
 
 MIN_TEXTS = 5  # with and without a finding, in training and test: fewer give no area worth printing
 NEIGHBOURS = 5
@@ -204,9 +204,9 @@ def embed(model: str, lists: Sequence[Sequence[str]], pooling: str = "mean") -> 
     """
     import torch
 
-    from sdcxr import components
-    from sdcxr.processes import processes
-    from sdcxr.threads import use_all_cores
+    from sdcxr.backbones import stable_diffusion as components
+    from sdcxr.runtime.processes import processes
+    from sdcxr.runtime.threads import use_all_cores
 
     use_all_cores()
     device = processes().device

@@ -25,18 +25,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from eval import backbones, judges
-from eval.arms import Arm, Labelled, Material, gather, parse_arms, write_mix
-from eval.findings import Uncertain
-from eval.folders import say_phantoms
-from eval.intervals import RESAMPLES, mean, percentiles, resampled
-from eval.rows import publish, score_row
-from eval.scores import Ranking, auroc
-from eval.weights import checksum
-from sdcxr.cli import run
+from eval.augmentation import backbones
+from eval.augmentation.arms import Arm, Labelled, Material, gather, parse_arms, write_mix
+from eval.extractors import classifiers as judges
+from eval.extractors.weights import checksum
+from eval.inputs.folders import say_phantoms
+from eval.inputs.labels import Uncertain
+from eval.metrics.bootstrap import RESAMPLES, mean, percentiles, resampled
+from eval.metrics.classification import Ranking, auroc
+from eval.scores import publish, score_row
 from sdcxr.config import TrainConfig
-from sdcxr.errors import UserError
-from sdcxr.files import check_same_settings, existing_folder, read_json, write_json
+from sdcxr.io.files import check_same_settings, existing_folder, read_json, write_json
+from sdcxr.runtime.cli import run
+from sdcxr.runtime.errors import UserError
 
 BASELINE = "R"
 RECORD = "utility.json"
@@ -126,7 +127,7 @@ def evaluate(config: UtilityConfig) -> list[dict[str, Any]]:
     weights = backbones.weights_of(config.backbone, weights_dir)
     base = str(output / "backbone") if weights else config.backbone
 
-    from sdcxr.processes import processes
+    from sdcxr.runtime.processes import processes
 
     state = processes()
     if state.is_main_process:
@@ -186,7 +187,7 @@ def claim(output: Path, settings: dict[str, Any]) -> None:
 
 def train_arm(config: UtilityConfig, base: str, arm: Arm, seed: int, material: Material, output: Path) -> Path:
     """The best classifier of one arm and seed, begun from `base`, trained where it is not there yet."""
-    from sdcxr.loop import train
+    from sdcxr.training.loop import train
 
     folder = Path()
     final = output / "runs" / arm.folder / f"seed-{seed}"
@@ -233,8 +234,8 @@ def select(folder: Path, validation: Labelled, cache: Path) -> None:
     """
     from safetensors.torch import load_file, save_file
 
-    from sdcxr import checkpoint
-    from sdcxr.processes import processes
+    from sdcxr.runtime.processes import processes
+    from sdcxr.training import checkpoint
 
     state = processes()
     found = checkpoint.existing(folder / "checkpoints")

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import yaml
 
-from sdcxr.errors import UserError
-from sdcxr.files import check_same_settings, read_json, write_text
+from sdcxr.io.files import check_same_settings, read_json, write_text
+from sdcxr.runtime.errors import UserError
 
 PARTS = ("unet", "text", "vae", "classifier", "clip")
 ALONE = {"vae", "classifier", "clip"}  # parts that train by themselves

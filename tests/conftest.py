@@ -62,7 +62,7 @@ def micro_tokenizer() -> Any:
     import open_clip
     from transformers import CLIPTokenizer
 
-    from sdcxr import tiny
+    from sdcxr.embedded import base as tiny
 
     with gzip.open(Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz", "rt", encoding="utf-8") as file:
         merges = [tuple(line.split()) for line in file.read().split("\n")[1:1001]]
@@ -78,7 +78,7 @@ def save_micro_base(folder: Path, prediction_type: str = "epsilon") -> Path:
     from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from sdcxr import components
+    from sdcxr.backbones import stable_diffusion as components
 
     torch.set_num_threads(1)
     torch.manual_seed(7)
@@ -141,7 +141,7 @@ def micro_base_v(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def save_micro_dataset(folder: Path, sizes: dict[str, int]) -> Path:
     """A dataset folder of 64 px pictures: a gradient with a disc whose side the labels tell."""
-    from sdcxr.manifest import COLUMNS, LABELS, write_metadata
+    from sdcxr.io.manifest import COLUMNS, LABELS, write_metadata
 
     draws = np.random.default_rng(3)
     for split, n in sizes.items():
@@ -192,8 +192,8 @@ def train_micro(micro_base: Path, micro_dataset: Path) -> Train:
     """
 
     def train_run(run: Path, count_work: bool = False, **settings: Any) -> int:
-        from sdcxr import loop
         from sdcxr.config import TrainConfig
+        from sdcxr.training import loop
 
         named = {"base": str(micro_base), "data": str(micro_dataset), "output_dir": str(run)}
         config = TrainConfig(**(STEPS | named | settings))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sdcxr.errors import UserError
+from sdcxr.runtime.errors import UserError
 
 FAMILIES = ("pixels", "xrv", "inception", "clip", "classifier", "contrastive", "huggingface")
 """Modules of this package, asked in this order; the first that claims a name makes the extractor."""

@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 
 from eval.extractors import Extractor, Request
-from eval.weights import hub_folder
-from sdcxr.errors import UserError
-from sdcxr.files import read_json
+from eval.extractors.weights import hub_folder
+from sdcxr.io.files import read_json
+from sdcxr.runtime.errors import UserError
 
 KNOWN = {  # repository, size, dimension
     "rad-dino": ("microsoft/rad-dino", "346 MB", 768),

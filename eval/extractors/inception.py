@@ -19,8 +19,8 @@ from PIL import Image
 from eval.extractors import Extractor, Request
 from eval.extractors.geometry import bicubic_float
 from eval.extractors.pickles import load_state
-from eval.weights import WeightsFile
-from sdcxr.errors import UserError
+from eval.extractors.weights import WeightsFile
+from sdcxr.runtime.errors import UserError
 
 WEIGHTS = WeightsFile(
     file="weights-inception-2015-12-05-6726825d.pth",

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from sdcxr.errors import UserError
+from sdcxr.runtime.errors import UserError
 
 OLD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch's magic number, pickled: the first bytes before torch 1.6
 HARMLESS = {

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from eval.extractors import Extractor, Request
-from sdcxr.errors import UserError
+from sdcxr.runtime.errors import UserError
 
 NAMES = {"pixels-…": "N × N grey values in [0, 1], e.g. pixels-64; no weights"}
 

@@ -22,8 +22,8 @@ from PIL import Image
 from eval.extractors import Extractor, Request
 from eval.extractors.geometry import bicubic_float, centre_square
 from eval.extractors.pickles import load_state
-from eval.weights import WeightsFile
-from sdcxr.errors import UserError
+from eval.extractors.weights import WeightsFile
+from sdcxr.runtime.errors import UserError
 
 RELEASE = "https://github.com/mlmed/torchxrayvision/releases/download/v1/"
 TRAINED_ON = {  # as the files are named → as the weights are

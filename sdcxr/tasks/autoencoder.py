@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sdcxr import components
+from sdcxr.backbones import stable_diffusion as components
 from sdcxr.config import TrainConfig
-from sdcxr.data import ImageExamples
-from sdcxr.errors import UserError
-from sdcxr.pixels import grid, read_pixels, to_grey
-from sdcxr.tasks import training_rows, validation_rows
+from sdcxr.data.stream import ImageExamples
+from sdcxr.io.pixels import grid, read_pixels, to_grey
+from sdcxr.runtime.errors import UserError
+from sdcxr.tasks.base import training_rows, validation_rows
 
 
 class AutoencoderTask(nn.Module):

@@ -11,12 +11,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sdcxr.config import TrainConfig
-from sdcxr.data import LabelledImages
-from sdcxr.errors import UserError
-from sdcxr.files import atomic, read_json, write_json
-from sdcxr.manifest import LABELS, with_labels
-from sdcxr.tables import read_csv
-from sdcxr.tasks import training_rows, validation_rows
+from sdcxr.data.stream import LabelledImages
+from sdcxr.io.files import atomic, read_json, write_json
+from sdcxr.io.manifest import LABELS, with_labels
+from sdcxr.io.tables import read_csv
+from sdcxr.runtime.errors import UserError
+from sdcxr.tasks.base import training_rows, validation_rows
 
 ARCHITECTURE = "resnet10t"
 RESOLUTION = 64

@@ -15,13 +15,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sdcxr import components, tiny
+from sdcxr.backbones import stable_diffusion as components
 from sdcxr.config import TrainConfig
-from sdcxr.data import CaptionedImages
-from sdcxr.errors import UserError
-from sdcxr.files import atomic, read_json, write_json
-from sdcxr.manifest import text_key
-from sdcxr.tasks import training_rows
+from sdcxr.data.stream import CaptionedImages
+from sdcxr.embedded import base as tiny
+from sdcxr.io.files import atomic, read_json, write_json
+from sdcxr.io.manifest import text_key
+from sdcxr.runtime.errors import UserError
+from sdcxr.tasks.base import training_rows
 from sdcxr.tasks.classifier import ARCHITECTURE, RESOLUTION, network
 
 DIMENSION = 64  # of the embeddings

@@ -7,11 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sdcxr import components, latents, losses, sampling
+from sdcxr.backbones import stable_diffusion as components
 from sdcxr.config import TrainConfig
-from sdcxr.data import DenoisingExamples, Pixels, Source
-from sdcxr.errors import UserError
-from sdcxr.tasks import training_rows, validation_rows
+from sdcxr.data import shard_cache as latents
+from sdcxr.data.stream import DenoisingExamples, Pixels, Source
+from sdcxr.generation import sampler as sampling
+from sdcxr.noise import ddpm as losses
+from sdcxr.runtime.errors import UserError
+from sdcxr.tasks.base import training_rows, validation_rows
 
 PREVIEW_STEPS = 25  # of DPM-Solver++, enough for a validation picture
 PREVIEW_GUIDANCE = 4.0

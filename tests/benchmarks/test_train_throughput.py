@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sdcxr.config import TrainConfig
-from sdcxr.errors import UserError
+from sdcxr.runtime.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -176,8 +176,8 @@ def test_the_work_folder_is_made_once_and_never_half(tmp_path):
 
 
 def test_noise_is_a_dataset(tmp_path):
-    from sdcxr.manifest import read_metadata
-    from sdcxr.pixels import read_pixels
+    from sdcxr.io.manifest import read_metadata
+    from sdcxr.io.pixels import read_pixels
 
     train_throughput.write_noise(tmp_path / "data", 32)
     rows = read_metadata(tmp_path / "data" / "train")

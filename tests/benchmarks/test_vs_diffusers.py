@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from sdcxr.cli import parse
 from sdcxr.config import TrainConfig
-from sdcxr.errors import UserError
+from sdcxr.runtime.cli import parse
+from sdcxr.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from data_prep.mimic_cxr import MimicCxrConfig
-from sdcxr.manifest import LABELS
+from sdcxr.io.manifest import LABELS
 from tests.data_prep.dicoms import dicom_bytes
 
 CHARS_7, CHARS_77 = "No new.", "x" * 76 + "."

@@ -10,7 +10,7 @@ from PIL import Image
 from pydicom.uid import JPEG2000Lossless
 
 from data_prep.images import BadImage, convert, equalize, load_grey, square, stretch
-from sdcxr.errors import UserError
+from sdcxr.runtime.errors import UserError
 from tests.data_prep.dicoms import dicom_bytes
 
 

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from data_prep.mimic_cxr import count_tokens, main
-from sdcxr.errors import UserError
-from sdcxr.files import read_json
-from sdcxr.manifest import COLUMNS, LABELS, read_metadata
+from sdcxr.io.files import read_json
+from sdcxr.io.manifest import COLUMNS, LABELS, read_metadata
+from sdcxr.runtime.errors import UserError
 from tests.data_prep.mimic_tree import CAP, CHARS_7, CHARS_77, Group, build, config_of, image_bytes, report_of
 
 GROUPS = [

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from data_prep.mimic_cxr import main
-from sdcxr.errors import UserError
+from sdcxr.runtime.errors import UserError
 from tests.data_prep.mimic_tree import config_of
 
 

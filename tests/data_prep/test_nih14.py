@@ -20,10 +20,10 @@ from data_prep.nih14 import (
     read_labels,
     select,
 )
-from sdcxr.cli import run
-from sdcxr.errors import UserError
-from sdcxr.files import read_json
-from sdcxr.manifest import LABELS, SPLITS, read_metadata
+from sdcxr.io.files import read_json
+from sdcxr.io.manifest import LABELS, SPLITS, read_metadata
+from sdcxr.runtime.cli import run
+from sdcxr.runtime.errors import UserError
 
 REAL = Path(__file__).parents[3] / "shared" / "real-cxr"
 SECOND_EDITION = (

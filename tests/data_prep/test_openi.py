@@ -17,10 +17,10 @@ from PIL import Image
 from data_prep.openi import OpenIConfig, main, select
 from data_prep.openi_reports import BadReport, Report, mesh_labels, parse_report, read_reports, section_text
 from data_prep.openi_views import image_key, read_views, study_views
-from sdcxr.cli import run
-from sdcxr.errors import UserError
-from sdcxr.files import read_json
-from sdcxr.manifest import SPLITS, read_metadata
+from sdcxr.io.files import read_json
+from sdcxr.io.manifest import SPLITS, read_metadata
+from sdcxr.runtime.cli import run
+from sdcxr.runtime.errors import UserError
 
 
 def report_xml(number: int, impression: str = "Normal chest.", images: int = 2, majors: tuple[str, ...] = ()) -> str:

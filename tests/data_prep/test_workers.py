@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.workers import in_workers
-from sdcxr.errors import UserError
+from sdcxr.runtime.errors import UserError
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 9])

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from sdcxr.manifest import LABELS, write_metadata
+from sdcxr.io.manifest import LABELS, write_metadata
 
 SIDE = 48
 TEXTS = ("Large <b>left</b> effusion & more.", "No acute process.", "Cardiomegaly.", "Small right effusion.")

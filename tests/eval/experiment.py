@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from sdcxr.manifest import write_metadata
+from sdcxr.io.manifest import write_metadata
 
 SIZES = {"train": 16, "validation": 8, "test": 8}
 

@@ -6,10 +6,10 @@ import pytest
 
 from eval import alignment
 from eval.alignment import cosines, difference_row, main, side_rows
-from eval.comparison import Comparison
-from eval.folders import ImageFolder, read_sides
-from eval.rows import read_scores
-from sdcxr.errors import UserError
+from eval.command import Comparison
+from eval.inputs.folders import ImageFolder, read_sides
+from eval.scores import read_scores
+from sdcxr.runtime.errors import UserError
 
 
 def random_unit(n: int, seed: int) -> np.ndarray:

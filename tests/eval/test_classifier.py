@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from eval import judges
 from eval.classifier import ClassifierConfig, evaluate, main, prompt_groups, score_agreement, score_labels
-from eval.folders import ImageFolder, partners
-from eval.intervals import group_interval
-from eval.rows import COLUMNS, read_scores
-from eval.scores import auroc
-from sdcxr.errors import UserError
+from eval.extractors import classifiers as judges
+from eval.inputs.folders import ImageFolder, partners
+from eval.metrics.bootstrap import group_interval
+from eval.metrics.classification import auroc
+from eval.scores import COLUMNS, read_scores
+from sdcxr.runtime.errors import UserError
 
 NAN = float("nan")
 

@@ -20,8 +20,8 @@ from eval.diversity import (
     vendi_interval,
     vendi_of_kernel,
 )
-from eval.folders import ImageFolder, read_folder
-from sdcxr.errors import UserError
+from eval.inputs.folders import ImageFolder, read_folder
+from sdcxr.runtime.errors import UserError
 
 
 def folder(tmp_path: Path, name: str, greys: np.ndarray, **columns: list) -> Path:

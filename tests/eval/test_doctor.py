@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from eval import doctor
-from eval.vectors import KERNELS, VECTORS, Vector, resampled
+from eval.known_answers import KERNELS, VECTORS, Vector, resampled
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector.name)

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from eval import extractors
-from eval.fidelity import PRESETS
-from sdcxr.errors import UserError
+from eval.metrics.presets import PRESETS
+from sdcxr.runtime.errors import UserError
 from tests.eval.pictures import CPU, features, radiograph
 
 pytestmark = pytest.mark.usefixtures("no_network")
@@ -50,7 +50,7 @@ def test_grey_values_keep_their_place():
 def test_a_classifiers_features_are_what_its_last_layer_reads(tmp_path):
     from safetensors.torch import save_file
 
-    from sdcxr.pixels import read_pixels
+    from sdcxr.io.pixels import read_pixels
     from sdcxr.tasks.classifier import Classifier, network
 
     folder = tmp_path / "classifier"

@@ -15,11 +15,13 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from eval import extractors, features
+from eval import extractors
+from eval.extractors import cache as features
 from eval.extractors import pixels
-from eval.features import Features, FeaturesConfig, extract, main
-from eval.folders import read_folder
-from sdcxr.errors import UserError
+from eval.extractors.cache import Features, extract
+from eval.features import FeaturesConfig, main
+from eval.inputs.folders import read_folder
+from sdcxr.runtime.errors import UserError
 
 N = 7
 
@@ -136,7 +138,7 @@ def test_features_are_there_though_they_cannot_be_kept(folder, tmp_path, monkeyp
 
 def test_the_main_process_alone_writes(folder, cache, monkeypatch):
     other = SimpleNamespace(process_index=0, num_processes=1, is_main_process=False, device=torch.device("cpu"))
-    monkeypatch.setattr("sdcxr.processes.processes", lambda: other)
+    monkeypatch.setattr("sdcxr.runtime.processes.processes", lambda: other)
     assert look(folder, cache).values.shape == (N, 64) and not list(cache.rglob("*.safetensors"))
 
 

@@ -11,16 +11,16 @@ import pytest
 from PIL import Image, ImageFilter
 
 from eval import fid
-from eval.arrays import half_samples
-from eval.features import Features
+from eval.extractors.cache import Features
 from eval.fid import FidConfig, common_labels, evaluate, table
-from eval.fidelity import ALL, PRESETS, Preset, measure, standard_errors
-from eval.folders import ImageFolder
-from eval.frechet import frechet_distance
-from eval.kernels import kid, kid_subsets
-from eval.manifolds import NAMES
-from sdcxr.cli import run
-from sdcxr.errors import UserError
+from eval.inputs.folders import ImageFolder
+from eval.metrics.bootstrap import half_samples
+from eval.metrics.frechet import frechet_distance
+from eval.metrics.mmd import kid, kid_subsets
+from eval.metrics.prdc import NAMES
+from eval.metrics.presets import ALL, PRESETS, Preset, measure, standard_errors
+from sdcxr.runtime.cli import run
+from sdcxr.runtime.errors import UserError
 
 PLAIN = Preset("stub", k=3)
 

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from eval.__main__ import EvalConfig, main
-from eval.folders import PHANTOM, read_folder
-from eval.parts import KEPT, Part, Skipped, about_model, run_parts
-from eval.plan import DEFAULT_EXTRACTORS, DEFAULT_PRESETS, Inputs, _presets
-from eval.rows import COLUMNS, read_scores, score_row, write_scores
-from sdcxr.errors import UserError
+from eval.inputs.folders import PHANTOM, read_folder
+from eval.scores import COLUMNS, read_scores, score_row, write_scores
+from eval.summary.plan import DEFAULT_EXTRACTORS, DEFAULT_PRESETS, Inputs, _presets
+from eval.summary.steps import KEPT, Part, Skipped, about_model, run_parts
+from sdcxr.runtime.errors import UserError
 
 
 @pytest.fixture
@@ -269,12 +269,12 @@ def test_a_model_is_another_one_where_a_file_was_put_in_its_place(tmp_path):
 
 def test_rows_of_another_version_are_not_kept(monkeypatch):
     before = Part("some", list, {}).key
-    monkeypatch.setattr("eval.parts.__version__", "0.0.0")
+    monkeypatch.setattr("eval.summary.steps.__version__", "0.0.0")
     assert Part("some", list, {}).key != before
 
 
 def test_published_networks_come_before_those_of_the_user(monkeypatch, folders, tmp_path):
-    monkeypatch.setattr("eval.plan.about_extractor", lambda *_: {})
+    monkeypatch.setattr("eval.summary.plan.about_extractor", lambda *_: {})
     config = EvalConfig(str(folders.real), str(folders.synthetic), str(tmp_path), classifier=str(folders.train))
     sides = read_folder(folders.real, "--real"), read_folder(folders.synthetic, "--synthetic")
     presets = _presets(Inputs(config, *sides, None, tmp_path, None), [])

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from eval.montage import GAP, LINE, MontageConfig, main
-from sdcxr.errors import UserError
-from sdcxr.manifest import SAMPLE_COLUMNS
+from sdcxr.io.manifest import SAMPLE_COLUMNS
+from sdcxr.runtime.errors import UserError
 
 
 @pytest.fixture

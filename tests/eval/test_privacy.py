@@ -11,12 +11,11 @@ import pytest
 from PIL import Image
 
 from eval import privacy
-from eval.copies import GRID, Matches, altered, search, whitening
-from eval.folders import ImageFolder, read_folder
-from eval.greys import read_greys
+from eval.inputs.folders import ImageFolder, read_folder
+from eval.inputs.images import read_greys
+from eval.memorization.copies import GRID, Matches, altered, pixel_rms, search, whitening
 from eval.privacy import PrivacyConfig, distance_rows, evaluate, main, own_image_rows, repetition_rows
-from eval.tiles import pixel_rms
-from sdcxr.errors import UserError
+from sdcxr.runtime.errors import UserError
 
 SIDE = 96
 

@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 from eval import reports
-from eval.folders import read_folder
-from eval.report_generator import write_reports
+from eval.inputs.folders import read_folder
+from eval.radiology_text.generator import write_reports
 from eval.reports import ReportsConfig, compare, main, pair_sides
-from eval.rows import COLUMNS, read_scores
-from sdcxr.errors import UserError
+from eval.scores import COLUMNS, read_scores
+from sdcxr.runtime.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("no_network")
 
@@ -210,18 +210,18 @@ def test_two_processes_read_what_one_reads(folders, generator, tmp_path):
 
 
 def test_every_process_reads_its_share_only(folders, generator, monkeypatch):
-    from eval import report_generator
+    from eval.radiology_text import generator as report_generator
 
     read = []
     monkeypatch.setattr(report_generator, "_problem", lambda path: read.append(path.name))
-    monkeypatch.setattr("sdcxr.processes.processes", lambda: SimpleNamespace(**PLACE))
+    monkeypatch.setattr("sdcxr.runtime.processes.processes", lambda: SimpleNamespace(**PLACE))
     paths = read_folder(folders[1], "--synthetic").paths
     write_reports(paths, str(generator), max_new_tokens=2)
     assert read == ["a_1.png", "b_1.png", "c_1.png"]
 
 
 def test_the_main_process_alone_compares(folders, tmp_path, monkeypatch):
-    monkeypatch.setattr("sdcxr.processes.processes", lambda: SimpleNamespace(**PLACE))
+    monkeypatch.setattr("sdcxr.runtime.processes.processes", lambda: SimpleNamespace(**PLACE))
     monkeypatch.setattr(reports, "compare", None)  # would fail if called
     texts = csv(tmp_path / "r.csv", id=["a", "b", "c"], text=PROMPTS)
     config = ReportsConfig(str(folders[0]), str(folders[1]), str(tmp_path / "scores.json"), generated=texts)
@@ -288,8 +288,8 @@ def test_metrics_without_their_weights_stop_before_the_generator_works(folders, 
 
 
 def test_chexbert_labels_are_compared_like_those_of_the_labeller(folders, tmp_path, monkeypatch):
-    from eval import text_models
-    from eval.labeller import label_table
+    from eval.radiology_text import networks as text_models
+    from eval.radiology_text.labeller import label_table
 
     monkeypatch.setattr(text_models, "locate", lambda *_: None)
     monkeypatch.setattr(

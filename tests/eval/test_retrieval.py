@@ -9,13 +9,13 @@ import pytest
 
 from data_prep.openi_reports import Report, read_reports
 from eval import retrieval
-from eval.comparison import Comparison
-from eval.folders import ImageFolder
-from eval.ranks import cosine
+from eval.command import Comparison
+from eval.inputs.folders import ImageFolder
+from eval.metrics.retrieval import cosine
 from eval.retrieval import by_finding, by_text, common_findings, evaluate, main
-from eval.rows import read_scores
-from sdcxr.errors import UserError
-from sdcxr.manifest import text_key
+from eval.scores import read_scores
+from sdcxr.io.manifest import text_key
+from sdcxr.runtime.errors import UserError
 
 EDEMA = "Edema"
 
@@ -178,7 +178,7 @@ def test_the_command_scores_what_the_extractor_allows(two_folders, tmp_path, cap
 
 
 def test_texts_of_both_folders_are_searched_at_one_size(two_folders, monkeypatch):
-    from eval.folders import read_sides
+    from eval.inputs.folders import read_sides
 
     real, synthetic = read_sides(*two_folders)
     synthetic = ImageFolder(synthetic.folder, synthetic.rows.head(8))
@@ -190,7 +190,7 @@ def test_texts_of_both_folders_are_searched_at_one_size(two_folders, monkeypatch
 
 
 def test_a_folder_of_one_text_is_searched_by_findings_only(two_folders, monkeypatch, capfd):
-    from eval.folders import read_sides
+    from eval.inputs.folders import read_sides
 
     real, synthetic = read_sides(*two_folders)
     texts = ["Clear.", "clear", "", " . "] + ["1. Clear"] * (len(synthetic) - 4)
@@ -204,7 +204,7 @@ def test_a_folder_of_one_text_is_searched_by_findings_only(two_folders, monkeypa
 
 
 def test_folders_without_findings_or_texts_cannot_be_searched(two_folders, tmp_path):
-    from eval.folders import read_sides
+    from eval.inputs.folders import read_sides
 
     plain = tmp_path / "plain"
     plain.mkdir()

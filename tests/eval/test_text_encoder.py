@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.general_captions import CAPTIONS
-from eval.rows import read_scores
+from eval.radiology_text.general_captions import CAPTIONS
+from eval.scores import read_scores
 from eval.text_encoder import (
     TextEncoderConfig,
     base_of,
@@ -22,9 +22,9 @@ from eval.text_encoder import (
     probe_rows,
     truth,
 )
-from sdcxr import components
-from sdcxr.errors import UserError
-from sdcxr.manifest import text_key, write_metadata
+from sdcxr.backbones import stable_diffusion as components
+from sdcxr.io.manifest import text_key, write_metadata
+from sdcxr.runtime.errors import UserError
 
 PLACES = ("left", "right", "apical", "basal", "upper", "lower", "hilar", "lingular")
 SIZES = ("small", "large", "trace", "tiny", "moderate")

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from eval import utility
-from eval.arms import Labelled
+from eval.augmentation.arms import Labelled
 from eval.extractors import xrv
-from eval.folders import ImageFolder
-from eval.rows import read_scores
+from eval.inputs.folders import ImageFolder
+from eval.scores import read_scores
 from eval.utility import UtilityConfig, evaluate, main, score
-from sdcxr.errors import UserError
+from sdcxr.runtime.errors import UserError
 from tests.eval.experiment import edit, make_dataset, make_samples
 
 
@@ -80,7 +80,7 @@ def test_rows_have_spread_over_seeds_and_paired_gains(experiment):
 
 
 def test_the_same_command_trains_nothing_again_and_seeds_can_be_added(experiment, monkeypatch, capfd):
-    from sdcxr import loop
+    from sdcxr.training import loop
 
     trained = []
     train = loop.train
@@ -96,7 +96,7 @@ def test_the_same_command_trains_nothing_again_and_seeds_can_be_added(experiment
 
 def test_another_factor_is_another_training_set(experiment, tmp_path, monkeypatch):
     """Or the runs with 16 synthetic images would be printed as those with 8."""
-    from sdcxr import loop
+    from sdcxr.training import loop
 
     copied = shutil.copytree(experiment, tmp_path / "copy")
     monkeypatch.setattr(loop, "train", lambda settings: (_ for _ in ()).throw(RuntimeError(Path(settings.data).name)))
@@ -105,8 +105,8 @@ def test_another_factor_is_another_training_set(experiment, tmp_path, monkeypatc
 
 
 def test_a_densenet_of_torchxrayvision_is_begun_from(experiment, tmp_path, monkeypatch):
-    from sdcxr import loop
     from sdcxr.tasks.classifier import Classifier
+    from sdcxr.training import loop
 
     library = xrv.torchxrayvision().models
     torch.manual_seed(0)
@@ -163,7 +163,7 @@ def test_another_experiment_in_the_same_folder_is_refused(experiment, tmp_path):
 
 
 def test_an_interrupted_run_leaves_with_its_code_and_goes_on(experiment, tmp_path, monkeypatch):
-    from sdcxr import loop
+    from sdcxr.training import loop
 
     with monkeypatch.context() as patched, pytest.raises(SystemExit) as stopped:
         patched.setattr(loop, "train", lambda settings: 85)
@@ -243,7 +243,7 @@ def test_settings_that_cannot_be_are_named(tmp_path, flag, value):
 
 
 def test_errors_come_before_any_training(experiment, tmp_path, monkeypatch):
-    from sdcxr import loop
+    from sdcxr.training import loop
 
     monkeypatch.setattr(loop, "train", lambda settings: pytest.fail("trained"))
     leaking = make_samples(experiment / "dataset", tmp_path / "leaking", prompts="test")

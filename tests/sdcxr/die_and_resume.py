@@ -22,8 +22,9 @@ from typing import Any
 
 import torch
 
-from sdcxr import checkpoint, components, loop
+from sdcxr.backbones import stable_diffusion as components
 from sdcxr.config import TrainConfig
+from sdcxr.training import checkpoint, loop
 
 REPORT = "lives.json"
 OUTPUT = "lives.txt"

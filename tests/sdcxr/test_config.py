@@ -6,10 +6,10 @@ import sys
 import pytest
 import yaml
 
-from sdcxr import cli
 from sdcxr.config import PUBLISHED, RECORD, GenerateConfig, TrainConfig, check_same_run, write_config
-from sdcxr.errors import UserError
-from sdcxr.files import write_json
+from sdcxr.io.files import write_json
+from sdcxr.runtime import cli
+from sdcxr.runtime.errors import UserError
 
 
 @pytest.mark.parametrize("tune", ["unet", "text", "unet+text", "text+unet", "vae", "classifier", "clip"])

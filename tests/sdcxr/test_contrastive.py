@@ -11,13 +11,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from eval import extractors
-from eval.features import extract
-from eval.folders import read_folder
-from eval.texts import extract_texts, has_texts
-from sdcxr import components, tasks
+from eval.extractors.cache import extract
+from eval.extractors.texts import extract_texts, has_texts
+from eval.inputs.folders import read_folder
+from sdcxr import tasks
+from sdcxr.backbones import stable_diffusion as components
 from sdcxr.config import TrainConfig
-from sdcxr.data import Positions, Stream, loader
-from sdcxr.errors import UserError
+from sdcxr.data.stream import Positions, Stream, loader
+from sdcxr.runtime.errors import UserError
 from sdcxr.tasks import contrastive
 from sdcxr.tasks.contrastive import Clip, info_nce
 from tests.conftest import SENTENCES, micro_tokenizer

@@ -17,7 +17,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from sdcxr import components
+from sdcxr.backbones import stable_diffusion as components
 
 ROOT = Path(__file__).parents[2]
 STEPS = 20

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from sdcxr import cli, components
+from sdcxr.backbones import stable_diffusion as components
 from sdcxr.config import TrainConfig
+from sdcxr.runtime import cli
 
 ROOT = Path(__file__).parents[2]
 Refused = Callable[..., str]

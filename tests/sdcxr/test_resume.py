@@ -14,9 +14,10 @@ import pandas as pd
 import pytest
 import torch
 
-from sdcxr import checkpoint, components, loop
+from sdcxr.backbones import stable_diffusion as components
 from sdcxr.config import TrainConfig
-from sdcxr.errors import UserError
+from sdcxr.runtime.errors import UserError
+from sdcxr.training import checkpoint, loop
 
 SIX: dict[str, Any] = {"tune": "unet+text", "max_train_steps": 6, "logging_steps": 4, "checkpointing_steps": 3}
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from accelerate.utils import DistributedType
 
-from sdcxr import loop
-from sdcxr.errors import UserError
+from sdcxr.runtime.errors import UserError
+from sdcxr.training import loop
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,12 +14,15 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from sdcxr import components, sampling, tasks
+from sdcxr import tasks
+from sdcxr.backbones import stable_diffusion as components
 from sdcxr.config import TrainConfig
-from sdcxr.data import Positions, Stream, loader
-from sdcxr.errors import UserError
-from sdcxr.manifest import LABELS
+from sdcxr.data.stream import Positions, Stream, loader
+from sdcxr.generation import sampler as sampling
+from sdcxr.io.manifest import LABELS
+from sdcxr.runtime.errors import UserError
 from sdcxr.tasks.autoencoder import lpips_network
+from sdcxr.tasks.base import training_rows
 from sdcxr.tasks.classifier import Classifier, ClassifierTask, label_table, network
 from sdcxr.tasks.diffusion import normalise_in_float32
 
@@ -49,7 +52,7 @@ def test_the_first_loss_is_what_diffusers_own_parts_give(micro_base, micro_base_
     stream = Stream(task.examples(), 0)
     for i in range(4):
         row = task.examples().ids.index(task.examples().ids[stream.index(i)])
-        rows = tasks.training_rows(task.config)
+        rows = training_rows(task.config)
         pixels = tasks.diffusion.latents.read_pixels(rows["path"][row], 32)[None].expand(-1, 3, -1, -1)
         posterior = parts.vae.encode(pixels).latent_dist
         latent = (posterior.mean + posterior.std * batch["posterior_noise"][i]) * parts.vae.config.scaling_factor
@@ -110,7 +113,7 @@ def test_resolutions_that_do_not_divide_are_refused(micro_base, micro_dataset):
 
 
 def test_long_captions_are_counted_and_not_shown(micro_base, micro_dataset, capfd, monkeypatch):
-    rows = tasks.training_rows(config(micro_base, micro_dataset))
+    rows = training_rows(config(micro_base, micro_dataset))
     rows.loc[0, "text"] = "secretfinding " * 60
     monkeypatch.setattr(tasks.diffusion, "training_rows", lambda config: rows)
     tasks.build(config(micro_base, micro_dataset), CPU).examples()
@@ -153,25 +156,25 @@ def test_no_previews_are_none(micro_base, micro_dataset):
 
 
 def test_a_subset_is_drawn_by_the_seed(micro_base, micro_dataset):
-    rows = [tasks.training_rows(config(micro_base, micro_dataset, max_train_samples=6, seed=s)) for s in (0, 0, 1)]
+    rows = [training_rows(config(micro_base, micro_dataset, max_train_samples=6, seed=s)) for s in (0, 0, 1)]
     chosen = [list(part["id"]) for part in rows]
     assert chosen[0] == chosen[1] != chosen[2]
     assert len(chosen[0]) == 6 and set(chosen[0]) <= {f"a00-{i}" for i in range(11)}
     with pytest.raises(UserError, match="has only 11 images"):
-        tasks.training_rows(config(micro_base, micro_dataset, max_train_samples=12))
+        training_rows(config(micro_base, micro_dataset, max_train_samples=12))
 
 
 def test_an_empty_split_is_refused(tmp_path, micro_base):
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "metadata.csv").write_text("file_name,text\n")
     with pytest.raises(UserError, match="has no images"):
-        tasks.training_rows(config(micro_base, tmp_path))
+        training_rows(config(micro_base, tmp_path))
 
 
 def test_ids_come_from_file_names_where_there_are_no_dicom_ids(tmp_path, micro_base):
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "metadata.csv").write_text("file_name,text,dicom_id\na.png,x,\nb/c.png,y,d1\n")
-    assert tasks.training_rows(config(micro_base, tmp_path))["id"].tolist() == ["a", "d1"]
+    assert training_rows(config(micro_base, tmp_path))["id"].tolist() == ["a", "d1"]
 
 
 @torch.no_grad()
@@ -301,7 +304,7 @@ def test_a_classifier_goes_on_from_anothers_weights(train_micro, tmp_path, micro
 def test_labels_follow_the_base_by_name(train_micro, tmp_path, micro_dataset):
     first = tmp_path / "first"
     train_micro(first, tune="classifier", base="test_resnet")
-    rows = tasks.training_rows(config(first, micro_dataset))
+    rows = training_rows(config(first, micro_dataset))
     labels = rows.rename(columns={"id": "key"})[["key", LABELS[1], LABELS[0]]].rename(columns={"key": "dicom_id"})
     labels.to_csv(tmp_path / "other-order.csv", index=False)
     task = ClassifierTask(config(first, micro_dataset, labels=str(tmp_path / "other-order.csv")))

@@ -10,8 +10,12 @@ from types import ModuleType
 
 import pytest
 
-from sdcxr import cli, components, latents, loop, tiny
+from sdcxr.backbones import stable_diffusion as components
 from sdcxr.config import PUBLISHED, TrainConfig
+from sdcxr.data import shard_cache as latents
+from sdcxr.embedded import base as tiny
+from sdcxr.runtime import cli
+from sdcxr.training import loop
 
 ROOT = Path(__file__).parents[2]
 
@@ -120,7 +124,8 @@ def test_the_judges_need_no_base(train, monkeypatch, micro_dataset, tune):
 
 
 def test_embedded_phantoms_are_prepared_once_like_real_data(train, monkeypatch, tmp_path, capfd):
-    from data_prep import mimic_cxr, phantom
+    from data_prep import mimic_cxr
+    from data_prep.phantom import __main__ as phantom
 
     settings = phantom.PhantomConfig
     few = {"studies": 30, "resolution": 64, "workers": 1}

@@ -10,8 +10,8 @@ from pathlib import Path
 from accelerate.state import AcceleratorState
 
 from sdcxr.config import TrainConfig
-from sdcxr.loop import train
-from sdcxr.processes import leave
+from sdcxr.runtime.processes import leave
+from sdcxr.training.loop import train
 
 for settings in json.loads(Path(sys.argv[1]).read_text()):
     if code := train(TrainConfig(**settings)):

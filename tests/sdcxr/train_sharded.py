@@ -17,8 +17,8 @@ from torch.utils.data import default_collate
 
 from sdcxr import tasks
 from sdcxr.config import TrainConfig
-from sdcxr.data import Stream
-from sdcxr.loop import tensors
+from sdcxr.data.stream import Stream
+from sdcxr.training.loop import tensors
 
 BATCH, STEPS = 8, 5
 

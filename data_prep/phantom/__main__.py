@@ -1,0 +1,92 @@
+"""Draw a chest phantom dataset: radiographs and reports in the layout of MIMIC-CXR-JPG 2.1.0, free of any patient.
+
+    python -m data_prep.phantom --output_dir phantom
+    python -m data_prep.phantom --output_dir phantom --studies 200 --resolution 128 --seed 1
+    python -m data_prep.mimic_cxr --images phantom --reports phantom/mimic-cxr-reports.zip --output_dir dataset
+
+The same settings give the same bytes, whatever the number of workers. The same command again resumes.
+phantom-truth.csv holds what each image shows, measured.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from data_prep.phantom.layout import Drawn, Patient, draw_patient, plan_patients, write_tables
+from data_prep.workers import in_workers, progress
+from sdcxr.io.files import check_same_settings, read_json, write_json
+from sdcxr.runtime.cli import run
+from sdcxr.runtime.errors import UserError
+
+VERSION = 1  # of the phantom: raised when the same settings come to give other bytes
+
+SETTINGS_FILE = "phantom.json"
+
+LIMITS = (("studies", 1, 500_000), ("resolution", 32, 4096), ("seed", 0, 2**63 - 1), ("workers", 0, 4096))
+
+
+@dataclass
+class PhantomConfig:
+    """What to draw, and where to."""
+
+    output_dir: Path
+    """folder to write the dataset to"""
+    studies: int = 2000
+    """number of studies; there are about 1.4 images in each"""
+    resolution: int = 256
+    """shorter side of the images in pixels"""
+    seed: int = 0
+    """another seed draws other patients"""
+    workers: int = 0
+    """processes that draw; 0: one per core"""
+
+
+def main(config: PhantomConfig) -> None:
+    """Write the dataset, or say that it is there."""
+    for flag, least, most in LIMITS:
+        value = getattr(config, flag)
+        if not least <= value <= most:
+            raise UserError(f"--{flag} {value}: it must lie between {least} and {most}")
+    output_dir = Path(config.output_dir).expanduser()
+    settings = {"studies": config.studies, "resolution": config.resolution, "seed": config.seed, "version": VERSION}
+    if _finished(output_dir, settings):
+        print(f"{output_dir}: finished already ({config.studies} studies)")
+        return
+    output_dir.mkdir(parents=True, exist_ok=True)
+    write_json(output_dir / SETTINGS_FILE, {"settings": settings, "finished": False})
+    patients = plan_patients(config.studies, config.seed)
+    drawn = _draw_all(patients, output_dir, config)
+    images = write_tables(output_dir, drawn, config.seed)
+    write_json(output_dir / SETTINGS_FILE, {"settings": settings, "finished": True, "images": images})
+    print(f"{output_dir}: {images} images of {config.studies} studies of {len(patients)} patients")
+
+
+def _finished(output_dir: Path, settings: dict[str, int]) -> bool:
+    """Whether the folder holds just this dataset, finished; one begun with the same settings is gone on with."""
+    if not (output_dir / SETTINGS_FILE).is_file():
+        if output_dir.exists() and (
+            not output_dir.is_dir() or any(not path.name.startswith(".") for path in output_dir.iterdir())
+        ):
+            raise UserError(f"--output_dir {output_dir} is not empty and holds no phantom dataset: name another folder")
+        return False
+    state = read_json(output_dir / SETTINGS_FILE)
+    if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
+        raise UserError(f"{output_dir / SETTINGS_FILE} was not written by data_prep.phantom: name another folder")
+    check_same_settings(output_dir, state["settings"], settings)
+    return bool(state.get("finished"))
+
+
+def _draw_all(patients: Sequence[Patient], output_dir: Path, config: PhantomConfig) -> list[Drawn]:
+    """Draw all patients in parallel; the results come in the patients' order."""
+    draw = partial(draw_patient, output_dir=output_dir, resolution_px=config.resolution, seed=config.seed)
+    drawn = []
+    with progress(config.studies, "phantom", "study") as bar:
+        for one in in_workers(draw, patients, workers=config.workers, chunksize=4):
+            drawn.append(one)
+            bar.update(len(one.labels))
+    return drawn
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,191 @@
+"""Files and tables of a phantom dataset in MIMIC-CXR-JPG's layout: patients, images, reports, metadata."""
+
+import csv
+import gzip
+import io
+import zipfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data_prep.phantom.anatomy import Anatomy, View
+from data_prep.phantom.render import render
+from data_prep.phantom.reports import report
+from data_prep.phantom.sampling import sample_acquisition, sample_build, sample_findings
+from data_prep.phantom.truth import truth
+from sdcxr.io.files import atomic, write_text
+from sdcxr.io.manifest import LABELS
+
+JPEG_QUALITY = 95  # as MIMIC-CXR-JPG
+SPLITS = ("train",) * 8 + ("validate", "test")
+VIEWS: tuple[tuple[tuple[View, ...], float], ...] = (
+    (("PA", "LATERAL"), 0.26),
+    (("PA", "LL"), 0.08),
+    (("PA",), 0.30),
+    (("AP",), 0.32),
+    (("AP", "AP"), 0.04),
+)
+VIEW_MEANING = {"PA": "postero-anterior", "AP": "antero-posterior", "LATERAL": "lateral", "LL": "lateral"}
+METADATA_COLUMNS = (
+    "dicom_id",
+    "subject_id",
+    "study_id",
+    "PerformedProcedureStepDescription",
+    "ViewPosition",
+    "Rows",
+    "Columns",
+    "StudyDate",
+    "StudyTime",
+    "ProcedureCodeSequence_CodeMeaning",
+    "ViewCodeSequence_CodeMeaning",
+    "PatientOrientationCodeSequence_CodeMeaning",
+)
+
+
+class Patient(NamedTuple):
+    """A patient to draw: its place in the dataset, and the numbers it goes by."""
+
+    number: int
+    subject_id: int
+    study_ids: tuple[int, ...]
+    split: str
+
+    def folder(self, study_id: int) -> str:
+        """Where a study's images lie; with ".txt", where its report lies."""
+        return f"files/p{str(self.subject_id)[:2]}/p{self.subject_id}/s{study_id}"
+
+
+class Drawn(NamedTuple):
+    """The rows and texts that one patient adds to the tables."""
+
+    metadata: list[dict[str, Any]]
+    truth: list[dict[str, Any]]
+    labels: list[dict[str, Any]]
+    reports: list[tuple[str, str]]  # path in the archive, text
+
+
+def plan_patients(studies: int, seed: int) -> list[Patient]:
+    """The patients and their numbers: 1 to 4 studies each, spread over p10 to p19 and, 8:1:1, over the splits."""
+    rng = np.random.default_rng([seed, 0])
+    counts: list[int] = []
+    while sum(counts) < studies:
+        counts.append(int(rng.choice([1, 2, 3, 4], p=[0.5, 0.27, 0.15, 0.08])))
+    counts[-1] -= sum(counts) - studies
+    tails = rng.choice(1_000_000, len(counts), replace=False)
+    study_ids = iter((50_000_000 + rng.choice(10_000_000, studies, replace=False)).tolist())
+    patients = []
+    for index, count in enumerate(counts):
+        folder, ring = index % 10, index // 10
+        subject_id = (10 + folder) * 1_000_000 + int(tails[index])
+        # A step of 3 visits all ten places of SPLITS within ten patients; the ring moves them on through the folders.
+        split = SPLITS[(3 * folder + ring) % 10]
+        patients.append(Patient(index, subject_id, tuple(next(study_ids) for _ in range(count)), split))
+    return patients
+
+
+def draw_patient(patient: Patient, output_dir: Path, resolution_px: int, seed: int) -> Drawn:
+    """Draw one patient's images, skipping those that are there, and return the rows for the tables."""
+    rng = np.random.default_rng([seed, 1, patient.number])
+    build = sample_build(rng)
+    drawn = Drawn([], [], [], [])
+    day = int(rng.integers(0, 80 * 365))
+    for study_id in patient.study_ids:
+        findings = sample_findings(rng)
+        views = VIEWS[int(rng.choice(len(VIEWS), p=[share for _, share in VIEWS]))][0]
+        day += int(rng.integers(1, 400))
+        ids = {"subject_id": patient.subject_id, "study_id": study_id}
+        study = {**ids, "split": patient.split, **_study_columns(views, day, rng)}
+        folder = patient.folder(study_id)
+        wording = report(findings, rng, views[0])
+        drawn.reports.append((f"{folder}.txt", wording.text))
+        drawn.labels.append({**ids, "split": patient.split, "path": f"{folder}.txt", **wording.labels})
+        for view in views:
+            dicom_id = "-".join(f"{part:08x}" for part in rng.integers(0, 2**32, 5))
+            anatomy = Anatomy(build, findings, sample_acquisition(rng, view))
+            pixels_rng = np.random.default_rng(rng.integers(2**62))
+            rows, columns = _draw_image(anatomy, resolution_px, pixels_rng, output_dir / folder / f"{dicom_id}.jpg")
+            image = {"dicom_id": dicom_id, "path": f"{folder}/{dicom_id}.dcm", "Rows": rows, "Columns": columns}
+            drawn.metadata.append({**study, **image, **_view_columns(view, rng)})
+            drawn.truth.append({"dicom_id": dicom_id, **ids, "view": view, **truth(anatomy)})
+    return drawn
+
+
+def _draw_image(anatomy: Anatomy, resolution_px: int, rng: np.random.Generator, path: Path) -> tuple[int, int]:
+    """Write one JPEG unless it is there; its height and width."""
+    from PIL import Image
+
+    with suppress(OSError), Image.open(path) as image:  # OSError: it is not there, or damaged
+        return image.height, image.width
+    pixels = render(anatomy, resolution_px, rng)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="JPEG", quality=JPEG_QUALITY)
+    return pixels.shape[0], pixels.shape[1]
+
+
+def _study_columns(views: tuple[View, ...], day: int, rng: np.random.Generator) -> dict[str, Any]:
+    """The metadata that the images of a study share."""
+    bedside = views[0] == "AP"
+    procedure = "CHEST (PORTABLE AP)" if bedside else "CHEST (PA AND LAT)"
+    seconds = int(rng.integers(0, 86_400))
+    clock = seconds // 3600 * 10_000 + seconds // 60 % 60 * 100 + seconds % 60 + int(rng.integers(1000)) / 1000
+    orientation = "Recumbent" if bedside and rng.random() < 0.25 else "Erect"
+    return {
+        "PerformedProcedureStepDescription": procedure,
+        "StudyDate": str(np.datetime64("2105-01-01") + day).replace("-", ""),
+        "StudyTime": f"{clock:.3f}".rstrip("0").rstrip(".") if clock % 1 else f"{clock:.1f}",
+        "ProcedureCodeSequence_CodeMeaning": procedure,
+        "PatientOrientationCodeSequence_CodeMeaning": orientation if rng.random() < 0.9 else "",
+    }
+
+
+def _view_columns(view: View, rng: np.random.Generator) -> dict[str, Any]:
+    """The view position, missing in 3 % of images as it is in 4 % of MIMIC-CXR's, and its code's meaning."""
+    missing = rng.random() < 0.03
+    return {"ViewPosition": "" if missing else view, "ViewCodeSequence_CodeMeaning": VIEW_MEANING[view]}
+
+
+def _by_study(row: dict[str, Any]) -> tuple[int, int]:
+    return row["subject_id"], row["study_id"]
+
+
+def write_tables(output_dir: Path, drawn: Sequence[Drawn], seed: int) -> int:
+    """Write the tables and the reports' archive; the number of images."""
+    metadata = sorted((row for one in drawn for row in one.metadata), key=_by_study)
+    labels = sorted((row for one in drawn for row in one.labels), key=_by_study)
+    tested = [row for row in labels if row["split"] == "test"]
+    # NegBio reads the same reports and overlooks a mention now and then.
+    rng = np.random.default_rng([seed, 2])
+    negbio = [
+        {name: value for name, value in row.items() if name not in LABELS or rng.random() > 0.02} for row in labels
+    ]
+    study_columns = ("subject_id", "study_id")
+    _write_csv(output_dir / "mimic-cxr-2.0.0-metadata.csv.gz", METADATA_COLUMNS, metadata)
+    _write_csv(output_dir / "mimic-cxr-2.0.0-split.csv.gz", ("dicom_id", "study_id", "subject_id", "split"), metadata)
+    _write_csv(output_dir / "mimic-cxr-2.0.0-chexpert.csv.gz", (*study_columns, *LABELS), labels)
+    _write_csv(output_dir / "mimic-cxr-2.0.0-negbio.csv.gz", (*study_columns, *LABELS), negbio)
+    _write_csv(output_dir / "mimic-cxr-2.1.0-test-set-labeled.csv", ("study_id", *LABELS), tested)
+    _write_csv(output_dir / "cxr-record-list.csv.gz", (*study_columns, "dicom_id", "path"), metadata)
+    _write_csv(output_dir / "cxr-study-list.csv.gz", (*study_columns, "path"), labels)
+    answers = sorted((row for one in drawn for row in one.truth), key=_by_study)
+    _write_csv(output_dir / "phantom-truth.csv", tuple(answers[0]), answers)
+    write_text(output_dir / "IMAGE_FILENAMES", "".join(row["path"].replace(".dcm", ".jpg\n") for row in metadata))
+    with atomic(output_dir / "mimic-cxr-reports.zip") as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, text in sorted(text for one in drawn for text in one.reports):
+            member = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            archive.writestr(member, text, compress_type=zipfile.ZIP_DEFLATED)
+    return len(metadata)
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    """Write a table atomically, what is missing as nothing; gzip without a time stamp, so that bytes repeat."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    content = text.getvalue().encode()
+    with atomic(path) as temporary:
+        temporary.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)

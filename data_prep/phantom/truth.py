@@ -1,0 +1,100 @@
+"""What a phantom shows, measured on its silhouettes: the answers that generated pictures can be checked against."""
+
+import numpy as np
+
+from data_prep.phantom.anatomy import SIDES, SULCUS, Anatomy, Array, Findings, Side, grade
+from data_prep.phantom.canvas import Grid
+from data_prep.phantom.frontal import masks
+
+FLAGS = (
+    "Cardiomegaly",
+    "Right Effusion",
+    "Left Effusion",
+    "Right Pneumothorax",
+    "Left Pneumothorax",
+    "Right Consolidation",
+    "Left Consolidation",
+    "Edema",
+    "Right Atelectasis",
+    "Left Atelectasis",
+    "Right Lesion",
+    "Left Lesion",
+    "Pacemaker",
+    "Tube",
+    "Line",
+)
+MEASURED = (
+    "cardiothoracic_ratio",
+    "right_effusion_height",
+    "left_effusion_height",
+    "right_pneumothorax_width",
+    "left_pneumothorax_width",
+)
+_MEASURED_AT_PX = 256
+_SIZES = ("small", "moderate", "large")
+_DEGREES = ("mild", "moderate", "severe")
+
+
+def flags(findings: Findings) -> dict[str, int]:
+    """0 or 1 for each of FLAGS."""
+    values: dict[str, object] = {"Cardiomegaly": findings.cardiomegaly, "Edema": findings.edema}
+    values |= {"Pacemaker": findings.pacemaker, "Tube": findings.tube, "Line": findings.line}
+    for side in SIDES:
+        for name in ("Effusion", "Pneumothorax", "Consolidation", "Atelectasis", "Lesion"):
+            values[f"{side.title()} {name}"] = getattr(findings, name.lower()).on(side)
+    return {name: int(bool(values[name])) for name in FLAGS}
+
+
+def truth(anatomy: Anatomy) -> dict[str, object]:
+    """One row of phantom-truth.csv without its ids.
+
+    Measured on the silhouettes of a frontal view (empty for a lateral one): `cardiothoracic_ratio`; for each side
+    `<side>_effusion_height`, the fluid's height at the lateral wall over the lung's height, and
+    `<side>_pneumothorax_width`, the pleural air's width over the lung's at mid-height. Then the grades in words, the
+    zones and the sides of the devices.
+    """
+    findings = anatomy.findings
+    measured = _measured(anatomy) if anatomy.acquisition.frontal else dict.fromkeys(MEASURED)
+    row: dict[str, object] = {MEASURED[0]: measured[MEASURED[0]], **flags(findings), **measured}
+    for name, words in (("cardiomegaly", _DEGREES), ("edema", _DEGREES)):
+        severity = getattr(findings, name)
+        row[f"{name}_grade"] = words[grade(severity)] if severity else ""
+    for side in SIDES:
+        for name in ("effusion", "pneumothorax"):
+            severity = getattr(findings, name).on(side)
+            row[f"{side}_{name}_grade"] = _SIZES[grade(severity)] if severity else ""
+    row["consolidation_zone"] = findings.consolidation_zone if any(findings.consolidation) else ""
+    row["lesion_zone"] = findings.lesion_zone if any(findings.lesion) else ""
+    return row | {"pacemaker_side": findings.pacemaker or "", "line_side": findings.line or ""}
+
+
+def _measured(anatomy: Anatomy) -> dict[str, float | None]:
+    grid = Grid(_MEASURED_AT_PX)
+    outline, parts = masks(anatomy, grid)
+    level = (grid.v > -0.1) & (grid.v < outline.dome["left"] + 0.02)
+    ratio = round(_width(parts.heart[level]) / _width(parts.thorax), 4)
+    heights = [_effusion_height(anatomy, parts.fluid.get(side), outline.dome[side], grid) for side in SIDES]
+    widths = [_air_width(anatomy, parts.free_air.get(side), parts.lungs, grid, side) for side in SIDES]
+    return dict(zip(MEASURED, (ratio, *heights, *widths), strict=True))
+
+
+def _width(mask: Array) -> int:
+    """Columns from the leftmost to the rightmost pixel of a mask."""
+    columns = np.flatnonzero((mask > 0.5).any(axis=0))
+    return int(columns[-1] - columns[0] + 1)
+
+
+def _effusion_height(anatomy: Anatomy, fluid: Array | None, dome: float, grid: Grid) -> float:
+    if fluid is None:
+        return 0.0
+    top = grid.v[np.flatnonzero((fluid > 0.5).any(axis=1))[0]]
+    angle = dome + SULCUS
+    return round(float((angle - top) / (angle - anatomy.build.apex)), 4)
+
+
+def _air_width(anatomy: Anatomy, air: Array | None, lungs: Array, grid: Grid, side: Side) -> float:
+    if air is None:
+        return 0.0
+    middle = int(np.argmin(np.abs(grid.v - (anatomy.build.apex + 0.12) / 2)))
+    inside = (lungs[middle] > 0.1) & ((grid.u < 0) == (side == "right"))
+    return round(float((air[middle][inside] > 0.5).mean()), 4)

@@ -1,0 +1,274 @@
+"""The arms of the augmentation experiment: what a classifier trains on, and that no patient is on both sides."""
+
+import os
+import re
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from eval.inputs.folders import ImageFolder, read_folder
+from eval.inputs.labels import Uncertain, choose, truth_of
+from sdcxr.io.files import atomic, existing_folder, inside
+from sdcxr.io.manifest import SPLITS, image_ids, split_folder, write_metadata
+from sdcxr.runtime.errors import UserError
+
+ARM = re.compile(r"R|(?P<alone>[\d.]*)S|R\+(?P<mixed>[\d.]*)S|(?P<first>[\d.]*)S(?:>|→)R")
+
+
+@dataclass(frozen=True)
+class Mix:
+    """A set of training images."""
+
+    real: bool
+    """Whether all real training images are in it."""
+    factor: float = 0.0
+    """Synthetic images per real training image."""
+
+    @property
+    def folder(self) -> str:
+        """Name of its dataset folder."""
+        parts = ["real"] * self.real + [f"synthetic-{self.factor:g}"] * (self.factor > 0)
+        return "-and-".join(parts)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What one classifier of the experiment trains on, in one stage or in two."""
+
+    name: str
+    stages: tuple[Mix, ...]
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder of its runs: what they train on, with the factor, which may be a flag's."""
+        return "-then-".join(stage.folder for stage in self.stages)
+
+    def steps(self, budget: int) -> list[int]:
+        """Optimizer steps of each stage; all arms have the same sum. Two stages share it, the last has the odd one."""
+        first = budget // len(self.stages)
+        return [first] * (len(self.stages) - 1) + [budget - first * (len(self.stages) - 1)]
+
+
+def parse_arms(text: str, factor: float) -> list[Arm]:
+    """The arms of `--arms`: R, S, R+S and S>R, separated by commas; a number before S overrides the factor.
+
+    Raises:
+        UserError: an arm is unknown, comes twice, or a factor is not positive.
+    """
+    arms: list[Arm] = []
+    for word in text.replace(" ", "").split(","):
+        found = ARM.fullmatch(word)
+        if not found:
+            raise UserError(f"--arms: {word!r} is none of R, S, R+S, S>R (a number before S is a factor, as in R+3S)")
+        number = next((value for value in found.groups() if value is not None), None)
+        try:
+            times = float(number or factor)
+        except ValueError:
+            raise UserError(f"--arms: {number!r} in {word!r} is not a number") from None
+        if times <= 0:
+            raise UserError(f"--arms {word}: the number of synthetic images per real one must be positive")
+        real, synthetic = Mix(real=True), Mix(False, times)
+        if number is None:
+            stages: tuple[Mix, ...] = (real,)
+        elif found["alone"] is not None:
+            stages = (synthetic,)
+        else:
+            stages = (Mix(True, times),) if found["mixed"] is not None else (synthetic, real)
+        arms.append(Arm(word.replace("→", ">"), stages))
+    names = [arm.name for arm in arms]
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        raise UserError(f"--arms: {repeated[0]} comes twice")
+    return arms
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images and what is known of them."""
+
+    images: ImageFolder
+    truth: pd.DataFrame
+    """A column a finding: 1, 0 or NaN."""
+
+    def take(self, rows: np.ndarray, findings: list[str] | None = None) -> "Labelled":
+        """Some of the images, with some of the findings."""
+        images = ImageFolder(self.images.folder, self.images.rows.iloc[rows].reset_index(drop=True))
+        truth = self.truth[findings or list(self.truth.columns)].iloc[rows].reset_index(drop=True)
+        return Labelled(images, truth)
+
+    @property
+    def learnable(self) -> list[str]:
+        """Findings with both classes."""
+        return [str(name) for name in self.truth if self.truth[name].nunique() == 2]
+
+
+@dataclass(frozen=True)
+class Material:
+    """All images of the experiment, with the same findings in the same order."""
+
+    train: Labelled
+    validation: Labelled
+    test: Labelled
+    synthetic: Labelled
+    """In a drawn order, of which an arm takes as many as it needs from the front."""
+
+    @property
+    def findings(self) -> list[str]:
+        return [str(name) for name in self.train.truth]
+
+    def n_synthetic(self, mix: Mix) -> int:
+        """How many synthetic images a mix has."""
+        return round(mix.factor * len(self.train.images))
+
+
+def gather(
+    real: str,
+    synthetic: str,
+    arms: list[Arm],
+    *,
+    labels: str | None = None,
+    findings: str | None = None,
+    uncertain: Uncertain = "ignore",
+    max_real_samples: int | None = None,
+    seed: int = 0,
+) -> Material:
+    """Read, draw and check everything before anything trains; what is left out is said on stdout.
+
+    Args:
+        real: dataset folder with all three splits.
+        synthetic: samples folder with labels, or with `labels`.
+        arms: what the images are needed for.
+        labels: CSV of labels, instead of those in the tables.
+        findings: names separated by commas. Default: all that have both classes everywhere.
+        uncertain: what -1 counts as, in training and testing.
+        max_real_samples: real training images, drawn once for all arms and seeds. Default: all.
+        seed: of these draws.
+
+    Raises:
+        UserError: folders, labels, numbers of images or patients do not fit.
+    """
+    dataset = existing_folder(real, "--real")
+    if (dataset / "metadata.csv").is_file():
+        raise UserError(f"--real {real} is one split: give the dataset folder that holds {', '.join(SPLITS)}")
+    splits = {split: read_folder(split_folder(dataset, split), "--real") for split in SPLITS}
+    samples = read_folder(synthetic, "--synthetic")
+    if samples.folder.resolve().is_relative_to(dataset.resolve()):
+        raise UserError(f"--synthetic {synthetic} lies in --real")
+    known = {split: Labelled(images, truth_of(images, labels, uncertain, "--real")) for split, images in splits.items()}
+    made = Labelled(samples, truth_of(samples, labels, uncertain, "--synthetic"))
+    check_patients(splits, samples)
+    n_real = len(known["train"].images) if max_real_samples is None else max_real_samples
+    draws = np.random.default_rng(seed)
+    train = known["train"].take(np.sort(_draw(len(known["train"].images), n_real, draws, "--max_real_samples", real)))
+    factors = {stage.factor for arm in arms for stage in arm.stages if stage.factor}
+    needed = {factor: round(factor * n_real) for factor in factors}
+    most = max(needed.values(), default=0)
+    if most > len(samples):
+        arm = next(arm.name for arm in arms if any(stage.factor == max(factors) for stage in arm.stages))
+        raise UserError(
+            f"--arms {arm} needs {most} synthetic images ({max(factors):g} × {n_real} real ones) and {synthetic} has "
+            f"{len(samples)}: generate more, or lower --synthetic_factor or --max_real_samples"
+        )
+    made = made.take(draws.permutation(len(samples))[:most])
+    sources = {
+        "the real training images": train.learnable,
+        "the validation split": known["validation"].learnable,
+        "the test split": known["test"].learnable,
+    } | {f"{n} synthetic images": made.take(np.arange(n)).learnable for n in sorted(set(needed.values()))}
+    chosen, absent = choose(findings, sources)
+    for where in dict.fromkeys(absent.values()):
+        print(
+            f"left out: {', '.join(name for name, at in absent.items() if at == where)} (not both classes in {where})"
+        )
+    return Material(
+        *(part.take(np.arange(len(part.images)), chosen) for part in (train, known["validation"], known["test"], made))
+    )
+
+
+def _draw(n: int, wanted: int, draws: np.random.Generator, flag: str, where: str) -> np.ndarray:
+    if not 0 < wanted <= n:
+        raise UserError(f"{flag} {wanted}: {where} has {n} training images")
+    return draws.permutation(n)[:wanted]
+
+
+def check_patients(splits: dict[str, ImageFolder], samples: ImageFolder) -> None:
+    """Refuse patients that are on two sides of training, choosing and judging; say where that cannot be known.
+
+    Args:
+        splits: real images by split.
+        samples: synthetic ones, whose prompts came with real images.
+
+    Raises:
+        UserError: a patient is in two splits, or that of a prompt in validation or test.
+    """
+    patients = {split: set(_patients(images)) - {""} for split, images in splits.items()}
+    prompts = samples.prompt_ids or samples.ids
+    of_samples = _patients(samples)
+    for one, other in combinations(SPLITS, 2):
+        if both := sorted(patients[one] & patients[other]):
+            raise UserError(f"{len(both)} patients are in the splits {one} and {other} (first: {both[0]})")
+    for split in ("validation", "test"):
+        ids = set(image_ids(splits[split].rows))
+        seen = [i for i, name in enumerate(prompts) if name in ids or of_samples[i] in patients[split]]
+        if seen:
+            raise UserError(
+                f"the prompts of {len(seen)} of {len(samples)} synthetic images are of patients of the {split} split "
+                f"(first: {prompts[seen[0]]}): a classifier that learnt from them cannot be judged there; generate "
+                f"from the training split"
+            )
+    known = set(image_ids(splits["train"].rows))
+    unknown = sum(name not in known and not patient for name, patient in zip(prompts, of_samples, strict=True))
+    if unknown:
+        print(f"warning: {unknown} of {len(samples)} prompts are not of --real: whose they are cannot be checked")
+
+
+def _patients(images: ImageFolder) -> list[str]:
+    return images.rows["subject_id"].tolist() if "subject_id" in images.rows else [""] * len(images)
+
+
+def write_mix(folder: Path, mix: Mix, material: Material) -> None:
+    """A dataset folder with the images of a mix as links, and labels.csv by dicom_id, as train.py takes them.
+
+    Args:
+        folder: the dataset folder.
+        mix: which images.
+        material: where they come from.
+    """
+    parts: list[pd.DataFrame] = []
+    chosen: dict[str, Labelled] = {"real": material.train} if mix.real else {}
+    if mix.factor:
+        chosen["synthetic"] = material.synthetic.take(np.arange(material.n_synthetic(mix)))
+    for kind, part in chosen.items():
+        names = [f"{kind}/{name}" for name in part.images.rows["file_name"]]
+        for name, source in zip(names, part.images.paths, strict=True):
+            link(source, inside(folder / "train", name))
+        about: dict[str, Any] = {"file_name": names, "text": "", "subject_id": _patients(part.images)}
+        # Unlike its prompt's id, an image's own is the row's alone.
+        parts.append(pd.DataFrame(about | {"dicom_id": names}).join(part.truth))
+    rows = pd.concat(parts, ignore_index=True)
+    with atomic(folder / "labels.csv") as temporary:
+        rows[["dicom_id", *material.findings]].to_csv(temporary, index=False)
+    write_metadata(folder / "train", rows[["file_name", "text", "subject_id", "dicom_id"]])
+
+
+def link(source: Path, target: Path) -> None:
+    """The same file under another name: a hard link, or a symbolic one to another disk.
+
+    Raises:
+        UserError: the source does not exist.
+    """
+    source = source.resolve()
+    if not source.is_file():
+        raise UserError(f"{source} is named in metadata.csv and does not exist")
+    if target.is_file() and target.samefile(source):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        target.symlink_to(source)

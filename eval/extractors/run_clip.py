@@ -1,0 +1,47 @@
+"""Image and text towers trained by `train.py --tune clip`: unit embeddings of images and of texts in one space."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from eval.extractors import Extractor, Request
+from eval.extractors.run_classifier import is_task, part_of, prepare
+from sdcxr.io.files import read_json
+
+NAMES = {"RUN (clip)": "run folder of train.py --tune clip: its embeddings, of texts too"}
+
+
+def claims(name: str) -> bool:
+    return is_task(_folder(name), {"architecture", "resolution", "text"})
+
+
+def make(request: Request) -> Extractor:
+    folder = _folder(request.name)
+    about = read_json(folder / "config.json")
+    request.choose(("default",))
+    return Extractor(
+        name=request.name,
+        resize=f"centre crop → pil-lanczos {about['resolution']} → ±1",
+        prepare=partial(prepare, resolution=int(about["resolution"])),
+        load=partial(load, folder),
+        load_texts=partial(load_texts, folder),
+        dimension=int(about["text"]["projection_dim"]),
+        weights=(folder / "model.safetensors", folder / "config.json"),
+        libraries=("timm", "transformers"),
+    )
+
+
+def load(folder: Path, device: Any) -> Any:
+    from sdcxr.tasks.contrastive import Clip
+
+    return Clip(folder, device).towers.encode_images
+
+
+def load_texts(folder: Path, device: Any) -> Any:
+    from sdcxr.tasks.contrastive import Clip
+
+    return Clip(folder, device).encode_texts
+
+
+def _folder(name: str) -> Path:
+    return part_of(name, "clip")

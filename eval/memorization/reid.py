@@ -1,0 +1,113 @@
+"""Whose picture is it? Cosines of a re-identification network's features, among pictures of many patients."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval.diversity import patients_of
+from eval.extractors.cache import extract
+from eval.inputs.folders import ImageFolder
+from eval.memorization.thresholds import Found, calibrate, found_rows
+from eval.metrics.bootstrap import group_rows
+from eval.metrics.nearest import CELLS
+from eval.metrics.retrieval import unit
+
+PATIENTS = Found("reid_share", "reid_cosine_max", "n_reidentified", "real images of patients with several")
+
+
+def reidentify(
+    train: ImageFolder,
+    real: ImageFolder,
+    kept: np.ndarray,
+    synthetic: ImageFolder,
+    network: str,
+    weights_dir: Path | None,
+    about: dict[str, Any],
+    seed: int,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Rows of synthetic images that a network takes for a training patient, and columns of their best matches.
+
+    Args:
+        train: what the model was trained on.
+        real: held-out images, of which `kept` are of other patients.
+        kept: row numbers.
+        synthetic: what the model made.
+        network: an extractor.
+        weights_dir: where the weights of named extractors lie.
+        about: further columns of the rows.
+        seed: of the draws.
+
+    Raises:
+        UserError: weights are absent; there are too few real images for a threshold.
+    """
+    extracted = [extract(folder, network, weights_dir=weights_dir) for folder in (train, real, synthetic)]
+    known, others, made = (side.values for side in extracted)
+    others = others[kept]
+    floor = most_alike(others, known)[0]
+    cosine, index = most_alike(made, known)
+
+    def to_others(chosen: np.ndarray, patients: np.ndarray) -> np.ndarray:
+        return most_alike(known[chosen], known, patients[chosen], patients)[0]
+
+    threshold, n_calibration = calibrate(train, floor, len(synthetic), to_others, seed)
+    same = [own_pictures(known, patients_of(train)), own_pictures(others, patients_of(real)[kept])]
+    rows = found_rows(
+        PATIENTS,
+        cosine,
+        threshold,
+        floor,
+        np.concatenate(same),
+        synthetic.groups,
+        about | {"extractor": network, "preset": "cosine", "n_calibration": n_calibration},
+    )
+    columns = {"reid_train": [train.ids[i] for i in index], "reid_cosine": cosine.round(4)}
+    return rows, columns | {"reidentified": cosine >= threshold}
+
+
+def most_alike(
+    queries: np.ndarray,
+    gallery: np.ndarray,
+    query_patients: np.ndarray | None = None,
+    gallery_patients: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The picture of the gallery that each query is most alike.
+
+    Args:
+        queries: features, shape (n, dimension).
+        gallery: shape (m, dimension).
+        query_patients: with `gallery_patients`, integers of shape (n,): own pictures of a patient do not count.
+        gallery_patients: integers of shape (m,).
+
+    Returns:
+        Cosines and row numbers of the gallery, both of shape (n,); -1 where every picture is the patient's own.
+    """
+    gallery = unit(gallery)
+    best, index = np.empty(len(queries)), np.empty(len(queries), int)
+    step = max(1, CELLS // len(gallery))
+    for start in range(0, len(queries), step):
+        here = slice(start, start + step)
+        similarity = unit(queries[here]) @ gallery.T
+        if query_patients is not None and gallery_patients is not None:
+            similarity[query_patients[here, None] == gallery_patients] = -1
+        index[here] = similarity.argmax(axis=1)
+        best[here] = similarity.max(axis=1)
+    return best, index
+
+
+def own_pictures(features: np.ndarray, patients: np.ndarray) -> np.ndarray:
+    """The highest cosine of each picture with another one of its patient, of patients with two pictures or more.
+
+    Args:
+        features: shape (n, dimension).
+        patients: of each picture, shape (n,).
+
+    Returns:
+        Shape (pictures of such patients,).
+    """
+    found = []
+    for rows in group_rows([str(patient) for patient in patients]):
+        if len(rows) > 1:
+            own = unit(features[rows])
+            found.append(np.where(np.eye(len(rows), dtype=bool), -1, own @ own.T).max(axis=1))
+    return np.concatenate(found) if found else np.zeros(0)

@@ -1,0 +1,158 @@
+"""What a report generator says about images: any image-to-text model of transformers, from a folder or the hub's cache.
+
+Weights are read from safetensors only, code from a repository is never run, and nothing is downloaded. Decoding is
+greedy, so that the same images give the same reports.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.extractors.weights import hub_folder
+from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.quiet import quiet
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A model on its device, and its ways from pictures to tensors and from tokens to text."""
+
+    model: Any
+    images: Any
+    """Image processor, or the processor of both where the model has one."""
+    tokenizer: Any
+    question: str | None
+    """What is said to the model beside the picture, for models that want it."""
+    max_new_tokens: int
+
+    def read(self, pictures: list[Any]) -> list[str]:
+        """The reports of RGB pictures, white space normalised.
+
+        Raises:
+            UserError: the model cannot make text of them: its message says why, without any of the text.
+        """
+        import torch
+
+        said = {"text": [self.question] * len(pictures), "padding": True} if self.question else {}
+        try:
+            inputs = self.images(images=pictures, return_tensors="pt", **said).to(self.model.device)
+            with torch.inference_mode(), quiet():
+                tokens = self.model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=self.max_new_tokens)
+        except (ValueError, TypeError) as error:
+            hint = "" if self.question else " (a model that wants an instruction gets it with --question)"
+            raise UserError(f"--generator cannot read images: {str(error).splitlines()[0]}{hint}") from None
+        asked = inputs.get("input_ids")
+        if asked is not None and not self.model.config.is_encoder_decoder:
+            tokens = tokens[:, asked.shape[1] :]  # decoders repeat what they were asked
+        return [" ".join(text.split()) for text in self.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+
+
+def write_reports(
+    paths: Sequence[Path],
+    generator: str,
+    *,
+    weights_dir: Path | None = None,
+    question: str | None = None,
+    max_new_tokens: int = 100,
+    batch_size: int = 16,
+) -> list[str]:
+    """A report for every image; every process reads its share, and gets all.
+
+    Args:
+        paths: the image files; grey and coloured ones alike are read as grey.
+        generator: folder of an image-to-text model, or its name on the hub.
+        weights_dir: where models of the hub lie as `owner/name` or `name`.
+        question: instruction for models that want one.
+        max_new_tokens: where a report is cut off.
+        batch_size: images read at once.
+
+    Raises:
+        UserError: the model is absent, not in safetensors form, incomplete or of another kind; images are unreadable.
+    """
+    from tqdm import tqdm
+
+    from eval.inputs.images import read_grey, refuse
+    from sdcxr.runtime.processes import processes
+
+    state = processes()
+    mine = paths[state.process_index :: state.num_processes]
+    refuse([problem for problem in _of_all([_problem(path) for path in mine]) if problem], paths)
+    reader = load(generator, weights_dir, question, max_new_tokens)
+    starts = range(0, len(mine), batch_size)
+    reports: list[str] = []
+    for start in tqdm(starts, desc="reading images", unit="batch", leave=False, disable=not state.is_main_process):
+        reports += reader.read([read_grey(path)[0].convert("RGB") for path in mine[start : start + batch_size]])
+    return _of_all(reports)
+
+
+def _of_all(mine: list[Any]) -> list[Any]:
+    """What all processes have of every n-th image, in the order of the images."""
+    from accelerate.utils import gather_object
+
+    parts = gather_object([mine])
+    found: list[Any] = [None] * sum(map(len, parts))
+    for i, part in enumerate(parts):
+        found[i :: len(parts)] = part
+    return found
+
+
+def _problem(path: Path) -> str | None:
+    """What is wrong with an image, seen at once and not after hours spent on the others."""
+    from eval.inputs.images import Unusable, read_grey
+
+    try:
+        read_grey(path)
+    except Unusable as problem:
+        return f"{path.name} {problem}"
+    return None
+
+
+def load(generator: str, weights_dir: Path | None, question: str | None, max_new_tokens: int) -> Reader:
+    """The model of a folder or hub name, with every weight it needs, on the device of this process.
+
+    Raises:
+        UserError: see `write_reports`.
+    """
+    folder = locate(generator, weights_dir)
+
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+
+    from sdcxr.runtime.processes import processes
+
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        with quiet():
+            images = AutoProcessor.from_pretrained(folder, **options)
+            tokenizer = getattr(images, "tokenizer", None)
+            if tokenizer is None:  # encoder and decoder that were put together have a processor each
+                images = AutoImageProcessor.from_pretrained(folder, **options)
+                tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+            model, loaded = AutoModelForImageTextToText.from_pretrained(
+                folder, use_safetensors=True, output_loading_info=True, dtype=torch.float32, **options
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError) as error:
+        raise UserError(f"--generator {folder} cannot be loaded ({str(error).strip().splitlines()[0]})") from None
+    if absent := sorted(loaded["missing_keys"]):
+        raise UserError(f"--generator {folder}: {len(absent)} weights are absent (first: {absent[0]})")
+    return Reader(model.eval().to(processes().device), images, tokenizer, question, max_new_tokens)
+
+
+def locate(generator: str, weights_dir: Path | None) -> Path:
+    """The folder of a model.
+
+    Raises:
+        UserError: it is neither a folder with a model in safetensors form nor a name in the hub's cache.
+    """
+    folder = Path(generator).expanduser()
+    if not folder.is_dir():
+        if folder.exists() or generator.count("/") != 1 or generator.startswith((".", "/", "~")):
+            raise UserError(f"--generator {generator}: no such folder (a hub name has the form owner/name)")
+        folder = hub_folder(generator, weights_dir, "size unknown")
+    if not (folder / "config.json").is_file():
+        raise UserError(f"--generator {folder} has no config.json: it is not the folder of a model of transformers")
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(f"--generator {folder} has no .safetensors weights: pickled ones are not read, convert them")
+    return folder

@@ -1,0 +1,88 @@
+"""Files that are never half written, paths that never leave their folder, and folders of one setting only."""
+
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from sdcxr import __version__
+from sdcxr.runtime.errors import NotWritten, UserError, os_error_behind
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; what was written there becomes `path` at the end, or vanishes on an error.
+
+    A reader, or a run that is killed at any moment, sees the old file or the whole new one.
+
+    Raises:
+        NotWritten: the system refuses; what the caller's code raises for other files goes through as it is.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.randbits(48)}.tmp")  # process ids repeat from node to node
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except Exception as error:
+        cause = os_error_behind(error)
+        if cause is None or cause.errno is None or cause.filename not in (None, os.fspath(temporary)):
+            raise
+        raise NotWritten(cause.errno, cause.strerror, os.fspath(path)) from error
+    finally:
+        with suppress(OSError):  # where there is no way to it; what went wrong before is what is told
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a UTF-8 text file atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` atomically as indented JSON with a final newline."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file; a file that is none is a `UserError`."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error})") from None
+
+
+def existing_folder(path: str | Path, flag: str) -> Path:
+    """`path` as a folder that exists, else a `UserError` that names the flag it came from."""
+    path = Path(path).expanduser()
+    if not path.is_dir():
+        kind = "is a file, not a folder" if path.exists() else "does not exist"
+        raise UserError(f"{flag} {path}: {kind}")
+    return path
+
+
+def inside(folder: Path, name: str) -> Path:
+    """`folder / name`, refused with a `UserError` where `name` would lead out of the folder."""
+    path = folder / name
+    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise UserError(f"{folder}: the file name {name!r} leads out of the folder")
+    return path
+
+
+def check_same_settings(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuse to go on in a folder that was begun with other settings: a `UserError` that lists what differs."""
+    keys = dict.fromkeys([*new, *old])
+    differing = [f"{key} {old.get(key)} → {new.get(key)}" for key in keys if old.get(key) != new.get(key)]
+    if differing:
+        raise UserError(f"{folder} was begun with other settings ({'; '.join(differing)}): use another --output_dir")
+
+
+def user_cache() -> Path:
+    """Where things built once per user and version are kept: $SDCXR_CACHE, else sdcxr in the user's cache (XDG)."""
+    root = os.environ.get("SDCXR_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "sdcxr"
+    return Path(root).expanduser() / __version__

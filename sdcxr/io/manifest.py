@@ -1,0 +1,149 @@
+"""The table that every stage shares: `metadata.csv` in each split of a dataset folder and in a samples folder."""
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sdcxr.io.files import atomic, existing_folder, inside
+from sdcxr.io.tables import read_csv
+from sdcxr.runtime.errors import UserError
+
+# CheXpert's names and order (mimic-cxr-2.0.0-chexpert.csv). 1 positive, 0 negated, -1 uncertain, empty not mentioned.
+LABELS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Enlarged Cardiomediastinum",
+    "Fracture",
+    "Lung Lesion",
+    "Lung Opacity",
+    "No Finding",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Pneumonia",
+    "Pneumothorax",
+    "Support Devices",
+)
+LONGEST_SHOWN = 12  # characters of a cell that is no label, in messages
+SPLITS = ("train", "validation", "test")
+IDS = ("subject_id", "study_id", "dicom_id")
+COLUMNS = ("file_name", "text", *IDS, "view", *LABELS)
+SAMPLE_COLUMNS = (
+    "file_name",
+    "text",
+    "id",
+    "seed",
+    "guidance_scale",
+    "num_inference_steps",
+    "scheduler",
+    "model",
+)
+
+
+def write_metadata(folder: Path, rows: pd.DataFrame) -> None:
+    """Write `rows` atomically as `folder/metadata.csv`: labels as 1.0, 0.0 or -1.0, missing ones as nothing.
+
+    With a decimal point as in CheXpert's own tables: a column that is complete in one split only would otherwise be
+    read as integers there and as floats elsewhere, and `datasets.load_dataset` refuses splits that differ in type.
+    """
+    rows = rows.copy()
+    # A bare carriage return is not quoted by the csv module and ends the row for every reader.
+    rows["text"] = rows["text"].str.replace("\r\n?", "\n", regex=True)
+    for label in LABELS:
+        if label in rows:
+            rows[label] = rows[label].astype("Float64")
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic(folder / "metadata.csv") as temporary:
+        rows.to_csv(temporary, index=False)
+
+
+def read_metadata(folder: str | Path) -> pd.DataFrame:
+    """The rows of `folder/metadata.csv`: text and ids as str (empty where missing), labels as float (NaN missing).
+
+    Raises:
+        UserError: there is no table, a column is missing, a file name repeats or leads out of the folder, or a label
+            is none.
+    """
+    folder = Path(folder)
+    path = folder / "metadata.csv"
+    if not path.is_file():
+        raise UserError(f"{folder} has no metadata.csv: it is not a split of a dataset folder or a samples folder")
+    rows = read_csv(path)
+    for column in ("file_name", "text"):
+        if column not in rows:
+            raise UserError(f"{path} has no column {column!r} (it has: {', '.join(rows.columns)})")
+    repeated = rows["file_name"][rows["file_name"].duplicated()]
+    if len(repeated):
+        raise UserError(f"{path} names {repeated.iloc[0]} more than once")
+    for name in rows["file_name"]:
+        inside(folder, name)
+    return with_labels(rows, rows["file_name"], str(path))
+
+
+def with_labels(rows: pd.DataFrame, names: pd.Series, source: str) -> pd.DataFrame:
+    """`rows` with the columns named in `LABELS` as float: 1, 0, -1, or NaN where a cell is empty (or NA, as R writes).
+
+    Args:
+        rows: cells as text or numbers.
+        names: what each row goes by in messages.
+        source: where the rows come from, for messages.
+
+    Raises:
+        UserError: a cell holds something else; names the first.
+    """
+    values = {}
+    for label in (name for name in LABELS if name in rows):
+        meanings = {cell: _label(cell) for cell in rows[label].unique()}  # few, however many rows there are
+        if odd := [cell for cell, meaning in meanings.items() if meaning is None]:
+            first = rows[label].isin(odd).to_numpy().argmax()
+            cell = str(rows[label].iloc[first])
+            shown = repr(cell) if len(cell) <= LONGEST_SHOWN else "a text"  # which may be a patient's
+            holds = f"the column {label} holds {shown} in the row of {names.iloc[first]}"
+            raise UserError(f"{source}: {holds}: labels are 1, 0, -1 or empty")
+        values[label] = rows[label].map(meanings).astype(float)
+    return rows.assign(**values)
+
+
+def _label(cell: Any) -> float | None:
+    """What the cell of a label says, NaN where nothing, None where it is no label."""
+    text = str(cell).strip()
+    if text in ("", "NA"):
+        return math.nan
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if value in (1, 0, -1) or math.isnan(value) else None
+
+
+def image_ids(rows: pd.DataFrame) -> pd.Series:
+    """The name that each row of a dataset folder goes by: its dicom_id, or the stem of its file where it has none."""
+    stems = rows["file_name"].map(lambda name: Path(name).stem)
+    return rows["dicom_id"].where(rows["dicom_id"] != "", stems) if "dicom_id" in rows else stems
+
+
+def text_key(text: str) -> str:
+    """What two texts have in common that say the same in the same words.
+
+    Case, white space, punctuation but the question mark, and the number before a list's first point do not count.
+    """
+    return " ".join(re.findall(r"[^\W_]+|\?", re.sub(r"^\s*\d{1,2}[.)]\s", "", text.lower())))
+
+
+def split_folder(dataset: str | Path, split: str) -> Path:
+    """The folder of one split of a dataset folder.
+
+    Raises:
+        UserError: the dataset folder or the split does not exist; the message lists the splits that do.
+    """
+    dataset = existing_folder(dataset, "dataset folder")
+    folder = dataset / split
+    if not (folder / "metadata.csv").is_file():
+        there = [name for name in SPLITS if (dataset / name / "metadata.csv").is_file()]
+        found = f"it has: {', '.join(there)}" if there else "no split at all: was it written by data_prep?"
+        raise UserError(f"{dataset} has no split {split!r} ({found})")
+    return folder

@@ -1,0 +1,151 @@
+"""From a typed `main(config)` to a command: flags, YAML files, help, and errors of one line."""
+
+import difflib
+import inspect
+import os
+import re
+import select
+import signal
+import sys
+import textwrap
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NoReturn, get_type_hints
+
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
+
+from sdcxr.runtime.errors import UserError, explain_os_error, os_error_behind
+
+Main = Callable[[Any], int | None]
+
+
+def run(main: Main, argv: list[str] | None = None) -> NoReturn:
+    """Parse the command line into main's dataclass argument, call main, and exit with what it returns.
+
+    A `UserError` ends in one line on stderr and exit code 2, Ctrl-C in exit code 130; everything else keeps its
+    traceback, because it is our mistake.
+    """
+    try:
+        config = parse(main, argv)
+        with _one_voice():
+            code = main(config)
+        if "sdcxr.runtime.processes" in sys.modules:  # which takes a second to import
+            sys.modules["sdcxr.runtime.processes"].leave()
+        sys.exit(code)
+    except UserError as error:
+        _stop(str(error))
+    except KeyboardInterrupt:
+        print("\ninterrupted: run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # e.g. `… | head`
+        if not _reader_is_gone():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)  # as other programs do: the work may not be done
+    except Exception as error:
+        cause = os_error_behind(error)
+        line = explain_os_error(cause) if cause is not None else None
+        if line is None:
+            raise
+        _stop(line)
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads stdout any more; a pipe between our own processes may be what broke instead."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # errors are reported without asking for them
+    return bool(poll.poll(0))
+
+
+def _one_voice() -> AbstractContextManager[Any]:
+    """Of the processes that torchrun or accelerate started together, only the first writes to stdout."""
+    if os.environ.get("RANK", "0") == "0":
+        return nullcontext()
+    return redirect_stdout(Path(os.devnull).open("w"))
+
+
+def parse(main: Main, argv: list[str] | None = None) -> Any:
+    """The dataclass that `main` takes, filled from `argv`: `--config file.yaml` first, then single flags over it."""
+    config_class = next(iter(get_type_hints(main).values()))
+    module = inspect.getmodule(main)
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the help texts stand below the fields
+    parser = _Parser(
+        prog=_program(), description=module and module.__doc__, formatter_class=_HelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--config", action="config", help="YAML file with any of the flags below; flags override it")
+    parser.add_class_arguments(config_class)
+    required = "".join(f"--{action.dest} {action.dest.upper()} " for action in parser._actions if action.required)
+    parser.usage = f"%(prog)s {required}[--flag VALUE ...]"  # the list of all flags would fill a page
+    values = parser.parse_args(_with_values(sys.argv[1:] if argv is None else argv, config_class)).as_dict()
+    values.pop("config", None)
+    return config_class(**values)
+
+
+def _with_values(argv: list[str], config_class: type) -> list[str]:
+    """The words with `true` behind a switch that stands alone: `--render` is `--render true`."""
+    switches = {f"--{name}" for name, hint in get_type_hints(config_class).items() if hint in (bool, bool | None)}
+    words = []
+    for word, following in pairwise([*argv, "--"]):
+        words += [word, "true"] if word in switches and following.startswith("--") else [word]
+    return words
+
+
+def _program() -> str:
+    """How the running command was called: `python -m data_prep.openi` or `train.py`."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if spec is None or spec.name == "__main__":
+        return sys.argv[0].rsplit("/", 1)[-1]
+    return f"python -m {spec.name.removesuffix('.__main__')}"
+
+
+class _HelpFormatter(DefaultHelpFormatter):
+    """Wraps the paragraphs of the module's docstring, and keeps the lines of its indented commands."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        blocks = text.strip().split("\n\n")
+        return "\n\n".join(block if "\n " in f"\n{block}" else textwrap.fill(block, width) for block in blocks)
+
+
+class _Parser(ArgumentParser):
+    """jsonargparse's parser, with errors of one line that name the flag, the file, and the nearest known flag."""
+
+    file = ""
+    """The configuration file that is being read, for messages."""
+
+    def parse_path(self, path: str | os.PathLike[str], *words: Any, **options: Any) -> Any:
+        """As it is, but unknown keys are refused here, where the file is known."""
+        self.file = f"{os.fspath(path)}: "
+        parsed = super().parse_path(path, *words, **options)
+        for key in vars(parsed).keys() - {action.dest for action in self._actions}:
+            self.error(f"Option '{key}' is not accepted")
+        self.file = ""
+        return parsed
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        message = " ".join(message.split())
+        message = re.sub(r"Problems parsing config: | in \"<unicode string>\"", "", message)
+        message = re.sub(r"Unexpected config:.*", "is no YAML of flags and values, such as `seed: 0`", message)
+        message = re.sub(r"^Parser key \"(\w+)\": ", r"--\1: ", message)
+        message = re.sub(r"Does not validate against .*?Given value type: .*?Given value: (.*)", _union, message)
+        message = re.sub(r"Expected a typing\.Literal\[(.*?)\]\. Got value: ", r"expected one of \1, got ", message)
+        message = re.sub(r"<class '(\w+)'>", r"\1", message)
+        if required := re.fullmatch(r"the following arguments are required: (.*)", message):
+            message = "missing " + ", ".join("--" + name for name in required[1].split(", "))
+        elif unknown := re.search(r"unrecognized arguments: -*(\w+)|Option '(\w+)' is not accepted", message):
+            name = unknown[1] or unknown[2]
+            near = difflib.get_close_matches(name, [action.dest for action in self._actions], n=2)
+            message = f"unknown flag or key: {name}"
+            message += f" (did you mean {' or '.join('--' + flag for flag in near)}?)" if near else " (see --help)"
+        _stop(self.file + message)
+
+
+def _union(match: re.Match[str]) -> str:
+    kinds = [kind for kind in re.findall(r"<class '(\w+)'>", match[0].split("Errors:")[0]) if kind != "NoneType"]
+    return f"expected {' or '.join(kinds)}, got {match[1]}"
+
+
+def _stop(message: str) -> NoReturn:
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,75 @@
+"""What every task shares: the protocol that the training loop relies on, and the rows of a split."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from sdcxr.config import TrainConfig
+from sdcxr.data.stream import Examples, generator
+from sdcxr.io.files import inside
+from sdcxr.io.manifest import image_ids, read_metadata, split_folder
+from sdcxr.runtime.errors import UserError
+
+SUBSET = (1 << 63) - 1  # key of the draw of --max_train_samples, apart from positions and orderings
+
+
+class Task(Protocol):
+    """An nn.Module with these methods."""
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """The loss of each sample, shape (batch,)."""
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Parameter groups of the tuned parts: `name`, `params`, `lr`."""
+
+    def examples(self) -> Examples:
+        """What it trains on; builds what has to be built first, on all processes together."""
+
+    def validation_examples(self) -> Examples | None:
+        """Held-out examples for the validation loss, or None."""
+
+    @property
+    def n_previews(self) -> int:
+        """How many pictures `preview` can make."""
+
+    def preview(self, indices: list[int]) -> list[np.ndarray]:
+        """Pictures of what the task does now, uint8 (H, W) each."""
+
+    def save(self, run: Path) -> None:
+        """Write the result folder of the run (pipeline/, classifier/ or clip/)."""
+
+
+def validation_rows(config: TrainConfig, n: int) -> pd.DataFrame | None:
+    """The first n rows of the validation split; None where there shall be none.
+
+    Raises:
+        UserError: there is no such split; asked before the training starts, not in the middle of it.
+    """
+    if not config.validation_steps or not n:
+        return None
+    assert config.data is not None
+    split_folder(config.data, "train")  # a wrong --data is no matter of validation
+    try:
+        return training_rows(config, "validation").head(n)
+    except UserError as error:
+        raise UserError(f"{error}; --validation_steps 0 trains without validation") from None
+
+
+def training_rows(config: TrainConfig, split: str = "train") -> pd.DataFrame:
+    """Rows of a split with a `path` and an `id` column, cut to `--max_train_samples` by a draw that the seed fixes."""
+    assert config.data is not None
+    folder = split_folder(config.data, split)
+    rows = read_metadata(folder)
+    if split == "train" and config.max_train_samples is not None:
+        if config.max_train_samples > len(rows):
+            raise UserError(f"--max_train_samples {config.max_train_samples}: {folder} has only {len(rows)} images")
+        chosen = generator(config.seed, SUBSET).permutation(len(rows))[: config.max_train_samples]
+        rows = rows.iloc[np.sort(chosen)].reset_index(drop=True)
+    if not len(rows):
+        raise UserError(f"{folder} has no images: its metadata.csv is empty")
+    rows["path"] = rows["file_name"].map(lambda name: inside(folder, name))
+    rows["id"] = image_ids(rows)
+    return rows

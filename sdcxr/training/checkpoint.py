@@ -1,0 +1,159 @@
+"""Checkpoints of a run: written whole or not at all, safetensors only, the oldest removed.
+
+checkpoints/checkpoint-<step>/ holds model.safetensors (the tuned parts), ema.safetensors, optimizer.safetensors and
+state.json (step, losses not logged yet, fp16's scaler, and the size of each file, so that a torn copy is recognised).
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from sdcxr.io.files import read_json, write_json
+from sdcxr.training.ema import EMA
+
+
+def save(
+    folder: Path,
+    step: int,
+    task: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ema: EMA | None,
+    keep: int,
+    losses: Sequence[float] = (),
+    scaler: torch.amp.GradScaler | None = None,
+) -> None:
+    """Write the checkpoint of `step` below `folder`, then remove all but the newest `keep`.
+
+    `losses` are those since the last row of the log: a run that goes on from here logs the whole interval.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for left_behind in folder.glob(".checkpoint-*.tmp"):  # by a killed process
+        shutil.rmtree(left_behind)
+    final = folder / f"checkpoint-{step}"
+    temporary = folder / f".checkpoint-{step}.{os.getpid()}.tmp"
+    try:
+        temporary.mkdir()
+        tensors = {"model": tuned_state(task), "optimizer": optimizer_state(task, optimizer)}
+        if ema is not None:
+            tensors["ema"] = ema.averages
+        for name, values in tensors.items():
+            save_file(
+                {key: value.detach().contiguous() for key, value in values.items()}, temporary / f"{name}.safetensors"
+            )
+        state: dict[str, Any] = {"step": step, "losses": list(losses)}
+        if scaler is not None:
+            state["scaler"] = scaler.state_dict()
+        state["files"] = {path.name: path.stat().st_size for path in temporary.iterdir()}
+        write_json(temporary / "state.json", state)
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    kept = {*existing(folder)[-keep:], final}  # this one in any case: newer ones are those that could not be loaded
+    for old in found(folder):  # also half of one, whose removal was cut short
+        if old not in kept:
+            shutil.rmtree(old)
+
+
+def existing(folder: Path) -> list[Path]:
+    """The checkpoints below a folder that are whole, oldest first."""
+    return [path for path in found(folder) if _whole(path)]
+
+
+def found(folder: Path) -> list[Path]:
+    """The checkpoints below a folder, also those of which something is missing, oldest first."""
+    named = [path for path in folder.glob("checkpoint-*") if path.name[11:].isdigit() and path.is_dir()]
+    return sorted(named, key=lambda path: int(path.name[11:]))
+
+
+def _whole(path: Path) -> bool:
+    try:
+        sizes = json.loads((path / "state.json").read_text(encoding="utf-8"))["files"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return False
+    return all((path / name).is_file() and (path / name).stat().st_size == size for name, size in sizes.items())
+
+
+def load(
+    path: Path,
+    task: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ema: EMA | None,
+    scaler: torch.amp.GradScaler | None = None,
+) -> tuple[int, list[float]]:
+    """Put a checkpoint back into what was saved, and return its step and unlogged losses.
+
+    Raises:
+        ValueError: it does not fit: names or shapes differ, or the average is missing. Nothing was changed then.
+    """
+    if not _whole(path):
+        raise ValueError(f"{path} is damaged (a file is missing or cut short)")
+    own = tuned_state(task)
+    parameters = {name: p for name, p in task.named_parameters() if p.requires_grad}
+    try:
+        saved = load_file(path / "model.safetensors")
+        fields = load_file(path / "optimizer.safetensors")
+        averages = load_file(path / "ema.safetensors") if ema is not None else {}
+        state = read_json(path / "state.json")
+    except (SafetensorError, FileNotFoundError) as error:
+        raise ValueError(f"{path} is damaged ({error})") from None
+    if (
+        _shapes(saved) != _shapes(own)
+        or not {key.rsplit("/", 1)[0] for key in fields} <= parameters.keys()
+        or (ema is not None and _shapes(averages) != _shapes(ema.averages))
+        or not {"step", "losses"} <= state.keys()
+    ):
+        raise ValueError(f"{path} is of another run")
+    for name, tensor in saved.items():
+        own[name].copy_(tensor)
+    _load_optimizer(parameters, optimizer, fields)
+    if ema is not None:
+        ema.load(averages)
+    if scaler is not None and state.get("scaler"):
+        scaler.load_state_dict(state["scaler"])
+    return int(state["step"]), list(state["losses"])
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+def tuned_state(task: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers of every part that trains at least one parameter, by their names in the task."""
+    roots = {name.split(".")[0] for name, p in task.named_parameters() if p.requires_grad}
+    return {name: value for name, value in task.state_dict().items() if name.split(".")[0] in roots}
+
+
+def optimizer_state(task: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's tensors as `<parameter>/<field>`, independent of the order of the parameters."""
+    names = {id(p): name for name, p in task.named_parameters()}
+    fields: dict[str, Tensor] = {}
+    for parameter, state in optimizer.state.items():
+        for field, value in state.items():
+            tensor = value if isinstance(value, Tensor) else torch.tensor(value)  # 8-bit AdamW counts in an int
+            if tensor.shape != parameter.shape:  # small; safetensors refuses 8-bit AdamW's shared tables
+                tensor = tensor.cpu().clone()
+            fields[f"{names[id(parameter)]}/{field}"] = tensor
+    return fields
+
+
+def _load_optimizer(
+    parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, fields: dict[str, Tensor]
+) -> None:
+    for key, value in fields.items():
+        name, field = key.rsplit("/", 1)
+        parameter, state = parameters[name], optimizer.state[parameters[name]]
+        if value.ndim == 0:  # the count of steps: fused AdamW's is a float on the device
+            state[field] = value.to(parameter.device) if value.is_floating_point() else int(value)
+        elif value.shape == parameter.shape and value.dtype == parameter.dtype:
+            state[field] = torch.empty_like(parameter, requires_grad=False).copy_(value)  # in its memory layout
+        else:
+            state[field] = value.to(parameter.device)

@@ -1,0 +1,404 @@
+"""The one training loop, for every task.
+
+A run is a pure function of its settings and of the images seen: an optimizer step takes one block of positions of the
+stream, split over processes and micro-steps in any way, and a run that was stopped goes on at the block after its last
+checkpoint.
+"""
+
+import dataclasses
+import hashlib
+import math
+import os
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import DistributedType, gather_object
+from torch.utils.data import default_collate
+from tqdm import tqdm
+
+from sdcxr import tasks
+from sdcxr.config import FROM_RANDOM, RECORD, TrainConfig, check_same_run, read_record, write_config
+from sdcxr.data.stream import Examples, Positions, Stream, generator, loader
+from sdcxr.io.files import write_json
+from sdcxr.io.pixels import grid, write_png
+from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.memory import release_memory
+from sdcxr.runtime.processes import native_precision, on_cpu
+from sdcxr.runtime.signals import Signals, exit_code
+from sdcxr.runtime.threads import use_all_cores
+from sdcxr.tasks.base import training_rows
+from sdcxr.training import checkpoint
+from sdcxr.training.ema import EMA
+from sdcxr.training.flops import measured_peak, training_flops
+from sdcxr.training.guards import assert_only_tuned_parts_moved, fingerprints
+from sdcxr.training.optimizer import build_optimizer, learning_rate_factor
+from sdcxr.training.progress import Log, Meter, start_tracker
+from sdcxr.training.validation import previews, validation_loss
+
+SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+DROPOUT = 1 << 62  # keys of the seeds of dropout, apart from those of positions, orderings and validation
+PRECISION = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def train(config: TrainConfig) -> int:
+    """Train what `config.tune` names, or go on with it, and write the run folder. Returns the exit code.
+
+    Raises:
+        UserError: for whatever the user can mend.
+    """
+    use_all_cores()
+    accelerator = Accelerator(
+        cpu=on_cpu(),
+        mixed_precision=native_precision() if config.mixed_precision == "auto" else config.mixed_precision,
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+    )
+    if accelerator.distributed_type in SHARDED:
+        raise UserError(
+            f"{accelerator.distributed_type.value}: checkpoints of sharded weights are not written here; launch "
+            "without it, and for small cards use --gradient_checkpointing, --use_8bit_adam, --use_ema false"
+        )
+    if accelerator.device.type == "cuda":
+        set_up_cuda(config.deterministic)
+    code = Run(config.filled(), accelerator).go()
+    release_memory()
+    return code
+
+
+def set_up_cuda(deterministic: bool) -> None:
+    """TensorFloat-32 for what is not autocast; the fastest convolutions, or those that repeat bit by bit."""
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = not deterministic
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def split_batch(config: TrainConfig, processes: int) -> TrainConfig:
+    """The settings with the micro-steps that `total_train_batch_size` asks for on this many processes.
+
+    Raises:
+        UserError: the total is no multiple of the images that the processes take at once.
+    """
+    total, at_once = config.total_train_batch_size, config.train_batch_size * processes
+    if total is None:
+        return config
+    if total % at_once:
+        raise UserError(
+            f"--total_train_batch_size {total} is no multiple of {processes} processes × --train_batch_size "
+            f"{config.train_batch_size}: change one of them"
+        )
+    return dataclasses.replace(config, gradient_accumulation_steps=total // at_once)
+
+
+class Run:
+    """One training run: its folder, task, optimizer, average and progress."""
+
+    def __init__(self, config: TrainConfig, accelerator: Accelerator):
+        assert config.output_dir is not None
+        self.accelerator = accelerator
+        self.folder = Path(config.output_dir)
+        config = split_batch(config, accelerator.num_processes)
+        self.micro_batch = config.train_batch_size
+        self.images_per_step = self.micro_batch * accelerator.num_processes * config.gradient_accumulation_steps
+        # Of `accelerate launch` where the settings leave it open: the record has to say what the run was made with.
+        config = dataclasses.replace(config, mixed_precision=accelerator.mixed_precision)
+        if config.max_train_steps is None:
+            n_images = len(training_rows(config))
+            steps = math.ceil((config.num_train_epochs or 0) * n_images / self.images_per_step)
+            config = dataclasses.replace(config, max_train_steps=steps, num_train_epochs=None)
+        self.config = config
+        self.steps = config.max_train_steps or 0
+        check_same_run(self.folder, config, self.images_per_step)
+        self.signal = 0
+        self.seen: list[tuple[torch.Tensor, torch.Tensor]] = []  # positions and losses since the last log row
+
+    def go(self) -> int:
+        """Train to the end, or say that there is nothing left to do."""
+        finished = self.finished_steps()
+        if finished >= self.steps:
+            self.say(f"{self.folder} is finished: {finished} steps")
+            return 0
+        self.prepare()
+        start, unlogged = self.resume()
+        if self.accelerator.is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.record(finished_steps=finished, examples_sha256=self.examples_sha256)
+            write_config(self.folder / "config.yaml", dataclasses.asdict(self.config))
+        self.accelerator.wait_for_everyone()
+        release_memory()
+        with Signals() as self.signals:
+            step = self.loop(start, unlogged)
+        if step < self.steps:
+            self.say(f"stopped at step {step} of {self.steps}: the same command again goes on from there")
+            return exit_code(self.signal)
+        with self.averaged():
+            if self.accelerator.is_main_process:
+                self.task.save(self.folder)
+                self.record(finished_steps=self.steps)
+        self.accelerator.wait_for_everyone()
+        self.say(f"finished: {self.folder} ({self.steps} steps, {self.steps * self.images_per_step} images)")
+        return 0
+
+    def finished_steps(self) -> int:
+        """Steps behind the saved result, 0 where there is none."""
+        result = next(iter(self.config.parts & FROM_RANDOM), "pipeline")
+        return int(read_record(self.folder).get("finished_steps", 0)) if (self.folder / result).is_dir() else 0
+
+    def record(self, **notes: Any) -> None:
+        """Note in the run folder what config.yaml, which `--config` takes again, has no place for."""
+        write_json(self.folder / RECORD, read_record(self.folder) | {"images_per_step": self.images_per_step} | notes)
+
+    def check_same_examples(self, examples: Examples) -> None:
+        """Refuse to go on with a run on other images, captions or labels than it was begun with."""
+        digest = hashlib.sha256("\n".join(examples.ids).encode())
+        for _, array in sorted((k, v) for k, v in vars(examples).items() if isinstance(v, np.ndarray)):
+            digest.update(array.tobytes())
+        self.examples_sha256 = digest.hexdigest()
+        record = read_record(self.folder)
+        if record and record.get("examples_sha256") != self.examples_sha256:
+            raise UserError(
+                f"{self.folder} was begun on other images, captions or labels than those of {self.config.data}"
+            )
+
+    def prepare(self) -> None:
+        """Build task, data, optimizer and average; wrap task and optimizer once."""
+        config, accelerator = self.config, self.accelerator
+        self.task = tasks.build(config, accelerator.device)
+        examples = self.task.examples()
+        self.check_same_examples(examples)
+        self.stream = Stream(examples, config.seed)
+        groups = self.task.groups()
+        self.rates = [group["lr"] for group in groups]
+        self.held_out = self.task.validation_examples()
+        self.meter = Meter(accelerator.device, *self.work(), accelerator.num_processes)
+        if config.cache_in_memory:
+            self.task.hold_latents()
+        if config.torch_compile or (config.torch_compile is None and accelerator.device.type == "cuda"):
+            self.task.compile(mode="reduce-overhead" if config.cuda_graphs else None)
+        optimizer = build_optimizer(groups, config, accelerator.device)
+        self.wrapped, self.optimizer = accelerator.prepare(self.task, optimizer)
+        self.trained = [p for group in groups for p in group["params"]]
+        self.ema = EMA(self.task, config.ema_decay or 0.0) if config.use_ema else None
+        counts = ", ".join(f"{g['name']} {sum(p.numel() for p in g['params']) / 1e6:.2f} M" for g in groups)
+        self.say(
+            f"tuning {counts} parameters on {len(self.stream.examples.ids)} images; {self.steps} steps of "
+            f"{self.images_per_step} images ({accelerator.num_processes} × {config.gradient_accumulation_steps} × "
+            f"{self.micro_batch}), {accelerator.device.type}, precision {accelerator.mixed_precision}"
+        )
+
+    def work(self) -> tuple[float, float]:
+        """FLOPs of an image in training, and FLOP/s of a matrix product here; known to the main process alone."""
+        if not self.accelerator.is_main_process:
+            return 0.0, 0.0
+        pair = default_collate([self.stream[0], self.stream[1]])  # batch normalisation needs two
+        flops = training_flops(self.task, tensors(pair)) / 2
+        return flops, measured_peak(self.accelerator.device, PRECISION[self.accelerator.mixed_precision])
+
+    def resume(self) -> tuple[int, list[float]]:
+        """Load the newest checkpoint that fits; its step and the losses not logged yet, (0, []) without one."""
+        for path in reversed(checkpoint.found(self.folder / "checkpoints")):
+            try:
+                step, losses = checkpoint.load(path, self.task, self.raw_optimizer(), self.ema, self.accelerator.scaler)
+            except ValueError as error:
+                self.say(f"{error}: trying the one before")
+                continue
+            if step > self.steps:
+                raise UserError(f"--max_train_steps {self.steps}: {self.folder} already has {step}, give more")
+            self.say(f"resuming at step {step}")
+            return step, losses
+        return 0, []
+
+    def raw_optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer inside accelerate's wrapper."""
+        optimizer: torch.optim.Optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        return optimizer
+
+    def loop(self, start: int, unlogged: list[float]) -> int:
+        """Optimizer steps from `start` on; returns the last step done, less than all where a signal asked to stop."""
+        config, main = self.config, self.accelerator.is_main_process
+        tracker = start_tracker(config.report_to, self.folder) if main else None
+        self.log = Log(self.folder / "log.jsonl", start, tracker) if main else None
+        self.validation_log = Log(self.folder / "validation.jsonl", start, tracker, "validation_") if main else None
+        batches = self.batches(start)
+        before: dict[str, torch.Tensor] | None = fingerprints(self.task)
+        step = start
+        losses = list(torch.tensor(unlogged, device=self.accelerator.device).unbind())
+        self.measured = start
+        self.meter.restart()
+        with tqdm(total=self.steps, initial=start, desc="training", unit="step", disable=not main) as bar:
+            while step < self.steps and not self.stopping(step):
+                losses.append(self.step(step, batches))
+                step += 1
+                bar.update()
+                if before is not None and not self.accelerator.optimizer_step_was_skipped:  # fp16 skips some at first
+                    assert_only_tuned_parts_moved(self.task, before)
+                    before = None
+                if step % config.logging_steps == 0 or step == self.steps:
+                    bar.set_postfix_str(self.row(step, losses))
+                    losses.clear()
+                with self.meter.paused():
+                    # Before the checkpoint: a run that is killed in between would not come back to this validation.
+                    if config.validation_steps and (step % config.validation_steps == 0 or step == self.steps):
+                        self.validate(step)
+                    if step % config.checkpointing_steps == 0 or step == self.steps:
+                        self.checkpoint(step, losses)
+        if start < step < self.steps and step % config.checkpointing_steps:
+            self.checkpoint(step, losses)
+        if tracker is not None:
+            tracker.finish()
+        return step
+
+    def batches(self, start: int) -> Any:
+        """An iterator over this process's micro-batches from optimizer step `start` on."""
+        block, accelerator = self.images_per_step, self.accelerator
+        positions = Positions(
+            start * block, self.steps * block, self.micro_batch, accelerator.process_index, accelerator.num_processes
+        )
+        cuda = accelerator.device.type == "cuda"
+        workers = self.config.dataloader_num_workers
+        return iter(loader(self.stream, positions, (4 if cuda else 0) if workers is None else workers, pin_memory=cuda))
+
+    def step(self, step: int, batches: Any) -> torch.Tensor:
+        """One optimizer step over its block of positions; returns the mean loss on this process, on the device."""
+        micro_steps = self.config.gradient_accumulation_steps
+        for group, rate in zip(self.raw_optimizer().param_groups, self.rates, strict=True):
+            group["lr"] = rate * learning_rate_factor(step, self.config)
+        # Dropout inside a base's networks is all that draws from torch's own generator.
+        mine = DROPOUT + step * self.accelerator.num_processes + self.accelerator.process_index
+        torch.manual_seed(int(generator(self.config.seed, mine).integers(1 << 63)))
+        total = torch.zeros((), device=self.accelerator.device)
+        for micro in range(micro_steps):
+            with self.meter.waiting():
+                values = next(batches)
+            positions = values["position"]
+            batch = {
+                name: value.to(self.accelerator.device, non_blocking=True) for name, value in tensors(values).items()
+            }
+            last = micro == micro_steps - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+                losses = self.wrapped(batch)
+                loss = losses.mean() / micro_steps
+                self.accelerator.backward(loss)
+            total += loss.detach()
+            self.seen.append((positions, losses.detach().clone()))  # a replayed graph would overwrite them
+        self.accelerator.clip_grad_norm_(self.trained, self.config.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update(step + 1)
+        return total
+
+    def row(self, step: int, losses: list[torch.Tensor]) -> str:
+        """Log an interval, and say it in short; the one place where host and device meet.
+
+        Raises:
+            UserError: the loss is not finite; the last checkpoint is still good.
+        """
+        images = (step - self.measured) * self.images_per_step
+        self.measured = step
+        loss = self.accelerator.reduce(torch.stack(losses).mean(), reduction="mean").item()
+        self.require_finite(step, "loss", math.isfinite(loss))
+        self.seen.clear()
+        row: dict[str, Any] = {
+            "step": step,
+            "images": step * self.images_per_step,
+            "loss": round(loss, 6),
+            "lr": self.raw_optimizer().param_groups[0]["lr"],
+        }
+        row |= self.meter.read(images)
+        if self.log is not None:
+            self.log.write(row)
+        return status(row)
+
+    def require_finite(self, step: int, what: str, finite: bool) -> None:
+        """Stop a run that has diverged before it overwrites a good checkpoint or pipeline; name the images at fault."""
+        if not finite:
+            names = self.diverged()
+            raise UserError(
+                f"the {what} is not finite at step {step}{names}: the last checkpoint in {self.folder} is good; "
+                f"lower --learning_rate or use bf16 and delete the folder to start again"
+            )
+
+    def diverged(self, most: int = 5) -> str:
+        """The images whose loss was the first not to be finite since the last log row, on any process, by id."""
+        bad = [(int(p), self.stream.index(int(p))) for at, loss in self.seen for p in at[~loss.isfinite().cpu()]]
+        if self.accelerator.num_processes > 1:
+            bad = gather_object(bad)
+        if not bad:
+            return ""
+        first = min(bad)[0] // self.images_per_step
+        ids = [self.stream.examples.ids[i] for position, i in sorted(bad) if position // self.images_per_step == first]
+        more = f" and {len(ids) - most} more" if len(ids) > most else ""
+        return f" (first in step {first + 1}, images {', '.join(ids[:most])}{more})"
+
+    def averaged(self) -> Any:
+        """A context in which the task holds the averaged weights, if there is an average."""
+        return self.ema.applied() if self.ema is not None else nullcontext()
+
+    def checkpoint(self, step: int, losses: list[torch.Tensor]) -> None:
+        """Write a checkpoint from the main process while the others wait.
+
+        Raises:
+            UserError: a weight is not finite; the checkpoint before is still good.
+        """
+        sums = torch.stack([parameter.detach().sum() for parameter in self.trained])
+        self.require_finite(step, "sum of a weight", bool(sums.isfinite().all()))
+        unlogged = self.accelerator.reduce(torch.stack(losses), reduction="mean").tolist() if losses else []
+        if self.accelerator.is_main_process:
+            keep = self.config.checkpoints_total_limit
+            folder, scaler = self.folder / "checkpoints", self.accelerator.scaler
+            checkpoint.save(folder, step, self.task, self.raw_optimizer(), self.ema, keep, unlogged, scaler)
+        self.accelerator.wait_for_everyone()
+
+    def validate(self, step: int) -> None:
+        """Validation loss into validation.jsonl and pictures into samples/, with the weights and with their average."""
+        row: dict[str, float] = {"step": step, "images": step * self.images_per_step}
+        for name in ("", "ema_") if self.ema is not None else ("",):
+            with self.averaged() if name else nullcontext():
+                if self.held_out is not None:
+                    seed, batch = self.config.seed, self.micro_batch
+                    losses = validation_loss(self.task, self.held_out, seed, batch, self.accelerator)
+                    row |= {name + key: value for key, value in losses.items()}
+                tiles = previews(self.task, self.accelerator)
+            if tiles:
+                (self.folder / "samples").mkdir(exist_ok=True)
+                picture = self.folder / "samples" / f"step-{step:06d}{'-ema' if name else ''}.png"
+                write_png(picture, grid(tiles, columns=min(4, len(tiles))))
+        if self.validation_log is not None and len(row) > 2:
+            self.validation_log.write(row)
+        self.accelerator.wait_for_everyone()
+
+    def stopping(self, step: int) -> bool:
+        """Whether a signal has come, to any process; several processes ask each other once per logging interval."""
+        if self.accelerator.num_processes == 1:
+            self.signal = self.signals.received
+            return self.signal != 0
+        if step % self.config.logging_steps:
+            return False
+        flag = torch.tensor([self.signals.received], device=self.accelerator.device)
+        self.signal = int(self.accelerator.gather(flag).max())
+        return self.signal != 0
+
+    def say(self, message: str) -> None:
+        """One line from the main process."""
+        if self.accelerator.is_main_process:
+            tqdm.write(message)
+
+
+def tensors(batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """What of a batch goes to the device: the positions stay, they are for messages."""
+    return {name: value for name, value in batch.items() if isinstance(value, torch.Tensor) and name != "position"}
+
+
+def status(row: dict[str, Any]) -> str:
+    """A log row as the progress bar shows it."""
+    mfu = f" ({row['mfu']:.0%} of a matrix product)" if row["mfu"] else ""
+    return (
+        f"loss {row['loss']:.4f}, {row['images_per_s']:.0f} images/s, {row['tflops_per_s']:.3g} TFLOP/s{mfu}, "
+        f"{row['data_wait']:.0%} waiting, {row['peak_memory_gb']:.1f} GB"
+    )

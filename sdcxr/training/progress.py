@@ -1,0 +1,126 @@
+"""What a run tells: rows of numbers in log.jsonl and validation.jsonl, the tracker, and how fast it is."""
+
+import importlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sdcxr.io.files import write_text
+from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.memory import peak_resident_bytes
+
+
+def require_tracker(name: str) -> None:
+    """Refuse a tracker whose package is not installed, or not whole, before anything is built.
+
+    Raises:
+        UserError: see above.
+    """
+    if name == "none":
+        return
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f"--report_to {name}: {error}; pip install {name}, or use --report_to none") from None
+
+
+def start_tracker(name: str, folder: Path) -> Any:
+    """The started tracker, or None for "none"."""
+    from accelerate.tracking import TensorBoardTracker, TrackioTracker, WandBTracker
+
+    if name == "none":
+        return None
+    if name == "tensorboard":
+        tracker = TensorBoardTracker(run_name="logs", logging_dir=folder)
+    elif name == "wandb":
+        tracker = WandBTracker(run_name="sdcxr", name=folder.name)
+    else:
+        tracker = TrackioTracker(run_name="sdcxr", name=folder.name)
+    tracker.start()
+    return tracker
+
+
+class Log:
+    """A file of JSON lines, a row each, and the tracker. Only numbers go in."""
+
+    def __init__(self, path: Path, start: int, tracker: Any = None, prefix: str = ""):
+        self.path, self.tracker, self.prefix = path, tracker, prefix
+        self._drop_rows_after(start)
+
+    def _drop_rows_after(self, start: int) -> None:
+        """Forget what a killed run logged after its last checkpoint, and a row that it did not finish."""
+        if self.path.is_file():
+            rows = [line for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            write_text(self.path, "".join(row for row in rows if json.loads(row)["step"] <= start))
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append a row, which has a `step`."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        if self.tracker is not None:
+            values = {self.prefix + key: value for key, value in row.items() if key != "step" and value is not None}
+            self.tracker.log(values, step=int(row["step"]))
+
+
+class Meter:
+    """Images per second, FLOP/s, waiting for data and memory since the last reading.
+
+    Args:
+        device: where the run computes.
+        flops_per_image: of the model, forward and backward; 0 where unknown.
+        peak: FLOP/s that a plain matrix product reaches on one device; 0 where unknown.
+        devices: number of them.
+    """
+
+    def __init__(self, device: torch.device, flops_per_image: float, peak: float, devices: int):
+        self.device, self.flops_per_image, self.peak, self.devices = device, flops_per_image, peak, devices
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a new interval here."""
+        self.began, self.waited = time.perf_counter(), 0.0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time of the block as waiting for data."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.waited += time.perf_counter() - began
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the time of the block out (validation, checkpoints)."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.began += time.perf_counter() - began
+
+    def read(self, images: int) -> dict[str, float | None]:
+        """Columns of a log row for an interval in which all devices together took in `images`, and a new interval."""
+        seconds = time.perf_counter() - self.began
+        rate = images / seconds
+        flops = rate * self.flops_per_image / self.devices
+        row = {
+            "images_per_s": round(rate, 2),
+            "tflops_per_s": round(flops / 1e12, 4),  # per device
+            "mfu": round(flops / self.peak, 4) if self.peak else None,
+            "data_wait": round(self.waited / seconds, 4),
+            "peak_memory_gb": round(peak_memory(self.device) / 1e9, 3),
+        }
+        self.restart()
+        return row
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes held so far: allocated on a CUDA device, else resident of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return peak_resident_bytes()

@@ -1,0 +1,75 @@
+"""What a run is judged by while it trains: the loss of held-out images under always the same noise, and pictures."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import nn
+from torch.utils.data import default_collate
+
+from sdcxr.data.stream import Examples, generator
+
+KEYS = (1 << 63) + (1 << 62)  # of the draws of validation images, apart from positions and orderings
+
+
+@torch.no_grad()
+def validation_loss(
+    task: nn.Module, examples: Examples, seed: int, batch: int, accelerator: Accelerator
+) -> dict[str, float]:
+    """Mean loss of the examples, each with draws that depend on its index alone; every process takes its share.
+
+    Args:
+        task: the task, prepared (its `forward` runs under the precision of the run).
+        examples: held-out images; where one has a `stratum`, the means per stratum are returned too.
+        seed: of the run.
+        batch: images at once.
+        accelerator: the processes.
+
+    Returns:
+        `loss`, and `loss_t<first timestep>` for every stratum.
+    """
+    n, rank, world = len(examples.ids), accelerator.process_index, accelerator.num_processes
+    losses = torch.zeros(n, dtype=torch.float64)
+    strata = torch.zeros(n, dtype=torch.int64)
+    mine = range(rank, n, world)
+    with evaluating(task):
+        for first in range(0, len(mine), batch):
+            chunk = list(mine[first : first + batch])
+            values = default_collate([examples.example(i, generator(seed, KEYS + i)) for i in chunk])
+            if "stratum" in values:
+                strata[chunk] = values.pop("stratum")
+            on_device = {name: value.to(accelerator.device) for name, value in values.items()}
+            losses[chunk] = task.forward(on_device).double().cpu()
+    sums = torch.stack([losses, strata.double()]).to(accelerator.device, torch.float32)
+    losses, firsts = accelerator.reduce(sums, reduction="sum").cpu()
+    row = {"loss": losses.mean().item()}
+    if len(firsts.unique()) > 1:
+        row |= {f"loss_t{int(first):03d}": losses[firsts == first].mean().item() for first in firsts.unique()}
+    return {name: round(value, 6) for name, value in row.items()}
+
+
+def previews(task: Any, accelerator: Accelerator) -> list[np.ndarray]:
+    """The task's tiles, uint8 (H, W) each, made by all processes together; on the main process, else empty."""
+    mine = range(accelerator.process_index, task.n_previews, accelerator.num_processes)
+    with evaluating(task), accelerator.autocast():
+        tiles = task.preview(list(mine)) if len(mine) else []
+    everyone = gather_object(list(zip(mine, tiles, strict=True)))
+    if not accelerator.is_main_process:
+        return []
+    return [tile for _, tile in sorted(everyone, key=lambda pair: pair[0])]
+
+
+@contextmanager
+def evaluating(task: nn.Module) -> Iterator[None]:
+    """All modules of the task in evaluation mode inside the block; afterwards each in its own again."""
+    modes = {module: module.training for module in task.modules()}
+    task.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

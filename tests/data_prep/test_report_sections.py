@@ -1,0 +1,229 @@
+"""The section parser: each trap of MIMIC-CXR's reports, properties of any text, agreement with the official rules."""
+
+import re
+import string
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.report_sections import impression, normalise, sections
+
+RULE = " " + "_" * 78
+
+HEADER_TRAPS = {
+    "at offset 0": ("IMPRESSION: Clear lungs.", "Clear lungs."),
+    "no leading space": ("FINDINGS: A.\nIMPRESSION: Clear lungs.", "Clear lungs."),
+    "mixed case": (" FINDINGS: A.\n \n Impression: Clear lungs.", "Clear lungs."),
+    "on consecutive lines": ("\n EXAM: A.\n FINDINGS:\n IMPRESSION: Clear lungs.", "Clear lungs."),
+    "no white space after the colon": (" IMPRESSION:Clear lungs.", "Clear lungs."),
+    "a number right after the colon": (" IMPRESSION:1. Clear lungs.", "1. Clear lungs."),
+    "a digit": (" IMPRESSION 2: Clear lungs.", "Clear lungs."),
+    "a number sign": (" IMPRESSION #1: Clear lungs.", "Clear lungs."),
+    "an ampersand": (" FINDINGS & IMPRESSION: Clear lungs.", "Clear lungs."),
+    "a full stop": (" IMPRESSION.: Clear lungs.", "Clear lungs."),
+    "a space before the colon": (" IMPRESSION : Clear lungs.", "Clear lungs."),
+    "Windows line ends": (" FINDINGS: A.\r\n \r\n IMPRESSION: Clear\r\n lungs.\r\n", "Clear lungs."),
+    "a misspelling": (" IMPRESSOIN: Clear lungs.", "Clear lungs."),
+    "a combined name": (" IMPRESSION AND RECOMMENDATION(S): Clear lungs.", "Clear lungs."),
+    "a qualified name": (" SECOND IMPRESSION OF CHEST: Clear lungs.", "Clear lungs."),
+    "a conclusion": (" CONCLUSION: Clear lungs.", "Clear lungs."),
+}
+
+
+@pytest.mark.parametrize(("report", "expected"), HEADER_TRAPS.values(), ids=HEADER_TRAPS)
+def test_finds_an_impression_whose_header_has(report, expected):
+    assert impression(report) == expected
+
+
+ENDINGS = {
+    "a recommendation": " IMPRESSION: Clear lungs.\n \n RECOMMENDATION(S): CT.",
+    "a notification": " IMPRESSION: Clear lungs.\n \n NOTIFICATION: Dr. X at 10:30.",
+    "a wet read": " IMPRESSION: Clear lungs.\n \n WET READ: Pneumonia.",
+    "findings below": " IMPRESSION: Clear lungs.\n \n FINDINGS: Long.",
+    "the views of a second examination": " IMPRESSION: Clear lungs.\n \n CHEST, TWO VIEWS: Long.",
+    "a ruled line": f" IMPRESSION: Clear lungs.\n{RULE}\n The patient was called.",
+    "a final addendum": " IMPRESSION: Clear lungs.\n    FINAL ADDENDUM\n The patient was called.",
+}
+
+
+@pytest.mark.parametrize("report", ENDINGS.values(), ids=ENDINGS)
+def test_an_impression_ends_at(report):
+    assert impression(report) == "Clear lungs."
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "CHEST: Clear.",
+        "LINES: None.",
+        "LINES AND TUBES:None.",
+        "RIBS: Intact.",
+        "Chest: clear.",
+        "AT 10:30 AM.",
+        "Date: ___",
+    ],
+)
+def test_a_heading_within_an_impression_does_not_cut_it(inside):
+    assert impression(f" IMPRESSION:\n \n 1. No change.\n {inside}\n 2. End.") == f"1. No change. {inside} 2. End."
+
+
+SEVERAL = {
+    "the last wins": (" IMPRESSION: First.\n \n IMPRESSION: Second.", "Second."),
+    "an empty last one does not": (" IMPRESSION: First.\n \n IMPRESSION:\n \n", "First."),
+    "an addendum above does not": (
+        f" ADDENDUM: Note.\n IMPRESSION: Added.\n{RULE}\n   FINAL REPORT\n IMPRESSION: Original.",
+        "Original.",
+    ),
+    "an addendum below does not": (" IMPRESSION: Original.\n \n ADDENDUM: Note.\n IMPRESSION: Added.", "Original."),
+    "a final addendum below a rule does not": (
+        f" IMPRESSION: Original.\n{RULE}\n   FINAL ADDENDUM\n IMPRESSION: Added.\n{RULE}\n IMPRESSION: Added again.",
+        "Original.",
+    ),
+    "two addenda above do not": (
+        f" ADDENDUM: A.\n IMPRESSION: B.\n{RULE}\n ADDENDUM: C.\n IMPRESSION: D.\n{RULE}\n FINAL REPORT\n"
+        " IMPRESSION: Original.\n \n RECOMMENDATION: E.",
+        "Original.",
+    ),
+    "an addendum's where there is no other": (" FINDINGS: A.\n \n ADDENDUM: B.\n IMPRESSION: Added.", "Added."),
+    "an addendum that nothing closes": (" ADDENDUM: A.\n EXAMINATION: B.\n IMPRESSION: Original.", "Original."),
+    "a wet read does not": (
+        f" WET READ: A.\n IMPRESSION: Early.\n{RULE}\n   FINAL REPORT\n IMPRESSION: Late.\n WET READ: IMPRESSION: B.",
+        "Late.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("report", "expected"), SEVERAL.values(), ids=SEVERAL)
+def test_of_several_impressions(report, expected):
+    assert impression(report) == expected
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        "",
+        " \n \n",
+        " FINDINGS: Clear lungs.",
+        " IMPRESSION:\n \n",
+        " NDICATION: Cough.",
+        " CLINICAL IMPRESSION: Pneumonia.",
+        " The impression: unclear.",
+        " impression: of a line that went on",
+        " No header here at all.",
+    ],
+)
+def test_there_is_no_impression_in(report):
+    assert impression(report) is None
+
+
+def test_keeps_deidentified_words_list_numbers_and_decimals():
+    report = " IMPRESSION:\n \n 1. 3.5 cm nodule,\n unchanged since ___."
+    assert impression(report) == "1. 3.5 cm nodule, unchanged since ___."
+
+
+def test_names_every_section_and_marks_the_asides():
+    report = f"  WET READ: A.\n{RULE}\n     FINAL REPORT\n INDICATION: B.\n \n PORTABLE CHEST: C.\n \n IMPRESSION: D.\n"
+    found = [(section.name, section.body.strip(), section.is_aside) for section in sections(report)]
+    assert found == [
+        ("wet read", "A.", True),
+        ("", "", False),
+        ("", "", False),
+        ("indication", "B.", False),
+        ("findings", "C.", False),
+        ("impression", "D.", False),
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Properties of any text. Pieces of reports are mixed in, because random characters seldom make a header.
+
+PIECES = [
+    "IMPRESSION:", "Impression:", "FINDINGS:", "ADDENDUM:", "WET READ:", "CHEST:", "\n", "\n ", "\n \n ", "\r\n", " ",
+    "FINAL REPORT", "FINAL ADDENDUM", RULE, "___", "1.", "Clear lungs.", "10:30", "IMPRESSION", ":", "COMPARISON:",
+]  # fmt: skip
+any_text = st.one_of(
+    st.text(),
+    st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=8)), max_size=25).map("".join),
+)
+
+
+@given(any_text)
+@settings(max_examples=400, deadline=None)
+def test_no_character_is_lost_and_nothing_raises(text):
+    assert "".join(section.header + section.body for section in sections(text)) == text
+
+
+@given(any_text)
+@settings(max_examples=400, deadline=None)
+def test_is_idempotent(text):
+    found = impression(text)
+    assert normalise(normalise(text)) == normalise(text)
+    if found is not None:
+        assert found == normalise(found)
+        assert impression(f"IMPRESSION: {found}") == found
+
+
+def test_a_long_line_takes_linear_time():
+    assert impression(" A" * 200_000 + "\n IMPRESSION: End.") == "End."
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Agreement with the rules of MIMIC-CXR's own parser (github.com/MIT-LCP/mimic-cxr, txt/), restated here.
+
+
+def official_impression(report: str) -> str | None:
+    """The last section that the official rules call impression; capitals between line start, space and colon, space."""
+    names: list[str] = []
+    bodies: list[str] = []
+    match = re.search(r"\n ([A-Z ()/,-]+):\s", report)
+    while match:
+        names.append(match[1].strip().lower())
+        start = match.end()
+        newline = report.find("\n", start)
+        following = re.compile(r"\n ([A-Z ()/,-]+):\s").search(report, newline) if newline >= 0 else None
+        bodies.append(report[start : following.start() if following else len(report)])
+        match = following
+    found = [
+        body for name, body in zip(names, bodies, strict=True)
+        if (name in ("conclusion", "impresson", "imperssion", "mpression") or "impression" in name) and body.strip()
+    ]  # fmt: skip
+    return " ".join(found[-1].split()) if found else None
+
+
+sentence = st.lists(
+    st.text(string.ascii_lowercase, min_size=1, max_size=9), min_size=1, max_size=12
+).map(lambda words: " ".join(words).capitalize() + ".")  # fmt: skip
+paragraph = st.lists(sentence, min_size=1, max_size=4).map("\n ".join)
+
+
+def block(*headers: str) -> st.SearchStrategy[str]:
+    return st.one_of(st.just(""), st.builds("{}: {}\n \n ".format, st.sampled_from(headers), paragraph))
+
+
+well_formed = st.tuples(
+    st.one_of(st.just("\n "), st.builds("\n  WET READ: {}\n{}\n".format, paragraph, st.just(RULE))),
+    st.just("                                FINAL REPORT\n "),
+    block("EXAMINATION", "EXAM", "TYPE OF EXAMINATION"),
+    block("INDICATION", "HISTORY", "CLINICAL INFORMATION", "REASON FOR EXAM"),
+    block("TECHNIQUE"),
+    block("COMPARISON", "COMPARISONS", "COMPARISON FILM"),
+    block("FINDINGS", "PA AND LATERAL CHEST", "CHEST, TWO VIEWS", "PORTABLE CHEST"),
+    block("IMPRESSION", "CONCLUSION", "IMPRESSION AND RECOMMENDATION(S)", "FINDINGS/IMPRESSION", "IMPRESSON"),
+    block("IMPRESSION", "MPRESSION"),
+    block("RECOMMENDATION(S)", "NOTIFICATION", "WET READ"),
+).map("".join)
+
+
+@given(well_formed)
+@settings(max_examples=400, deadline=None)
+def test_agrees_with_the_official_rules_on_well_formed_reports(report):
+    assert impression(report) == official_impression(report)
+
+
+@pytest.mark.parametrize(
+    "trap", ["at offset 0", "mixed case", "on consecutive lines", "no white space after the colon"]
+)
+def test_the_restated_official_rules_fall_into_the_traps(trap):
+    report, expected = HEADER_TRAPS[trap]
+    assert official_impression(report) != expected

@@ -1,0 +1,108 @@
+"""Folders of images: what is resampled together, whose prompt an image is of, and sides that are one folder."""
+
+import json
+import shutil
+from importlib import import_module
+from pathlib import Path
+from typing import get_type_hints
+
+import pandas as pd
+import pytest
+
+from eval.inputs.folders import PHANTOM, ImageFolder, is_phantom, partners, read_folder, read_sides
+from sdcxr.runtime.errors import UserError
+
+
+def folder(**columns) -> ImageFolder:
+    n = len(next(iter(columns.values())))
+    return ImageFolder(Path("here"), pd.DataFrame({"file_name": [f"{i}.png" for i in range(n)]} | columns))
+
+
+def test_an_image_whose_patient_is_unknown_does_not_part_the_images_of_the_others():
+    images = folder(subject_id=["7", "", "7", ""], id=["a", "b", "c", ""])
+    assert images.groups == ["7", "b", "7", "3.png"]
+    assert folder(id=["a", "a"]).groups == ["a", "a"]
+    assert folder(text=["", ""]).groups == ["0.png", "1.png"]
+
+
+def test_partners_are_found_by_id_or_file_name():
+    real = folder(text=["", "", ""], dicom_id=["x", "", "z"])
+    assert partners(real, folder(text=[""] * 4, id=["z", "1", "w", "z"])).tolist() == [2, 1, -1, 2]
+
+
+def test_an_id_that_two_images_have_is_refused_where_a_prompt_has_it():
+    real = folder(text=["", "", ""], dicom_id=["x", "x", "z"])
+    assert partners(real, folder(text=[""], id=["z"])).tolist() == [2]
+    with pytest.raises(UserError, match="here: two images have the id x"):
+        partners(real, folder(text=["", ""], id=["z", "x"]))
+
+
+def test_a_copy_of_the_real_images_is_said(two_folders, tmp_path, capfd):
+    real = Path(two_folders[0])
+    copy = shutil.copytree(real, tmp_path / "copy")
+    read_sides(real, copy)
+    assert f"{real} and {copy} hold the same files" in capfd.readouterr().out
+    (copy / "train0.png").write_bytes((copy / "train0.png").read_bytes() + b"0")
+    read_sides(real, copy)
+    assert capfd.readouterr().out == ""
+
+
+def test_folders_without_images_name_their_splits(micro_dataset, tmp_path):
+    with pytest.raises(UserError, match=r"--real .* holds no images; give one of its splits: test, train, validation"):
+        read_folder(micro_dataset, "--real")
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UserError, match=r"--synthetic .* holds no images$"):
+        read_folder(tmp_path, "--synthetic")
+
+
+@pytest.mark.parametrize(
+    ("record", "phantom"),
+    [
+        ({"phantom": True}, True),
+        ({"phantom": False, "settings": {"images": "no/such"}}, False),
+        ({"settings": {"source": "nih14"}}, False),
+        ({"settings": {"images": "RAW"}}, True),
+    ],
+)
+def test_phantoms_are_known_by_the_record_of_their_preparation(tmp_path, record, phantom):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "phantom.json").write_text("{}")
+    if record.get("settings", {}).get("images") == "RAW":
+        record["settings"]["images"] = str(tmp_path / "raw")
+    (tmp_path / "test").mkdir()
+    (tmp_path / "prep.json").write_text(json.dumps(record))
+    assert is_phantom(tmp_path / "test") is phantom
+    assert not is_phantom(tmp_path / "test" / "deeper")
+
+
+def test_a_folder_is_of_phantoms_by_whatever_name(tmp_path, monkeypatch):
+    (tmp_path / "test").mkdir()
+    (tmp_path / "prep.json").write_text('{"phantom": true}')
+    for here, name in ((tmp_path / "test", "."), (tmp_path, "."), (tmp_path, "test")):
+        monkeypatch.chdir(here)
+        assert is_phantom(Path(name))
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_phantoms_on_a_side_are_said_once(folders, tmp_path, capsys, side):
+    sides = [folders.real, folders.synthetic]
+    read_sides(*sides)
+    assert capsys.readouterr().out == ""
+    (sides[side] / "prep.json").write_text('{"phantom": true}')
+    read_sides(*sides)
+    assert capsys.readouterr().out == f"{PHANTOM}\n"
+
+
+@pytest.mark.parametrize("name", ["utility", "text_encoder"])
+def test_commands_on_a_whole_dataset_say_phantoms_too(folders, tmp_path, capsys, monkeypatch, name):
+    data = folders.real.parent
+    (data / "prep.json").write_text('{"phantom": true}')
+    module = import_module(f"eval.{name}")
+    monkeypatch.setattr(module, "evaluate", lambda *_, **__: [])
+    monkeypatch.setattr(module, "publish", lambda *_: None)
+    flags = {"real": str(data), "synthetic": str(folders.synthetic), "output_dir": str(tmp_path)}
+    if name == "text_encoder":
+        flags = {"model": "m", "data": str(data), "base": "b"}
+    config_class = next(iter(get_type_hints(module.main).values()))
+    assert module.main(config_class(**flags)) == 0
+    assert capsys.readouterr().out == f"{PHANTOM}\n"

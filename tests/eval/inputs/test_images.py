@@ -1,0 +1,79 @@
+"""Tests of eval.loading: one grey image for every kind of file, and a reason for every one that is unusable."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eval.inputs.images import Batch, Inputs, Unusable, read_grey
+
+GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P", "CMYK"])
+def test_a_grey_picture_is_the_same_in_every_mode(tmp_path, mode):
+    name = "image.tif" if mode == "CMYK" else "image.png"
+    Image.fromarray(GREY).convert("RGB" if mode == "CMYK" else "L").convert(mode).save(tmp_path / name)
+    image, colour = read_grey(tmp_path / name)
+    assert image.mode == "L" and colour == 0
+    np.testing.assert_allclose(np.asarray(image, int), GREY, atol=1)
+
+
+def test_colour_becomes_luma_and_is_told(tmp_path):
+    red = np.zeros((4, 4, 3), np.uint8)
+    red[:2, :, 0] = 200
+    Image.fromarray(red).save(tmp_path / "image.png")
+    image, colour = read_grey(tmp_path / "image.png")
+    assert np.asarray(image)[0, 0] == round(200 * 0.299) and np.asarray(image)[3, 3] == 0
+    assert colour == 100
+
+
+def test_bilevel_pictures_are_black_and_white(tmp_path):
+    Image.fromarray(GREY > 100).save(tmp_path / "image.png")
+    assert set(np.unique(np.asarray(read_grey(tmp_path / "image.png")[0]))) == {0, 255}
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_more_than_8_bits_are_refused(tmp_path, dtype):
+    Image.fromarray(GREY.astype(dtype) * 100).save(tmp_path / "image.tif")
+    with pytest.raises(Unusable, match="more than 8 bits"):
+        read_grey(tmp_path / "image.tif")
+
+
+def test_damage_is_named_without_the_folder(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "whole.png")
+    content = (tmp_path / "whole.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(content[: len(content) // 2])
+    (tmp_path / "text.png").write_text("not an image")
+    for name in ("cut.png", "text.png"):
+        with pytest.raises(Unusable, match="cannot be read") as caught:
+            read_grey(tmp_path / name)
+        assert str(tmp_path) not in str(caught.value)
+    with pytest.raises(Unusable, match="does not exist"):
+        read_grey(tmp_path / "none.png")
+
+
+def test_a_jpeg_whose_rest_is_zeros_is_damaged(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "x.jpg")
+    whole = (tmp_path / "x.jpg").read_bytes()
+    assert read_grey(tmp_path / "x.jpg")[0].size == (64, 64)
+    (tmp_path / "x.jpg").write_bytes(whole[: len(whole) // 2].ljust(len(whole), b"\0"))
+    with pytest.raises(Unusable, match="the JPEG has no end"):
+        read_grey(tmp_path / "x.jpg")
+
+
+def test_a_batch_keeps_what_is_usable_and_says_what_is_not(tmp_path):
+    Image.fromarray(GREY).save(tmp_path / "a.png")
+    items = Inputs([tmp_path / "a.png", tmp_path / "b.png"], lambda image: np.asarray(image, np.float32)[None])
+    batch = Batch([items[0], items[1]])
+    assert batch.inputs.shape == (1, 1, 6, 8)
+    assert batch.problems == {1: "does not exist"} and batch.colour == [0.0, 0.0]
+    assert Batch([items[1]]).inputs is None
+
+
+def test_inputs_of_another_shape_are_a_problem_not_a_crash():
+    square, wide = np.zeros((1, 4, 4), np.float32), np.zeros((1, 4, 6), np.float32)
+    batch = Batch([(0, square, 0.0), (1, wide, 0.0), (2, square, 0.0)])
+    assert batch.inputs.shape == (2, 1, 4, 4) and list(batch.problems) == [1]
+    assert "(1, 4, 6)" in batch.problems[1]

@@ -1,0 +1,154 @@
+"""Cached moments are those of the VAE, are rebuilt where they are missing, and never of something else."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sdcxr.backbones import stable_diffusion as components
+from sdcxr.data import shard_cache as latents
+from sdcxr.io.pixels import read_pixels
+from sdcxr.runtime.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def vae(micro_base: Path) -> Any:
+    return components.load(str(micro_base)).vae.eval()
+
+
+@pytest.fixture
+def files(micro_dataset: Path) -> list[Path]:
+    return sorted((micro_dataset / "train").glob("*.png"))
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    monkeypatch.setattr(latents, "SHARD", 4)
+
+
+def cached(vae: Any, files: list[Path], folder: Path | None, default: Path = Path("/nowhere"), resolution: int = 32):
+    return latents.cached(vae, files, [file.stem for file in files], resolution, folder, default)
+
+
+@torch.no_grad()
+def encoded(vae: Any, file: Path, resolution: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
+    posterior = vae.encode(read_pixels(file, resolution)[None].expand(-1, 3, -1, -1)).latent_dist
+    return posterior.mean[0], posterior.std[0]
+
+
+def test_moments_are_the_encoders_to_half_precision(vae, files, tmp_path):
+    cache = cached(vae, files, tmp_path / "cache")
+    assert cache.ids == [file.stem for file in files] and len(cache.shards) == 3
+    for i, file in enumerate(files):
+        for found, expected in zip(cache[i], encoded(vae, file), strict=True):
+            assert found.dtype == torch.float16 and found.shape == (4, 4, 4)
+            torch.testing.assert_close(found.float(), expected, rtol=1e-3, atol=1e-4)
+    assert not torch.equal(cache[0][0], cache[1][0])
+
+
+def test_the_second_use_encodes_nothing(vae, files, tmp_path, monkeypatch):
+    cached(vae, files, tmp_path / "cache")
+    monkeypatch.setattr(vae, "encode", lambda pixels: pytest.fail("encoded again"))
+    cached(vae, files, tmp_path / "cache")
+
+
+def test_a_missing_shard_alone_is_built_again(vae, files, tmp_path):
+    folder = tmp_path / "cache"
+    cached(vae, files, folder)
+    before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.glob("*.safetensors")}
+    (folder / "shard-00001.safetensors").unlink()
+    cached(vae, files, folder)
+    after = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.glob("*.safetensors")}
+    assert {name for name in before if before[name] != after[name]} <= {"shard-00001.safetensors"}
+    assert before["shard-00001.safetensors"][1] == after["shard-00001.safetensors"][1]
+    assert before["shard-00001.safetensors"][0] != after["shard-00001.safetensors"][0]
+
+
+def test_each_process_builds_its_share_of_the_shards(vae, files, tmp_path, monkeypatch):
+    (tmp_path / "cache").mkdir()
+    second = SimpleNamespace(process_index=1, num_processes=2, is_main_process=False, wait_for_everyone=lambda: None)
+    monkeypatch.setattr(latents, "processes", lambda: second)
+    with pytest.raises(UserError, match=r"shard-00000.safetensors is damaged"):  # the first process has not come
+        cached(vae, files, tmp_path / "cache")
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["shard-00001.safetensors"]
+
+
+def test_an_interrupted_build_goes_on(vae, files, tmp_path, monkeypatch):
+    real = vae.encode
+    calls = []
+
+    def interrupted(pixels: torch.Tensor) -> Any:
+        calls.append(len(pixels))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(pixels)
+
+    monkeypatch.setattr(vae, "encode", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cached(vae, files, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fingerprint.json", "shard-00000.safetensors"]
+    assert len(cached(vae, files, tmp_path).shards) == 3
+    assert calls == [4, 4, 4, 3]
+
+
+def test_moments_of_another_vae_images_or_resolution_are_refused_by_name(vae, files, tmp_path, micro_base):
+    folder = tmp_path / "cache"
+    cached(vae, files, folder)
+    with pytest.raises(UserError, match=r"\(differing: resolution\)"):
+        cached(vae, files, folder, resolution=64)
+    with pytest.raises(UserError, match=r"\(differing: images, n_images\)"):
+        cached(vae, files[1:], folder)
+    with pytest.raises(UserError, match=r"\(differing: images\)"):
+        cached(vae, [files[1], files[0], *files[2:]], folder)
+    other = components.load(str(micro_base)).vae
+    with torch.no_grad():
+        next(other.encoder.parameters())[0] += 1e-3
+    with pytest.raises(UserError, match=r"\(differing: vae\)"):
+        cached(other, files, folder)
+
+
+def test_a_tuned_decoder_leaves_the_moments_valid(vae, files, tmp_path, micro_base):
+    cached(vae, files, tmp_path)
+    other = components.load(str(micro_base)).vae
+    with torch.no_grad():
+        next(other.decoder.parameters())[0] += 1.0
+    cached(other, files, tmp_path)
+
+
+def test_default_folders_part_what_differs(vae, files, tmp_path):
+    for resolution in (32, 64, 32):
+        cached(vae, files, None, default=tmp_path, resolution=resolution)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("size", [0, 5, 200])
+def test_a_damaged_shard_is_named(vae, files, tmp_path, size):
+    cached(vae, files, tmp_path)
+    os.truncate(tmp_path / "shard-00002.safetensors", size)
+    with pytest.raises(UserError, match=r"shard-00002\.safetensors is damaged .*delete it"):
+        cached(vae, files, tmp_path)
+
+
+def test_shards_of_other_length_are_refused(vae, files, tmp_path):
+    cached(vae, files, tmp_path)
+    (tmp_path / "shard-00002.safetensors").write_bytes((tmp_path / "shard-00001.safetensors").read_bytes())
+    with pytest.raises(UserError, match="holds 12 images instead of 11"):
+        cached(vae, files, tmp_path)
+
+
+def test_a_missing_image_is_named_before_anything_is_encoded(vae, files, tmp_path):
+    with pytest.raises(UserError, match=r"gone\.png is named in metadata\.csv and does not exist"):
+        cached(vae, [*files, tmp_path / "gone.png"], tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_posterior_samples_differ_by_their_noise(vae, files, tmp_path):
+    """The standard deviation is cached, not its logarithm or its square."""
+    cached(vae, files, tmp_path)
+    shard = load_file(tmp_path / "shard-00000.safetensors")
+    assert (shard["std"] > 0).all()
+    torch.testing.assert_close(shard["std"][0].float(), encoded(vae, files[0])[1], rtol=1e-3, atol=1e-4)

@@ -1,0 +1,102 @@
+"""One grey channel in [-1, 1] from file to tensor, and back."""
+
+import contextlib
+import io
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from sdcxr.io.pixels import grid, read_pixels, to_grey, write_png
+from sdcxr.runtime.errors import UserError
+
+
+def test_black_and_white_are_minus_one_and_one(tmp_path):
+    write_png(tmp_path / "a.png", np.array([[0, 255], [51, 102]], dtype=np.uint8))
+    pixels = read_pixels(tmp_path / "a.png", 2)
+    assert pixels.shape == (1, 2, 2) and pixels.dtype == torch.float32
+    torch.testing.assert_close(pixels[0], torch.tensor([[-1.0, 1.0], [-0.6, -0.2]]))
+
+
+def test_every_grey_level_survives_the_way_there_and_back(tmp_path):
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    write_png(tmp_path / "a.png", levels)
+    pixels = read_pixels(tmp_path / "a.png", 16)
+    np.testing.assert_array_equal(to_grey(pixels.expand(1, 3, -1, -1)).numpy()[0], levels)
+
+
+def test_left_stays_left_and_up_stays_up(tmp_path):
+    image = np.zeros((32, 32), dtype=np.uint8)
+    image[:8, :8] = 255
+    write_png(tmp_path / "a.png", image)
+    for resolution in (32, 16):
+        pixels = read_pixels(tmp_path / "a.png", resolution)[0]
+        quarter = resolution // 4
+        assert pixels[:quarter, :quarter].mean() > 0.9
+        assert pixels[:, -quarter:].max() < -0.9 and pixels[-quarter:].max() < -0.9
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "P", "1", "RGBA"])
+def test_modes_of_8_bits_and_less_are_grey(tmp_path, mode):
+    Image.new("L", (4, 4), 255).convert(mode).save(tmp_path / "a.png")
+    assert (read_pixels(tmp_path / "a.png", 4) == 1).all()
+
+
+def test_16_bits_are_refused_rather_than_clipped(tmp_path):
+    Image.fromarray(np.full((4, 4), 3000, dtype=np.uint16)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="more than 8 bits"):
+        read_pixels(tmp_path / "a.png", 4)
+
+
+def test_missing_damaged_and_oblong_images_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"a\.png is named in metadata\.csv and does not exist"):
+        read_pixels(tmp_path / "a.png", 4)
+    (tmp_path / "b.png").write_bytes(b"\x89PNG")
+    with pytest.raises(UserError, match=r"b\.png cannot be read"):
+        read_pixels(tmp_path / "b.png", 4)
+    Image.new("L", (4, 5)).save(tmp_path / "c.png")
+    with pytest.raises(UserError, match=r"c\.png is not square \(4 × 5\)"):
+        read_pixels(tmp_path / "c.png", 4)
+
+
+def test_a_jpeg_whose_rest_is_zeros_is_refused(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "x.jpg")
+    whole = (tmp_path / "x.jpg").read_bytes()
+    assert read_pixels(tmp_path / "x.jpg", 64).shape == (1, 64, 64)
+    (tmp_path / "x.jpg").write_bytes(whole[: len(whole) // 2].ljust(len(whole), b"\0"))
+    with pytest.raises(UserError, match=r"x\.jpg cannot be read .*the JPEG has no end"):
+        read_pixels(tmp_path / "x.jpg", 64)
+
+
+def png() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(file, format="PNG")
+    return file.getvalue()
+
+
+@given(st.integers(0, len(png()) - 1), st.integers(1, 255), st.booleans())
+@settings(deadline=None, max_examples=200)
+def test_any_damage_is_read_or_refused(tmp_path_factory, place, change, cut):
+    content = bytearray(png())
+    content[place] ^= change
+    path = tmp_path_factory.getbasetemp() / "damaged.png"
+    path.write_bytes(content[:place] if cut else content)
+    with contextlib.suppress(UserError):
+        assert read_pixels(path, 16).shape == (1, 16, 16)
+
+
+def test_the_channels_mean_is_rounded():
+    images = torch.tensor([-1.0, 1.0, 0.99]).view(1, 3, 1, 1)
+    assert to_grey(images).item() == round((-1 + 1 + 0.99) / 3 * 127.5 + 127.5)
+    assert to_grey(torch.full((1, 3, 1, 1), 7.0)).item() == 255
+
+
+def test_grid_goes_row_by_row():
+    sheet = grid([np.full((2, 3), value, dtype=np.uint8) for value in (10, 20, 30)], columns=2)
+    assert sheet.shape == (6, 8)
+    assert sheet[0, 0] == 10 and sheet[0, 5] == 20 and sheet[4, 0] == 30
+    assert (sheet[2:4] == 0).all() and (sheet[:, 3:5] == 0).all() and (sheet[4:, 5:] == 0).all()

@@ -1,0 +1,52 @@
+"""Training must move the chosen parts and no others."""
+
+import pytest
+import torch
+from torch import nn
+
+from sdcxr.training.guards import assert_only_tuned_parts_moved, fingerprints
+
+
+@pytest.fixture
+def task() -> nn.ModuleDict:
+    torch.manual_seed(0)
+    task = nn.ModuleDict({"unet": nn.Linear(4, 4), "text": nn.Linear(4, 4), "vae": nn.Linear(4, 4)})
+    task["vae"].requires_grad_(False)
+    return task
+
+
+def move(parameter: nn.Parameter) -> None:
+    with torch.no_grad():
+        parameter.view(-1)[1] += 1e-6
+
+
+def test_moves_of_all_tuned_parts_pass(task):
+    before = fingerprints(task)
+    move(task["unet"].weight)
+    move(task["text"].bias)
+    assert_only_tuned_parts_moved(task, before)
+
+
+def test_a_tuned_part_that_stays_is_named(task):
+    before = fingerprints(task)
+    move(task["unet"].weight)
+    with pytest.raises(RuntimeError, match="no parameter of text moved"):
+        assert_only_tuned_parts_moved(task, before)
+
+
+def test_a_frozen_part_that_moves_is_named(task):
+    before = fingerprints(task)
+    for part in task.values():
+        move(part.weight)
+    with pytest.raises(RuntimeError, match=r"frozen parameters moved: vae\.weight"):
+        assert_only_tuned_parts_moved(task, before)
+
+
+def test_a_change_of_sign_is_a_move(task):
+    before = fingerprints(task)
+    with torch.no_grad():
+        task["vae"].weight.neg_()
+    move(task["unet"].weight)
+    move(task["text"].weight)
+    with pytest.raises(RuntimeError, match="frozen"):
+        assert_only_tuned_parts_moved(task, before)
