@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sdcxr.config import FROM_RANDOM, TrainConfig
+from sdcxr.config import NO_BASE, TrainConfig
 from sdcxr.io.files import read_json, user_cache
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
@@ -35,8 +35,8 @@ def fill_in(config: TrainConfig) -> TrainConfig:
     """Settings with nothing left open: the embedded phantoms and base where none was named, and what these need."""
     from sdcxr.embedded import base as tiny
 
-    embedded_base = config.base is None and not config.parts & FROM_RANDOM
-    if config.base is None or config.parts & FROM_RANDOM:  # from random weights
+    embedded_base = config.base is None and not config.parts & NO_BASE
+    if config.base is None or config.parts & NO_BASE:  # from random weights
         config = config.filled(tiny.DEFAULTS)
     phantoms, base = Path(), config.base
     if config.data is None or embedded_base:

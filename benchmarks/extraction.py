@@ -130,7 +130,7 @@ def plain(config: ExtractionBenchmarkConfig, weights_dir: Path, images: ImageFol
 
     use_all_cores()
     device = processes().device
-    extractor = extractors.find(config.extractor, weights_dir)
+    extractor = extractors.find_extractor(config.extractor, weights_dir)
     network = extractor.load(device)
     prepared = [extractor.prepare(read_grey(path)[0]) for path in images.paths[:BATCH]]
     batch = torch.from_numpy(np.stack(prepared)).to(device)

@@ -26,7 +26,7 @@ TEST_FOLDER = "p19"  # MIMIC-CXR's ten patient folders p10 … p19; RoentGen and
 OFFICIAL_SPLITS = {"train": "train", "validate": "validation", "test": "test"}
 
 
-class Sieve:
+class Cohort:
     """The images that are left, those that are not with the reason, and the count after every filter."""
 
     def __init__(self, rows: pd.DataFrame, name: str) -> None:

@@ -15,7 +15,7 @@ from typing import Literal
 import pandas as pd
 
 from data_prep import filters
-from data_prep.filters import Sieve
+from data_prep.filters import Cohort
 from data_prep.images import SquareMode
 from data_prep.mimic_files import (
     find_reports,
@@ -92,65 +92,65 @@ def main(config: MimicCxrConfig) -> int:
     suffix = image_suffix(root)
     reports = find_reports(config.reports)
     folders = [config.tables] if config.tables else [root, root.parent]
-    sieve = select(config, folders, reports)
-    rows = sieve.rows.assign(source=image_paths(root, sieve.rows, suffix))
-    return write_dataset(config, settings, rows, sieve.rejected, sieve.counts)
+    cohort = select(config, folders, reports)
+    rows = cohort.rows.assign(source=image_paths(root, cohort.rows, suffix))
+    return write_dataset(config, settings, rows, cohort.rejected, cohort.counts)
 
 
-def select(config: MimicCxrConfig, table_folders: list[Path], reports: Path) -> Sieve:
+def select(config: MimicCxrConfig, table_folders: list[Path], reports: Path) -> Cohort:
     """Join the tables and the reports, and filter. What is left has every column but `source`."""
     metadata_path = table_path("metadata", table_folders)
     labels_path = table_path("chexpert", table_folders)  # missed now, not after the reports are read
-    sieve = Sieve(_read_metadata(metadata_path), "all images")
-    incomplete = (sieve.rows[list(IDS)] == "").any(axis=1)
+    cohort = Cohort(_read_metadata(metadata_path), "all images")
+    incomplete = (cohort.rows[list(IDS)] == "").any(axis=1)
     if incomplete.any():
-        sieve.apply("complete ids", filters.reason_where(incomplete, "row without an id"))
+        cohort.apply("complete ids", filters.reason_where(incomplete, "row without an id"))
 
     if config.views != "all":
         views = [view.strip().upper() for view in config.views.split(",")]
-        _check_views(views, sieve.rows["view"])
-        sieve.apply(f"view {config.views}", filters.view_reasons(sieve.rows["view"], views), sieve.rows["view"])
+        _check_views(views, cohort.rows["view"])
+        cohort.apply(f"view {config.views}", filters.view_reasons(cohort.rows["view"], views), cohort.rows["view"])
 
     if config.split == "official":
         table = read_table("split", table_path("split", table_folders))
-        split = filters.official_splits(sieve.rows["dicom_id"], table)
+        split = filters.official_splits(cohort.rows["dicom_id"], table)
         missing = "not in the split table"
     else:
-        split = filters.folder_splits(sieve.rows["subject_id"], config.validation_fraction, config.seed)
+        split = filters.folder_splits(cohort.rows["subject_id"], config.validation_fraction, config.seed)
         missing = "patient of no folder p10 … p19"
-    sieve.rows = sieve.rows.assign(split=split)
-    sieve.apply(f"{config.split} split", split.map(lambda name: "" if name else missing))
+    cohort.rows = cohort.rows.assign(split=split)
+    cohort.apply(f"{config.split} split", split.map(lambda name: "" if name else missing))
 
-    patients = sieve.rows.drop_duplicates("study_id")
+    patients = cohort.rows.drop_duplicates("study_id")
     wanted = dict(zip(patients["study_id"], patients["subject_id"], strict=True))
     found = dict(impressions(reports, wanted))
-    text = sieve.rows["study_id"].map(found)
-    has_report = sieve.rows["study_id"].isin(found)
-    sieve.rows = sieve.rows.assign(text=text)
-    sieve.apply("report", has_report.map({True: "", False: "no report"}))
-    sieve.apply("impression", sieve.rows["text"].notna().map({True: "", False: "no impression"}))
+    text = cohort.rows["study_id"].map(found)
+    has_report = cohort.rows["study_id"].isin(found)
+    cohort.rows = cohort.rows.assign(text=text)
+    cohort.apply("report", has_report.map({True: "", False: "no report"}))
+    cohort.apply("impression", cohort.rows["text"].notna().map({True: "", False: "no impression"}))
 
-    length = sieve.rows["text"].str.len()
-    reasons = filters.length_reasons(sieve.rows["text"], config.min_chars, config.max_chars)
+    length = cohort.rows["text"].str.len()
+    reasons = filters.length_reasons(cohort.rows["text"], config.min_chars, config.max_chars)
     name = f"{config.min_chars} to {config.max_chars} characters"
-    sieve.apply(name, reasons, length.astype(str) + " characters")
+    cohort.apply(name, reasons, length.astype(str) + " characters")
     if config.max_tokens is not None and config.tokenizer is not None:
-        n_tokens = count_tokens(sieve.rows["text"], config.tokenizer)
+        n_tokens = count_tokens(cohort.rows["text"], config.tokenizer)
         reasons = (n_tokens > config.max_tokens).map({True: "too many tokens", False: ""})
-        sieve.apply(f"up to {config.max_tokens} tokens", reasons, n_tokens.astype(str) + " tokens")
+        cohort.apply(f"up to {config.max_tokens} tokens", reasons, n_tokens.astype(str) + " tokens")
 
     labels = read_table("chexpert", labels_path).drop_duplicates("study_id")
-    sieve.rows = sieve.rows.merge(labels[["study_id", *LABELS]], on="study_id", how="left")
+    cohort.rows = cohort.rows.merge(labels[["study_id", *LABELS]], on="study_id", how="left")
     if config.max_no_finding is not None:
-        reasons = filters.cap_reasons(sieve.rows, config.max_no_finding, config.seed)
-        sieve.apply(f"No Finding cap {config.max_no_finding:,}", reasons)
+        reasons = filters.cap_reasons(cohort.rows, config.max_no_finding, config.seed)
+        cohort.apply(f"No Finding cap {config.max_no_finding:,}", reasons)
     if config.limit is not None:
-        sieve.apply(f"limit {config.limit:,}", filters.limit_reasons(sieve.rows, config.limit, config.seed))
+        cohort.apply(f"limit {config.limit:,}", filters.limit_reasons(cohort.rows, config.limit, config.seed))
 
-    shared = filters.shared_patients(sieve.rows)
+    shared = filters.shared_patients(cohort.rows)
     if shared:
         raise UserError(f"{len(shared)} patients are in more than one split (the first: {shared[0]}): check the tables")
-    return sieve
+    return cohort
 
 
 def count_tokens(text: pd.Series, tokenizer: str) -> pd.Series:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from data_prep.filters import (
-    Sieve,
+    Cohort,
     check_fractions,
     hash_order,
     hash_splits,
@@ -109,14 +109,14 @@ def main(config: Nih14Config) -> int:
     if is_finished(config.output_dir, settings):
         return 0
     images = index_images(config.images, image_key)
-    sieve = select(config, images)
-    if sieve.rows.empty and sieve.counts[1]["images"] == 0:
+    cohort = select(config, images)
+    if cohort.rows.empty and cohort.counts[1]["images"] == 0:
         raise UserError(f"--images {config.images}: none of the images that {config.labels.name} lists is there")
-    rows = sieve.rows.assign(source=[str(images[name].resolve()) for name in sieve.rows["dicom_id"]])
-    return write_dataset(config, settings, rows, sieve.rejected, sieve.counts)
+    rows = cohort.rows.assign(source=[str(images[name].resolve()) for name in cohort.rows["dicom_id"]])
+    return write_dataset(config, settings, rows, cohort.rejected, cohort.counts)
 
 
-def select(config: Nih14Config, images: Container[str]) -> Sieve:
+def select(config: Nih14Config, images: Container[str]) -> Cohort:
     """Read the table and filter it. What is left has every column but `source`.
 
     Args:
@@ -124,31 +124,31 @@ def select(config: Nih14Config, images: Container[str]) -> Sieve:
         images: the keys of the images that there are; see `image_key`.
     """
     table = read_labels(config.labels)
-    sieve = Sieve(table, "all rows")
+    cohort = Cohort(table, "all rows")
     present = [name in images for name in table["dicom_id"]]
     # A part of the twelve archives is a common and sound thing to hold: absence is no failure.
-    sieve.apply("image present", reason_where(~pd.Series(present, index=table.index), "missing image"))
-    incomplete = (sieve.rows["subject_id"] == "") | sieve.rows["findings"].isna()
-    sieve.apply("patient and labels", reason_where(incomplete, "no patient or unknown label"), sieve.rows["given"])
+    cohort.apply("image present", reason_where(~pd.Series(present, index=table.index), "missing image"))
+    incomplete = (cohort.rows["subject_id"] == "") | cohort.rows["findings"].isna()
+    cohort.apply("patient and labels", reason_where(incomplete, "no patient or unknown label"), cohort.rows["given"])
     views = check_words("--views", config.views, ",", VIEWS)
-    sieve.apply(f"view {config.views}", view_reasons(sieve.rows["view"], views), sieve.rows["view"])
+    cohort.apply(f"view {config.views}", view_reasons(cohort.rows["view"], views), cohort.rows["view"])
 
-    split = _splits(config, sieve.rows)
-    sieve.rows = sieve.rows.assign(split=split)
-    sieve.apply("split", reason_where(split == "", "in neither official list"))
+    split = _splits(config, cohort.rows)
+    cohort.rows = cohort.rows.assign(split=split)
+    cohort.apply("split", reason_where(split == "", "in neither official list"))
     if config.limit is not None:
-        sieve.apply(f"limit {config.limit:,}", limit_reasons(sieve.rows, config.limit, config.seed))
-    if shared := shared_patients(sieve.rows):
+        cohort.apply(f"limit {config.limit:,}", limit_reasons(cohort.rows, config.limit, config.seed))
+    if shared := shared_patients(cohort.rows):
         raise UserError(f"{len(shared)} patients are in more than one split (the first: {shared[0]}): check the lists")
 
     parts = check_words("--prompt", config.prompt, "+", PROMPT_PARTS)
     prompts = [
         compose_prompt(row["findings"], row["age"], row["sex"], row["view"], parts)
-        for row in sieve.rows.to_dict("records")
+        for row in cohort.rows.to_dict("records")
     ]
-    labels = pd.DataFrame(map(chexpert_labels, sieve.rows["findings"]), index=sieve.rows.index, columns=list(LABELS))
-    sieve.rows = sieve.rows.drop(columns=["findings", "given", "age", "sex"]).assign(text=prompts).join(labels)
-    return sieve
+    labels = pd.DataFrame(map(chexpert_labels, cohort.rows["findings"]), index=cohort.rows.index, columns=list(LABELS))
+    cohort.rows = cohort.rows.drop(columns=["findings", "given", "age", "sex"]).assign(text=prompts).join(labels)
+    return cohort
 
 
 def read_labels(path: Path) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from data_prep.filters import Sieve, check_fractions, hash_splits, length_reasons, limit_reasons, reason_where
+from data_prep.filters import Cohort, check_fractions, hash_splits, length_reasons, limit_reasons, reason_where
 from data_prep.images import SquareMode
 from data_prep.openi_reports import KAGGLE_PROJECTIONS, KAGGLE_REPORTS, BadReport, Report, mesh_labels, read_reports
 from data_prep.openi_views import FRONTAL_VIEWS, LATERAL_VIEWS, figure_views, image_key, read_views, study_views
@@ -85,39 +85,39 @@ def main(config: OpenIConfig) -> int:
         return 0
     folder = config.images.absolute()
     images = index_images(folder, image_key)
-    sieve = select(config)
-    names = sieve.rows["dicom_id"].tolist()
+    cohort = select(config)
+    names = cohort.rows["dicom_id"].tolist()
     # One download holds the whole collection: an absent image is a failure like an unreadable one.
     source = [str(images.get(image_key(name), folder / f"{name}.png")) for name in names]
     if names and not any(image_key(name) in images for name in names):
         print(f"warning: --images {folder} holds no image of these reports, such as {names[0]}.png", file=sys.stderr)
-    rows = sieve.rows.assign(source=source)
-    return write_dataset(config, settings, rows, sieve.rejected, sieve.counts)
+    rows = cohort.rows.assign(source=source)
+    return write_dataset(config, settings, rows, cohort.rejected, cohort.counts)
 
 
-def select(config: OpenIConfig) -> Sieve:
+def select(config: OpenIConfig) -> Cohort:
     """Read the reports and filter them. What is left has every column but `source`."""
     rows, broken = _read(config.reports, config.section, _views_table(config))
-    sieve = Sieve(rows, "all reports")
-    sieve.rejected = pd.concat([sieve.rejected, broken])
-    sieve.apply("one report per uid", reason_where(rows["repeated"], "duplicate report"))
-    sieve.apply(config.section, reason_where(sieve.rows["text"] == "", f"no {config.section}"))
-    sieve.apply("report with images", reason_where(sieve.rows["dicom_id"] == "", "report without images"))
+    cohort = Cohort(rows, "all reports")
+    cohort.rejected = pd.concat([cohort.rejected, broken])
+    cohort.apply("one report per uid", reason_where(rows["repeated"], "duplicate report"))
+    cohort.apply(config.section, reason_where(cohort.rows["text"] == "", f"no {config.section}"))
+    cohort.apply("report with images", reason_where(cohort.rows["dicom_id"] == "", "report without images"))
 
-    reasons = _view_reasons(sieve.rows, config.views, config.unknown_views)
-    sieve.apply(f"{config.views} views", reasons, sieve.rows["view"])
+    reasons = _view_reasons(cohort.rows, config.views, config.unknown_views)
+    cohort.apply(f"{config.views} views", reasons, cohort.rows["view"])
 
-    length = sieve.rows["text"].str.len().astype(str) + " characters"
-    reasons = length_reasons(sieve.rows["text"], config.min_chars, config.max_chars)
+    length = cohort.rows["text"].str.len().astype(str) + " characters"
+    reasons = length_reasons(cohort.rows["text"], config.min_chars, config.max_chars)
     reasons = reasons.str.replace("impression", config.section)
-    sieve.apply(f"{config.min_chars} to {config.max_chars} characters", reasons, length)
+    cohort.apply(f"{config.min_chars} to {config.max_chars} characters", reasons, length)
 
     if config.limit is not None:
-        sieve.apply(f"limit {config.limit:,}", limit_reasons(sieve.rows, config.limit, config.seed))
-    subjects = sieve.rows["subject_id"]
+        cohort.apply(f"limit {config.limit:,}", limit_reasons(cohort.rows, config.limit, config.seed))
+    subjects = cohort.rows["subject_id"]
     split = hash_splits(subjects, config.validation_fraction, config.test_fraction, config.seed)
-    sieve.rows = sieve.rows.drop(columns=["guess", "repeated"]).assign(split=split)
-    return sieve
+    cohort.rows = cohort.rows.drop(columns=["guess", "repeated"]).assign(split=split)
+    return cohort
 
 
 def _views_table(config: OpenIConfig) -> dict[str, str]:

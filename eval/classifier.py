@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from eval.extractors import classifiers as judges
+from eval.extractors import classifiers
 from eval.inputs.folders import ImageFolder, partners, read_sides
 from eval.inputs.labels import Uncertain, choose, truth_of
 from eval.metrics.bootstrap import mean, percentiles, resampled
@@ -96,7 +96,7 @@ def evaluate(
     Args:
         real: real images with labels.
         synthetic: synthetic images with the labels of their prompts.
-        classifier: see `judges.find`.
+        classifier: see `classifiers.find_classifier`.
         labels: CSV of labels, instead of those in the tables.
         findings: names separated by commas; None for all that are known on all sides.
         uncertain: what -1 counts as.
@@ -106,7 +106,7 @@ def evaluate(
     Raises:
         UserError: labels, findings or the classifier do not fit; images are unreadable.
     """
-    judge = judges.find(classifier, weights_dir)
+    judge = classifiers.find_classifier(classifier, weights_dir)
     partner = partners(real, synthetic)
     if (partner >= 0).all():
         real = take(real, np.unique(partner))

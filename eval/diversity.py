@@ -18,7 +18,7 @@ import numpy as np
 from eval.extractors.cache import extract
 from eval.inputs.folders import ImageFolder, read_sides
 from eval.inputs.images import read_greys, smallest_side
-from eval.metrics.bootstrap import checked, group_rows, percentiles
+from eval.metrics.bootstrap import group_rows, percentiles, validate_features
 from eval.metrics.mmd import unit_rows
 from eval.metrics.ms_ssim import WEIGHTS, ms_ssim, n_scales
 from eval.scores import publish, score_row, value_text
@@ -108,7 +108,7 @@ def evaluate(
     features = {}
     if extractor is not None:
         values = [extract(folder, extractor, weights_dir=weights_dir).values for folder in (real, synthetic)]
-        features["real"], features["synthetic"] = checked(*values)
+        features["real"], features["synthetic"] = validate_features(*values)
     rows = []
     about: dict[str, Any] = {"n_real": len(real), "n_synthetic": len(synthetic)}
     size = min(smallest_side(folder.paths) for folder in sides.values())

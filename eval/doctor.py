@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from eval.known_answers import VECTORS, Vector
+from eval.known_answers import KNOWN_ANSWERS, KnownAnswer
 from sdcxr.runtime.cli import run
 
 
@@ -27,7 +27,7 @@ class DoctorConfig:
 class Finding:
     """What came of a vector."""
 
-    vector: Vector
+    vector: KnownAnswer
     found: float
     problem: str | None = None
     """Why there is no number."""
@@ -49,7 +49,7 @@ class Finding:
 
 def main(config: DoctorConfig) -> int:
     started = time.perf_counter()
-    findings = [examine(vector) for vector in VECTORS]
+    findings = [examine(vector) for vector in KNOWN_ANSWERS]
     print(table([finding for finding in findings if not (config.quiet and finding.right)]))
     wrong = [finding for finding in findings if not finding.right]
     taken = sum(not finding.absent for finding in findings)
@@ -59,7 +59,7 @@ def main(config: DoctorConfig) -> int:
     return 1 if wrong else 0
 
 
-def examine(vector: Vector) -> Finding:
+def examine(vector: KnownAnswer) -> Finding:
     """Compute a vector where its libraries are installed. Whatever a library raises is a finding, too."""
     absent = tuple(name for name in vector.libraries if not installed(name))
     if absent:

@@ -18,7 +18,7 @@ import numpy as np
 
 from eval.extractors.cache import Features, extract
 from eval.inputs.folders import ImageFolder, read_sides
-from eval.metrics.bootstrap import checked, disjoint_halves, group_rows, half_samples
+from eval.metrics.bootstrap import disjoint_halves, group_rows, half_samples, validate_features
 from eval.metrics.prdc import NAMES
 from eval.metrics.presets import HALVES_OF_LIMIT, OF_COVARIANCES, PRESETS, Preset, measure, standard_errors
 from eval.scores import publish, score_row
@@ -126,7 +126,7 @@ def evaluate(
     origin = _origin(real_features, preset)
     if origin != _origin(synthetic_features, preset):
         raise UserError("the features of the two sides are of different extractors, weights or resize paths")
-    x, y = checked(real_features.values, synthetic_features.values)
+    x, y = validate_features(real_features.values, synthetic_features.values)
     groups = real.groups, synthetic.groups
     rows = compare(x, y, *groups, preset, resamples, seed)
     for label in common_labels(real, synthetic) if per_label else ():

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from eval.diversity import patients_of, prompts_of
-from eval.extractors import find
+from eval.extractors import find_extractor
 from eval.extractors.cache import extract
 from eval.inputs.folders import ImageFolder, read_folder, read_sides
 from eval.inputs.images import read_greys
@@ -122,7 +122,7 @@ def evaluate(
     """
     refuse_same(train, real, synthetic)
     if reid is not None:
-        find(reid, weights_dir, "--reid")  # known before hours of extraction
+        find_extractor(reid, weights_dir, "--reid")  # known before hours of extraction
     extracted = [extract(folder, extractor, weights_dir=weights_dir) for folder in (train, real, synthetic)]
     features = [side.values for side in extracted]  # noqa: PD011 (no table)
     greys = [read_greys(folder.paths, GRID) for folder in (train, real, synthetic)]
@@ -234,10 +234,10 @@ def distance_rows(
     Raises:
         UserError: features are not finite, their dimensions differ, or a side has fewer than 2 images.
     """
-    from eval.metrics.bootstrap import checked, disjoint_halves
+    from eval.metrics.bootstrap import disjoint_halves, validate_features
 
-    train, synthetic = checked(train, synthetic)
-    real, _ = checked(real, synthetic)
+    train, synthetic = validate_features(train, synthetic)
+    real, _ = validate_features(real, synthetic)
     found = nearness(synthetic, train, real, train_groups, seed)
     first, second = disjoint_halves(real_groups, np.random.default_rng(seed))
     floor = nearness(real[first], train, real[second], train_groups, seed) if len(first) and len(second) else None

@@ -7,8 +7,9 @@
 Arms: R real images; S as many synthetic ones (times --synthetic_factor); R+S both mixed; S>R synthetic ones first, real
 ones afterwards. Every arm has the same number of optimizer steps of the same batch; S>R spends half of them on either.
 Of each run the checkpoint is kept that is best on the real validation split; the synthetic images never choose.
-The real test split judges: mean and standard deviation over seeds, and what is gained over R with the same seed, with
-intervals over patients and seeds. The images of an arm are drawn once, so the deviation is that of training alone.
+The classifiers are scored on the real test split: mean and standard deviation over seeds, and the gain over R with the
+same seed, with intervals over patients and seeds. The images of an arm are drawn once, so the deviation is that of
+training alone.
 
 Generate from the training split, with a model that was trained on no other: prompts of patients of the validation or
 test split are refused, what the model was trained on cannot be seen here. The same command again goes on where it
@@ -26,8 +27,8 @@ import numpy as np
 import pandas as pd
 
 from eval.augmentation import backbones
-from eval.augmentation.arms import Arm, Labelled, Material, gather, parse_arms, write_mix
-from eval.extractors import classifiers as judges
+from eval.augmentation.arms import Arm, ExperimentData, Labelled, gather, parse_arms, write_training_set
+from eval.extractors import classifiers
 from eval.extractors.weights import checksum
 from eval.inputs.folders import say_phantoms
 from eval.inputs.labels import Uncertain
@@ -40,7 +41,7 @@ from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
 BASELINE = "R"
-RECORD = "utility.json"
+EXPERIMENT_RECORD = "utility.json"
 SELECTION = "selection.json"  # in the folder of a run: it is finished and its best checkpoint chosen
 FEW_SEEDS = 3
 
@@ -113,7 +114,7 @@ def evaluate(config: UtilityConfig) -> list[dict[str, Any]]:
         SystemExit: a signal stopped the training, with its exit code.
     """
     arms = parse_arms(config.arms, config.synthetic_factor)
-    material = gather(
+    data = gather(
         config.real,
         config.synthetic,
         arms,
@@ -131,38 +132,40 @@ def evaluate(config: UtilityConfig) -> list[dict[str, Any]]:
 
     state = processes()
     if state.is_main_process:
-        claim(output, settings_of(config, material, weights, state.num_processes))
+        claim_experiment_folder(output, settings_of(config, data, weights, state.num_processes))
         if weights:
-            backbones.begin(Path(base), config.backbone, weights, material.findings, config.resolution)
-        for mix in dict.fromkeys(stage for arm in arms for stage in arm.stages):
-            write_mix(output / "datasets" / mix.folder, mix, material)
+            backbones.begin(Path(base), config.backbone, weights, data.findings, config.resolution)
+        for training_set in dict.fromkeys(stage for arm in arms for stage in arm.stages):
+            write_training_set(output / "datasets" / training_set.folder, training_set, data)
     state.wait_for_everyone()
     seen: dict[str, list[pd.DataFrame]] = {arm.name: [] for arm in arms}
     for seed in range(config.seeds):
         for arm in arms:
-            best = train_arm(config, base, arm, seed, material, output)
-            seen[arm.name].append(judges.find(str(best)).probabilities(material.test.images, output / "features"))
-    used = {arm.name: (any(s.real for s in arm.stages), max(map(material.n_synthetic, arm.stages))) for arm in arms}
+            best = train_arm(config, base, arm, seed, data, output)
+            seen[arm.name].append(
+                classifiers.find_classifier(str(best)).probabilities(data.test.images, output / "features")
+            )
+    used = {arm.name: (any(s.real for s in arm.stages), max(map(data.n_synthetic, arm.stages))) for arm in arms}
     sizes = {
-        name: {"n_train_real": len(material.train.images) * real, "n_train_synthetic": synthetic}
+        name: {"n_train_real": len(data.train.images) * real, "n_train_synthetic": synthetic}
         for name, (real, synthetic) in used.items()
     }
-    rows = score(material.test, seen)
+    rows = score(data.test, seen)
     budget = {"extractor": config.backbone, "max_train_steps": config.max_train_steps}
     return [row | budget | sizes[row["arm"]] for row in rows]
 
 
-def settings_of(config: UtilityConfig, material: Material, weights: Path | None, processes: int) -> dict[str, Any]:
+def settings_of(config: UtilityConfig, data: ExperimentData, weights: Path | None, processes: int) -> dict[str, Any]:
     """All that a run depends on beside its arm and seed: flags, and the images, labels and weights by hashes."""
     names = ("backbone", "max_train_steps", "learning_rate", "resolution", "validation_points")
     settings = {name: value for name, value in asdict(config).items() if name in names}
     settings["images_per_step"] = config.train_batch_size * processes
     settings["backbone_sha256"] = checksum(weights)[:16] if weights else None
     for kind in ("train", "validation"):
-        settings[f"{kind}_sha256"] = _hash(getattr(material, kind))
-    settings["synthetic_sha256"] = checksum(material.synthetic.images.folder / "metadata.csv")[:16]
+        settings[f"{kind}_sha256"] = _hash(getattr(data, kind))
+    settings["synthetic_sha256"] = checksum(data.synthetic.images.folder / "metadata.csv")[:16]
     settings["labels_sha256"] = checksum(Path(config.labels))[:16] if config.labels else None
-    return settings | {"findings": material.findings, "uncertain": config.uncertain}
+    return settings | {"findings": data.findings, "uncertain": config.uncertain}
 
 
 def _hash(part: Labelled) -> str:
@@ -170,13 +173,13 @@ def _hash(part: Labelled) -> str:
     return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()[:16]
 
 
-def claim(output: Path, settings: dict[str, Any]) -> None:
+def claim_experiment_folder(output: Path, settings: dict[str, Any]) -> None:
     """Record the settings in the folder, or refuse one of another experiment, listing what differs.
 
     Raises:
         UserError: see above.
     """
-    record = output / RECORD
+    record = output / EXPERIMENT_RECORD
     if record.is_file():
         check_same_settings(output, read_json(record), settings)
     elif output.is_dir() and any(output.iterdir()):
@@ -185,7 +188,7 @@ def claim(output: Path, settings: dict[str, Any]) -> None:
     write_json(record, settings)
 
 
-def train_arm(config: UtilityConfig, base: str, arm: Arm, seed: int, material: Material, output: Path) -> Path:
+def train_arm(config: UtilityConfig, base: str, arm: Arm, seed: int, data: ExperimentData, output: Path) -> Path:
     """The best classifier of one arm and seed, begun from `base`, trained where it is not there yet."""
     from sdcxr.training.loop import train
 
@@ -193,10 +196,10 @@ def train_arm(config: UtilityConfig, base: str, arm: Arm, seed: int, material: M
     final = output / "runs" / arm.folder / f"seed-{seed}"
     if (final / SELECTION).is_file():
         return final / "best"
-    for i, (mix, steps) in enumerate(zip(arm.stages, arm.steps(config.max_train_steps), strict=True)):
+    for i, (training_set, steps) in enumerate(zip(arm.stages, arm.steps(config.max_train_steps), strict=True)):
         last = i == len(arm.stages) - 1
         folder = final if last else final.with_name(f"seed-{seed}-before")
-        dataset = output / "datasets" / mix.folder
+        dataset = output / "datasets" / training_set.folder
         print(f"arm {arm.name}, seed {seed}: {steps} steps on {dataset.name}", flush=True)
         settings = TrainConfig(
             tune="classifier",
@@ -220,7 +223,7 @@ def train_arm(config: UtilityConfig, base: str, arm: Arm, seed: int, material: M
         if code := train(settings):
             raise SystemExit(code)
         base = str(folder)
-    select(folder, material.validation, output / "features")
+    select(folder, data.validation, output / "features")
     return folder / "best"
 
 
@@ -250,7 +253,7 @@ def select(folder: Path, validation: Labelled, cache: Path) -> None:
     state.wait_for_everyone()
     areas = {}
     for step, candidate in candidates.items():
-        said = judges.find(str(candidate)).probabilities(validation.images, cache)
+        said = classifiers.find_classifier(str(candidate)).probabilities(validation.images, cache)
         areas[step] = mean(
             np.array([auroc(validation.truth[n].to_numpy(), said[n].to_numpy()) for n in validation.truth])
         )

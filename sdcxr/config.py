@@ -11,13 +11,13 @@ from sdcxr.io.files import check_same_settings, read_json, write_text
 from sdcxr.runtime.errors import UserError
 
 PARTS = ("unet", "text", "vae", "classifier", "clip")
-ALONE = {"vae", "classifier", "clip"}  # parts that train by themselves
-FROM_RANDOM = {"classifier", "clip"}  # tasks without a Stable Diffusion base
-RECORD = "run.json"  # in a run folder: images per optimizer step, and how many steps the saved result has had
+EXCLUSIVE = {"vae", "classifier", "clip"}  # parts that train by themselves
+NO_BASE = {"classifier", "clip"}  # tasks without a Stable Diffusion base
+RUN_STATE = "run.json"  # in a run folder: images per optimizer step, and how many steps the saved result has had
 
 # Settings that may change between two calls of one run: they do not alter what is learnt. The batch may be split
 # differently over processes and micro-steps as long as the images per optimizer step stay the same.
-FREE = {
+RESUME_MUTABLE = {
     "output_dir",
     "data",
     "latents_dir",
@@ -184,7 +184,7 @@ class TrainConfig:
         unknown = [part for part in parts if part not in PARTS]
         if unknown or len(set(parts)) < len(parts):
             raise UserError(f"--tune {self.tune}: use unet, text, unet+text, vae, classifier or clip")
-        if len(parts) > 1 and ALONE & set(parts):
+        if len(parts) > 1 and EXCLUSIVE & set(parts):
             raise UserError(f"--tune {self.tune}: vae, classifier and clip train alone")
         for name in ("train_batch_size", "gradient_accumulation_steps", "logging_steps", "checkpointing_steps"):
             _at_least(self, name, 1)
@@ -291,12 +291,12 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def read_record(run: Path) -> dict[str, Any]:
-    """What a run folder's `RECORD` notes; nothing where there is none yet.
+    """What a run folder's `RUN_STATE` notes; nothing where there is none yet.
 
     Raises:
         UserError: the file is damaged.
     """
-    path = run / RECORD
+    path = run / RUN_STATE
     if not path.is_file():
         return {}
     record = read_json(path)
@@ -321,7 +321,7 @@ def check_same_run(run: Path, config: TrainConfig, images_per_step: int) -> None
     old = defaults | read_config(path)  # settings that it did not know then
     old["images_per_step"] = read_record(run).get("images_per_step")
     new = dataclasses.asdict(config) | {"images_per_step": images_per_step}
-    free = set(FREE)
+    free = set(RESUME_MUTABLE)
     if "clip" in config.parts:
         free.remove("train_batch_size")  # its loss compares the images of a micro-batch with each other
     begun = old["max_train_steps"] if isinstance(old["max_train_steps"], int) else 0

@@ -20,7 +20,7 @@ ARM = re.compile(r"R|(?P<alone>[\d.]*)S|R\+(?P<mixed>[\d.]*)S|(?P<first>[\d.]*)S
 
 
 @dataclass(frozen=True)
-class Mix:
+class TrainingSet:
     """A set of training images."""
 
     real: bool
@@ -40,7 +40,7 @@ class Arm:
     """What one classifier of the experiment trains on, in one stage or in two."""
 
     name: str
-    stages: tuple[Mix, ...]
+    stages: tuple[TrainingSet, ...]
 
     @property
     def folder(self) -> str:
@@ -71,13 +71,13 @@ def parse_arms(text: str, factor: float) -> list[Arm]:
             raise UserError(f"--arms: {number!r} in {word!r} is not a number") from None
         if times <= 0:
             raise UserError(f"--arms {word}: the number of synthetic images per real one must be positive")
-        real, synthetic = Mix(real=True), Mix(False, times)
+        real, synthetic = TrainingSet(real=True), TrainingSet(False, times)
         if number is None:
-            stages: tuple[Mix, ...] = (real,)
+            stages: tuple[TrainingSet, ...] = (real,)
         elif found["alone"] is not None:
             stages = (synthetic,)
         else:
-            stages = (Mix(True, times),) if found["mixed"] is not None else (synthetic, real)
+            stages = (TrainingSet(True, times),) if found["mixed"] is not None else (synthetic, real)
         arms.append(Arm(word.replace("→", ">"), stages))
     names = [arm.name for arm in arms]
     repeated = [name for name in names if names.count(name) > 1]
@@ -107,7 +107,7 @@ class Labelled:
 
 
 @dataclass(frozen=True)
-class Material:
+class ExperimentData:
     """All images of the experiment, with the same findings in the same order."""
 
     train: Labelled
@@ -120,9 +120,9 @@ class Material:
     def findings(self) -> list[str]:
         return [str(name) for name in self.train.truth]
 
-    def n_synthetic(self, mix: Mix) -> int:
-        """How many synthetic images a mix has."""
-        return round(mix.factor * len(self.train.images))
+    def n_synthetic(self, training_set: TrainingSet) -> int:
+        """How many synthetic images a training set has."""
+        return round(training_set.factor * len(self.train.images))
 
 
 def gather(
@@ -135,7 +135,7 @@ def gather(
     uncertain: Uncertain = "ignore",
     max_real_samples: int | None = None,
     seed: int = 0,
-) -> Material:
+) -> ExperimentData:
     """Read, draw and check everything before anything trains; what is left out is said on stdout.
 
     Args:
@@ -184,7 +184,7 @@ def gather(
         print(
             f"left out: {', '.join(name for name, at in absent.items() if at == where)} (not both classes in {where})"
         )
-    return Material(
+    return ExperimentData(
         *(part.take(np.arange(len(part.images)), chosen) for part in (train, known["validation"], known["test"], made))
     )
 
@@ -230,18 +230,18 @@ def _patients(images: ImageFolder) -> list[str]:
     return images.rows["subject_id"].tolist() if "subject_id" in images.rows else [""] * len(images)
 
 
-def write_mix(folder: Path, mix: Mix, material: Material) -> None:
-    """A dataset folder with the images of a mix as links, and labels.csv by dicom_id, as train.py takes them.
+def write_training_set(folder: Path, training_set: TrainingSet, data: ExperimentData) -> None:
+    """A dataset folder with the images of a training set as links, and labels.csv by dicom_id, as train.py takes them.
 
     Args:
         folder: the dataset folder.
-        mix: which images.
-        material: where they come from.
+        training_set: which images.
+        data: where they come from.
     """
     parts: list[pd.DataFrame] = []
-    chosen: dict[str, Labelled] = {"real": material.train} if mix.real else {}
-    if mix.factor:
-        chosen["synthetic"] = material.synthetic.take(np.arange(material.n_synthetic(mix)))
+    chosen: dict[str, Labelled] = {"real": data.train} if training_set.real else {}
+    if training_set.factor:
+        chosen["synthetic"] = data.synthetic.take(np.arange(data.n_synthetic(training_set)))
     for kind, part in chosen.items():
         names = [f"{kind}/{name}" for name in part.images.rows["file_name"]]
         for name, source in zip(names, part.images.paths, strict=True):
@@ -251,7 +251,7 @@ def write_mix(folder: Path, mix: Mix, material: Material) -> None:
         parts.append(pd.DataFrame(about | {"dicom_id": names}).join(part.truth))
     rows = pd.concat(parts, ignore_index=True)
     with atomic(folder / "labels.csv") as temporary:
-        rows[["dicom_id", *material.findings]].to_csv(temporary, index=False)
+        rows[["dicom_id", *data.findings]].to_csv(temporary, index=False)
     write_metadata(folder / "train", rows[["file_name", "text", "subject_id", "dicom_id"]])
 
 

@@ -16,7 +16,7 @@ def weights_of(name: str, weights_dir: Path | None) -> Path | None:
     Raises:
         UserError: the file is absent, or the network is no DenseNet.
     """
-    if not xrv.claims(name):
+    if not xrv.matches(name):
         return None
     if name == xrv.RESNET:
         raise UserError(f"--backbone {name}: of torchxrayvision's networks only the DenseNets can be trained on")

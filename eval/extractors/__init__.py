@@ -2,8 +2,8 @@
 
 A family is a module of this package, entered in FAMILIES, with
     NAMES: dict[str, str]                       its names, … for what follows, and what they are
-    def claims(name: str) -> bool               whether a name, or a folder, is of this family
-    def make(request: Request) -> Extractor     the extractor, with the network not loaded yet
+    def matches(name: str) -> bool               whether a name, or a folder, is of this family
+    def build(request: Request) -> Extractor     the extractor, with the network not loaded yet
 Importing a family is cheap; torch and the libraries come with `Extractor.load`.
 """
 
@@ -20,7 +20,7 @@ from PIL import Image
 from sdcxr.runtime.errors import UserError
 
 FAMILIES = ("pixels", "xrv", "inception", "clip", "classifier", "contrastive", "huggingface")
-"""Modules of this package, asked in this order; the first that claims a name makes the extractor."""
+"""Modules of this package, asked in this order; the first that matches a name makes the extractor."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Extractor:
 
     name: str
     """With the variant, in full: `xrv-all@roentgen`."""
-    resize: str
+    preprocessing: str
     """The way of an image in words: filters and sizes in their order."""
     prepare: Callable[[Image.Image], np.ndarray]
     """A grey image (mode L) of any size to one input (channels, height, width). Can be pickled, for workers."""
@@ -66,7 +66,7 @@ class Extractor:
     """The text tower on a torch device: texts to (n, dimension) in the images' space; None where there is none."""
 
 
-def find(name: str, weights_dir: Path | None = None, flag: str = "--extractor") -> Extractor:
+def find_extractor(name: str, weights_dir: Path | None = None, flag: str = "--extractor") -> Extractor:
     """The extractor of a name, with an optional `@variant`, or of a folder with a model.
 
     Args:
@@ -89,8 +89,8 @@ def _find(name: str, weights_dir: Path | None) -> Extractor:
         base, _, variant = name.rpartition("@")
     for family in FAMILIES:
         module = import_module(f"{__name__}.{family}")
-        if module.claims(base):
-            extractor: Extractor = module.make(Request(base, variant, weights_dir))
+        if module.matches(base):
+            extractor: Extractor = module.build(Request(base, variant, weights_dir))
             return extractor
     known = [entry.partition("…")[0] for entry in names()]
     near = difflib.get_close_matches(base, known, n=3)

@@ -51,7 +51,7 @@ def extract(
     Raises:
         UserError: the weights are absent (file, size, origin are named), or images are unreadable (they are listed).
     """
-    return extract_with(images, extractors.find(extractor, weights_dir), cache_dir=cache_dir)
+    return extract_with(images, extractors.find_extractor(extractor, weights_dir), cache_dir=cache_dir)
 
 
 def extract_with(images: ImageFolder, chosen: Extractor, *, cache_dir: Path | None = None) -> Features:
@@ -94,7 +94,7 @@ def describe(extractor: Extractor, images: ImageFolder, cache: Path) -> dict[str
             versions[name] = "unknown"
     return {
         "extractor": extractor.name,
-        "resize": extractor.resize,
+        "resize": extractor.preprocessing,
         "sha256": {file.name: remembered_checksum(file, cache / "checksums") for file in extractor.weights},
         "versions": versions,
         "version": VERSION,

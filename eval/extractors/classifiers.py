@@ -28,7 +28,7 @@ from sdcxr.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
-class Judge:
+class EvalClassifier:
     """A classifier whose weights have been found, but not loaded."""
 
     name: str
@@ -70,7 +70,7 @@ def at_operating_point(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray
     return np.where(values < thresholds, values / (2 * thresholds), 1 - (1 - values) / (2 * (1 - thresholds)))
 
 
-def find(name: str, weights_dir: Path | None = None, flag: str = "--classifier") -> Judge:
+def find_classifier(name: str, weights_dir: Path | None = None, flag: str = "--classifier") -> EvalClassifier:
     """The classifier of a run folder, or torchxrayvision's of a name such as `xrv-all`.
 
     Raises:
@@ -78,7 +78,7 @@ def find(name: str, weights_dir: Path | None = None, flag: str = "--classifier")
     """
     folder = Path(name).expanduser()
     base = name.partition("@")[0]
-    if folder.is_dir() or not xrv.claims(base):
+    if folder.is_dir() or not xrv.matches(base):
         judge = _of_run(name, folder, flag)
     else:
         judge = _of_torchxrayvision(name, base, weights_dir)
@@ -88,19 +88,19 @@ def find(name: str, weights_dir: Path | None = None, flag: str = "--classifier")
     return judge
 
 
-def _of_run(name: str, folder: Path, flag: str) -> Judge:
+def _of_run(name: str, folder: Path, flag: str) -> EvalClassifier:
     from eval.extractors import run_classifier as classifier
 
-    if not classifier.claims(name):
+    if not classifier.matches(name):
         known = ", ".join(sorted(xrv.ALIASES))
         if folder.is_dir():
             raise UserError(f"{flag} {folder} holds no trained classifier: make one with train.py --tune classifier")
         raise UserError(f"{flag} {name}: neither a run folder of train.py --tune classifier nor one of {known}")
-    features = extractors.find(name)
+    features = extractors.find_extractor(name)
     labels = read_json(features.weights[1])["labels"]
     load = partial(_load_run, features.weights[0].parent)
     extractor = replace(features, name=f"{name}, logits", load=load, dimension=len(labels))
-    return Judge(name, tuple(chexpert_name(label) for label in labels), extractor)
+    return EvalClassifier(name, tuple(chexpert_name(label) for label in labels), extractor)
 
 
 def _load_run(folder: Path, device: Any) -> Callable[[Any], Any]:
@@ -110,8 +110,8 @@ def _load_run(folder: Path, device: Any) -> Callable[[Any], Any]:
     return network
 
 
-def _of_torchxrayvision(name: str, base: str, weights_dir: Path | None) -> Judge:
-    features = extractors.find(name, weights_dir)
+def _of_torchxrayvision(name: str, base: str, weights_dir: Path | None) -> EvalClassifier:
+    features = extractors.find_extractor(name, weights_dir)
     network = xrv.ALIASES.get(base, base)
     about = xrv.torchxrayvision().models.model_urls[network]
     thresholds = np.array(about["op_threshs"], dtype=np.float64)
@@ -125,7 +125,7 @@ def _of_torchxrayvision(name: str, base: str, weights_dir: Path | None) -> Judge
         load=partial(_load_torchxrayvision, network, features.weights[0]),
         dimension=len(labels),
     )
-    return Judge(features.name, tuple(labels), extractor, thresholds)
+    return EvalClassifier(features.name, tuple(labels), extractor, thresholds)
 
 
 def _load_torchxrayvision(network: str, file: Path, device: Any) -> Callable[[Any], Any]:

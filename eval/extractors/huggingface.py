@@ -33,13 +33,13 @@ NAMES = {
 }
 
 
-def claims(name: str) -> bool:
+def matches(name: str) -> bool:
     if name in KNOWN or (Path(name).expanduser() / PROCESSOR).is_file():
         return True
     return not Path(name).expanduser().exists() and name.count("/") == 1 and not name.startswith((".", "/", "~"))
 
 
-def make(request: Request) -> Extractor:
+def build(request: Request) -> Extractor:
     variant = request.choose(("native", "chexgenbench"))
     folder, dimension = Path(request.name).expanduser(), None
     if not folder.is_dir():
@@ -55,7 +55,7 @@ def make(request: Request) -> Extractor:
     way = json.dumps({key: settings[key] for key in SPOKEN_OF if key in settings})
     return Extractor(
         name=f"{request.name}@{variant}",
-        resize=("pil-bilinear 299 → " if variant == "chexgenbench" else "") + f"processor {way}",
+        preprocessing=("pil-bilinear 299 → " if variant == "chexgenbench" else "") + f"processor {way}",
         prepare=partial(prepare, folder=folder, first=299 if variant == "chexgenbench" else None),
         load=partial(load, folder),
         dimension=dimension,

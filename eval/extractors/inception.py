@@ -33,11 +33,11 @@ SIDE = 299
 NAMES = {"inception": "Inception-v3 of the FID, 2048; @clean @torchmetrics @tensorflow @chexgenbench"}
 
 
-def claims(name: str) -> bool:
+def matches(name: str) -> bool:
     return name == "inception"
 
 
-def make(request: Request) -> Extractor:
+def build(request: Request) -> Extractor:
     if importlib.util.find_spec("torch_fidelity") is None:
         raise UserError("--extractor inception needs torch-fidelity: pip install 'torch-fidelity>=0.4'")
     ways = {
@@ -52,7 +52,7 @@ def make(request: Request) -> Extractor:
     resize, prepare = ways[variant]
     return Extractor(
         name=f"inception@{variant}",
-        resize=resize,
+        preprocessing=resize,
         prepare=prepare,
         load=partial(load, file),
         dimension=2048,

@@ -37,11 +37,11 @@ NAMES = {
 }
 
 
-def claims(name: str) -> bool:
+def matches(name: str) -> bool:
     return name in KNOWN or name.startswith("clip:") or (_folder(name) / CONFIG).is_file()
 
 
-def make(request: Request) -> Extractor:
+def build(request: Request) -> Extractor:
     request.choose(("native",))
     folder, dimension = _folder(request.name.removeprefix("clip:")), None
     if request.name in KNOWN:
@@ -57,7 +57,7 @@ def make(request: Request) -> Extractor:
     openai = request.name in KNOWN and request.name != "biomedclip"
     return Extractor(
         name=request.name,
-        resize=f"open_clip {how.resize_mode} pil-{how.interpolation} {how.size} → mean {how.mean} std {how.std}",
+        preprocessing=f"open_clip {how.resize_mode} pil-{how.interpolation} {how.size} → mean {how.mean} std {how.std}",
         prepare=partial(prepare, folder=folder),
         load=partial(load, folder, weights, openai),
         load_texts=partial(load_texts, folder, weights, openai, request.weights_dir),

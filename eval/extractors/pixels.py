@@ -13,11 +13,11 @@ from sdcxr.runtime.errors import UserError
 NAMES = {"pixels-…": "N × N grey values in [0, 1], e.g. pixels-64; no weights"}
 
 
-def claims(name: str) -> bool:
+def matches(name: str) -> bool:
     return name.startswith("pixels-")
 
 
-def make(request: Request) -> Extractor:
+def build(request: Request) -> Extractor:
     match = re.fullmatch(r"pixels-([1-9]\d{0,2})", request.name)
     if not match:
         raise UserError(f"--extractor {request.name}: give a side from 1 to 999, such as pixels-64")
@@ -25,7 +25,7 @@ def make(request: Request) -> Extractor:
     request.choose(("default",))
     return Extractor(
         name=request.name,
-        resize=f"pil-bilinear {side} → 0…1",
+        preprocessing=f"pil-bilinear {side} → 0…1",
         prepare=partial(prepare, side=side),
         load=load,
         dimension=side * side,

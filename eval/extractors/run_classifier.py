@@ -15,17 +15,17 @@ from sdcxr.runtime.errors import UserError
 NAMES = {"RUN": "run folder of train.py --tune classifier: what its last layer reads"}
 
 
-def claims(name: str) -> bool:
+def matches(name: str) -> bool:
     return is_task(_folder(name), {"architecture", "labels", "resolution"})
 
 
-def make(request: Request) -> Extractor:
+def build(request: Request) -> Extractor:
     folder = _folder(request.name)
     resolution = int(read_json(folder / "config.json")["resolution"])
     request.choose(("default",))
     return Extractor(
         name=request.name,
-        resize=f"centre crop → pil-lanczos {resolution} → ±1",
+        preprocessing=f"centre crop → pil-lanczos {resolution} → ±1",
         prepare=partial(prepare, resolution=resolution),
         load=partial(load, folder),
         weights=(folder / "model.safetensors", folder / "config.json"),

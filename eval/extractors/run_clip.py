@@ -11,17 +11,17 @@ from sdcxr.io.files import read_json
 NAMES = {"RUN (clip)": "run folder of train.py --tune clip: its embeddings, of texts too"}
 
 
-def claims(name: str) -> bool:
+def matches(name: str) -> bool:
     return is_task(_folder(name), {"architecture", "resolution", "text"})
 
 
-def make(request: Request) -> Extractor:
+def build(request: Request) -> Extractor:
     folder = _folder(request.name)
     about = read_json(folder / "config.json")
     request.choose(("default",))
     return Extractor(
         name=request.name,
-        resize=f"centre crop → pil-lanczos {about['resolution']} → ±1",
+        preprocessing=f"centre crop → pil-lanczos {about['resolution']} → ±1",
         prepare=partial(prepare, resolution=int(about["resolution"])),
         load=partial(load, folder),
         load_texts=partial(load_texts, folder),

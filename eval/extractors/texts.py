@@ -18,7 +18,7 @@ def has_texts(extractor: str, weights_dir: Path | None = None) -> bool:
     Raises:
         UserError: nobody knows the extractor, or its weights are absent.
     """
-    return extractors.find(extractor, weights_dir).load_texts is not None
+    return extractors.find_extractor(extractor, weights_dir).load_texts is not None
 
 
 def extract_texts(texts: Sequence[str], extractor: str, *, weights_dir: Path | None = None) -> np.ndarray:
@@ -27,7 +27,7 @@ def extract_texts(texts: Sequence[str], extractor: str, *, weights_dir: Path | N
     Raises:
         UserError: the extractor has no text tower; nobody knows it; its weights are absent.
     """
-    tower = extractors.find(extractor, weights_dir).load_texts
+    tower = extractors.find_extractor(extractor, weights_dir).load_texts
     if tower is None:
         raise UserError(f"--extractor {extractor} has no text tower: give one that has, e.g. a run of --tune clip")
     from sdcxr.runtime.processes import processes

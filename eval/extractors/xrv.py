@@ -58,11 +58,11 @@ NAMES = {
 }
 
 
-def claims(name: str) -> bool:
+def matches(name: str) -> bool:
     return name in FILES or name in ALIASES
 
 
-def make(request: Request) -> Extractor:
+def build(request: Request) -> Extractor:
     name = ALIASES.get(request.name, request.name)
     side = 512 if name == RESNET else 224
     variant = request.choose(("xrv", "torch") if name == RESNET else ("xrv", "torch", "roentgen"))
@@ -78,7 +78,7 @@ def make(request: Request) -> Extractor:
     resize, prepare = ways[variant]
     return Extractor(
         name=f"{request.name}@{variant}",
-        resize=resize,
+        preprocessing=resize,
         prepare=prepare,
         load=partial(load, name, file),
         dimension=2048 if name == RESNET else 1024,

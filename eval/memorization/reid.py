@@ -8,12 +8,12 @@ import numpy as np
 from eval.diversity import patients_of
 from eval.extractors.cache import extract
 from eval.inputs.folders import ImageFolder
-from eval.memorization.thresholds import Found, calibrate, found_rows
+from eval.memorization.thresholds import Detection, calibrate, found_rows
 from eval.metrics.bootstrap import group_rows
 from eval.metrics.nearest import CELLS
 from eval.metrics.retrieval import unit
 
-PATIENTS = Found("reid_share", "reid_cosine_max", "n_reidentified", "real images of patients with several")
+PATIENTS = Detection("reid_share", "reid_cosine_max", "n_reidentified", "real images of patients with several")
 
 
 def reidentify(
@@ -44,14 +44,14 @@ def reidentify(
     extracted = [extract(folder, network, weights_dir=weights_dir) for folder in (train, real, synthetic)]
     known, others, made = (side.values for side in extracted)
     others = others[kept]
-    floor = most_alike(others, known)[0]
-    cosine, index = most_alike(made, known)
+    floor = nearest_by_cosine(others, known)[0]
+    cosine, index = nearest_by_cosine(made, known)
 
     def to_others(chosen: np.ndarray, patients: np.ndarray) -> np.ndarray:
-        return most_alike(known[chosen], known, patients[chosen], patients)[0]
+        return nearest_by_cosine(known[chosen], known, patients[chosen], patients)[0]
 
     threshold, n_calibration = calibrate(train, floor, len(synthetic), to_others, seed)
-    same = [own_pictures(known, patients_of(train)), own_pictures(others, patients_of(real)[kept])]
+    same = [within_patient(known, patients_of(train)), within_patient(others, patients_of(real)[kept])]
     rows = found_rows(
         PATIENTS,
         cosine,
@@ -65,7 +65,7 @@ def reidentify(
     return rows, columns | {"reidentified": cosine >= threshold}
 
 
-def most_alike(
+def nearest_by_cosine(
     queries: np.ndarray,
     gallery: np.ndarray,
     query_patients: np.ndarray | None = None,
@@ -95,7 +95,7 @@ def most_alike(
     return best, index
 
 
-def own_pictures(features: np.ndarray, patients: np.ndarray) -> np.ndarray:
+def within_patient(features: np.ndarray, patients: np.ndarray) -> np.ndarray:
     """The highest cosine of each picture with another one of its patient, of patients with two pictures or more.
 
     Args:

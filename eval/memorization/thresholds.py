@@ -18,7 +18,7 @@ CALIBRATION = 1000  # training images searched for their likes of other patients
 
 
 @dataclass(frozen=True)
-class Found:
+class Detection:
     """What is looked for, by the names of its rows and columns."""
 
     share: str
@@ -28,7 +28,7 @@ class Found:
     """Images in which it is known to be, in words."""
 
 
-COPIES = Found("copy_share", "copy_correlation_max", "n_copies", "altered training images")
+COPIES = Detection("copy_share", "copy_correlation_max", "n_copies", "altered training images")
 
 
 def calibrate(
@@ -67,7 +67,7 @@ def calibrate(
 
 
 def found_rows(
-    what: Found,
+    what: Detection,
     correlation: np.ndarray,
     threshold: float,
     with_held_out: np.ndarray,

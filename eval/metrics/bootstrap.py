@@ -44,7 +44,7 @@ def group_interval(
     names, members = np.unique(np.asarray(groups)[known], return_inverse=True)
     if len(names) < 2:
         return float("nan"), float("nan")
-    times = drawn_times(members, resamples, seed)
+    times = bootstrap_counts(members, resamples, seed)
     return percentiles(np.array([statistic(np.repeat(values, each, axis=0)) for each in times]))
 
 
@@ -68,10 +68,10 @@ def resampled(
     names, members = np.unique(np.asarray(groups), return_inverse=True)
     if len(names) < 2:
         return np.full((resamples, len(statistics)), np.nan)
-    return np.array([[each(times) for each in statistics] for times in drawn_times(members, resamples, seed)])
+    return np.array([[each(times) for each in statistics] for times in bootstrap_counts(members, resamples, seed)])
 
 
-def drawn_times(members: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
+def bootstrap_counts(members: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """How often each image comes in each bootstrap sample of whole groups, shape (n,) a sample.
 
     Args:
@@ -103,7 +103,7 @@ def _of_known(values: np.ndarray, statistic: Callable[[np.ndarray], float]) -> f
 LARGEST = 1e20  # the spread of KID takes the twelfth power of features, and float64 ends at 1e308
 
 
-def checked(real: np.ndarray, synthetic: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def validate_features(real: np.ndarray, synthetic: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both sides in float64: float32 covariances of a thousand dimensions give negative or undefined distances.
 
     Args:

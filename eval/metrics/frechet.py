@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eval.metrics.bootstrap import checked
+from eval.metrics.bootstrap import validate_features
 from sdcxr.runtime.errors import UserError
 
 
@@ -25,7 +25,7 @@ def frechet_distance(real: np.ndarray, synthetic: np.ndarray) -> float:
     Raises:
         UserError: too few rows, dimensions that differ, values that are not finite.
     """
-    real, synthetic = checked(real, synthetic)
+    real, synthetic = validate_features(real, synthetic)
     return _distance(_fit(real), _fit(synthetic))
 
 
@@ -62,7 +62,7 @@ def frechet_infinity(
     Raises:
         UserError: see `frechet_distance`; or a size is below 2 or above the number of synthetic images.
     """
-    real, synthetic = checked(real, synthetic)
+    real, synthetic = validate_features(real, synthetic)
     n, dimension = synthetic.shape
     if sizes is None:
         sizes = np.linspace(max(n // 10, min(dimension, n // 2), 2), n, points).astype(int).tolist()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from eval.metrics.bootstrap import checked, random_subsets
+from eval.metrics.bootstrap import random_subsets, validate_features
 from sdcxr.runtime.errors import UserError
 
 Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -79,7 +79,7 @@ def kid(real: np.ndarray, synthetic: np.ndarray) -> float:
     Raises:
         UserError: fewer than two rows, dimensions that differ, values that are not finite.
     """
-    real, synthetic = checked(real, synthetic)
+    real, synthetic = validate_features(real, synthetic)
     return float(mmd2(real, synthetic, polynomial)[0])
 
 
@@ -99,7 +99,7 @@ def kid_subsets(
         UserError: see `kid`; or a side does not have more than `size` images. All subsets would then be the same set
             and the standard deviation nothing but 0.
     """
-    real, synthetic = checked(real, synthetic)
+    real, synthetic = validate_features(real, synthetic)
     members = subsets_for_kid(len(real), len(synthetic), size, count, seed)
     values = mmd2(real, synthetic, polynomial, *members)
     return float(values.mean()), float(values.std())
@@ -131,7 +131,7 @@ def cmmd(real: np.ndarray, synthetic: np.ndarray) -> float:
     Raises:
         UserError: see `kid`; or a row is all zeros and has no direction.
     """
-    real, synthetic = checked(real, synthetic)
+    real, synthetic = validate_features(real, synthetic)
     return float(1000 * mmd2(unit_rows(real), unit_rows(synthetic), gaussian, unbiased=False)[0])
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from eval.metrics.bootstrap import checked
+from eval.metrics.bootstrap import validate_features
 from sdcxr.runtime.errors import UserError
 
 ROWS = 512  # of a distance matrix held at once
@@ -59,7 +59,7 @@ def prdc_of_subsets(
     Raises:
         UserError: as `prdc`, for the smallest subset.
     """
-    real, synthetic = checked(real, synthetic)
+    real, synthetic = validate_features(real, synthetic)
     members_real = np.ones((len(real), 1), bool) if members_real is None else members_real
     members_synthetic = np.ones((len(synthetic), 1), bool) if members_synthetic is None else members_synthetic
     for side, features, members in (("real", real, members_real), ("synthetic", synthetic, members_synthetic)):

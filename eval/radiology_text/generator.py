@@ -114,7 +114,7 @@ def load(generator: str, weights_dir: Path | None, question: str | None, max_new
     Raises:
         UserError: see `write_reports`.
     """
-    folder = locate(generator, weights_dir)
+    folder = locate_report_model(generator, weights_dir)
 
     import torch
     from safetensors import SafetensorError
@@ -140,7 +140,7 @@ def load(generator: str, weights_dir: Path | None, question: str | None, max_new
     return Reader(model.eval().to(processes().device), images, tokenizer, question, max_new_tokens)
 
 
-def locate(generator: str, weights_dir: Path | None) -> Path:
+def locate_report_model(generator: str, weights_dir: Path | None) -> Path:
     """The folder of a model.
 
     Raises:

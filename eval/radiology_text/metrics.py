@@ -48,9 +48,9 @@ def check(names: Sequence[str], weights_dir: Path | None) -> None:
         raise UserError(f"--metrics: {', '.join(unknown) or 'none'} is not among: {', '.join(METRICS)}")
     for name in names:
         if name not in WITHOUT_WEIGHTS:
-            from eval.radiology_text.networks import locate
+            from eval.radiology_text.networks import locate_metric_weights
 
-            locate(name, weights_dir)
+            locate_metric_weights(name, weights_dir)
 
 
 def metrics_of(

@@ -50,7 +50,7 @@ RADGRAPH = WeightsFile("radgraph/weights.th", SCORERS + "radgraph.tar.gz", about
 RADGRAPH_LEVELS = ("simple", "partial", "complete")
 
 
-def locate(metric: str, weights_dir: Path | None) -> None:
+def locate_metric_weights(metric: str, weights_dir: Path | None) -> None:
     """Look for what a metric needs, without loading it.
 
     Args:
@@ -213,7 +213,7 @@ def radgraph_f1(references: Sequence[str], hypotheses: Sequence[str], weights_di
     Raises:
         UserError: the package radgraph, its weights or the text encoder beneath them are absent.
     """
-    locate("radgraph", weights_dir)  # the package would download what is absent
+    locate_metric_weights("radgraph", weights_dir)  # the package would download what is absent
     score = importlib.import_module("radgraph").F1RadGraph(
         reward_level="all", model_type="radgraph", model_cache_dir=str(weights_dir)
     )

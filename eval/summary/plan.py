@@ -11,7 +11,7 @@ from eval.extractors.weights import checksum
 from eval.inputs.folders import ImageFolder
 from eval.metrics.presets import PRESETS, Preset
 from eval.scores import read_scores
-from eval.summary.steps import Part, Rows, Skipped, about_extractor, about_images, about_model
+from eval.summary.steps import Part, Rows, Skipped, fingerprint_extractor, fingerprint_images, fingerprint_model
 from sdcxr.io.files import user_cache
 from sdcxr.runtime.errors import UserError
 
@@ -40,8 +40,8 @@ class Inputs:
     ) -> Part:
         """A part on both folders, with the keywords of `Part`; further ones are settings."""
         files = more.pop("files", ())
-        about = (about_extractor(extractor, self.weights_dir, self.real),) if extractor else ()
-        images = [about_images(folder) for folder in (self.real, self.synthetic)]
+        about = (fingerprint_extractor(extractor, self.weights_dir, self.real),) if extractor else ()
+        images = [fingerprint_images(folder) for folder in (self.real, self.synthetic)]
         return Part(name, evaluate, {"images": images, "seed": self.config.seed, **more}, explicit, files, about)
 
 
@@ -81,21 +81,21 @@ def plan(
 def _presets(inputs: Inputs, skipped: list[Skipped]) -> list[tuple[Preset, bool]]:
     """What the distributions are compared by, and whether the user asked for it."""
     config = inputs.config
-    extractors, names = split(config.extractor), split(config.preset)
+    extractors, names = comma_list(config.extractor), comma_list(config.preset)
     for name in names:
         if name not in PRESETS:
             raise UserError(f"--preset {name}: unknown (there are: {', '.join(map(str, PRESETS))})")
     if extractors or names:
         chosen = [Preset(name) for name in extractors] + [PRESETS[name] for name in names]
         for preset in chosen:
-            about_extractor(preset.extractor, inputs.weights_dir, inputs.real)
+            fingerprint_extractor(preset.extractor, inputs.weights_dir, inputs.real)
         return [(preset, True) for preset in chosen]
     own = [(Preset(name), False) for name in (config.classifier, config.clip) if name and Path(name).is_dir()]
     there: list[tuple[Preset, bool]] = []
     absent: dict[str, list[str]] = {}
     for preset in [*map(Preset, DEFAULT_EXTRACTORS), *(PRESETS[name] for name in DEFAULT_PRESETS)]:
         try:
-            about_extractor(preset.extractor, inputs.weights_dir, inputs.real)
+            fingerprint_extractor(preset.extractor, inputs.weights_dir, inputs.real)
             there.append((preset, False))
         except UserError as error:
             absent.setdefault(str(error), []).append(preset.name or preset.extractor)
@@ -110,7 +110,7 @@ def _clip(inputs: Inputs, skipped: list[Skipped]) -> str | None:
         return inputs.config.clip
     name = DEFAULT_CLIP
     try:
-        about_extractor(name, inputs.weights_dir, inputs.real)
+        fingerprint_extractor(name, inputs.weights_dir, inputs.real)
     except UserError as error:
         skipped.append(Skipped(f"images and texts by {name}", str(error)))
         return None
@@ -121,9 +121,9 @@ def _named(inputs: Inputs, flag: str, name: str) -> dict[str, Any]:
     """Provenance of the extractor that a flag names.
 
     Raises:
-        UserError: as `about_extractor`, with the name of the flag.
+        UserError: as `fingerprint_extractor`, with the name of the flag.
     """
-    return about_extractor(name, inputs.weights_dir, inputs.real, flag)
+    return fingerprint_extractor(name, inputs.weights_dir, inputs.real, flag)
 
 
 def _network(inputs: Inputs, presets: list[tuple[Preset, bool]], clip: str | None) -> str | None:
@@ -184,9 +184,9 @@ def _classifier(inputs: Inputs, skipped: list[Skipped]) -> list[Part]:
         )
         return []
 
-    from eval.extractors import classifiers as judges
+    from eval.extractors import classifiers
 
-    judge = judges.find(config.classifier, inputs.weights_dir)
+    judge = classifiers.find_classifier(config.classifier, inputs.weights_dir)
     labels = Path(config.labels).expanduser() if config.labels else None
     if labels is not None and not labels.is_file():
         raise UserError(f"--labels {labels}: no such file")
@@ -233,7 +233,7 @@ def _generator(inputs: Inputs, skipped: list[Skipped]) -> list[Part]:
             inputs.real, inputs.synthetic, generator, weights_dir=inputs.weights_dir, seed=inputs.config.seed
         )
 
-    return [inputs.part("reports", evaluate, model=about_model(generator))]
+    return [inputs.part("reports", evaluate, model=fingerprint_model(generator))]
 
 
 def _text_encoder(inputs: Inputs, skipped: list[Skipped]) -> list[Part]:
@@ -249,7 +249,7 @@ def _text_encoder(inputs: Inputs, skipped: list[Skipped]) -> list[Part]:
     base = text_encoder.base_of(model)
     tables = [checksum(data / split / "metadata.csv") for split in ("train", "test")]
     evaluate = partial(text_encoder.evaluate, base, model, data, seed=inputs.config.seed)
-    return [inputs.part("text encoder", evaluate, model=about_model(model), base=base, tables=tables)]
+    return [inputs.part("text encoder", evaluate, model=fingerprint_model(model), base=base, tables=tables)]
 
 
 def _privacy(inputs: Inputs, extractor: str, skipped: list[Skipped]) -> list[Part]:
@@ -267,10 +267,10 @@ def _privacy(inputs: Inputs, extractor: str, skipped: list[Skipped]) -> list[Par
     from eval.privacy import refuse_same
 
     refuse_same(train, inputs.real, inputs.synthetic)
-    part = inputs.part("privacy", evaluate, extractor, True, files=(nearest,), train=about_images(train))
+    part = inputs.part("privacy", evaluate, extractor, True, files=(nearest,), train=fingerprint_images(train))
     return [replace(part, provenance=(*part.provenance, _named(inputs, "--reid", reid))) if reid else part]
 
 
-def split(names: str | None) -> list[str]:
+def comma_list(names: str | None) -> list[str]:
     """Names separated by commas."""
     return [name.strip() for name in (names or "").split(",") if name.strip()]

@@ -52,12 +52,12 @@ DISTANCES = ("fd", "fd_infinity", "kid", "cmmd")
 BASELINES = ("floor", "chance", "shuffled")  # columns of what a value is held against
 
 
-def of_part(rows: Rows, name: str) -> list[Row]:
+def rows_of(rows: Rows, name: str) -> list[Row]:
     """Rows of a part, or of all parts whose name begins so."""
     return [row for row in rows if row["part"] == name or row["part"].startswith(f"{name} by ")]
 
 
-def called(row: Row) -> str:
+def display_name(row: Row) -> str:
     """A row's metric in words, with its label."""
     name = NAMES.get(row["metric"], row["metric"].replace("_", " "))
     name += f", {row['arm']}" if row.get("arm") else ""
@@ -118,7 +118,7 @@ def _headline(row: Row) -> tuple[str, str, str] | None:
 def fidelity(rows: Rows) -> str:
     """Distances against their floor, and where the two distributions cover each other, for every extractor."""
     boxes, tables = [], []
-    for name in dict.fromkeys(row["part"] for row in of_part(rows, "fidelity")):
+    for name in dict.fromkeys(row["part"] for row in rows_of(rows, "fidelity")):
         own = [row for row in rows if row["part"] == name]
         overall = {row["metric"]: row for row in own if row["label"] is None}
         title = _short(name.removeprefix("fidelity by "))
@@ -168,13 +168,13 @@ def _floor_line(row: Row) -> Line:
         marks.append(Mark(row["value_at_floor_n"], THINNED))
     if row.get("floor") is not None:
         marks.append(Mark(row["floor"], FLOOR))
-    return Line(called(row), tuple(marks))
+    return Line(display_name(row), tuple(marks))
 
 
 def _line(row: Row, label: str | None = None) -> Line:
     beside = against(row)
     held = (Mark(beside, FLOOR),) if math.isfinite(beside) else ()
-    return Line(label or called(row), (mark(row), *held))
+    return Line(label or display_name(row), (mark(row), *held))
 
 
 def _by_label(rows: Rows, metric: str) -> str:
@@ -198,7 +198,7 @@ def spread(lines: Iterable[Line]) -> tuple[float, float]:
 
 def classifier(rows: Rows) -> str:
     """AUROC of real and synthetic images, finding by finding."""
-    own = of_part(rows, "classifier")
+    own = rows_of(rows, "classifier")
     boxes = []
     for metric, chance in (("auroc", 0.5), ("ap", None), ("average_precision", None)):
         lines = _sides([row for row in own if row["metric"] == metric], "label")
@@ -233,11 +233,12 @@ def _sides(rows: Rows, key: str) -> list[Line]:
 
 def alignment(rows: Rows) -> str:
     """Cosines against their baselines."""
-    own = of_part(rows, "alignment")
+    own = rows_of(rows, "alignment")
     cosines = _sides([row for row in own if row["metric"] in ("alignment", "alignment_shuffled")], "metric")
     gains = [row for row in own if row["metric"].startswith("alignment_over")]
     lines = [
-        Line(f"{called(row)}{'' if row['images'] == 'both' else ', ' + row['images']}", (mark(row),)) for row in gains
+        Line(f"{display_name(row)}{'' if row['images'] == 'both' else ', ' + row['images']}", (mark(row),))
+        for row in gains
     ]
     names = legend({SYNTHETIC: "synthetic images", REAL: "real images"})
     boxes = [
@@ -262,7 +263,7 @@ def alignment(rows: Rows) -> str:
 
 def retrieval(rows: Rows) -> str:
     """Searches against chance."""
-    own = of_part(rows, "retrieval")
+    own = rows_of(rows, "retrieval")
     boxes = []
     kinds = {
         "Images search images, mean of the findings": lambda row: row["label"] == "macro",
@@ -296,7 +297,7 @@ def retrieval(rows: Rows) -> str:
 
 def compared(rows: Rows, part: str, anchor: str, title: str, text: str) -> str:
     """A part whose metrics have scales of their own: synthetic beside real or beside a baseline, one axis a metric."""
-    own = of_part(rows, part)
+    own = rows_of(rows, part)
     overall = [row for row in own if not row["label"] and row["value"] is not None]
     lines = []
     for metric in dict.fromkeys(row["metric"] for row in overall):
@@ -325,7 +326,7 @@ def compared(rows: Rows, part: str, anchor: str, title: str, text: str) -> str:
 
 def tables_only(rows: Rows, part: str, anchor: str, title: str, text: str) -> str:
     """A part shown as its table."""
-    own = of_part(rows, part)
+    own = rows_of(rows, part)
     return section(anchor, title, paragraph(text), score_table(own)) if own else ""
 
 
@@ -343,7 +344,7 @@ def per_label(rows: Rows) -> str:
         "precision@10 chance": lambda row: row["metric"] == "precision@10",
     }
     parts = ("classifier", "retrieval", "fidelity")
-    own = [row for row in rows if row["label"] and any(row in of_part(rows, part) for part in parts)]
+    own = [row for row in rows if row["label"] and any(row in rows_of(rows, part) for part in parts)]
     labels = [label for label in dict.fromkeys(row["label"] for row in own) if label != "macro"]
     labels.sort(key=lambda label: LABELS.index(label) if label in LABELS else -1)
     cells: dict[str, list[str]] = {}
@@ -374,7 +375,7 @@ def score_table(rows: Rows) -> str:
         interval = interval_text(row["value"], row["ci_low"], row["ci_high"])
         beside = against(row)
         n = " + ".join(f"{row[name]:,}" for name in ("n_real", "n_synthetic") if row[name])
-        cells = [called(row), row["images"] or "", number(row["value"]), interval]
+        cells = [display_name(row), row["images"] or "", number(row["value"]), interval]
         body.append([*cells, number(beside) if math.isfinite(beside) else "", n, row["note"]])
     header = ["metric", "of", "value", "95 % interval", "held against", "N", "note"]
     return table(header, body, numbers=(2, 3, 4, 5))
@@ -391,7 +392,7 @@ ONE = Line("", (Mark(1.0, FLOOR),))
 
 def text_encoder(rows: Rows) -> str:
     """Linear probes before and after fine-tuning, and what was kept of the embeddings."""
-    own = of_part(rows, "text encoder")
+    own = rows_of(rows, "text encoder")
     probes = {(row["metric"], row["label"]): row for row in own}
     lines = []
     for label in dict.fromkeys(row["label"] for row in own if row["metric"] == "probe_auroc_tuned"):
@@ -399,7 +400,7 @@ def text_encoder(rows: Rows) -> str:
         if ("probe_auroc_base", label) in probes:
             marks.append(mark(probes["probe_auroc_base", label], FLOOR))
         lines.append(Line("mean of the findings" if label == "macro" else label, tuple(marks)))
-    kept = [Line(called(row), (mark(row),)) for row in own if row["metric"].startswith("kept_")]
+    kept = [Line(display_name(row), (mark(row),)) for row in own if row["metric"].startswith("kept_")]
     names = legend({SYNTHETIC: "after fine-tuning", FLOOR: "before"})
     boxes = []
     if lines:
@@ -415,7 +416,7 @@ def text_encoder(rows: Rows) -> str:
 
 def utility(rows: Rows) -> str:
     """Classifiers trained on real, synthetic, or both kinds of images, judged on real ones."""
-    own = of_part(rows, "utility")
+    own = rows_of(rows, "utility")
     boxes = []
     for metric, title in (
         ("utility_auroc", "AUROC on real test images, by what was trained on"),

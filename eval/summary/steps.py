@@ -130,7 +130,7 @@ def _without_folder(provenance: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in provenance.items() if key not in ("folder", "n_images")}
 
 
-def about_images(folder: ImageFolder) -> str:
+def fingerprint_images(folder: ImageFolder) -> str:
     """A hash over the table of a folder, and the name and state of every image."""
     table = folder.folder / "metadata.csv"
     files = [checksum(table) if table.is_file() else ""]
@@ -138,7 +138,7 @@ def about_images(folder: ImageFolder) -> str:
     return hashlib.sha256("\n".join([str(folder.folder.resolve()), *files]).encode()).hexdigest()
 
 
-def about_model(name: str) -> Any:
+def fingerprint_model(name: str) -> Any:
     """What tells a model's folder from what it was before: its files with their state; else its name."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
@@ -147,7 +147,7 @@ def about_model(name: str) -> Any:
     return [str(folder.resolve()), *([str(path), *state_of(path)] for path in files)]
 
 
-def about_extractor(
+def fingerprint_extractor(
     name: str, weights_dir: Path | None, images: ImageFolder, flag: str = "--extractor"
 ) -> dict[str, Any]:
     """Provenance of an extractor, without loading it.
@@ -155,4 +155,4 @@ def about_extractor(
     Raises:
         UserError: nobody knows it, or its weights are absent.
     """
-    return describe(extractors.find(name, weights_dir, flag), images, user_cache() / "features")
+    return describe(extractors.find_extractor(name, weights_dir, flag), images, user_cache() / "features")

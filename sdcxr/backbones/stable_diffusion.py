@@ -52,7 +52,7 @@ class Components:
         )
 
 
-def locate(model: str) -> str:
+def locate_pipeline(model: str) -> str:
     """The pipeline that a user means by a hub name, a pipeline folder or a run folder.
 
     Raises:
@@ -102,7 +102,7 @@ def check_pipeline_folder(folder: Path) -> None:
 
 
 def load(model: str, dtype: Any = None) -> Components:
-    """Load the parts of a pipeline, from the hub or a local folder (see `locate`), weights from safetensors only.
+    """Load the parts of a pipeline from the hub or a local folder (see `locate_pipeline`), from safetensors only.
 
     Raises:
         UserError: what, where it was looked for, and how to get it; also where weights and architecture differ.
@@ -113,7 +113,7 @@ def load(model: str, dtype: Any = None) -> Components:
     from safetensors import SafetensorError
 
     without: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    where = locate(model)
+    where = locate_pipeline(model)
     if not Path(where).is_dir():
         try:
             with _quiet():

@@ -80,11 +80,11 @@ def loader(stream: Stream, positions: Positions, workers: int, pin_memory: bool)
         num_workers=workers,
         pin_memory=pin_memory,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=outlive_a_warning,
+        worker_init_fn=defer_sigterm,
     )
 
 
-def outlive_a_warning(_worker: int) -> None:
+def defer_sigterm(_worker: int) -> None:
     """Let this worker ignore a first SIGTERM: a scheduler's goes to all processes, and a step is still to be ended."""
 
     def end(*_: object) -> None:
@@ -186,7 +186,7 @@ class LabelledImages:
         self.paths, self.ids, self.labels, self.resolution = paths, ids, labels.astype(np.float32), resolution
 
     def example(self, index: int, draws: np.random.Generator) -> dict[str, Any]:
-        pixels = varied(read_pixels(self.paths[index], self.resolution), draws)
+        pixels = augment(read_pixels(self.paths[index], self.resolution), draws)
         return {"pixels": pixels, "labels": torch.from_numpy(self.labels[index])}
 
 
@@ -202,13 +202,13 @@ class CaptionedImages:
 
     def example(self, index: int, draws: np.random.Generator) -> dict[str, Any]:
         return {
-            "pixels": varied(read_pixels(self.paths[index], self.resolution), draws),
+            "pixels": augment(read_pixels(self.paths[index], self.resolution), draws),
             "input_ids": torch.from_numpy(self.input_ids[index]),
             "caption": int(self.captions[index]),
         }
 
 
-def varied(pixels: torch.Tensor, draws: np.random.Generator) -> torch.Tensor:
+def augment(pixels: torch.Tensor, draws: np.random.Generator) -> torch.Tensor:
     """A square image with a small shift and change of exposure; never mirrored, the side is part of the finding."""
     reach = pixels.shape[-1]
     shift = draws.integers(-reach // 32, reach // 32 + 1, size=2)

@@ -15,7 +15,7 @@ from sdcxr.io.manifest import LABELS, SAMPLE_COLUMNS, image_ids, read_metadata, 
 from sdcxr.io.tables import read_csv
 from sdcxr.runtime.errors import UserError
 
-RECORD = "generate.json"
+SAMPLES_RECORD = "generate.json"
 
 
 def generate(config: GenerateConfig) -> int:
@@ -26,7 +26,7 @@ def generate(config: GenerateConfig) -> int:
     """
     prompts = read_prompts(config.prompts)
     rows = prompts[: config.max_prompts]
-    jobs = plan(rows, config)
+    jobs = plan_samples(rows, config)
 
     import torch
 
@@ -39,14 +39,14 @@ def generate(config: GenerateConfig) -> int:
     use_all_cores()
     output, state = Path(config.output_dir), processes()
     dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.mixed_precision]
-    where = components.locate(config.model)
+    where = components.locate_pipeline(config.model)
     parts = components.load(config.model, dtype)
     resolution = config.resolution or parts.resolution
     if resolution % parts.vae_factor:
         raise UserError(f"--resolution {resolution}: must be a multiple of {parts.vae_factor}")
     settings = settings_of(config, prompts, where, resolution)
     if state.is_main_process:
-        claim(output, settings)
+        claim_samples_folder(output, settings)
     state.wait_for_everyone()
     missing = [job for job in jobs if not (output / job["file_name"]).is_file()]
     state.wait_for_everyone()
@@ -143,7 +143,7 @@ def _read_lines(path: Path) -> pd.DataFrame:
     return pd.DataFrame({"id": [f"{i:05d}" for i in range(len(texts))], "text": texts}, dtype=str)
 
 
-def plan(rows: pd.DataFrame, config: GenerateConfig) -> list[dict[str, Any]]:
+def plan_samples(rows: pd.DataFrame, config: GenerateConfig) -> list[dict[str, Any]]:
     """The row of metadata.csv of every image: file name, text, seed, settings, and the labels of the prompt."""
     from sdcxr.generation.sampler import image_seed
 
@@ -181,9 +181,9 @@ def settings_of(config: GenerateConfig, prompts: pd.DataFrame, where: str, resol
     return settings
 
 
-def claim(output: Path, settings: dict[str, Any]) -> None:
+def claim_samples_folder(output: Path, settings: dict[str, Any]) -> None:
     """Record the settings in the samples folder, or refuse one that was made with others, listing what differs."""
-    record = output / RECORD
+    record = output / SAMPLES_RECORD
     if record.is_file():
         check_same_settings(output, read_json(record), settings)
     elif output.is_dir() and any(output.iterdir()):

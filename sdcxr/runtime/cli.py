@@ -29,7 +29,7 @@ def run(main: Main, argv: list[str] | None = None) -> NoReturn:
     """
     try:
         config = parse(main, argv)
-        with _one_voice():
+        with mute_other_ranks():
             code = main(config)
         if "sdcxr.runtime.processes" in sys.modules:  # which takes a second to import
             sys.modules["sdcxr.runtime.processes"].leave()
@@ -59,7 +59,7 @@ def _reader_is_gone() -> bool:
     return bool(poll.poll(0))
 
 
-def _one_voice() -> AbstractContextManager[Any]:
+def mute_other_ranks() -> AbstractContextManager[Any]:
     """Of the processes that torchrun or accelerate started together, only the first writes to stdout."""
     if os.environ.get("RANK", "0") == "0":
         return nullcontext()

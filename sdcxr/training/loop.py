@@ -21,7 +21,7 @@ from torch.utils.data import default_collate
 from tqdm import tqdm
 
 from sdcxr import tasks
-from sdcxr.config import FROM_RANDOM, RECORD, TrainConfig, check_same_run, read_record, write_config
+from sdcxr.config import NO_BASE, RUN_STATE, TrainConfig, check_same_run, read_record, write_config
 from sdcxr.data.stream import Examples, Positions, Stream, generator, loader
 from sdcxr.io.files import write_json
 from sdcxr.io.pixels import grid, write_png
@@ -63,7 +63,7 @@ def train(config: TrainConfig) -> int:
         )
     if accelerator.device.type == "cuda":
         set_up_cuda(config.deterministic)
-    code = Run(config.filled(), accelerator).go()
+    code = Run(config.filled(), accelerator).run()
     release_memory()
     return code
 
@@ -117,11 +117,11 @@ class Run:
         self.signal = 0
         self.seen: list[tuple[torch.Tensor, torch.Tensor]] = []  # positions and losses since the last log row
 
-    def go(self) -> int:
+    def run(self) -> int:
         """Train to the end, or say that there is nothing left to do."""
         finished = self.finished_steps()
         if finished >= self.steps:
-            self.say(f"{self.folder} is finished: {finished} steps")
+            self.print0(f"{self.folder} is finished: {finished} steps")
             return 0
         self.prepare()
         start, unlogged = self.resume()
@@ -134,24 +134,26 @@ class Run:
         with Signals() as self.signals:
             step = self.loop(start, unlogged)
         if step < self.steps:
-            self.say(f"stopped at step {step} of {self.steps}: the same command again goes on from there")
+            self.print0(f"stopped at step {step} of {self.steps}: the same command again goes on from there")
             return exit_code(self.signal)
         with self.averaged():
             if self.accelerator.is_main_process:
                 self.task.save(self.folder)
                 self.record(finished_steps=self.steps)
         self.accelerator.wait_for_everyone()
-        self.say(f"finished: {self.folder} ({self.steps} steps, {self.steps * self.images_per_step} images)")
+        self.print0(f"finished: {self.folder} ({self.steps} steps, {self.steps * self.images_per_step} images)")
         return 0
 
     def finished_steps(self) -> int:
         """Steps behind the saved result, 0 where there is none."""
-        result = next(iter(self.config.parts & FROM_RANDOM), "pipeline")
+        result = next(iter(self.config.parts & NO_BASE), "pipeline")
         return int(read_record(self.folder).get("finished_steps", 0)) if (self.folder / result).is_dir() else 0
 
     def record(self, **notes: Any) -> None:
         """Note in the run folder what config.yaml, which `--config` takes again, has no place for."""
-        write_json(self.folder / RECORD, read_record(self.folder) | {"images_per_step": self.images_per_step} | notes)
+        write_json(
+            self.folder / RUN_STATE, read_record(self.folder) | {"images_per_step": self.images_per_step} | notes
+        )
 
     def check_same_examples(self, examples: Examples) -> None:
         """Refuse to go on with a run on other images, captions or labels than it was begun with."""
@@ -175,7 +177,7 @@ class Run:
         groups = self.task.groups()
         self.rates = [group["lr"] for group in groups]
         self.held_out = self.task.validation_examples()
-        self.meter = Meter(accelerator.device, *self.work(), accelerator.num_processes)
+        self.meter = Meter(accelerator.device, *self.flops_and_peak(), accelerator.num_processes)
         if config.cache_in_memory:
             self.task.hold_latents()
         if config.torch_compile or (config.torch_compile is None and accelerator.device.type == "cuda"):
@@ -185,13 +187,13 @@ class Run:
         self.trained = [p for group in groups for p in group["params"]]
         self.ema = EMA(self.task, config.ema_decay or 0.0) if config.use_ema else None
         counts = ", ".join(f"{g['name']} {sum(p.numel() for p in g['params']) / 1e6:.2f} M" for g in groups)
-        self.say(
+        self.print0(
             f"tuning {counts} parameters on {len(self.stream.examples.ids)} images; {self.steps} steps of "
             f"{self.images_per_step} images ({accelerator.num_processes} × {config.gradient_accumulation_steps} × "
             f"{self.micro_batch}), {accelerator.device.type}, precision {accelerator.mixed_precision}"
         )
 
-    def work(self) -> tuple[float, float]:
+    def flops_and_peak(self) -> tuple[float, float]:
         """FLOPs of an image in training, and FLOP/s of a matrix product here; known to the main process alone."""
         if not self.accelerator.is_main_process:
             return 0.0, 0.0
@@ -205,11 +207,11 @@ class Run:
             try:
                 step, losses = checkpoint.load(path, self.task, self.raw_optimizer(), self.ema, self.accelerator.scaler)
             except ValueError as error:
-                self.say(f"{error}: trying the one before")
+                self.print0(f"{error}: trying the one before")
                 continue
             if step > self.steps:
                 raise UserError(f"--max_train_steps {self.steps}: {self.folder} already has {step}, give more")
-            self.say(f"resuming at step {step}")
+            self.print0(f"resuming at step {step}")
             return step, losses
         return 0, []
 
@@ -239,7 +241,7 @@ class Run:
                     assert_only_tuned_parts_moved(self.task, before)
                     before = None
                 if step % config.logging_steps == 0 or step == self.steps:
-                    bar.set_postfix_str(self.row(step, losses))
+                    bar.set_postfix_str(self.log_interval(step, losses))
                     losses.clear()
                 with self.meter.paused():
                     # Before the checkpoint: a run that is killed in between would not come back to this validation.
@@ -293,7 +295,7 @@ class Run:
             self.ema.update(step + 1)
         return total
 
-    def row(self, step: int, losses: list[torch.Tensor]) -> str:
+    def log_interval(self, step: int, losses: list[torch.Tensor]) -> str:
         """Log an interval, and say it in short; the one place where host and device meet.
 
         Raises:
@@ -318,13 +320,13 @@ class Run:
     def require_finite(self, step: int, what: str, finite: bool) -> None:
         """Stop a run that has diverged before it overwrites a good checkpoint or pipeline; name the images at fault."""
         if not finite:
-            names = self.diverged()
+            names = self.nonfinite_ids()
             raise UserError(
                 f"the {what} is not finite at step {step}{names}: the last checkpoint in {self.folder} is good; "
                 f"lower --learning_rate or use bf16 and delete the folder to start again"
             )
 
-    def diverged(self, most: int = 5) -> str:
+    def nonfinite_ids(self, most: int = 5) -> str:
         """The images whose loss was the first not to be finite since the last log row, on any process, by id."""
         bad = [(int(p), self.stream.index(int(p))) for at, loss in self.seen for p in at[~loss.isfinite().cpu()]]
         if self.accelerator.num_processes > 1:
@@ -384,7 +386,7 @@ class Run:
         self.signal = int(self.accelerator.gather(flag).max())
         return self.signal != 0
 
-    def say(self, message: str) -> None:
+    def print0(self, message: str) -> None:
         """One line from the main process."""
         if self.accelerator.is_main_process:
             tqdm.write(message)

@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from eval.classifier import ClassifierConfig, evaluate, main, prompt_groups, score_agreement, score_labels
-from eval.extractors import classifiers as judges
+from eval.extractors import classifiers
 from eval.inputs.folders import ImageFolder, partners
 from eval.metrics.bootstrap import group_interval
 from eval.metrics.classification import auroc
@@ -38,7 +38,7 @@ class Known:
 
 @pytest.fixture
 def known(monkeypatch):
-    monkeypatch.setattr(judges, "find", lambda name, weights_dir: Known())
+    monkeypatch.setattr(classifiers, "find_classifier", lambda name, weights_dir: Known())
     Known.asked = 0
     return Known
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from eval import doctor
-from eval.known_answers import KERNELS, VECTORS, Vector, resampled
+from eval.known_answers import KERNELS, KNOWN_ANSWERS, KnownAnswer, resampled
 
 
-@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector.name)
+@pytest.mark.parametrize("vector", KNOWN_ANSWERS, ids=lambda vector: vector.name)
 def test_known_number(vector):
     finding = doctor.examine(vector)
     if finding.absent:
@@ -20,22 +20,22 @@ def test_known_number(vector):
 
 
 def test_names_are_unique():
-    assert len({vector.name for vector in VECTORS}) == len(VECTORS)
+    assert len({vector.name for vector in KNOWN_ANSWERS}) == len(KNOWN_ANSWERS)
 
 
 @pytest.mark.parametrize("expected", [1.0, float("nan")])
 def test_other_numbers_are_not_right(expected):
-    vector = Vector("v", expected, lambda: 1.01, 0.001)
+    vector = KnownAnswer("v", expected, lambda: 1.01, 0.001)
     assert not doctor.examine(vector).right
 
 
 def test_a_number_where_there_should_be_none_and_none_where_there_should_be_one_are_wrong():
-    assert doctor.examine(Vector("v", math.nan, lambda: math.nan)).right
-    assert not doctor.examine(Vector("v", 0.5, lambda: math.nan)).right
+    assert doctor.examine(KnownAnswer("v", math.nan, lambda: math.nan)).right
+    assert not doctor.examine(KnownAnswer("v", 0.5, lambda: math.nan)).right
 
 
 def test_report_of_a_good_installation(monkeypatch, capsys):
-    monkeypatch.setattr(doctor, "VECTORS", (Vector("a sum", 2, lambda: 1 + 1),))
+    monkeypatch.setattr(doctor, "KNOWN_ANSWERS", (KnownAnswer("a sum", 2, lambda: 1 + 1),))
     assert doctor.main(doctor.DoctorConfig()) == 0
     shown = capsys.readouterr().out
     assert f"numpy {np.__version__}" in shown and "yes" in shown and "1 of 1 numbers are right" in shown
@@ -47,13 +47,13 @@ def drifted() -> float:
 
 def test_what_is_off_is_told_with_the_library_and_exit_code_1(monkeypatch, capsys):
     vectors = (
-        Vector("a sum", 3, lambda: 1 + 1, libraries=("numpy", "pillow")),
-        Vector("a root", 1, drifted, libraries=("numpy", "scipy")),
-        Vector("another root", 1, drifted, libraries=("numpy", "scipy")),
-        Vector("a good one", 1, lambda: 1),
-        Vector("not here", 1, lambda: 0, libraries=("no-such-library",)),
+        KnownAnswer("a sum", 3, lambda: 1 + 1, libraries=("numpy", "pillow")),
+        KnownAnswer("a root", 1, drifted, libraries=("numpy", "scipy")),
+        KnownAnswer("another root", 1, drifted, libraries=("numpy", "scipy")),
+        KnownAnswer("a good one", 1, lambda: 1),
+        KnownAnswer("not here", 1, lambda: 0, libraries=("no-such-library",)),
     )
-    monkeypatch.setattr(doctor, "VECTORS", vectors)
+    monkeypatch.setattr(doctor, "KNOWN_ANSWERS", vectors)
     assert doctor.main(doctor.DoctorConfig(quiet=True)) == 1
     shown = capsys.readouterr().out
     assert "1 of 4 numbers are right" in shown and "a good one" not in shown
@@ -62,7 +62,9 @@ def test_what_is_off_is_told_with_the_library_and_exit_code_1(monkeypatch, capsy
 
 
 def test_absent_libraries_are_no_fault(monkeypatch, capsys):
-    monkeypatch.setattr(doctor, "VECTORS", (Vector("not here", 1, lambda: 0, libraries=("no-such-library",)),))
+    monkeypatch.setattr(
+        doctor, "KNOWN_ANSWERS", (KnownAnswer("not here", 1, lambda: 0, libraries=("no-such-library",)),)
+    )
     assert doctor.main(doctor.DoctorConfig()) == 0
     assert "not installed: no-such-library" in capsys.readouterr().out
 
@@ -78,7 +80,7 @@ def test_the_resize_of_the_table_keeps_a_constant_and_the_mean_of_a_ramp(name):
 def test_a_filter_that_drifted_is_seen(monkeypatch):
     from PIL import Image
 
-    vector = next(vector for vector in VECTORS if vector.name.startswith("bicubic"))
+    vector = next(vector for vector in KNOWN_ANSWERS if vector.name.startswith("bicubic"))
     resize = Image.Image.resize
     monkeypatch.setattr(Image.Image, "resize", lambda self, size, how: resize(self, size, Image.Resampling.BILINEAR))
     finding = doctor.examine(vector)

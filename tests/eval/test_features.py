@@ -162,7 +162,7 @@ def test_other_weights_of_the_same_name_are_extracted_anew(folder, cache, tmp_pa
         found = make(request)
         return extractors.Extractor(**(vars(found) | {"weights": (weights,)}))
 
-    monkeypatch.setattr(pixels, "make", weighted)
+    monkeypatch.setattr(pixels, "build", weighted)
     for content in (b"one", b"two"):
         weights.write_bytes(content)
         about = look(folder, cache).provenance
@@ -212,7 +212,7 @@ def test_worker_processes_change_nothing(folder, cache, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["pixels-8"])
 def test_the_way_of_an_image_can_be_sent_to_workers(name):
-    prepare = extractors.find(name).prepare
+    prepare = extractors.find_extractor(name).prepare
     image = Image.new("L", (9, 9), 50)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(prepare))(image), prepare(image))
 

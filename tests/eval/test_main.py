@@ -13,7 +13,7 @@ from eval.__main__ import EvalConfig, main
 from eval.inputs.folders import PHANTOM, read_folder
 from eval.scores import COLUMNS, read_scores, score_row, write_scores
 from eval.summary.plan import DEFAULT_EXTRACTORS, DEFAULT_PRESETS, Inputs, _presets
-from eval.summary.steps import KEPT, Part, Skipped, about_model, run_parts
+from eval.summary.steps import KEPT, Part, Skipped, fingerprint_model, run_parts
 from sdcxr.runtime.errors import UserError
 
 
@@ -260,11 +260,11 @@ def test_parts_before_an_error_are_kept(tmp_path):
 def test_a_model_is_another_one_where_a_file_was_put_in_its_place(tmp_path):
     file = tmp_path / "model.safetensors"
     file.write_bytes(b"one")
-    before, stat = about_model(str(tmp_path)), file.stat()
-    assert about_model(str(tmp_path)) == before
+    before, stat = fingerprint_model(str(tmp_path)), file.stat()
+    assert fingerprint_model(str(tmp_path)) == before
     file.write_bytes(b"two")
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert about_model(str(tmp_path)) != before
+    assert fingerprint_model(str(tmp_path)) != before
 
 
 def test_rows_of_another_version_are_not_kept(monkeypatch):
@@ -274,7 +274,7 @@ def test_rows_of_another_version_are_not_kept(monkeypatch):
 
 
 def test_published_networks_come_before_those_of_the_user(monkeypatch, folders, tmp_path):
-    monkeypatch.setattr("eval.summary.plan.about_extractor", lambda *_: {})
+    monkeypatch.setattr("eval.summary.plan.fingerprint_extractor", lambda *_: {})
     config = EvalConfig(str(folders.real), str(folders.synthetic), str(tmp_path), classifier=str(folders.train))
     sides = read_folder(folders.real, "--real"), read_folder(folders.synthetic, "--synthetic")
     presets = _presets(Inputs(config, *sides, None, tmp_path, None), [])

@@ -291,7 +291,7 @@ def test_chexbert_labels_are_compared_like_those_of_the_labeller(folders, tmp_pa
     from eval.radiology_text import networks as text_models
     from eval.radiology_text.labeller import label_table
 
-    monkeypatch.setattr(text_models, "locate", lambda *_: None)
+    monkeypatch.setattr(text_models, "locate_metric_weights", lambda *_: None)
     monkeypatch.setattr(
         text_models, "chexbert_labels", lambda texts, _: label_table(texts)[list(text_models.CHEXBERT_HEADS)]
     )

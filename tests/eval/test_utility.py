@@ -180,14 +180,14 @@ def test_the_checkpoint_is_chosen_on_real_validation_images_alone(tmp_path, monk
     """
     make_samples(make_dataset(tmp_path / "dataset"), tmp_path / "samples", swapped=True)
     seen = []
-    judge_images = utility.judges.Judge.probabilities
+    judge_images = utility.classifiers.EvalClassifier.probabilities
 
     def remember(self, images, cache_dir=None):
         found = judge_images(self, images, cache_dir)
         seen.append((Path(self.name), images, found))
         return found
 
-    monkeypatch.setattr(utility.judges.Judge, "probabilities", remember)
+    monkeypatch.setattr(utility.classifiers.EvalClassifier, "probabilities", remember)
     evaluate(config(tmp_path, arms="S", seeds=1, max_train_steps=24, validation_points=12))
     run = tmp_path / "experiment" / "runs" / "synthetic-1" / "seed-0"
     choosing = [(name, images, found) for name, images, found in seen if "candidates" in name.parts]

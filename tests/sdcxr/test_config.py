@@ -6,7 +6,7 @@ import sys
 import pytest
 import yaml
 
-from sdcxr.config import PUBLISHED, RECORD, GenerateConfig, TrainConfig, check_same_run, write_config
+from sdcxr.config import PUBLISHED, RUN_STATE, GenerateConfig, TrainConfig, check_same_run, write_config
 from sdcxr.io.files import write_json
 from sdcxr.runtime import cli
 from sdcxr.runtime.errors import UserError
@@ -95,7 +95,7 @@ def begun(tmp_path):
         tune="unet", base="b", data="d", output_dir=str(tmp_path), max_train_steps=100, lr_warmup_steps=10
     ).filled()
     write_config(tmp_path / "config.yaml", dataclasses.asdict(config))
-    write_json(tmp_path / RECORD, {"images_per_step": 8, "finished_steps": 0})
+    write_json(tmp_path / RUN_STATE, {"images_per_step": 8, "finished_steps": 0})
     return tmp_path, config
 
 
@@ -173,9 +173,9 @@ def test_more_steps_are_another_run_where_they_lengthen_the_warmup(begun):
         ("config.yaml", b"some words\n", "is damaged .it holds no settings by name"),
         ("config.yaml", b"", "is damaged .it holds no settings by name"),
         ("config.yaml", b"max_train_steps: many\n", "max_train_steps many"),
-        (RECORD, b'{"images_per_step": 8,', "is not valid JSON"),
-        (RECORD, b"[8]", "is damaged .no whole number images_per_step"),
-        (RECORD, b'{"images_per_step": 8, "finished_steps": "all"}', "is damaged .no whole number finished_steps"),
+        (RUN_STATE, b'{"images_per_step": 8,', "is not valid JSON"),
+        (RUN_STATE, b"[8]", "is damaged .no whole number images_per_step"),
+        (RUN_STATE, b'{"images_per_step": 8, "finished_steps": "all"}', "is damaged .no whole number finished_steps"),
     ],
 )
 def test_damaged_notes_of_a_run_are_one_line(begun, name, content, message):

@@ -133,7 +133,7 @@ def test_texts_come_back_in_their_order(clip_run):
     assert has_texts(str(clip_run)) and not has_texts("pixels-8")
     with pytest.raises(UserError, match="pixels-8 has no text tower"):
         extract_texts(["a"], "pixels-8")
-    assert extractors.find(str(clip_run)).dimension == 64
+    assert extractors.find_extractor(str(clip_run)).dimension == 64
 
 
 def test_the_batch_is_part_of_what_is_learnt(clip_run, train_micro):
@@ -188,4 +188,4 @@ def test_what_cannot_be_trained_is_refused(micro_dataset, tmp_path):
 
 def test_a_clip_run_generates_nothing(clip_run):
     with pytest.raises(UserError, match="is the run of a clip"):
-        components.locate(str(clip_run))
+        components.locate_pipeline(str(clip_run))

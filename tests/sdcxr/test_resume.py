@@ -117,14 +117,14 @@ def test_several_processes_stop_together_at_a_row_of_the_log():
 
 
 def test_what_is_remembered_of_the_losses_ends_with_their_row(train_micro, tmp_path, monkeypatch):
-    real, remembered = loop.Run.row, []
+    real, remembered = loop.Run.log_interval, []
 
-    def row(self: loop.Run, *args: Any) -> str:
+    def log_interval(self: loop.Run, *args: Any) -> str:
         said = real(self, *args)
         remembered.append(len(self.seen))
         return said
 
-    monkeypatch.setattr(loop.Run, "row", row)
+    monkeypatch.setattr(loop.Run, "log_interval", log_interval)
     train_micro(tmp_path, tune="unet")
     assert remembered == [0, 0]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.augmentation.arms import Mix, gather, link, parse_arms, write_mix
+from eval.augmentation.arms import TrainingSet, gather, link, parse_arms, write_training_set
 from sdcxr.io.manifest import read_metadata
 from sdcxr.runtime.errors import UserError
 from tests.eval.experiment import edit, make_dataset, make_samples
@@ -28,15 +28,15 @@ def gathered(dataset, samples, arms: str = "R,S,R+S,S>R", **settings):
 
 def test_arms_are_sets_of_images_in_one_stage_or_two():
     arms = {arm.name: arm.stages for arm in parse_arms("R, S,R+S,S>R,5S,R+0.5S,3S→R", 2.0)}
-    real = Mix(True)
+    real = TrainingSet(True)
     assert arms == {
         "R": (real,),
-        "S": (Mix(False, 2.0),),
-        "R+S": (Mix(True, 2.0),),
-        "S>R": (Mix(False, 2.0), real),
-        "5S": (Mix(False, 5.0),),
-        "R+0.5S": (Mix(True, 0.5),),
-        "3S>R": (Mix(False, 3.0), real),
+        "S": (TrainingSet(False, 2.0),),
+        "R+S": (TrainingSet(True, 2.0),),
+        "S>R": (TrainingSet(False, 2.0), real),
+        "5S": (TrainingSet(False, 5.0),),
+        "R+0.5S": (TrainingSet(True, 0.5),),
+        "3S>R": (TrainingSet(False, 3.0), real),
     }
 
 
@@ -53,9 +53,9 @@ def test_all_arms_have_the_same_number_of_steps(budget):
 
 
 def test_a_mix_is_a_dataset_folder_of_links_with_labels_by_id(dataset, samples, tmp_path):
-    material = gathered(dataset, samples, "R,R+S,R+0.5S", max_real_samples=8)
+    data = gathered(dataset, samples, "R,R+S,R+0.5S", max_real_samples=8)
     for name, factor in (("whole", 1.0), ("half", 0.5)):
-        write_mix(tmp_path / name, Mix(True, factor), material)
+        write_training_set(tmp_path / name, TrainingSet(True, factor), data)
     rows = read_metadata(tmp_path / "whole" / "train")
     kinds = rows["file_name"].str.partition("/")[0].value_counts()
     assert kinds.to_dict() == {"real": 8, "synthetic": 8}
@@ -65,13 +65,13 @@ def test_a_mix_is_a_dataset_folder_of_links_with_labels_by_id(dataset, samples, 
         source = dataset / "train" / file if kind == "real" else samples / file
         assert (tmp_path / "whole" / "train" / name).samefile(source)
     labels = pd.read_csv(tmp_path / "whole" / "labels.csv").set_index("dicom_id")
-    assert list(labels.columns) == material.findings == ["Atelectasis", "Edema"]
+    assert list(labels.columns) == data.findings == ["Atelectasis", "Edema"]
     truth = read_metadata(dataset / "train").set_index("file_name")["Edema"]
     for name in labels.index[labels.index.str.startswith("real/")]:
         np.testing.assert_equal(labels.loc[name, "Edema"], truth[name.partition("/")[2]])
     half = read_metadata(tmp_path / "half" / "train")["file_name"]
     assert set(half) < set(rows["file_name"]) and len(half) == 12
-    write_mix(tmp_path / "whole", Mix(True, 1.0), material)  # again: nothing to do
+    write_training_set(tmp_path / "whole", TrainingSet(True, 1.0), data)  # again: nothing to do
 
 
 def test_what_cannot_be_linked_hard_is_linked_by_name(tmp_path, monkeypatch):

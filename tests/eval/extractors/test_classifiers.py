@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from eval.extractors import classifiers as judges
-from eval.extractors import xrv
+from eval.extractors import classifiers, xrv
 from eval.inputs.folders import read_folder
 from sdcxr.io.files import write_json
 from sdcxr.runtime.errors import UserError
@@ -39,7 +38,7 @@ def test_a_run_gives_what_its_classifier_predicts_under_chexperts_names(tmp_path
     from sdcxr.io.pixels import read_pixels
 
     run = save_run(tmp_path / "run", ["Effusion", "Left Effusion"])
-    judge = judges.find(str(run))
+    judge = classifiers.find_classifier(str(run))
     seen = judge.probabilities(pictures, tmp_path / "cache")
     assert list(seen.columns) == ["Pleural Effusion", "Left Effusion"] == judge.findings
     wanted = Classifier(run, torch.device("cpu")).predict(torch.stack([read_pixels(p, 64) for p in pictures.paths]))
@@ -50,8 +49,8 @@ def test_the_operating_point_is_torchxrayvisions():
     values = torch.rand(50, 3, generator=torch.Generator().manual_seed(0))
     thresholds = torch.tensor([0.01, 0.2, 0.516])
     wanted = xrv.torchxrayvision().models.op_norm(values, thresholds)
-    np.testing.assert_allclose(judges.at_operating_point(values.numpy(), thresholds.numpy()), wanted, rtol=1e-6)
-    assert judges.at_operating_point(np.array([[0.25]]), np.array([0.25])) == 0.5
+    np.testing.assert_allclose(classifiers.at_operating_point(values.numpy(), thresholds.numpy()), wanted, rtol=1e-6)
+    assert classifiers.at_operating_point(np.array([[0.25]]), np.array([0.25])) == 0.5
 
 
 def test_torchxrayvision_is_judged_by_name_without_untrained_outputs(tmp_path, pictures):
@@ -62,11 +61,11 @@ def test_torchxrayvision_is_judged_by_name_without_untrained_outputs(tmp_path, p
     for short in ("nih", "all"):
         name = f"densenet121-res224-{short}"
         torch.save(model.state_dict(), tmp_path / xrv.FILES[name].file)
-    judge = judges.find("xrv-nih", tmp_path)
+    judge = classifiers.find_classifier("xrv-nih", tmp_path)
     assert "Pleural Effusion" in judge.findings and "Pleural Thickening" in judge.findings
     assert len(judge.findings) == 14 and "Lung Opacity" not in judge.findings  # four outputs were not trained
     assert judge.name == "xrv-nih@xrv"
-    seen = judges.find("xrv-all", tmp_path).probabilities(pictures, tmp_path / "cache")
+    seen = classifiers.find_classifier("xrv-all", tmp_path).probabilities(pictures, tmp_path / "cache")
     inputs = torch.from_numpy(np.stack([xrv.prepare_xrv(Image.open(path), 224) for path in pictures.paths]))
     model.op_threshs = torch.tensor(library.model_urls["all"]["op_threshs"])
     with torch.no_grad():
@@ -82,7 +81,7 @@ def test_the_resnet_judges_by_its_last_layer(tmp_path):
     network.conv1 = torch.nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
     file = tmp_path / xrv.FILES[xrv.RESNET].file
     torch.save(network.state_dict(), file)
-    judge = judges.find(xrv.RESNET, tmp_path)
+    judge = classifiers.find_classifier(xrv.RESNET, tmp_path)
     assert judge.labels.count("") == 2 and "Pneumonia" in judge.findings  # two have no operating point
     inputs = torch.rand(1, 1, 64, 64)
     with torch.no_grad():
@@ -92,10 +91,10 @@ def test_the_resnet_judges_by_its_last_layer(tmp_path):
 
 def test_what_is_no_classifier_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"neither a run folder of train.py --tune classifier nor one of .*xrv-all"):
-        judges.find("xrv-al")
+        classifiers.find_classifier("xrv-al")
     with pytest.raises(UserError, match="holds no trained classifier"):
-        judges.find(str(tmp_path))
+        classifiers.find_classifier(str(tmp_path))
     with pytest.raises(UserError, match="not in --weights_dir"):
-        judges.find("xrv-all", tmp_path)
+        classifiers.find_classifier("xrv-all", tmp_path)
     with pytest.raises(UserError, match="two of its outputs are called Pleural Effusion"):
-        judges.find(str(save_run(tmp_path / "run", ["Effusion", "Pleural Effusion"])))
+        classifiers.find_classifier(str(save_run(tmp_path / "run", ["Effusion", "Pleural Effusion"])))

@@ -35,7 +35,7 @@ def dino(tmp_path_factory):
 
 def test_a_dinov2_folder_gives_its_pooled_cls_token(dino):
     folder, model = dino
-    extractor = extractors.find(str(folder))
+    extractor = extractors.find_extractor(str(folder))
     image = radiograph(56, 56)
     fed = torch.from_numpy(extractor.prepare(image))[None]
     exact = image.resize((28, 28), Image.Resampling.BICUBIC)
@@ -43,21 +43,23 @@ def test_a_dinov2_folder_gives_its_pooled_cls_token(dino):
     with torch.inference_mode():
         expected = model(pixel_values=fed).pooler_output
     np.testing.assert_allclose(features(extractor, image), expected, atol=1e-5)
-    assert "28" in extractor.resize and extractor.name.endswith("@native")
+    assert "28" in extractor.preprocessing and extractor.name.endswith("@native")
 
 
 def test_the_path_of_chexgenbench_is_299_first(dino):
-    extractor = extractors.find(f"{dino[0]}@chexgenbench")
+    extractor = extractors.find_extractor(f"{dino[0]}@chexgenbench")
     image = radiograph(100, 56)
     first = image.resize((299, 299), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(extractor.prepare(image), extractors.find(str(dino[0])).prepare(first))
-    assert extractor.resize.startswith("pil-bilinear 299")
+    np.testing.assert_array_equal(extractor.prepare(image), extractors.find_extractor(str(dino[0])).prepare(first))
+    assert extractor.preprocessing.startswith("pil-bilinear 299")
 
 
 def test_rad_dino_is_found_in_the_weights_folder_by_its_name(dino, tmp_path):
     (tmp_path / "rad-dino").symlink_to(dino[0])
-    assert extractors.find("rad-dino", tmp_path).name == "rad-dino@native"
-    assert extractors.find("microsoft/rad-dino@chexgenbench", tmp_path).name == "microsoft/rad-dino@chexgenbench"
+    assert extractors.find_extractor("rad-dino", tmp_path).name == "rad-dino@native"
+    assert (
+        extractors.find_extractor("microsoft/rad-dino@chexgenbench", tmp_path).name == "microsoft/rad-dino@chexgenbench"
+    )
 
 
 def test_absent_weights_are_never_replaced_by_random_ones(dino, tmp_path):
@@ -78,7 +80,7 @@ def test_absent_weights_are_never_replaced_by_random_ones(dino, tmp_path):
         tmp_path / "model.safetensors",
         {"format": "pt"},
     )
-    extractor = extractors.find(str(tmp_path))
+    extractor = extractors.find_extractor(str(tmp_path))
     with torch.inference_mode():
         tokens = model(pixel_values=torch.from_numpy(extractor.prepare(image))[None]).last_hidden_state
     np.testing.assert_allclose(features(extractor, image), tokens[:, 0], atol=1e-5)
@@ -86,10 +88,10 @@ def test_absent_weights_are_never_replaced_by_random_ones(dino, tmp_path):
     absent = next(name for name in state if "layernorm" in name)
     save_file({k: v for k, v in state.items() if k != absent}, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match=r"1 weights are absent.*layernorm"):
-        extractors.find(str(tmp_path)).load(CPU)
+        extractors.find_extractor(str(tmp_path)).load(CPU)
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"no \.safetensors weights"):
-        extractors.find(str(tmp_path))
+        extractors.find_extractor(str(tmp_path))
 
 
 def test_a_model_with_text_gives_its_projected_image_embedding(tmp_path):
@@ -104,5 +106,5 @@ def test_a_model_with_text_gives_its_projected_image_embedding(tmp_path):
     model = CLIPModel(config).eval()
     model.save_pretrained(tmp_path)
     CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(tmp_path)
-    found = features(extractors.find(str(tmp_path)), radiograph(40, 40))
+    found = features(extractors.find_extractor(str(tmp_path)), radiograph(40, 40))
     assert found.shape == (1, 8)

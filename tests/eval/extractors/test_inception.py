@@ -42,7 +42,7 @@ def test_inception_gives_what_torch_fidelity_gives(inception_weights, any_checks
     image = radiograph(120, 100)
     pixels = torch.from_numpy(np.asarray(image).copy())[None, None].expand(-1, 3, -1, -1)
     expected = network(pixels)[0].numpy()
-    found = features(extractors.find("inception@tensorflow", folder), image)
+    found = features(extractors.find_extractor("inception@tensorflow", folder), image)
     assert found.shape == (1, 2048) and np.abs(expected).max() > 0
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
@@ -51,10 +51,10 @@ def test_inceptions_ways_of_an_image_differ_and_are_what_they_say(inception_weig
     _, folder = inception_weights
     image = radiograph(400, 333)
     fed = {
-        variant: extractors.find(f"inception@{variant}", folder).prepare(image)
+        variant: extractors.find_extractor(f"inception@{variant}", folder).prepare(image)
         for variant in ("clean", "torchmetrics", "tensorflow", "chexgenbench")
     }
-    assert extractors.find("inception", folder).name == "inception@clean"
+    assert extractors.find_extractor("inception", folder).name == "inception@clean"
     assert all(values.shape == (1, 299, 299) and values.dtype == np.float32 for values in fed.values())
     exact = Image.fromarray(np.asarray(image, np.float32))
     np.testing.assert_array_equal(fed["clean"][0], np.asarray(exact.resize((299, 299), 3)).clip(0, 255))
@@ -67,10 +67,10 @@ def test_inceptions_ways_of_an_image_differ_and_are_what_they_say(inception_weig
 
 def test_other_inception_weights_than_the_fids_are_refused(inception_weights):
     with pytest.raises(UserError, match="instead of 95,628,359"):
-        extractors.find("inception", inception_weights[1])
+        extractors.find_extractor("inception", inception_weights[1])
 
 
 def test_inception_without_torch_fidelity_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install"):
-        extractors.find("inception")
+        extractors.find_extractor("inception")

@@ -40,8 +40,8 @@ def test_a_local_open_clip_folder_gives_what_open_clip_gives(tmp_path, pickled):
     whole, _, transform = open_clip.create_model_and_transforms(f"local-dir:{tmp_path}")
     whole.eval()
     image, texts = radiograph(48, 40), ["no pneumothorax", "cardiomegaly"]
-    extractor = extractors.find(str(tmp_path))
-    assert extractors.find(f"clip:{tmp_path}").resize == extractor.resize
+    extractor = extractors.find_extractor(str(tmp_path))
+    assert extractors.find_extractor(f"clip:{tmp_path}").preprocessing == extractor.resize
     with torch.inference_mode():
         expected = whole.encode_image(transform(image)[None])
         expected_texts = whole.encode_text(open_clip.get_tokenizer(f"local-dir:{tmp_path}")(texts))
@@ -56,7 +56,7 @@ def test_openais_weights_take_quick_gelu_whatever_the_configuration_says(tmp_pat
     (tmp_path / "ViT-B-32").mkdir()
     (tmp_path / "vit_base_patch32_clip_224.openai").mkdir()
     save_clip(tmp_path / "vit_base_patch32_clip_224.openai", SMALL_CLIP, model.state_dict())
-    extractor = extractors.find("clip:ViT-B-32", tmp_path)
+    extractor = extractors.find_extractor("clip:ViT-B-32", tmp_path)
     image = radiograph(32, 32)
     with torch.inference_mode():
         expected = model.encode_image(torch.from_numpy(extractor.prepare(image))[None])
@@ -101,7 +101,7 @@ def test_biomedclips_text_encoder_is_built_without_the_hub(tmp_path, monkeypatch
     save_clip(folder, about, state, pickled=True)
     write_tokenizer(folder)
 
-    extractor = extractors.find("biomedclip", tmp_path)
+    extractor = extractors.find_extractor("biomedclip", tmp_path)
     image = radiograph(32, 32)
     with torch.inference_mode():
         expected = model.encode_image(torch.from_numpy(extractor.prepare(image))[None])
@@ -127,4 +127,4 @@ def test_weights_of_another_clip_are_refused(tmp_path):
     model = open_clip.CLIP(**SMALL_CLIP)
     save_clip(tmp_path, SMALL_CLIP | {"embed_dim": 16}, model.state_dict())
     with pytest.raises(UserError, match=r"does not fit its open_clip_config\.json"):
-        extractors.find(str(tmp_path)).load(CPU)
+        extractors.find_extractor(str(tmp_path)).load(CPU)

@@ -19,7 +19,7 @@ def test_repeated_texts_are_embedded_once_and_each_row_has_its_own(monkeypatch):
     def tower(device):
         return lambda texts: asked.append(texts) or np.array([[len(text), 1.0] for text in texts])
 
-    monkeypatch.setattr(extractors, "find", lambda *_: SimpleNamespace(load_texts=tower))
+    monkeypatch.setattr(extractors, "find_extractor", lambda *_: SimpleNamespace(load_texts=tower))
     assert has_texts("any")
     embedded = extract_texts(["two.", "one", "two.", "three"], "any")
     assert embedded.dtype == np.float32 and embedded[:, 0].tolist() == [4, 3, 4, 5]

@@ -46,7 +46,7 @@ def test_file_names_are_those_of_torchxrayvision():
 
 
 def test_features_of_a_pickled_densenet_are_its_features2(densenet, xrv_weights):
-    extractor = extractors.find("xrv-all", xrv_weights)
+    extractor = extractors.find_extractor("xrv-all", xrv_weights)
     assert extractor.name == "xrv-all@xrv" and extractor.dimension == 1024
     image = radiograph(256, 256)
     with torch.inference_mode():
@@ -61,14 +61,14 @@ def test_a_densenet_is_fed_what_torchxrayvision_feeds(xrv_weights, size):
     image = radiograph(*size)
     values = library.normalize(np.asarray(image), 255)[None]
     expected = library.XRayResizer(224)(library.XRayCenterCrop()(values))
-    fed = extractors.find("xrv-all", xrv_weights).prepare(image)
+    fed = extractors.find_extractor("xrv-all", xrv_weights).prepare(image)
     np.testing.assert_allclose(fed, expected, atol=1e-3)
     square = library.XRayCenterCrop()(values)
     with torch.no_grad():
         inside = torch.nn.functional.interpolate(
             torch.from_numpy(square)[None], (224, 224), mode="bilinear", antialias=True
         )[0]
-    other = extractors.find("xrv-all@torch", xrv_weights).prepare(image)
+    other = extractors.find_extractor("xrv-all@torch", xrv_weights).prepare(image)
     np.testing.assert_allclose(other, inside, atol=1e-2)
     assert np.abs(other - fed).max() > 1
 
@@ -82,7 +82,7 @@ def test_the_path_of_roentgen_is_299_first(xrv_weights):
     colour = torch.from_numpy(np.asarray(float_image).clip(0, 255))[None, None].expand(1, 3, -1, -1)
     grey = 2048 * (functional.rgb_to_grayscale(colour, 1) / 255) - 1024
     expected = functional.resize(grey, 224, antialias=True)[0]
-    fed = extractors.find("xrv-all@roentgen", xrv_weights).prepare(image)
+    fed = extractors.find_extractor("xrv-all@roentgen", xrv_weights).prepare(image)
     np.testing.assert_allclose(fed, expected, atol=1e-2)
 
 
@@ -95,14 +95,14 @@ def test_a_pickle_that_holds_code_is_not_run(densenet, tmp_path):
     for content, zipped in ((Evil(), True), ({"model": Evil()}, True), (Evil(), False)):
         torch.save(content, file, _use_new_zipfile_serialization=zipped)
         with pytest.raises(UserError, match=r"something else than .*DenseNet.* not (?:an )?allowed"):
-            extractors.find("densenet121-res224-nih", tmp_path).load(CPU)
+            extractors.find_extractor("densenet121-res224-nih", tmp_path).load(CPU)
     assert not (tmp_path / "was-here").exists()
     file.write_bytes(b"cut")
     with pytest.raises(UserError, match="damaged"):
-        extractors.find("densenet121-res224-nih", tmp_path).load(CPU)
+        extractors.find_extractor("densenet121-res224-nih", tmp_path).load(CPU)
     torch.save(torch.nn.Linear(2, 2).state_dict(), file)
     with pytest.raises(UserError, match="does not fit"):
-        extractors.find("densenet121-res224-nih", tmp_path).load(CPU)
+        extractors.find_extractor("densenet121-res224-nih", tmp_path).load(CPU)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -123,7 +123,7 @@ def test_no_constructor_is_called_for_a_pickle(tmp_path, zipped):
     torch.save(Evil(), tmp_path / "inner" / file)
     torch.save(Call(), tmp_path / file, _use_new_zipfile_serialization=zipped)
     with pytest.raises(UserError, match="something else"):
-        extractors.find("xrv-all", tmp_path).load(CPU)
+        extractors.find_extractor("xrv-all", tmp_path).load(CPU)
     assert not (tmp_path / "was-here").exists()
 
 
@@ -168,7 +168,7 @@ def test_the_resnet_reads_a_state_dict_at_512_px(tmp_path):
     network = torchvision.models.resnet50(weights=None, num_classes=18)
     network.conv1 = torch.nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
     torch.save(network.state_dict(), tmp_path / xrv.FILES["resnet50-res512-all"].file)
-    extractor = extractors.find("resnet50-res512-all@torch", tmp_path)
+    extractor = extractors.find_extractor("resnet50-res512-all@torch", tmp_path)
     image = radiograph(128, 128)
     fed = torch.from_numpy(extractor.prepare(image))[None]
     assert fed.shape == (1, 1, 512, 512)
@@ -178,4 +178,4 @@ def test_the_resnet_reads_a_state_dict_at_512_px(tmp_path):
         network(fed)
     np.testing.assert_allclose(features(extractor, image), seen[0], rtol=1e-4, atol=1e-5)
     with pytest.raises(UserError, match="no such variant"):
-        extractors.find("resnet50-res512-all@roentgen", tmp_path)
+        extractors.find_extractor("resnet50-res512-all@roentgen", tmp_path)

@@ -9,7 +9,7 @@ import pytest
 from eval.extractors.cache import Features
 from eval.inputs.folders import ImageFolder
 from eval.memorization import reid as identity
-from eval.memorization.reid import most_alike, own_pictures, reidentify
+from eval.memorization.reid import nearest_by_cosine, reidentify, within_patient
 from eval.memorization.thresholds import calibrate
 from sdcxr.runtime.errors import UserError
 
@@ -22,7 +22,7 @@ def test_the_most_alike_is_that_of_all_products_in_any_chunks(monkeypatch):
     expected = np.array([[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for b in gallery] for a in queries])
     for cells in (10**6, 40):
         monkeypatch.setattr(identity, "CELLS", cells)
-        cosine, index = most_alike(queries, gallery)
+        cosine, index = nearest_by_cosine(queries, gallery)
         np.testing.assert_allclose(cosine, expected.max(axis=1))
         np.testing.assert_array_equal(index, expected.argmax(axis=1))
 
@@ -30,17 +30,17 @@ def test_the_most_alike_is_that_of_all_products_in_any_chunks(monkeypatch):
 def test_own_pictures_do_not_count_among_other_patients():
     draws = np.random.default_rng(0)
     features, patients = draws.normal(size=(10, 4)), np.arange(10) // 2
-    cosine, index = most_alike(features, features, patients, patients)
+    cosine, index = nearest_by_cosine(features, features, patients, patients)
     assert (patients[index] != patients).all() and cosine.max() < 1
-    assert (most_alike(features, features, 0 * patients, 0 * patients)[0] == -1).all()
+    assert (nearest_by_cosine(features, features, 0 * patients, 0 * patients)[0] == -1).all()
 
 
 def test_own_pictures_are_the_others_of_the_patient():
     x, y = np.array([1.0, 0]), np.array([0, 2.0])
     features = np.stack([x, 3 * x, y, y, x + y / 2])
-    found = own_pictures(features, np.array([4, 7, 4, 9, 7]))
+    found = within_patient(features, np.array([4, 7, 4, 9, 7]))
     assert found == pytest.approx([0, 0, 2**-0.5, 2**-0.5])  # of 4 and of 7; 9 has one picture
-    assert own_pictures(features, np.arange(5)).shape == (0,)
+    assert within_patient(features, np.arange(5)).shape == (0,)
 
 
 def side(folder: str, people: list[int], **columns: list) -> ImageFolder:

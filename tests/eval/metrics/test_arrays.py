@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.metrics.bootstrap import checked, disjoint_halves, group_rows, half_samples, random_subsets
+from eval.metrics.bootstrap import disjoint_halves, group_rows, half_samples, random_subsets, validate_features
 
 
 @given(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=40))
@@ -37,7 +37,7 @@ def test_subsets_have_their_size():
 
 
 def test_arrays_become_float64():
-    sides = checked(np.ones((2, 3), np.float16), np.ones((2, 3), np.float32))
+    sides = validate_features(np.ones((2, 3), np.float16), np.ones((2, 3), np.float32))
     assert [side.dtype for side in sides] == [np.float64, np.float64]
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from eval.radiology_text import networks as text_models
-from eval.radiology_text.networks import bertscore, chexbert_labels, locate, radgraph_f1
+from eval.radiology_text.networks import bertscore, chexbert_labels, locate_metric_weights, radgraph_f1
 from sdcxr.io.manifest import LABELS
 from sdcxr.runtime.errors import UserError
 
@@ -118,7 +118,7 @@ def test_a_damaged_chexbert_is_one_line(weights_dir, tmp_path):
 )
 def test_what_is_absent_is_named_with_size_and_origin(metric, named, tmp_path):
     with pytest.raises(UserError, match=named):
-        locate(metric, tmp_path)
+        locate_metric_weights(metric, tmp_path)
 
 
 def test_radgraph_is_asked_only_when_nothing_would_be_downloaded(tmp_path, monkeypatch):

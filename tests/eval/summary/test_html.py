@@ -56,7 +56,7 @@ class Checker(HTMLParser):
         assert self.open.pop() == tag
 
 
-def checked(page: str) -> Checker:
+def validate_features(page: str) -> Checker:
     checker = Checker()
     checker.feed(page)
     assert not checker.open
@@ -111,7 +111,7 @@ def report(folders):
 
 def test_page_needs_nothing_else_and_is_well_formed(report):
     page = render(report())
-    checker = checked(page)
+    checker = validate_features(page)
     assert not checker.outside and "default-src 'none'" in page
     assert not {"script", "link", "iframe", "object"} & set(checker.tags)
     assert "@import" not in page and "url(" not in page and "http" not in re.sub('http-equiv|data:[^"]*', "", page)
@@ -227,7 +227,7 @@ def test_provenance_tells_samples_versions_and_patients(report):
 
 def test_nothing_measured_is_a_page_too(report):
     page = render(report([]))
-    checked(page)
+    validate_features(page)
     assert "Are they like real ones?" not in page and "Not measured" in page
 
 
@@ -255,7 +255,7 @@ def test_folders_without_a_table_have_pictures_too(report, tmp_path, folders):
         for folder in (folders.real, folders.synthetic)
     ]
     page = render(Report(*plain, None, Outcome(), "python -m eval", tmp_path / "nearest.csv"))
-    assert checked(page).tags.count("img") == 24 and "have nothing to do with each other" in page
+    assert validate_features(page).tags.count("img") == 24 and "have nothing to do with each other" in page
 
 
 def test_nearest_pairs_stand_beside_each_other(report, folders, tmp_path):
@@ -285,7 +285,7 @@ def test_pictures_that_cannot_be_shown_are_named_in_their_place(report, folders)
     shown[1].unlink()
     Image.fromarray(np.full((8, 8), 4000, np.uint16)).save(shown[2])
     page = render(report())
-    assert checked(page).tags.count("img") == 24 - 3
+    assert validate_features(page).tags.count("img") == 24 - 3
     for path, problem in zip(shown, ("cannot be read", "does not exist", "has more than 8 bits"), strict=True):
         assert f'<p class="unusable">{path.name} {problem}' in page
 

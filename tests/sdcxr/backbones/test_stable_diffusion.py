@@ -30,18 +30,18 @@ def refuse(model: Path | str, message: str) -> None:
 
 
 def test_locate_takes_a_pipeline_folder_and_a_run(micro_base, tmp_path):
-    assert components.locate(str(micro_base)) == str(micro_base)
+    assert components.locate_pipeline(str(micro_base)) == str(micro_base)
     run = tmp_path / "run"
     shutil.copytree(micro_base, run / "pipeline")
     (run / "config.yaml").write_text("")
-    assert components.locate(str(run)) == str(run / "pipeline")
-    assert components.locate("owner/name") == "owner/name"
+    assert components.locate_pipeline(str(run)) == str(run / "pipeline")
+    assert components.locate_pipeline("owner/name") == "owner/name"
 
 
 @pytest.mark.parametrize("name", ["nowhere", "./a/b", "/data/base", "a/b/c", "~/base", ""])
 def test_a_folder_that_is_not_there_is_no_hub_name(name):
     with pytest.raises(UserError, match="no such folder") as refused:
-        components.locate(name or "/nowhere")
+        components.locate_pipeline(name or "/nowhere")
     assert (name or "/nowhere") in str(refused.value)
 
 

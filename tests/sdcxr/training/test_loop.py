@@ -173,7 +173,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_in_one_line_with_the_images(trai
         return real(self, number, broken())
 
     monkeypatch.setattr(loop.Run, "step", step)
-    monkeypatch.setattr(loop.Run, "go", lambda self, go=loop.Run.go: runs_.append(self) or go(self))
+    monkeypatch.setattr(loop.Run, "run", lambda self, run=loop.Run.run: runs_.append(self) or run(self))
     runs_: list[Any] = []
     with pytest.raises(UserError, match="the loss is not finite at step 4") as stopped:
         train_micro(tmp_path, tune="unet", max_train_steps=20, logging_steps=4)
