@@ -19,6 +19,7 @@ from PIL import Image
 from eval.extractors import Extractor, Request
 from eval.extractors.weights import hub_folder
 from sdcxr.io.files import read_json
+from sdcxr.io.hub import is_hub_name
 from sdcxr.runtime.errors import UserError
 
 KNOWN = {  # repository, size, dimension
@@ -34,9 +35,7 @@ NAMES = {
 
 
 def matches(name: str) -> bool:
-    if name in KNOWN or (Path(name).expanduser() / PROCESSOR).is_file():
-        return True
-    return not Path(name).expanduser().exists() and name.count("/") == 1 and not name.startswith((".", "/", "~"))
+    return name in KNOWN or (Path(name).expanduser() / PROCESSOR).is_file() or is_hub_name(name)
 
 
 def build(request: Request) -> Extractor:

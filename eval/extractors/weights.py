@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sdcxr.io.files import write_text
+from sdcxr.io.hub import cached_snapshot
 from sdcxr.runtime.errors import UserError
 
 
@@ -104,18 +105,12 @@ def hub_folder(repository: str, weights_dir: Path | None, about: str) -> Path:
         UserError: it is in neither place; says how to get it.
     """
     name = repository.partition("/")[2]
-    for folder in (weights_dir / repository, weights_dir / name) if weights_dir else ():
-        if folder.is_dir():
-            return folder
-
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(repository, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
+    folders = (weights_dir / repository, weights_dir / name) if weights_dir else ()
+    found = next((folder for folder in folders if folder.is_dir()), None) or cached_snapshot(repository)
+    if found is None:
         place = weights_dir or "WEIGHTS_DIR"
         raise UserError(
             f"{repository} ({about}) is neither a folder here, nor in --weights_dir, nor in the hub's cache: "
             f"hf download {repository} --local-dir {place}/{name}, then --weights_dir {place}"
-        ) from None
+        )
+    return found

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.extractors.weights import hub_folder
+from sdcxr.io.hub import is_hub_name
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.quiet import quiet
 
@@ -148,7 +149,7 @@ def locate_report_model(generator: str, weights_dir: Path | None) -> Path:
     """
     folder = Path(generator).expanduser()
     if not folder.is_dir():
-        if folder.exists() or generator.count("/") != 1 or generator.startswith((".", "/", "~")):
+        if not is_hub_name(generator):
             raise UserError(f"--generator {generator}: no such folder (a hub name has the form owner/name)")
         folder = hub_folder(generator, weights_dir, "size unknown")
     if not (folder / "config.json").is_file():

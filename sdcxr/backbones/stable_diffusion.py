@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sdcxr.io.hub import is_hub_name
 from sdcxr.runtime.errors import UserError
 
 PIPELINE = "StableDiffusionPipeline"
@@ -71,7 +72,7 @@ def locate_pipeline(model: str) -> str:
         return str(folder)
     if folder.exists():
         raise UserError(f"{model} is a file: give a pipeline folder, a run folder or a hub name")
-    if model.count("/") != 1 or model.startswith((".", "/", "~")):
+    if not is_hub_name(model):
         raise UserError(f"{model}: no such folder (a hub name has the form owner/name)")
     return model
 

@@ -19,6 +19,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_setti
 from sdcxr.runtime.errors import UserError, explain_os_error, os_error_behind
 
 Main = Callable[[Any], int | None]
+REMOVAL = "0.3"  # version without the names in a config class's DEPRECATED
 
 
 def run(main: Main, argv: list[str] | None = None) -> NoReturn:
@@ -67,20 +68,43 @@ def mute_other_ranks() -> AbstractContextManager[Any]:
 
 
 def parse(main: Main, argv: list[str] | None = None) -> Any:
-    """The dataclass that `main` takes, filled from `argv`: `--config file.yaml` first, then single flags over it."""
+    """The dataclass that `main` takes, filled from `argv`: `--config file.yaml` first, then single flags over it.
+
+    A class attribute `DEPRECATED: ClassVar[dict[str, str]]` of the dataclass maps old names of flags to new ones: both
+    are accepted, the old one with a warning on stderr.
+    """
     config_class = next(iter(get_type_hints(main).values()))
     module = inspect.getmodule(main)
     set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the help texts stand below the fields
     parser = _Parser(
         prog=_program(), description=module and module.__doc__, formatter_class=_HelpFormatter, allow_abbrev=False
     )
+    parser.deprecated = getattr(config_class, "DEPRECATED", {})
     parser.add_argument("--config", action="config", help="YAML file with any of the flags below; flags override it")
     parser.add_class_arguments(config_class)
     required = "".join(f"--{action.dest} {action.dest.upper()} " for action in parser._actions if action.required)
     parser.usage = f"%(prog)s {required}[--flag VALUE ...]"  # the list of all flags would fill a page
-    values = parser.parse_args(_with_values(sys.argv[1:] if argv is None else argv, config_class)).as_dict()
+    words = _with_new_names(sys.argv[1:] if argv is None else argv, parser.deprecated)
+    values = parser.parse_args(_with_values(words, config_class)).as_dict()
     values.pop("config", None)
     return config_class(**values)
+
+
+def _with_new_names(argv: list[str], deprecated: dict[str, str]) -> list[str]:
+    """The words with the new names of deprecated flags."""
+    words = []
+    for word in argv:
+        flag, equals, value = word.partition("=")
+        new = deprecated.get(flag.removeprefix("--")) if flag.startswith("--") else None
+        if new:
+            _warn_deprecated(flag, f"--{new}")
+        words.append(f"--{new}{equals}{value}" if new else word)
+    return words
+
+
+def _warn_deprecated(old: str, new: str) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{old} is now {new}; the old name goes in {REMOVAL}", file=sys.stderr)
 
 
 def _with_values(argv: list[str], config_class: type) -> list[str]:
@@ -113,11 +137,19 @@ class _Parser(ArgumentParser):
 
     file = ""
     """The configuration file that is being read, for messages."""
+    deprecated: dict[str, str]
+    """Old name of a flag to its new one."""
 
     def parse_path(self, path: str | os.PathLike[str], *words: Any, **options: Any) -> Any:
-        """As it is, but unknown keys are refused here, where the file is known."""
+        """Map deprecated keys to their new names and refuse unknown ones here, where the file is known."""
         self.file = f"{os.fspath(path)}: "
         parsed = super().parse_path(path, *words, **options)
+        for old, new in self.deprecated.items():
+            if old in parsed:
+                _warn_deprecated(f"{self.file}{old}", new)
+                if new in parsed:
+                    self.error(f"{old} and {new} are one setting: remove {old}")
+                parsed[new] = parsed.pop(old)
         for key in vars(parsed).keys() - {action.dest for action in self._actions}:
             self.error(f"Option '{key}' is not accepted")
         self.file = ""

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from sdcxr.io.files import atomic, write_text
 from sdcxr.runtime import cli
 from sdcxr.runtime.errors import UserError, explain_os_error, os_error_behind
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @dataclass
@@ -199,9 +199,9 @@ def test_other_system_errors_are_not_explained():
 def commands() -> list[list[str]]:
     """Every entry point of the repository."""
     modules = [
-        f"{room}.{path.stem}".removesuffix(".__main__")
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
         for room in ("data_prep", "eval")
-        for path in sorted((ROOT / room).glob("*.py"))
+        for path in sorted((ROOT / room).rglob("*.py"))
         if 'if __name__ == "__main__"' in path.read_text()
     ]
     scripts = [path.name for path in sorted(ROOT.glob("*.py")) if 'if __name__ == "__main__"' in path.read_text()]
@@ -215,8 +215,6 @@ def test_every_command_answers_help_without_heavy_imports():
     """One process after the other: `python -X importtime` lists what the interpreter imported, to the very end."""
     assert ["train.py"] in commands() and ["-m", "data_prep.phantom"] in commands()
     for words in commands():
-        if words == ["demo.py"]:
-            continue  # takes no flags
         run = subprocess.run(
             [sys.executable, "-X", "importtime", *words, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60
         )
@@ -234,7 +232,7 @@ def test_a_pipe_between_our_own_processes_that_breaks_is_not_silent():
 
 def test_output_that_nobody_reads_is_no_success():
     code = (
-        "from dataclasses import dataclass; from sdcxr.cli import run\n@dataclass\nclass C:\n    a: int = 0\n"
+        "from dataclasses import dataclass; from sdcxr.runtime.cli import run\n@dataclass\nclass C:\n    a: int = 0\n"
         "def main(c: C) -> None:\n    print('x', flush=True)\nrun(main)"
     )
     read, write = os.pipe()
@@ -334,12 +332,76 @@ def test_a_switch_needs_no_value(words, fast, compiled):
     assert (settings.fast, settings.compiled) == (fast, compiled)
 
 
+@dataclass
+class Renamed:
+    """Settings of which two have had other names."""
+
+    DEPRECATED: ClassVar[dict[str, str]] = {"clip": "image_text_model", "quick": "fast"}
+    image_text_model: str | None = None
+    """A model."""
+    fast: bool = False
+    """A switch."""
+    rate: float = 0.0
+    """A rate."""
+
+
+def command_with_new_names(config: Renamed) -> None:
+    print(config.image_text_model, config.fast)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--clip", "RUN", "--quick"],
+        ["--clip=RUN", "--quick=true"],
+        ["--clip", "old", "--image_text_model", "RUN", "--quick", "true"],
+    ],
+)
+def test_a_deprecated_flag_works_and_says_its_new_name(capfd, words):
+    code, out, err = outcome(capfd, *words, main=command_with_new_names)
+    assert (code, out) == (None, "RUN True\n")
+    assert "--clip is now --image_text_model; the old name goes in 0.3\n" in err and err.count("\n") == 2
+
+
+def test_a_value_that_looks_like_a_deprecated_name_stays(capfd):
+    assert outcome(capfd, "--image_text_model", "clip", main=command_with_new_names)[1:] == ("clip False\n", "")
+
+
+def test_deprecated_keys_of_a_config_file_work_and_are_named_with_the_file(capfd, tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("clip: from file\nquick: true\n")
+    _, out, err = outcome(capfd, "--config", str(file), main=command_with_new_names)
+    assert out == "from file True\n"
+    assert f"{file}: clip is now image_text_model; the old name goes in 0.3\n" in err
+    _, out, _ = outcome(capfd, "--config", str(file), "--image_text_model", "RUN", main=command_with_new_names)
+    assert out == "RUN True\n"
+    file.write_text("quick: perhaps\n")
+    assert (
+        "--fast: Expected a bool. Got value: perhaps"
+        in outcome(capfd, "--config", str(file), main=command_with_new_names)[2]
+    )
+    file.write_text("clip: a\nimage_text_model: b\n")
+    code, _, err = outcome(capfd, "--config", str(file), main=command_with_new_names)
+    assert code == 2 and err.endswith(f"error: {file}: clip and image_text_model are one setting: remove clip\n")
+
+
+def test_deprecated_names_are_in_no_help_and_no_printed_config(capfd):
+    for word in ("--help", "--print_config"):
+        out = outcome(capfd, "--clip", "RUN", word, main=command_with_new_names)[1]
+        assert "image_text_model" in out and "clip" not in out
+
+
+def test_of_several_processes_one_warns(capfd, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    assert outcome(capfd, "--clip", "RUN", main=command_with_new_names)[2] == ""
+
+
 def test_a_command_leaves_the_processes_it_was_started_with(tmp_path):
     """Threads of gloo that are alive when Python ends abort it now and then."""
     script = """
 import atexit, sys, torch.distributed as d
 from dataclasses import dataclass
-from sdcxr import cli, processes
+from sdcxr.runtime import cli, processes
 @dataclass
 class Settings:
     "None."
