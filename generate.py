@@ -1,22 +1,6 @@
-"""Synthetic chest radiographs from prompts.
+"""Generate chest radiographs from prompts: `accelerate launch generate.py --help`. Installed: `sdcxr-generate`."""
 
-    accelerate launch generate.py --model RUN --prompts "Large left pneumothorax." --output_dir samples
-    accelerate launch generate.py --model RUN --prompts prompts.csv --output_dir samples --scheduler ddim
-    accelerate launch --num_processes 8 generate.py --model RUN --prompts DATASET/test --output_dir samples
-
-Images are 8-bit grey PNGs, <id>_<k>.png, with a metadata.csv that says how each was made.
-The same command again goes on where it stopped.
-"""
-
-from sdcxr.config import GenerateConfig
-from sdcxr.runtime.cli import run
-
-
-def main(config: GenerateConfig) -> int:
-    from sdcxr.generation.plan import generate  # torch only once the arguments are known to be good
-
-    return generate(config)
-
+from sdcxr.commands.generate import entry
 
 if __name__ == "__main__":
-    run(main)
+    entry()

@@ -3,17 +3,36 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-import yaml
-
-from sdcxr.io.files import check_same_settings, read_json, write_text
+from sdcxr.io.files import check_same_settings
+from sdcxr.io.run_folder import read_config, read_run_state
 from sdcxr.runtime.errors import UserError
 
 PARTS = ("unet", "text", "vae", "classifier", "clip")
 EXCLUSIVE = {"vae", "classifier", "clip"}  # parts that train by themselves
-NO_BASE = {"classifier", "clip"}  # tasks without a Stable Diffusion base
-RUN_STATE = "run.json"  # in a run folder: images per optimizer step, and how many steps the saved result has had
+NO_BASE = {"classifier", "clip"}  # tasks without a text-to-image base
+
+# Settings that only some parts of --tune use; given with others they are refused. All else is for every task.
+USED_BY: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("unet", "text"): (
+        "method",
+        "caption_dropout",
+        "snr_gamma",
+        "prediction_type",
+        "rescale_betas_zero_snr",
+        "noise_offset",
+        "cache_latents",
+        "latents_dir",
+        "cache_in_memory",
+        "channels_last",
+    ),
+    ("text", "clip"): ("text_encoder_lr",),
+    ("vae",): ("vae_part", "vae_lr", "kl_weight", "lpips_weight", "lpips_alexnet"),
+    ("classifier",): ("labels",),
+    ("unet", "text", "vae"): ("gradient_checkpointing", "preview_images"),
+    ("unet", "text", "vae", "classifier"): ("validation_loss_images",),
+}
 
 # Settings that may change between two calls of one run: they do not alter what is learnt. The batch may be split
 # differently over processes and micro-steps as long as the images per optimizer step stay the same.
@@ -37,8 +56,8 @@ RESUME_MUTABLE = {
     "checkpointing_steps",
     "checkpoints_total_limit",
     "validation_steps",
-    "num_validation_samples",
-    "num_validation_images",
+    "validation_loss_images",
+    "preview_images",
     "report_to",
 }
 
@@ -62,6 +81,11 @@ PUBLISHED = {"learning_rate": 5e-5, "max_train_steps": 12500, "lr_warmup_steps":
 class TrainConfig:
     """Fine-tuning settings."""
 
+    DEPRECATED: ClassVar[dict[str, str]] = {
+        "num_validation_samples": "validation_loss_images",
+        "num_validation_images": "preview_images",
+    }
+
     tune: str = "unet+text"
     """What to train: `unet`, `text`, or both joined by `+`; or alone `vae`, `classifier` or `clip` (image and text
     towers for the evaluation)."""
@@ -69,6 +93,8 @@ class TrainConfig:
     """Stable Diffusion 1.x or 2.x: a hub name, a pipeline folder or a run folder. For `--tune classifier` and `clip` a
     timm model name, for a classifier also the run folder of another with the same labels. Default: the embedded tiny
     model."""
+    method: str = "full"
+    """With `--tune unet` or `text`: how to tune a part; `full` trains all of its parameters."""
     data: str | None = None
     """Dataset folder made by data_prep. Default: the embedded phantoms."""
     output_dir: str | None = None
@@ -172,9 +198,9 @@ class TrainConfig:
     """Checkpoints kept."""
     validation_steps: int = 500
     """Optimizer steps between validations (loss and pictures); 0 for none."""
-    num_validation_samples: int = 64
-    """Images of the validation split whose loss is taken, always with the same noise; 0 for none."""
-    num_validation_images: int = 8
+    validation_loss_images: int = 64
+    """Images of the validation split for the validation loss, always with the same noise; 0 for none."""
+    preview_images: int = 8
     """Images in a validation picture, from the first captions of the validation split; 0 for none."""
     report_to: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
     """Tracker of losses and speeds. Report text is never sent."""
@@ -186,6 +212,7 @@ class TrainConfig:
             raise UserError(f"--tune {self.tune}: use unet, text, unet+text, vae, classifier or clip")
         if len(parts) > 1 and EXCLUSIVE & set(parts):
             raise UserError(f"--tune {self.tune}: vae, classifier and clip train alone")
+        self._refuse_settings_of_other_tasks()
         for name in ("train_batch_size", "gradient_accumulation_steps", "logging_steps", "checkpointing_steps"):
             _at_least(self, name, 1)
         for name in POSITIVE:
@@ -194,16 +221,16 @@ class TrainConfig:
         for name in (
             "lr_warmup_steps",
             "validation_steps",
-            "num_validation_samples",
-            "num_validation_images",
+            "validation_loss_images",
+            "preview_images",
             "noise_offset",
             "dataloader_num_workers",
             "seed",
         ):
             _at_least(self, name, 0)
         _at_least(self, "checkpoints_total_limit", 1)
-        if self.cache_in_memory and not (self.cache_latents and self.parts <= {"unet", "text"}):
-            raise UserError("--cache_in_memory holds cached latents: it needs --cache_latents, and --tune unet or text")
+        if self.cache_in_memory and not self.cache_latents:
+            raise UserError("--cache_in_memory holds cached latents: it needs --cache_latents")
         if self.cuda_graphs and self.torch_compile is False:
             raise UserError("--cuda_graphs needs --torch_compile")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
@@ -212,6 +239,13 @@ class TrainConfig:
             raise UserError(f"--caption_dropout {self.caption_dropout}: must lie between 0 and 1")
         if self.max_train_steps is not None and self.num_train_epochs is not None:
             raise UserError("--max_train_steps and --num_train_epochs: give one of the two")
+
+    def _refuse_settings_of_other_tasks(self) -> None:
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for parts, names in USED_BY.items():
+            for name in names:
+                if not self.parts & set(parts) and getattr(self, name) != defaults[name]:
+                    raise UserError(f"--{name} is for --tune {' or '.join(parts)}, not for {self.tune}: leave it out")
 
     def filled(self, defaults: dict[str, Any] = PUBLISHED) -> "TrainConfig":
         """These settings with the open ones taken from `defaults`."""
@@ -242,8 +276,8 @@ class GenerateConfig:
     """Denoising steps (RoentGen: 75)."""
     guidance_scale: float = 4.0
     """Classifier-free guidance (RoentGen: 4); 1 switches it off."""
-    scheduler: Literal["pndm", "ddim", "dpm++"] = "pndm"
-    """Sampler (RoentGen: pndm)."""
+    scheduler: Literal["pndm", "ddim", "dpm++", "euler"] = "pndm"
+    """Sampler (RoentGen: pndm). For diffusion models: pndm, ddim or dpm++; for rectified flow: euler."""
     seed: int = 0
     """With the prompt's id and the image's number it gives every image's own seed."""
     batch_size: int = 16
@@ -269,43 +303,6 @@ def _at_least(config: Any, name: str, minimum: int) -> None:
         raise UserError(f"--{name} {getattr(config, name)}: must be at least {minimum}")
 
 
-def write_config(path: Path, values: dict[str, Any]) -> None:
-    """Save settings as YAML that `--config` takes again."""
-    write_text(path, yaml.safe_dump(values, sort_keys=False))
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The settings that `write_config` saved.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that is none
-        told = " ".join(str(error).replace(' in "<unicode string>",', "").split())
-        raise UserError(f"{path} is damaged ({told}): mend it, or use another folder") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path} is damaged (it holds no settings by name): mend it, or use another folder")
-    return values
-
-
-def read_record(run: Path) -> dict[str, Any]:
-    """What a run folder's `RUN_STATE` notes; nothing where there is none yet.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    path = run / RUN_STATE
-    if not path.is_file():
-        return {}
-    record = read_json(path)
-    for name in ("images_per_step", "finished_steps"):
-        if not isinstance(record, dict) or not isinstance(record.get(name), int):
-            raise UserError(f"{path} is damaged (no whole number {name}): mend it, or use another folder")
-    return record
-
-
 def check_same_run(run: Path, config: TrainConfig, images_per_step: int) -> None:
     """Refuse to go on with a run under settings that would have given another one.
 
@@ -319,7 +316,7 @@ def check_same_run(run: Path, config: TrainConfig, images_per_step: int) -> None
         return
     defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
     old = defaults | read_config(path)  # settings that it did not know then
-    old["images_per_step"] = read_record(run).get("images_per_step")
+    old["images_per_step"] = read_run_state(run).get("images_per_step")
     new = dataclasses.asdict(config) | {"images_per_step": images_per_step}
     free = set(RESUME_MUTABLE)
     if "clip" in config.parts:

@@ -1,163 +1,140 @@
-"""The cache of latent moments: mean and standard deviation of the VAE's posterior per image, float16, in shards.
+"""Cache of encoder outputs in safetensors shards, memory-mapped: latent moments, text conditioning.
 
-Cached moments spare the VAE in every step (31.6 % of the FLOPs of an SD 1.5 UNet step at 512 px) and still give a fresh
-posterior sample each time. A fingerprint of everything that they depend on is checked on every use.
+A fingerprint of everything that the rows depend on is checked on every use. Processes share the shards out; a build
+that was stopped goes on with the missing ones.
 """
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 from tqdm import tqdm
 
 from sdcxr.io.files import atomic, read_json, write_json
-from sdcxr.io.pixels import read_pixels
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.processes import processes
 
-SHARD = 1024  # images per shard: 64 MiB at 512 px
-VERSION = 1  # of the transform from file to moments; part of the fingerprint
+SHARD = 1024  # rows a shard: 64 MiB of latents at 512 px
+BATCH = 16  # rows through the encoder at once
+OFFSETS = ".offsets"  # suffix of the tensor with the row boundaries of one whose rows differ in length
+
+Encode = Callable[[int, int], dict[str, Tensor | list[Tensor]]]
+"""(first, last) to the named rows of these items: a tensor (rows, …), or a list of tensors that differ in length."""
 
 
-class Latents:
-    """Memory-mapped moments: `latents[i]` is (mean, std), each (channels, h, w) float16.
+class ShardCache:
+    """Rows of named tensors: `cache[i]` is {name: tensor}, in the order in which the items were given."""
 
-    After `hold`, they lie on a device, and a batch carries indices instead of moments.
-    """
+    def __init__(self, folder: Path, n: int):
+        self.n = n
+        self.shards = [_open_shard(folder / name) for name in shard_names(n)]
+        rows = sum(_n_rows(shard) for shard in self.shards)
+        if rows != n:
+            raise UserError(f"{folder} holds {rows} rows instead of {n}: delete the folder and run again")
 
-    held: tuple[torch.Tensor, torch.Tensor] | None = None
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        shard, row = self.shards[index // SHARD], index % SHARD
+        values = {}
+        for name, tensor in shard.items():
+            if name.endswith(OFFSETS):
+                continue
+            bounds = shard.get(name + OFFSETS)
+            values[name] = tensor[row] if bounds is None else tensor[int(bounds[row]) : int(bounds[row + 1])]
+        return values
 
-    def __init__(self, folder: Path, ids: list[str]):
-        self.ids = ids
-        self.shards = [_open_shard(folder / name) for name in shard_names(len(ids))]
-        rows = sum(len(mean) for mean, _ in self.shards)
-        if rows != len(ids):
-            raise UserError(f"{folder} holds {rows} images instead of {len(ids)}: delete the folder and run again")
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        mean, std = self.shards[index // SHARD]
-        return mean[index % SHARD], std[index % SHARD]
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(channels, h, w) of a latent."""
-        channels, height, width = self.shards[0][0].shape[1:]
-        return channels, height, width
-
-    def fields(self, index: int) -> dict[str, Any]:
-        """What a batch carries of an image."""
-        if self.held is not None:
-            return {"index": index}
-        mean, std = self[index]
-        return {"mean": mean, "std": std}
-
-    def hold(self, device: torch.device) -> None:
-        """Copy all moments to the device.
+    def to_device(self, device: torch.device) -> dict[str, Tensor]:
+        """All rows, stacked, on a device.
 
         Raises:
             UserError: they do not fit; says how large they are.
         """
         try:
-            mean, std = (torch.cat([shard[part] for shard in self.shards]).to(device) for part in (0, 1))
+            return {name: torch.cat([shard[name] for shard in self.shards]).to(device) for name in self.shards[0]}
         except (torch.OutOfMemoryError, MemoryError):
-            size = sum(part.nbytes for shard in self.shards for part in shard)
-            raise UserError(f"the latents ({size / 1e9:.1f} GB) do not fit: leave out --cache_in_memory") from None
-        self.held = mean, std
-
-    def moments(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and deviation of the held latents at the indices, shape (batch, channels, h, w)."""
-        assert self.held is not None
-        mean, std = self.held
-        return mean[index], std[index]
+            size = sum(tensor.nbytes for shard in self.shards for tensor in shard.values())
+            raise UserError(f"the cached rows ({size / 1e9:.1f} GB) do not fit: leave out --cache_in_memory") from None
 
 
-def _open_shard(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+def shard_names(n: int) -> list[str]:
+    """File names of the shards for n rows."""
+    return [f"shard-{i:05d}.safetensors" for i in range(-(-n // SHARD))]
+
+
+def _n_rows(shard: dict[str, Tensor]) -> int:
+    name = next(name for name in shard if not name.endswith(OFFSETS))
+    return len(shard[name + OFFSETS]) - 1 if name + OFFSETS in shard else len(shard[name])
+
+
+def _open_shard(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:  # tensors stay mapped: pages are read when touched
-            return file.get_tensor("mean"), file.get_tensor("std")
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, FileNotFoundError) as error:
         raise UserError(f"{path} is damaged ({error}): delete it and run the same command again") from None
 
 
-def shard_names(n: int) -> list[str]:
-    """File names of the shards for n images."""
-    return [f"shard-{i:05d}.safetensors" for i in range(-(-n // SHARD))]
-
-
-def fingerprint(vae: Any, files: list[Path], resolution: int) -> dict[str, Any]:
-    """What cached moments are known by: VAE weights, names and sizes of the image files, resolution, transform."""
-    weights = hashlib.sha256()
-    for name, tensor in sorted(vae.state_dict().items()):
-        if name.startswith(("encoder.", "quant_conv.")):
-            weights.update(name.encode() + tensor.detach().cpu().contiguous().float().numpy().tobytes())
-    images = hashlib.sha256()
-    for file in files:
-        try:
-            images.update(f"{file.parent.name}/{file.name} {file.stat().st_size}\n".encode())
-        except FileNotFoundError:
-            raise UserError(f"{file} is named in metadata.csv and does not exist: run data_prep again") from None
-    return {
-        "vae": weights.hexdigest(),
-        "images": images.hexdigest(),
-        "n_images": len(files),
-        "resolution": resolution,
-        "version": VERSION,
-    }
-
-
-def cached(vae: Any, files: list[Path], ids: list[str], resolution: int, folder: Path | None, default: Path) -> Latents:
-    """The moments of the images, built first where they are absent; every process takes its share of the shards.
+def build_cache(
+    what: str, fingerprint: dict[str, Any], encode: Encode, n: int, folder: Path | None, default: Path
+) -> ShardCache:
+    """Open the cache, after building the shards that are missing; every process takes its share of them.
 
     Args:
-        vae: AutoencoderKL on the device that encodes.
-        files: the images.
-        ids: their names in messages, in the same order.
-        resolution: side in pixels.
+        what: what is cached ("latents"), for messages.
+        fingerprint: what the rows depend on, as JSON.
+        encode: the encoder.
+        n: number of rows.
         folder: the cache, if the user named one.
         default: otherwise a folder named by the fingerprint is used below this one.
 
     Raises:
-        UserError: the named folder holds moments of something else; says of what.
+        UserError: the named folder holds something else; says what differs.
     """
     state = processes()
-    expected = fingerprint(vae, files, resolution)
     if folder is None:
-        folder = default / hashlib.sha256(repr(sorted(expected.items())).encode()).hexdigest()[:16]
+        folder = default / hashlib.sha256(repr(sorted(fingerprint.items())).encode()).hexdigest()[:16]
     record = folder / "fingerprint.json"
     if record.is_file():
         found = read_json(record)
-        differing = [key for key, value in expected.items() if found.get(key) != value]
+        differing = [key for key, value in fingerprint.items() if found.get(key) != value]
         if differing:
-            raise UserError(f"{folder} caches other latents (differing: {', '.join(differing)}): give another folder")
+            raise UserError(f"{folder} caches other {what} (differing: {', '.join(differing)}): give another folder")
     state.wait_for_everyone()
     if state.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(record, expected)
+        write_json(record, fingerprint)
     state.wait_for_everyone()
-    names = shard_names(len(files))
+    names = shard_names(n)
     missing = [i for i, name in enumerate(names) if not (folder / name).is_file()]
     state.wait_for_everyone()
     mine = missing[state.process_index :: state.num_processes]
-    todo = sum(len(files[i * SHARD : (i + 1) * SHARD]) for i in mine)
-    with tqdm(total=todo, desc="caching latents", unit="image", disable=not (todo and state.is_main_process)) as bar:
+    todo = sum(min((i + 1) * SHARD, n) - i * SHARD for i in mine)
+    with tqdm(total=todo, desc=f"caching {what}", unit="row", disable=not (todo and state.is_main_process)) as bar:
         for i in mine:
-            _write_shard(vae, files[i * SHARD : (i + 1) * SHARD], resolution, folder / names[i], bar)
+            _write_shard(encode, range(i * SHARD, min((i + 1) * SHARD, n)), folder / names[i], bar)
     state.wait_for_everyone()
-    return Latents(folder, ids)
+    return ShardCache(folder, n)
 
 
 @torch.no_grad()
-def _write_shard(vae: Any, files: list[Path], resolution: int, path: Path, bar: Any, batch: int = 16) -> None:
-    means, stds = [], []
-    for start in range(0, len(files), batch):
-        chunk = files[start : start + batch]
-        pixels = torch.stack([read_pixels(file, resolution) for file in chunk]).to(vae.device)
-        posterior = vae.encode(pixels.expand(-1, 3, -1, -1)).latent_dist
-        means.append(posterior.mean.half().cpu())
-        stds.append(posterior.std.half().cpu())
-        bar.update(len(chunk))
+def _write_shard(encode: Encode, rows: range, path: Path, bar: Any) -> None:
+    batches = []
+    for first in range(rows.start, rows.stop, BATCH):
+        last = min(first + BATCH, rows.stop)
+        rows_of = encode(first, last)
+        batches.append({k: v.cpu() if isinstance(v, Tensor) else [row.cpu() for row in v] for k, v in rows_of.items()})
+        bar.update(last - first)
+    tensors: dict[str, Tensor] = {}
+    for name, first_batch in batches[0].items():
+        if isinstance(first_batch, Tensor):
+            tensors[name] = torch.cat([batch[name] for batch in batches]).contiguous()
+        else:
+            parts = [row for batch in batches for row in batch[name]]
+            lengths = torch.tensor([0, *(len(part) for part in parts)])
+            tensors |= {name: torch.cat(parts).contiguous(), name + OFFSETS: lengths.cumsum(0)}
     with atomic(path) as temporary:
-        save_file({"mean": torch.cat(means).contiguous(), "std": torch.cat(stds).contiguous()}, temporary)
+        save_file(tensors, temporary)

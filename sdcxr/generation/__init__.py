@@ -1,1 +1,1 @@
-""""""
+"""Generation: prompts to a samples folder."""

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sdcxr.backbones import stable_diffusion as components
+from sdcxr import backbones
 from sdcxr.config import TrainConfig
-from sdcxr.data.stream import ImageExamples
+from sdcxr.data.examples import ImageExamples
 from sdcxr.io.pixels import grid, read_pixels, to_grey
 from sdcxr.runtime.errors import UserError
 from sdcxr.tasks.base import training_rows, validation_rows
@@ -22,12 +22,12 @@ class AutoencoderTask(nn.Module):
         super().__init__()
         assert config.base is not None
         self.config = config
-        self.preview_rows = validation_rows(config, config.num_validation_images)
-        self.components = components.load(config.base)
-        self.vae: Any = self.components.vae
-        self.resolution = config.resolution or self.components.resolution
-        if self.resolution % self.components.vae_factor:
-            raise UserError(f"--resolution {self.resolution}: must be a multiple of {self.components.vae_factor}")
+        self.preview_rows = validation_rows(config, config.preview_images)
+        self.backbone = backbones.load(config.base)
+        self.vae: Any = self.backbone.parts["vae"]
+        self.resolution = config.resolution or self.backbone.resolution
+        if self.resolution % self.backbone.codec.factor:
+            raise UserError(f"--resolution {self.resolution}: must be a multiple of {self.backbone.codec.factor}")
         for name, parameter in self.vae.named_parameters():
             parameter.requires_grad_(config.vae_part == "all" or name.startswith(("decoder.", "post_quant_conv.")))
         self.vae.train()
@@ -43,12 +43,11 @@ class AutoencoderTask(nn.Module):
         return self._examples(training_rows(self.config))
 
     def validation_examples(self) -> ImageExamples | None:
-        rows = validation_rows(self.config, self.config.num_validation_samples)
+        rows = validation_rows(self.config, self.config.validation_loss_images)
         return None if rows is None else self._examples(rows)
 
     def _examples(self, rows: Any) -> ImageExamples:
-        side = self.resolution // self.components.vae_factor
-        shape = (self.vae.config.latent_channels, side, side)
+        shape = self.backbone.codec.posterior_shape(self.resolution)
         return ImageExamples(rows["path"].tolist(), rows["id"].tolist(), self.resolution, shape)
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
@@ -80,7 +79,7 @@ class AutoencoderTask(nn.Module):
         return [grid(pair, columns=1) for pair in pairs]
 
     def save(self, run: Path) -> None:
-        components.save(self.components, run / "pipeline")
+        backbones.save(self.backbone, run / "pipeline")
 
 
 def lpips_network(alexnet: str | None) -> nn.Module:

@@ -6,20 +6,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from sdcxr.backbones.image_classifier import ARCHITECTURE, RESOLUTION, Classifier, network
 from sdcxr.config import TrainConfig
-from sdcxr.data.stream import LabelledImages
-from sdcxr.io.files import atomic, read_json, write_json
+from sdcxr.data.examples import LabelledImages
+from sdcxr.io.files import atomic, write_json
 from sdcxr.io.manifest import LABELS, with_labels
 from sdcxr.io.tables import read_csv
 from sdcxr.runtime.errors import UserError
 from sdcxr.tasks.base import training_rows, validation_rows
-
-ARCHITECTURE = "resnet10t"
-RESOLUTION = 64
 
 
 class ClassifierTask(nn.Module):
@@ -56,7 +53,7 @@ class ClassifierTask(nn.Module):
         return (loss * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)
 
     def validation_examples(self) -> LabelledImages | None:
-        rows = validation_rows(self.config, self.config.num_validation_samples)
+        rows = validation_rows(self.config, self.config.validation_loss_images)
         if rows is None:
             return None
         targets = label_table(rows, self.config.labels, self.labels)[1]
@@ -75,22 +72,6 @@ class ClassifierTask(nn.Module):
             save_file(tensors, temporary)
         about = {"architecture": self.architecture, "labels": list(self.labels), "resolution": self.resolution}
         write_json(folder / "config.json", about)
-
-
-def network(architecture: str, outputs: int) -> nn.Module:
-    """An untrained timm network for grey images.
-
-    Raises:
-        UserError: timm does not know the name; the nearest names are listed.
-    """
-    import timm
-
-    if architecture not in timm.list_models():
-        import difflib
-
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
-        raise UserError(f"--base {architecture}: timm has no such model (near: {', '.join(near) or 'none'})")
-    return timm.create_model(architecture, pretrained=False, in_chans=1, num_classes=outputs)
 
 
 def label_table(rows: pd.DataFrame, file: str | None, labels: list[str] | None = None) -> tuple[list[str], np.ndarray]:
@@ -129,28 +110,3 @@ def read_labels(file: str) -> pd.DataFrame:
 def _binary(table: pd.DataFrame) -> list[str]:
     """The columns that hold labels; others are texts or measurements."""
     return [name for name in table.columns if set(table[name].dropna().unique()) <= {0, 1, -1}]
-
-
-class Classifier:
-    """A trained classifier folder, ready to read images: `labels` and `predict`."""
-
-    def __init__(self, folder: Path, device: torch.device):
-        folder = folder / "classifier" if (folder / "classifier").is_dir() else folder
-        if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
-            raise UserError(f"{folder} holds no trained classifier: make one with train.py --tune classifier")
-        about = read_json(folder / "config.json")
-        self.labels: list[str] = about["labels"]
-        self.resolution: int = about["resolution"]
-        self.architecture: str = about["architecture"]
-        self.device = device
-        self.network = network(self.architecture, len(self.labels))
-        try:
-            self.network.load_state_dict(load_file(folder / "model.safetensors"))
-        except (SafetensorError, RuntimeError) as error:
-            raise UserError(f"{folder / 'model.safetensors'} is damaged or of another network ({error})") from None
-        self.network.eval().to(device)
-
-    @torch.no_grad()
-    def predict(self, pixels: Tensor) -> np.ndarray:
-        """Probabilities (batch, labels) of images (batch, 1, resolution, resolution) in [-1, 1]."""
-        return self.network(pixels.to(self.device)).float().sigmoid().cpu().numpy()

@@ -1,4 +1,4 @@
-"""The denoising task: UNet and text encoder, either or both trained, on latents."""
+"""The denoising task: UNet (or transformer) and text encoder, either or both trained, on latents."""
 
 from pathlib import Path
 from typing import Any
@@ -7,14 +7,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sdcxr.backbones import stable_diffusion as components
+from sdcxr import backbones
+from sdcxr.backbones.base import Conditioning
 from sdcxr.config import TrainConfig
-from sdcxr.data import shard_cache as latents
-from sdcxr.data.stream import DenoisingExamples, Pixels, Source
-from sdcxr.generation import sampler as sampling
-from sdcxr.noise import ddpm as losses
+from sdcxr.data.conditioning import cached_captions, conditioning_of
+from sdcxr.data.examples import Captions, DenoisingExamples, Pixels, Source, TokenIds
+from sdcxr.data.latents import Latents, cached_latents
+from sdcxr.generation.plan import image_seed
+from sdcxr.generation.sampler import Sampler
 from sdcxr.runtime.errors import UserError
 from sdcxr.tasks.base import training_rows, validation_rows
+from sdcxr.tuning import find_method
+from sdcxr.tuning.adapter import save_adapter
+from sdcxr.tuning.base import apply_method
 
 PREVIEW_STEPS = 25  # of DPM-Solver++, enough for a validation picture
 PREVIEW_GUIDANCE = 4.0
@@ -22,41 +27,49 @@ STRATA = 8  # equal parts of the timesteps, over which the validation loss is sp
 
 
 class DiffusionTask(nn.Module):
-    """Mean squared error of the prediction (epsilon, v or sample), per sample."""
-
-    alphas_cumprod: Tensor
+    """Mean squared error of the prediction (noise, velocity or data), per sample."""
 
     def __init__(self, config: TrainConfig, device: torch.device):
         super().__init__()
         assert config.base is not None
         self.config = config
-        self.preview_rows = validation_rows(config, config.num_validation_images)
-        self.components = components.load(config.base)
-        self.unet: Any = self.components.unet
-        self.text_encoder: Any = self.components.text_encoder
-        self.components.vae.requires_grad_(False).eval().to(device)
-        schedule = training_schedule(self.components, config)
-        self.prediction: losses.Prediction = schedule.config.prediction_type
-        self.register_buffer("alphas_cumprod", schedule.alphas_cumprod.float(), persistent=False)
-        self.resolution = config.resolution or self.components.resolution
-        if self.resolution % (self.components.vae_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)):
-            raise UserError(f"--resolution {self.resolution}: this base needs a multiple of its downsampling")
-        for name, part in (("unet", self.unet), ("text", self.text_encoder)):
-            part.requires_grad_(name in config.parts).train(name in config.parts)
+        self.preview_rows = validation_rows(config, config.preview_images)
+        self.method = find_method(config.method)
+        self.backbone = backbones.load(config.base)
+        self.process = self.backbone.noise_process(config)
+        self.resolution = config.resolution or self.backbone.resolution
+        if self.resolution % self.backbone.multiple:
+            raise UserError(f"--resolution {self.resolution}: this base needs a multiple of {self.backbone.multiple}")
+        if missing := config.parts - self.backbone.parts.keys():
+            raise UserError(f"--tune {config.tune}: this base has no part {', '.join(sorted(missing))} to tune")
+        for name, part in self.backbone.parts.items():
+            part.requires_grad_(False).eval()
+            if name in config.parts:
+                apply_method(self.method, part.train(), config)
+            if name != "vae":  # which no sample passes through when latents are cached
+                self.add_module(self.backbone.components[name], part)
+        self.backbone.parts["vae"].to(device)
         if config.gradient_checkpointing:
-            self.unet.train().enable_gradient_checkpointing()  # only a module in training mode recomputes
+            self.denoiser.train().enable_gradient_checkpointing()  # only a module in training mode recomputes
             if "text" in config.parts:
-                self.text_encoder.activation_checkpointing_enable()
+                self.backbone.parts["text"].activation_checkpointing_enable()
         if device.type == "cpu" and config.mixed_precision == "bf16":
-            suit_bf16_on_cpus(self.unet, self.text_encoder)
+            self.backbone.prepare_for_bf16_on_cpu()
         if config.channels_last or (config.channels_last is None and device.type == "cuda"):
-            self.unet.to(memory_format=torch.channels_last)
+            self.denoiser.to(memory_format=torch.channels_last)
+
+    @property
+    def denoiser(self) -> Any:
+        return self.backbone.parts["unet"]
 
     def groups(self) -> list[dict[str, Any]]:
         rates = {"unet": self.config.learning_rate, "text": self.config.text_encoder_lr or self.config.learning_rate}
-        parts = {"unet": self.unet, "text": self.text_encoder}
         return [
-            {"name": name, "params": list(parts[name].parameters()), "lr": rates[name]}
+            {
+                "name": name,
+                "params": [p for p in self.backbone.parts[name].parameters() if p.requires_grad],
+                "lr": rates[name],
+            }
             for name in ("unet", "text")
             if name in self.config.parts
         ]
@@ -64,68 +77,82 @@ class DiffusionTask(nn.Module):
     def examples(self) -> DenoisingExamples:
         rows = training_rows(self.config)
         examples = self._examples(rows, self.config.caption_dropout, self.config.noise_offset)
-        self.source: Any = examples.source
+        self.source = examples.source
         return examples
 
     def validation_examples(self) -> DenoisingExamples | None:
-        rows = validation_rows(self.config, self.config.num_validation_samples)
+        rows = validation_rows(self.config, self.config.validation_loss_images)
         return None if rows is None else self._examples(rows, caption_dropout=0.0, strata=STRATA)
 
     def _examples(
         self, rows: Any, caption_dropout: float, noise_offset: float = 0.0, strata: int = 0
     ) -> DenoisingExamples:
-        ids, cut = components.token_ids(self.components.tokenizer, rows["text"].tolist())
-        no_caption, _ = components.token_ids(self.components.tokenizer, [""])
-        if cut and not strata:
-            print(f"{cut} of {len(rows)} captions are cut to {ids.shape[1]} tokens ({cut / len(rows):.1%})")
-        timesteps = len(self.alphas_cumprod)
-        return DenoisingExamples(
-            self._source(rows, strata > 0), ids, no_caption[0], timesteps, caption_dropout, noise_offset, strata
-        )
+        captions = self._captions(rows["text"].tolist(), held_out=strata > 0)
+        source = self._source(rows, held_out=strata > 0)
+        noise_shape = self.backbone.codec.latent_shape(self.resolution)
+        return DenoisingExamples(source, captions, self.process, caption_dropout, noise_shape, noise_offset, strata)
+
+    def _captions(self, texts: list[str], held_out: bool) -> Captions:
+        tokens, cut = self.backbone.tokenize(texts)
+        if cut and not held_out:
+            length = next(iter(tokens.values())).shape[1]
+            print(f"{cut} of {len(texts)} captions are cut to {length} tokens ({cut / len(texts):.1%})")
+        if self.backbone.caches_text and "text" not in self.config.parts:
+            assert self.config.data is not None
+            device = next(self.denoiser.parameters()).device
+            return cached_captions(self.backbone, device, texts, Path(self.config.data) / ".conditioning")
+        return TokenIds(tokens, self.backbone.tokenize([""])[0])
 
     def _source(self, rows: Any, held_out: bool) -> Source:
         paths, ids = rows["path"].tolist(), rows["id"].tolist()
+        codec = self.backbone.codec
         if not self.config.cache_latents:
-            side = self.resolution // self.components.vae_factor
-            return Pixels(paths, ids, self.resolution, (self.components.vae.config.latent_channels, side, side))
+            return Pixels(paths, ids, self.resolution, codec.posterior_shape(self.resolution))
         assert self.config.data is not None
         named = Path(self.config.latents_dir) if self.config.latents_dir else None
         if named is not None and held_out:
             named /= "validation"  # a cache holds one set of images
-        cache = latents.cached(
-            self.components.vae, paths, ids, self.resolution, named, default=Path(self.config.data) / ".latents"
-        )
-        return cache
+        device = next(self.backbone.parts["vae"].parameters()).device
+        default = Path(self.config.data) / ".latents"
+        return cached_latents(codec, device, paths, ids, self.resolution, named, default)
 
-    def hold_latents(self) -> None:
+    def latents_to_device(self) -> None:
         """Copy the training latents to the device, from where batches then take them by index."""
-        self.source.hold(self.alphas_cumprod.device)
+        assert isinstance(self.source, Latents)
+        self.source.to_device(next(self.denoiser.parameters()).device)
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        mean, std = self.moments(batch)
-        x0 = mean.float() + std.float() * batch["posterior_noise"]
-        x0 = x0 * self.components.vae.config.scaling_factor
-        alpha = self.alphas_cumprod[batch["timestep"]]
-        noisy = losses.noised(x0, batch["noise"], alpha)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and "text" in self.config.parts):
-            context = self.text_encoder(batch["input_ids"])[0]
-        predicted = self.unet(noisy, batch["timestep"], context, return_dict=False)[0]
-        wanted = losses.target(x0, batch["noise"], alpha, self.prediction)
-        loss = (predicted.float() - wanted).square().mean(dim=(1, 2, 3))
-        if self.config.snr_gamma is not None and self.training:
-            loss = loss * losses.min_snr_weight(alpha / (1 - alpha), self.config.snr_gamma, self.prediction)
-        return loss
+        x0, t = self.latents(batch), batch["timestep"]
+        x_t = self.process.corrupt(x0, batch["noise"], t)
+        predicted = self.backbone.denoise(x_t, self.process.model_time(t), self.conditioning(batch))
+        target = self.process.target(x0, batch["noise"], t)
+        loss = (predicted.float() - target).square().mean(dim=(1, 2, 3))
+        weight = self.process.weight(t) if self.training else None
+        return loss if weight is None else loss * weight
 
-    def moments(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of the latents' posteriors, from wherever they come in this run."""
+    def latents(self, batch: dict[str, Tensor]) -> Tensor:
+        """A sample of each image's posterior as the denoiser sees it, from wherever the moments come in this run."""
         if "mean" in batch:
-            return batch["mean"], batch["std"]
-        if "index" in batch:
-            moments: tuple[Tensor, Tensor] = self.source.moments(batch["index"])
-            return moments
-        with torch.no_grad():
-            posterior = self.components.vae.encode(batch["pixels"].expand(-1, 3, -1, -1)).latent_dist
-        return posterior.mean, posterior.std
+            mean, std = batch["mean"], batch.get("std")
+        elif "index" in batch:
+            assert isinstance(self.source, Latents)
+            moments = self.source.moments(batch["index"])
+            mean, std = moments["mean"], moments.get("std")
+        else:
+            with torch.no_grad():
+                mean, std = self.backbone.codec.encode(batch["pixels"])
+        latents = mean.float() if std is None else mean.float() + std.float() * batch["posterior_noise"]
+        x0: Tensor = self.backbone.codec.to_model(latents)
+        return x0
+
+    def conditioning(self, batch: dict[str, Tensor]) -> Conditioning:
+        """From the cache, or from token ids by the text encoder."""
+        cached = conditioning_of(batch)
+        if cached is not None:
+            return cached
+        with torch.set_grad_enabled(torch.is_grad_enabled() and "text" in self.config.parts):
+            encoded: Conditioning = self.backbone.encode_text(batch)
+        return encoded
 
     @property
     def n_previews(self) -> int:
@@ -134,66 +161,23 @@ class DiffusionTask(nn.Module):
     def preview(self, indices: list[int]) -> list[np.ndarray]:
         assert self.preview_rows is not None
         rows = self.preview_rows.iloc[indices]
-        pipeline = self.components.pipeline()
-        sampling.use_scheduler(pipeline, "dpm++")
-        seeds = [sampling.image_seed(self.config.seed, f"validation/{name}", 0) for name in rows["id"]]
-        images = sampling.sample(
-            pipeline, rows["text"].tolist(), seeds, PREVIEW_STEPS, PREVIEW_GUIDANCE, self.resolution
+        sampler = Sampler(
+            self.backbone,
+            scheduler=self.process.preview_sampler,
+            num_inference_steps=PREVIEW_STEPS,
+            guidance_scale=PREVIEW_GUIDANCE,
+            resolution=self.resolution,
         )
-        return list(images)
+        seeds = [image_seed(self.config.seed, f"validation/{name}", 0) for name in rows["id"]]
+        return list(sampler.sample(rows["text"].tolist(), seeds))
 
     def save(self, run: Path) -> None:
-        self.unet.to(memory_format=torch.contiguous_format)  # safetensors knows no other
-        components.save(self.components, run / "pipeline")
-
-
-def training_schedule(parts: components.Components, config: TrainConfig) -> Any:
-    """The noise schedule to train on; where the settings change the base's, its sampler is changed to fit.
-
-    Raises:
-        UserError: a schedule without signal at its end with a prediction of noise, which there would teach nothing.
-    """
-    from diffusers import DDIMScheduler, DDPMScheduler
-
-    changes: dict[str, Any] = {}
-    if config.prediction_type is not None:
-        changes["prediction_type"] = config.prediction_type
-    if config.rescale_betas_zero_snr:
-        prediction = config.prediction_type or parts.scheduler.config.prediction_type
-        if prediction == "epsilon":
-            raise UserError(
-                "--rescale_betas_zero_snr: where no signal is left, the noise is the input itself and its prediction "
-                "teaches nothing; add --prediction_type v_prediction"
-            )
-        # Sampling has to begin at the very last timestep (arXiv 2305.08891, sec. 3.3), which PNDM cannot.
-        changes |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-        parts.scheduler = DDIMScheduler.from_config(parts.scheduler.config, **changes)
-    elif changes:
-        parts.scheduler = type(parts.scheduler).from_config(parts.scheduler.config, **changes)
-    return DDPMScheduler.from_config(parts.scheduler.config)
-
-
-def suit_bf16_on_cpus(unet: Any, text_encoder: Any) -> None:
-    """Make autocast to bfloat16 on CPUs as fast as it can be, and as exact as on CUDA.
-
-    Attention becomes two products and a softmax: a backward call of the fused kernel took 7.7 ms instead of 2.0 on two
-    cores with AVX512-BF16. Layer normalisations get float32, as CUDA's autocast has it: in bfloat16 the gradients of
-    their biases were off by up to 60 % (docs/decisions.md).
-    """
-    from diffusers.models.attention_processor import AttnProcessor
-
-    unet.set_attn_processor(AttnProcessor())
-    text_encoder.set_attn_implementation("eager")
-    normalise_in_float32(unet)
-    normalise_in_float32(text_encoder)
-
-
-def normalise_in_float32(network: nn.Module) -> None:
-    """Give all layer normalisations float32, whatever autocast would."""
-    for module in network.modules():
-        if isinstance(module, nn.LayerNorm):
-            module.register_forward_pre_hook(_in_float32)
-
-
-def _in_float32(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(each.float() for each in inputs)
+        """Write pipeline/ with the merged parts, and adapter/ where the method has one."""
+        self.denoiser.to(memory_format=torch.contiguous_format)  # safetensors knows no other
+        tuned = {name: self.backbone.parts[name] for name in sorted(self.config.parts)}
+        save_adapter(run / "adapter", self.method, tuned)
+        self.backbone.parts |= {name: self.method.merge(part) for name, part in tuned.items()}
+        try:
+            backbones.save(self.backbone, run / "pipeline")
+        finally:
+            self.backbone.parts |= tuned

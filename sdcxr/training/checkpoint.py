@@ -1,6 +1,6 @@
 """Checkpoints of a run: written whole or not at all, safetensors only, the oldest removed.
 
-checkpoints/checkpoint-<step>/ holds model.safetensors (the tuned parts), ema.safetensors, optimizer.safetensors and
+checkpoints/checkpoint-<step>/ holds model.safetensors (what trains), ema.safetensors, optimizer.safetensors and
 state.json (step, losses not logged yet, fp16's scaler, and the size of each file, so that a torn copy is recognised).
 """
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from sdcxr.io.files import read_json, write_json
 from sdcxr.training.ema import EMA
+from sdcxr.tuning.base import trained_tensors
 
 
 def save(
@@ -41,7 +42,7 @@ def save(
     temporary = folder / f".checkpoint-{step}.{os.getpid()}.tmp"
     try:
         temporary.mkdir()
-        tensors = {"model": tuned_state(task), "optimizer": optimizer_state(task, optimizer)}
+        tensors = {"model": trained_tensors(task), "optimizer": optimizer_state(task, optimizer)}
         if ema is not None:
             tensors["ema"] = ema.averages
         for name, values in tensors.items():
@@ -96,8 +97,9 @@ def load(
     """
     if not _whole(path):
         raise ValueError(f"{path} is damaged (a file is missing or cut short)")
-    own = tuned_state(task)
+    own = trained_tensors(task)
     parameters = {name: p for name, p in task.named_parameters() if p.requires_grad}
+    frozen = task.state_dict().keys() - own.keys()  # checkpoints before version 0.2 repeat those of tuned parts
     try:
         saved = load_file(path / "model.safetensors")
         fields = load_file(path / "optimizer.safetensors")
@@ -106,14 +108,15 @@ def load(
     except (SafetensorError, FileNotFoundError) as error:
         raise ValueError(f"{path} is damaged ({error})") from None
     if (
-        _shapes(saved) != _shapes(own)
+        _shapes({name: saved[name] for name in saved if name in own or name not in frozen}) != _shapes(own)
         or not {key.rsplit("/", 1)[0] for key in fields} <= parameters.keys()
         or (ema is not None and _shapes(averages) != _shapes(ema.averages))
         or not {"step", "losses"} <= state.keys()
     ):
         raise ValueError(f"{path} is of another run")
-    for name, tensor in saved.items():
-        own[name].copy_(tensor)
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(saved[name])
     _load_optimizer(parameters, optimizer, fields)
     if ema is not None:
         ema.load(averages)
@@ -124,12 +127,6 @@ def load(
 
 def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in tensors.items()}
-
-
-def tuned_state(task: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers of every part that trains at least one parameter, by their names in the task."""
-    roots = {name.split(".")[0] for name, p in task.named_parameters() if p.requires_grad}
-    return {name: value for name, value in task.state_dict().items() if name.split(".")[0] in roots}
 
 
 def optimizer_state(task: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

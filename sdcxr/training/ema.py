@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from sdcxr.tuning.base import trained_tensors
+
 
 class EMA:
     """Average of a module's trainable parameters, with a ramp so that short runs are not dominated by the start.
@@ -15,13 +17,7 @@ class EMA:
 
     def __init__(self, module: nn.Module, decay: float):
         self.decay = decay
-        self.parameters: dict[str, Tensor] = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        tuned = {name.split(".")[0] for name in self.parameters}
-        self.parameters |= {
-            name: buffer
-            for name, buffer in module.named_buffers()
-            if name.split(".")[0] in tuned and buffer.is_floating_point()
-        }
+        self.parameters = {name: value for name, value in trained_tensors(module).items() if value.is_floating_point()}
         self.averages = {name: p.detach().clone() for name, p in self.parameters.items()}
 
     @torch.no_grad()

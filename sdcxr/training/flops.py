@@ -41,13 +41,13 @@ def training_flops(task: nn.Module, batch: dict[str, Tensor]) -> int:
 
 
 class _Bench(nn.Module):
-    """A task with the frozen parts that it holds in its components but does not own."""
+    """A task with the frozen parts of its backbone that are no modules of the task."""
 
     def __init__(self, task: nn.Module):
         super().__init__()
         self.task = task
         owned = set(task.modules())
-        held = vars(task.components).values() if hasattr(task, "components") else ()
+        held = task.backbone.parts.values() if hasattr(task, "backbone") else ()
         # Each module once: `functional_call` would restore one with two names to meta weights.
         self.held = nn.ModuleList(part for part in held if isinstance(part, nn.Module) and part not in owned)
 

@@ -13,7 +13,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import DistributedType, gather_object
@@ -21,10 +20,11 @@ from torch.utils.data import default_collate
 from tqdm import tqdm
 
 from sdcxr import tasks
-from sdcxr.config import NO_BASE, RUN_STATE, TrainConfig, check_same_run, read_record, write_config
+from sdcxr.config import NO_BASE, TrainConfig, check_same_run
 from sdcxr.data.stream import Examples, Positions, Stream, generator, loader
 from sdcxr.io.files import write_json
 from sdcxr.io.pixels import grid, write_png
+from sdcxr.io.run_folder import RUN_STATE, read_run_state, write_config
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.memory import release_memory
 from sdcxr.runtime.processes import native_precision, on_cpu
@@ -34,7 +34,7 @@ from sdcxr.tasks.base import training_rows
 from sdcxr.training import checkpoint
 from sdcxr.training.ema import EMA
 from sdcxr.training.flops import measured_peak, training_flops
-from sdcxr.training.guards import assert_only_tuned_parts_moved, fingerprints
+from sdcxr.training.guards import Fingerprints, assert_only_tuned_parts_moved, fingerprints
 from sdcxr.training.optimizer import build_optimizer, learning_rate_factor
 from sdcxr.training.progress import Log, Meter, start_tracker
 from sdcxr.training.validation import previews, validation_loss
@@ -147,21 +147,21 @@ class Run:
     def finished_steps(self) -> int:
         """Steps behind the saved result, 0 where there is none."""
         result = next(iter(self.config.parts & NO_BASE), "pipeline")
-        return int(read_record(self.folder).get("finished_steps", 0)) if (self.folder / result).is_dir() else 0
+        return int(read_run_state(self.folder).get("finished_steps", 0)) if (self.folder / result).is_dir() else 0
 
     def record(self, **notes: Any) -> None:
         """Note in the run folder what config.yaml, which `--config` takes again, has no place for."""
         write_json(
-            self.folder / RUN_STATE, read_record(self.folder) | {"images_per_step": self.images_per_step} | notes
+            self.folder / RUN_STATE, read_run_state(self.folder) | {"images_per_step": self.images_per_step} | notes
         )
 
     def check_same_examples(self, examples: Examples) -> None:
         """Refuse to go on with a run on other images, captions or labels than it was begun with."""
         digest = hashlib.sha256("\n".join(examples.ids).encode())
-        for _, array in sorted((k, v) for k, v in vars(examples).items() if isinstance(v, np.ndarray)):
+        for _, array in sorted(examples.content().items()):
             digest.update(array.tobytes())
         self.examples_sha256 = digest.hexdigest()
-        record = read_record(self.folder)
+        record = read_run_state(self.folder)
         if record and record.get("examples_sha256") != self.examples_sha256:
             raise UserError(
                 f"{self.folder} was begun on other images, captions or labels than those of {self.config.data}"
@@ -179,7 +179,7 @@ class Run:
         self.held_out = self.task.validation_examples()
         self.meter = Meter(accelerator.device, *self.flops_and_peak(), accelerator.num_processes)
         if config.cache_in_memory:
-            self.task.hold_latents()
+            self.task.latents_to_device()
         if config.torch_compile or (config.torch_compile is None and accelerator.device.type == "cuda"):
             self.task.compile(mode="reduce-overhead" if config.cuda_graphs else None)
         optimizer = build_optimizer(groups, config, accelerator.device)
@@ -227,7 +227,7 @@ class Run:
         self.log = Log(self.folder / "log.jsonl", start, tracker) if main else None
         self.validation_log = Log(self.folder / "validation.jsonl", start, tracker, "validation_") if main else None
         batches = self.batches(start)
-        before: dict[str, torch.Tensor] | None = fingerprints(self.task)
+        before: Fingerprints | None = fingerprints(self.task)
         step = start
         losses = list(torch.tensor(unlogged, device=self.accelerator.device).unbind())
         self.measured = start

@@ -1,0 +1,121 @@
+"""The protocols of a backbone: parts, latent codec, text conditioning, noise process, pipeline."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+from torch import Tensor, nn
+
+from sdcxr.config import TrainConfig
+from sdcxr.noise.base import NoiseProcess
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What a denoiser attends to."""
+
+    hidden: Tensor
+    """Token states of the text encoder, shape (batch, tokens, width)."""
+    mask: Tensor | None = None
+    """1 for tokens that count, 0 for padding, shape (batch, tokens); None where the family attends to all."""
+    pooled: Tensor | None = None
+    """One vector a text, shape (batch, width)."""
+    extra: dict[str, Tensor] = field(default_factory=dict)
+    """What else a family takes (sizes, ratios), batch first."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By name, without those that are None."""
+        named = {"hidden": self.hidden, "mask": self.mask, "pooled": self.pooled} | self.extra
+        return {name: value for name, value in named.items() if value is not None}
+
+    @classmethod
+    def of(cls, tensors: dict[str, Tensor]) -> Self:
+        """The inverse of `tensors`."""
+        known = {name: tensors.get(name) for name in ("mask", "pooled")}
+        return cls(tensors["hidden"], **known, extra={k: v for k, v in tensors.items() if k not in {"hidden", *known}})
+
+
+class LatentCodec(Protocol):
+    """Between pixels (batch, 1, H, W) in [-1, 1] and latents as the denoiser sees them."""
+
+    factor: int
+    """Pixels per latent along a side."""
+
+    def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Mean and standard deviation of the posterior before scaling; None where the encoder is deterministic."""
+
+    def to_model(self, latents: Tensor) -> Tensor:
+        """A posterior sample scaled and shifted (and packed) for the denoiser."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents of the denoiser to pixels (batch, 3, H, W) in [-1, 1]."""
+
+    def posterior_shape(self, resolution: int) -> tuple[int, int, int]:
+        """(channels, h, w) of what `encode` returns for an image of this side."""
+
+    def latent_shape(self, resolution: int) -> tuple[int, int, int]:
+        """(channels, h, w) of what the denoiser sees."""
+
+    def fingerprint(self) -> str:
+        """Hash of the weights that `encode` depends on."""
+
+
+class Backbone(Protocol):
+    """A family of text-to-image models: one class in one file, found by the `_class_name` of model_index.json."""
+
+    pipeline_class: ClassVar[str]
+    """Name of the diffusers pipeline."""
+    components: ClassVar[dict[str, str]]
+    """The pipeline's component of every part: {"unet": "transformer", "text": "text_encoder", "vae": "vae"}."""
+    caches_text: ClassVar[bool]
+    """Whether a frozen text encoder is large enough for its outputs to be cached instead of computed every step."""
+
+    parts: dict[str, nn.Module]
+    """By the names of `--tune`: "unet" (the denoiser, also where it is a transformer), "text", "vae"."""
+    codec: LatentCodec
+
+    @classmethod
+    def load(cls, folder: Path, dtype: Any) -> Self:
+        """From a checked pipeline folder, all weights in `dtype`; raises OSError, ValueError, … where it cannot."""
+
+    @property
+    def resolution(self) -> int:
+        """The side in pixels that the denoiser was made for."""
+
+    @property
+    def multiple(self) -> int:
+        """A side in pixels has to be a multiple of this."""
+
+    def noise_process(self, config: TrainConfig) -> NoiseProcess:
+        """The process that it is trained with under these settings; changes the pipeline's scheduler to fit.
+
+        Raises:
+            UserError: a setting does not apply to this process.
+        """
+
+    def inference_process(self) -> NoiseProcess:
+        """The process of the weights as they are, for sampling."""
+
+    def tokenize(self, texts: list[str]) -> tuple[dict[str, np.ndarray], int]:
+        """Arrays of ids (and masks), each (n, tokens), for `encode_text`, and how many texts were cut."""
+
+    def encode_text(self, tokens: dict[str, Tensor]) -> Conditioning: ...
+
+    def unconditional(self, n: int) -> Conditioning:
+        """What classifier-free guidance takes as no caption, n times."""
+
+    def text_fingerprint(self) -> dict[str, Any]:
+        """What the conditioning of a frozen encoder depends on, as JSON."""
+
+    def denoise(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        """The network's prediction, of the shape of x_t; `t` as `NoiseProcess.model_time` gives it."""
+
+    def pipeline(self) -> Any:
+        """A plain diffusers pipeline over these very modules; also what is saved."""
+
+    def call_arguments(self, conditioning: Conditioning, null: Conditioning) -> dict[str, Any]:
+        """Both conditionings as keywords of the pipeline's call."""
+
+    def prepare_for_bf16_on_cpu(self) -> None:
+        """Make autocast to bfloat16 on CPUs fast and exact; nothing where there is nothing to do."""

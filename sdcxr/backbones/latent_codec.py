@@ -1,0 +1,44 @@
+"""Latent codecs: AutoencoderKL with its scale and shift."""
+
+import hashlib
+from typing import Any
+
+from torch import Tensor
+
+
+class KLCodec:
+    """diffusers' AutoencoderKL: posterior moments, then (z - shift)·scale. One grey channel in, three to the VAE."""
+
+    def __init__(self, vae: Any):
+        self.vae = vae
+
+    @property
+    def factor(self) -> int:
+        """8 in Stable Diffusion."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        posterior = self.vae.encode(pixels.expand(-1, 3, -1, -1)).latent_dist
+        return posterior.mean, posterior.std
+
+    def to_model(self, latents: Tensor) -> Tensor:
+        shift = getattr(self.vae.config, "shift_factor", None)
+        return (latents - shift if shift else latents) * self.vae.config.scaling_factor
+
+    def decode(self, latents: Tensor) -> Tensor:
+        latents = latents / self.vae.config.scaling_factor + (getattr(self.vae.config, "shift_factor", None) or 0.0)
+        decoded: Tensor = self.vae.decode(latents).sample
+        return decoded
+
+    def posterior_shape(self, resolution: int) -> tuple[int, int, int]:
+        side = resolution // self.factor
+        return int(self.vae.config.latent_channels), side, side
+
+    latent_shape = posterior_shape
+
+    def fingerprint(self) -> str:
+        weights = hashlib.sha256()
+        for name, tensor in sorted(self.vae.state_dict().items()):
+            if name.startswith(("encoder.", "quant_conv.")):
+                weights.update(name.encode() + tensor.detach().cpu().contiguous().float().numpy().tobytes())
+        return weights.hexdigest()

@@ -1,0 +1,120 @@
+"""Registry of backbones, and loading one by hub name, pipeline folder or run folder."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from sdcxr.backbones.pipeline_files import check_pipeline_folder, pipeline_class_of, save_pipeline
+from sdcxr.io.hub import is_hub_name
+from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.quiet import quiet_libraries
+
+# By the `_class_name` of model_index.json: a class, or where it is imported from at first use.
+FAMILIES: dict[str, Any] = {"StableDiffusionPipeline": "sdcxr.backbones.stable_diffusion:StableDiffusion"}
+
+
+def register(family: Any) -> Any:
+    """Add a backbone class (see `base.Backbone`) to the registry; also usable as a decorator."""
+    FAMILIES[family.pipeline_class] = family
+    return family
+
+
+def find_family(pipeline_class: str, folder: Path) -> Any:
+    """The backbone class of a pipeline class.
+
+    Raises:
+        UserError: there is none; lists those that there are.
+    """
+    if pipeline_class not in FAMILIES:
+        raise UserError(f"{folder} is a {pipeline_class}: only {', '.join(FAMILIES)} can be tuned")
+    family = FAMILIES[pipeline_class]
+    if isinstance(family, str):
+        module, _, name = family.partition(":")
+        family = getattr(import_module(module), name)
+    return family
+
+
+def locate_pipeline(model: str) -> str:
+    """The pipeline folder or hub name behind `model`: a hub name, a pipeline folder or a run folder.
+
+    Raises:
+        UserError: a folder without a pipeline, an unfinished run, a missing part or weights file, an unknown family,
+            or a name that is neither a folder nor `owner/name`.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        if (folder / "pipeline" / "model_index.json").is_file():
+            folder = folder / "pipeline"
+        elif network := next((name for name in ("classifier", "clip") if (folder / name).is_dir()), None):
+            raise UserError(f"{model} is the run of a {network}: it generates nothing")
+        elif (folder / "config.yaml").is_file():
+            raise UserError(f"{model} is a run without a pipeline yet: let its training finish (same command again)")
+        check(folder)
+        return str(folder)
+    if folder.exists():
+        raise UserError(f"{model} is a file: give a pipeline folder, a run folder or a hub name")
+    if not is_hub_name(model):
+        raise UserError(f"{model}: no such folder (a hub name has the form owner/name)")
+    return model
+
+
+def check(folder: Path) -> Any:
+    """The backbone class of a pipeline folder, whose parts are all there; raises UserError if not."""
+    family = find_family(pipeline_class_of(folder), folder)
+    check_pipeline_folder(folder, tuple(family.components.values()))
+    return family
+
+
+def load(model: str, dtype: Any = None) -> Any:
+    """Load a backbone from the hub or a local folder (see `locate_pipeline`), weights from safetensors only.
+
+    Args:
+        model: hub name, pipeline folder or run folder.
+        dtype: of all weights, whatever they were saved in. Default: float32.
+
+    Raises:
+        UserError: what is missing, where it was looked for, and how to get it; weights that do not fit.
+    """
+    import torch
+    from safetensors import SafetensorError
+
+    where = Path(located := locate_pipeline(model))
+    if not where.is_dir():
+        where = Path(download(located))
+    family = check(where)
+    try:
+        with quiet_libraries():
+            return family.load(where, dtype or torch.float32)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{where} cannot be loaded: {_first_line(error)}") from None
+
+
+def download(name: str) -> str:
+    """The local folder of a pipeline on the hub, downloaded where it is not cached.
+
+    Raises:
+        UserError: it cannot be reached.
+    """
+    from diffusers import DiffusionPipeline
+
+    try:
+        with quiet_libraries():
+            # No safety checker: it blanks radiographs.
+            folder: str = DiffusionPipeline.download(
+                name, use_safetensors=True, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+            )
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{name} is neither a folder here nor could it be had from the Hugging Face hub "
+            f"({_first_line(error)}): check the name and the network, or download it elsewhere and give its folder"
+        ) from None
+    return folder
+
+
+def save(backbone: Any, folder: Path) -> None:
+    """Save the backbone as a plain diffusers pipeline folder, atomically."""
+    save_pipeline(backbone.pipeline(), folder)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,50 @@
+"""Fine-tune Stable Diffusion on chest radiographs.
+
+    accelerate launch train.py --tune unet+text                            # embedded model and phantoms, no network
+    accelerate launch train.py --config configs/roentgen.yaml --data DIR   # the published recipe
+    accelerate launch --num_processes 8 train.py --config configs/roentgen.yaml --data DIR
+    accelerate launch train.py --tune vae --base ID --data DIR
+    accelerate launch train.py --tune classifier --data DIR
+    accelerate launch train.py --tune clip --data DIR                      # for eval.retrieval and eval.alignment
+
+The same command again resumes.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from sdcxr.config import NO_BASE, TrainConfig
+from sdcxr.io.files import user_cache
+from sdcxr.runtime.cli import run
+from sdcxr.runtime.signals import leaving
+
+
+def main(config: TrainConfig) -> int:
+    with leaving():
+        from sdcxr.training.loop import train  # torch only once the arguments are known to be good
+        from sdcxr.training.progress import require_tracker
+
+        require_tracker(config.report_to)
+        return train(fill_in(config))
+
+
+def fill_in(config: TrainConfig) -> TrainConfig:
+    """The settings with the embedded phantoms and base where none was named, and what these need."""
+    from sdcxr.embedded import base, phantoms
+
+    embedded_base = config.base is None and not config.parts & NO_BASE
+    if config.base is None or config.parts & NO_BASE:  # from random weights
+        config = config.filled(base.DEFAULTS)
+    dataset, start = Path(), config.base
+    if config.data is None or embedded_base:
+        with phantoms.building():
+            dataset = phantoms.ensure_phantoms()
+            if embedded_base:
+                start = str(base.ensure_base(dataset, user_cache()))
+    output_dir = config.output_dir or f"runs/{config.tune}"
+    return dataclasses.replace(config, base=start, data=config.data or str(dataset), output_dir=output_dir)
+
+
+def entry() -> None:
+    """Parse sys.argv and exit with the code of `main`."""
+    run(main)

@@ -1,0 +1,86 @@
+"""Cached text conditioning of a frozen encoder: every distinct caption once, trimmed to its length."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sdcxr.backbones.base import Conditioning
+from sdcxr.data.shard_cache import ShardCache, build_cache
+
+VERSION = 1  # of the way from caption to rows; part of the fingerprint
+PREFIX = "conditioning."  # of the batch's fields
+
+
+class CachedCaptions:
+    """Captions of the diffusion task as rows of a cache, whose row 0 is the empty caption."""
+
+    def __init__(self, cache: ShardCache, rows: list[int], texts: list[str]):
+        self.cache, self.rows, self.texts = cache, rows, texts
+        # One shape for all batches: the longest caption's.
+        self.tokens = max(len(cache[row]["hidden"]) for row in range(cache.n))
+
+    def fields(self, index: int | None) -> dict[str, Tensor]:
+        values = dict(self.cache[0 if index is None else self.rows[index]])
+        padding = self.tokens - len(values["hidden"])
+        for name in ("hidden", "mask"):
+            if name in values:
+                values[name] = nn.functional.pad(values[name], (0,) * (2 * values[name].ndim - 1) + (padding,))
+        return {PREFIX + name: value for name, value in values.items()}
+
+    def content(self) -> dict[str, np.ndarray]:
+        return {"texts": np.frombuffer("\0".join(self.texts).encode(), dtype=np.uint8)}
+
+
+def conditioning_of(batch: dict[str, Tensor]) -> Conditioning | None:
+    """The conditioning that a batch carries; None where it carries token ids."""
+    tensors = {name.removeprefix(PREFIX): value for name, value in batch.items() if name.startswith(PREFIX)}
+    return Conditioning.of(tensors) if tensors else None
+
+
+def cached_captions(backbone: Any, device: torch.device, texts: list[str], default: Path) -> CachedCaptions:
+    """The conditioning of the captions, encoded first where it is not cached.
+
+    Args:
+        backbone: a `Backbone`, whose text encoder is on the device.
+        device: where to encode.
+        texts: a caption per image.
+        default: see `build_cache`.
+    """
+    distinct = sorted(set(texts))
+
+    def encode(first: int, last: int) -> dict[str, Tensor | list[Tensor]]:
+        if first == 0:
+            rows = [_rows(backbone.unconditional(1))]
+            first = 1
+        else:
+            rows = []
+        if last > first:
+            tokens, _ = backbone.tokenize(distinct[first - 1 : last - 1])
+            on_device = {name: torch.from_numpy(ids).to(device) for name, ids in tokens.items()}
+            rows.append(_rows(backbone.encode_text(on_device)))
+        return {name: [row for part in rows for row in part[name]] for name in rows[0]}
+
+    fingerprint = backbone.text_fingerprint() | {
+        "captions": hashlib.sha256("\0".join(distinct).encode()).hexdigest(),
+        "n_captions": len(distinct),
+        "version": VERSION,
+    }
+    cache = build_cache("text conditioning", fingerprint, encode, len(distinct) + 1, None, default)
+    row_of = {text: row for row, text in enumerate(distinct, start=1)}
+    return CachedCaptions(cache, [row_of[text] for text in texts], texts)
+
+
+def _rows(conditioning: Conditioning) -> dict[str, list[Tensor]]:
+    """A list per tensor; token states and mask without the padding at the end."""
+    tensors = conditioning.tensors()
+    lengths = [tensors["hidden"].shape[1]] * len(tensors["hidden"])
+    if conditioning.mask is not None:
+        lengths = [int(mask.nonzero().max()) + 1 for mask in conditioning.mask]
+    return {
+        name: [row[:n] if name in ("hidden", "mask") else row for row, n in zip(value, lengths, strict=True)]
+        for name, value in tensors.items()
+    }

@@ -1,0 +1,69 @@
+"""The embedded dataset of chest phantoms, drawn and prepared by the project's own commands like a real one."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sdcxr
+from sdcxr.io.files import read_json, user_cache
+from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.processes import processes
+
+
+def ensure_phantoms() -> Path:
+    """The dataset folder of phantoms in the user's cache, built first where it is absent.
+
+    Raises:
+        UserError: they cannot be prepared.
+    """
+    raw, dataset = user_cache() / "phantom", user_cache() / "phantom-dataset"
+    record = dataset / "prep.json"
+    with processes().main_process_first():
+        # A preparation that was stopped has left a record, too, but not a usable dataset.
+        if not (record.is_file() and read_json(record).get("usable")):
+            print(f"building the embedded phantoms once, in {dataset} (drawn by a program: no patients)", flush=True)
+            prepare_phantoms(raw, dataset)
+    return dataset
+
+
+def prepare_phantoms(raw: Path, dataset: Path, *options: str) -> None:
+    """Draw phantoms and prepare them, each by its command: this room does not import the preparation.
+
+    Args:
+        raw: folder in MIMIC-CXR-JPG's layout.
+        dataset: dataset folder.
+        options: more flags of `data_prep.phantom`.
+
+    Raises:
+        UserError: a command failed.
+    """
+    reports = str(raw / "mimic-cxr-reports.zip")
+    prepare = ["--images", str(raw), "--reports", reports, "--output_dir", str(dataset), "--views", "PA,AP"]
+    for command in (
+        ["data_prep.phantom", "--output_dir", str(raw), *options],
+        ["data_prep.mimic_cxr", *prepare, "--resolution", "128"],
+    ):
+        # From any folder: the commands lie beside this package. And each is one process, however this one was launched.
+        path = os.pathsep.join(filter(None, [str(Path(sdcxr.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+        alone = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+        code = subprocess.run(
+            [sys.executable, "-m", *command], env=alone | {"PYTHONPATH": path}, check=False
+        ).returncode
+        if code:
+            raise UserError(f"the phantoms in {raw} cannot be prepared: delete {raw} and {dataset}, and run again")
+
+
+@contextmanager
+def building() -> Iterator[None]:
+    """Inside the block no other command builds in the user's cache."""
+    from filelock import FileLock
+
+    if not processes().is_main_process:
+        yield
+        return
+    user_cache().mkdir(parents=True, exist_ok=True)
+    with FileLock(user_cache() / ".lock"):
+        yield

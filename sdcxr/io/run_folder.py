@@ -1,0 +1,48 @@
+"""What stands in a run folder beside its weights: the settings (config.yaml) and the state of the run (run.json)."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sdcxr.io.files import read_json, write_text
+from sdcxr.runtime.errors import UserError
+
+RUN_STATE = "run.json"  # images per optimizer step, steps behind the saved result, hash of the examples
+
+
+def write_config(path: Path, values: dict[str, Any]) -> None:
+    """Save settings as YAML that `--config` takes again."""
+    write_text(path, yaml.safe_dump(values, sort_keys=False))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The settings that `write_config` saved.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that is none
+        told = " ".join(str(error).replace(' in "<unicode string>",', "").split())
+        raise UserError(f"{path} is damaged ({told}): mend it, or use another folder") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is damaged (it holds no settings by name): mend it, or use another folder")
+    return values
+
+
+def read_run_state(run: Path) -> dict[str, Any]:
+    """The content of `RUN_STATE`; empty where there is none yet.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = run / RUN_STATE
+    if not path.is_file():
+        return {}
+    record = read_json(path)
+    for name in ("images_per_step", "finished_steps"):
+        if not isinstance(record, dict) or not isinstance(record.get(name), int):
+            raise UserError(f"{path} is damaged (no whole number {name}): mend it, or use another folder")
+    return record

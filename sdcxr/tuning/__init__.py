@@ -1,0 +1,5 @@
+"""Tuning methods: which parameters of a part train, what is saved of them, and how they are merged."""
+
+from sdcxr.tuning.registry import find_method, register
+
+__all__ = ["find_method", "register"]

@@ -1,0 +1,22 @@
+"""Full fine-tuning: all parameters of the part train."""
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from sdcxr.config import TrainConfig
+
+
+class Full:
+    """See `base.TuningMethod`."""
+
+    name: ClassVar[str] = "full"
+
+    def inject(self, module: nn.Module, config: TrainConfig) -> list[str]:
+        return [name for name, _ in module.named_parameters()]
+
+    def state(self, module: nn.Module) -> dict[str, Tensor]:
+        return {}
+
+    def merge(self, module: nn.Module) -> nn.Module:
+        return module
