@@ -32,8 +32,9 @@ from typing import Any, Literal
 from levers import Row, Which, plan
 from throughput_tables import insert, render
 
-from sdcxr.config import TrainConfig, write_config
+from sdcxr.config import TrainConfig
 from sdcxr.io.files import read_json, write_json, write_text
+from sdcxr.io.run_folder import write_config
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.threads import available_cores
@@ -200,10 +201,10 @@ def once(folder: Path, write: Callable[[Path], None]) -> None:
 
 def write_base(arch: Arch, folder: Path) -> None:
     """A pipeline folder of the architecture with random weights."""
-    from sdcxr.backbones import architectures
-    from sdcxr.backbones import stable_diffusion as components
+    from sdcxr import backbones
+    from sdcxr.backbones.architectures import random_weights
 
-    components.save(architectures.components(arch), folder)
+    backbones.save(random_weights(arch), folder)
 
 
 def write_noise(folder: Path, resolution: int) -> None:

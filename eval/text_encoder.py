@@ -28,15 +28,14 @@ from eval.metrics.classification import auroc
 from eval.metrics.retrieval import unit
 from eval.radiology_text.general_captions import CAPTIONS
 from eval.scores import publish, score_row, value_text
-from sdcxr.config import read_config
 from sdcxr.io.files import existing_folder
 from sdcxr.io.manifest import LABELS, read_metadata, split_folder, text_key
+from sdcxr.io.run_folder import read_config
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
 MIN_TEXTS = 5  # with and without a finding, in training and test: fewer give no area worth printing
 NEIGHBOURS = 5
-BATCH = 64
 
 
 @dataclass
@@ -202,36 +201,14 @@ def embed(model: str, lists: Sequence[Sequence[str]], pooling: str = "mean") -> 
         lists: the texts; what passes the tokenizer's length is cut off.
         pooling: "mean" of the last states over a text's tokens without padding, or the state of its "end" token.
     """
-    import torch
-
-    from sdcxr.backbones import stable_diffusion as components
+    from sdcxr import backbones
     from sdcxr.runtime.processes import processes
     from sdcxr.runtime.threads import use_all_cores
 
     use_all_cores()
-    device = processes().device
-    parts = components.load(model)
-    encoder, tokenizer = parts.text_encoder.eval().to(device), parts.tokenizer
-    embedded = []
-    for texts in lists:
-        vectors = []
-        for start in range(0, len(texts), BATCH):
-            tokens = tokenizer(
-                list(texts[start : start + BATCH]),
-                padding="max_length",
-                max_length=tokenizer.model_max_length,
-                truncation=True,
-                return_tensors="pt",
-            ).to(device)
-            with torch.inference_mode():
-                # Without the mask, as in Stable Diffusion: causal towers do not see the padding behind a token.
-                states = encoder(tokens["input_ids"])[0].float()
-            mask = tokens["attention_mask"].to(states.dtype)
-            if pooling == "end":
-                mask = torch.nn.functional.one_hot(mask.sum(dim=1).long() - 1, mask.shape[1]).to(states.dtype)
-            vectors.append((states * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True))
-        embedded.append(torch.cat(vectors).cpu().numpy())
-    return embedded
+    encoder = backbones.load(model).text_encoder
+    encoder.module.eval().to(processes().device)
+    return [encoder.embed(texts, pooling) for texts in lists]
 
 
 def probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray, regularisation: float = 1.0) -> np.ndarray:

@@ -38,7 +38,7 @@ def begin(folder: Path, name: str, file: Path, findings: Sequence[str], resoluti
     """
     from safetensors.torch import save_file
 
-    from sdcxr.tasks.classifier import network
+    from sdcxr.backbones.image_classifier import network
 
     given = xrv.network_of(xrv.ALIASES.get(name, name), file).state_dict()
     # These weights are for pixels in ±1024, and the classifier task feeds ±1.

@@ -104,7 +104,7 @@ def _of_run(name: str, folder: Path, flag: str) -> EvalClassifier:
 
 
 def _load_run(folder: Path, device: Any) -> Callable[[Any], Any]:
-    from sdcxr.tasks.classifier import Classifier
+    from sdcxr.backbones.image_classifier import Classifier
 
     network: Callable[[Any], Any] = Classifier(folder, device).network
     return network

@@ -42,7 +42,7 @@ def prepare(image: Image.Image, resolution: int) -> np.ndarray:
 
 
 def load(folder: Path, device: Any) -> Any:
-    from sdcxr.tasks.classifier import Classifier
+    from sdcxr.backbones.image_classifier import Classifier
 
     network: Any = Classifier(folder, device).network
     return lambda batch: network.forward_head(network.forward_features(batch), pre_logits=True)

@@ -32,13 +32,13 @@ def build(request: Request) -> Extractor:
 
 
 def load(folder: Path, device: Any) -> Any:
-    from sdcxr.tasks.contrastive import Clip
+    from sdcxr.backbones.image_text_towers import Clip
 
     return Clip(folder, device).towers.encode_images
 
 
 def load_texts(folder: Path, device: Any) -> Any:
-    from sdcxr.tasks.contrastive import Clip
+    from sdcxr.backbones.image_text_towers import Clip
 
     return Clip(folder, device).encode_texts
 

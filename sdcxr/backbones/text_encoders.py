@@ -32,8 +32,8 @@ def tokenize(tokenizer: Any, texts: Sequence[str]) -> Tokens:
     length = tokenizer.model_max_length
     full = tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
     padded = tokenizer(list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="np")
-    arrays = (padded[name].astype("int64") for name in ("input_ids", "attention_mask"))
-    return Tokens(*arrays, sum(len(row) > length for row in full))
+    ids, mask = (padded[name].astype("int64") for name in ("input_ids", "attention_mask"))
+    return Tokens(ids, mask, n_cut=sum(len(row) > length for row in full))
 
 
 class TextEncoder:

@@ -122,7 +122,7 @@ def build_cache(
 
 @torch.no_grad()
 def _write_shard(encode: Encode, rows: range, path: Path, bar: Any) -> None:
-    batches = []
+    batches: list[dict[str, Any]] = []
     for first in range(rows.start, rows.stop, BATCH):
         last = min(first + BATCH, rows.stop)
         rows_of = encode(first, last)

@@ -49,11 +49,12 @@ def prepare_phantoms(raw: Path, dataset: Path, *options: str) -> None:
         # From any folder: the commands lie beside this package. And each is one process, however this one was launched.
         path = os.pathsep.join(filter(None, [str(Path(sdcxr.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
         alone = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-        code = subprocess.run(
-            [sys.executable, "-m", *command], env=alone | {"PYTHONPATH": path}, check=False
-        ).returncode
-        if code:
-            raise UserError(f"the phantoms in {raw} cannot be prepared: delete {raw} and {dataset}, and run again")
+        done = subprocess.run([sys.executable, "-m", *command], env=alone | {"PYTHONPATH": path}, check=False)
+        if done.returncode:
+            raise UserError(
+                f"the embedded phantoms are not ready (see above): run the same command again; if that does not help, "
+                f"delete {raw} and {dataset}"
+            )
 
 
 @contextmanager

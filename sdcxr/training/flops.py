@@ -47,7 +47,8 @@ class _Bench(nn.Module):
         super().__init__()
         self.task = task
         owned = set(task.modules())
-        held = task.backbone.parts.values() if hasattr(task, "backbone") else ()
+        backbone: Any = getattr(task, "backbone", None)
+        held = backbone.parts.values() if backbone is not None else ()
         # Each module once: `functional_call` would restore one with two names to meta weights.
         self.held = nn.ModuleList(part for part in held if isinstance(part, nn.Module) and part not in owned)
 
