@@ -62,11 +62,11 @@ def micro_tokenizer() -> Any:
     import open_clip
     from transformers import CLIPTokenizer
 
-    from sdcxr.embedded import base as tiny
+    from sdcxr.backbones.text_encoders import byte_letters
 
     with gzip.open(Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz", "rt", encoding="utf-8") as file:
         merges = [tuple(line.split()) for line in file.read().split("\n")[1:1001]]
-    letters = tiny.byte_letters()
+    letters = byte_letters()
     words = [*letters, *(letter + "</w>" for letter in letters), *("".join(merge) for merge in merges)]
     vocabulary = {word: i for i, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)
@@ -78,7 +78,8 @@ def save_micro_base(folder: Path, prediction_type: str = "epsilon") -> Path:
     from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from sdcxr.backbones import stable_diffusion as components
+    from sdcxr import backbones
+    from sdcxr.backbones.stable_diffusion import StableDiffusion
 
     torch.set_num_threads(1)
     torch.manual_seed(7)
@@ -123,7 +124,7 @@ def save_micro_base(folder: Path, prediction_type: str = "epsilon") -> Path:
         steps_offset=1,
         prediction_type=prediction_type,
     )
-    components.save(components.Components(unet, vae, text_encoder, tokenizer, scheduler), folder)
+    backbones.save(StableDiffusion(unet, vae, text_encoder, tokenizer, scheduler), folder)
     return folder
 
 

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def ensure_phantoms() -> Path:
     return dataset
 
 
-def prepare_phantoms(raw: Path, dataset: Path, *options: str) -> None:
+def prepare_phantoms(raw: Path, dataset: Path, options: Sequence[str] = ()) -> None:
     """Draw phantoms and prepare them, each by its command: this room does not import the preparation.
 
     Args:

@@ -370,7 +370,7 @@ def chests(n: int, seed: int) -> list[np.ndarray]:
     return pictures
 
 
-def noised(images: list[np.ndarray], strength: float) -> list[np.ndarray]:
+def add_noise(images: list[np.ndarray], strength: float) -> list[np.ndarray]:
     generator = np.random.default_rng(9)
     return [(image + strength * generator.normal(size=image.shape)).clip(0, 255).astype(np.uint8) for image in images]
 
@@ -386,7 +386,7 @@ def grey_grid(images: list[np.ndarray]) -> np.ndarray:
 def test_every_metric_orders_the_degrees_of_degradation():
     real, fresh = chests(160, seed=0), chests(120, seed=1)
     unrelated = [np.random.default_rng(i).integers(0, 255, (32, 32)).astype(np.uint8) for i in range(120)]
-    degrees = [fresh, noised(fresh, 12), noised(fresh, 50), unrelated]
+    degrees = [fresh, add_noise(fresh, 12), add_noise(fresh, 50), unrelated]
     values = [measure(grey_grid(real), grey_grid(images), PLAIN) for images in degrees]
     for name in ("fd", "fd_infinity", "kid", "kid_subsets", "cmmd"):
         assert (np.diff([value[name].value for value in values]) > 0).all(), name

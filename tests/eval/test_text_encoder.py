@@ -22,7 +22,7 @@ from eval.text_encoder import (
     probe_rows,
     truth,
 )
-from sdcxr.backbones import stable_diffusion as components
+from sdcxr import backbones
 from sdcxr.io.manifest import text_key, write_metadata
 from sdcxr.runtime.errors import UserError
 
@@ -161,7 +161,7 @@ def test_the_captions_differ():
 def test_embeddings_are_means_over_the_tokens_or_the_state_of_the_last(micro_base):
     import torch
 
-    parts = components.load(str(micro_base))
+    parts = backbones.load(str(micro_base))
     texts = ["Clear.", "Large left pneumothorax. " * 40]
     (mean,), (end,) = embed(str(micro_base), [texts], "mean"), embed(str(micro_base), [texts], "end")
     for i, text in enumerate(texts):
@@ -177,12 +177,12 @@ def tuned(micro_base, tmp_path):
     """A run whose text encoder was changed, and that remembers its base."""
     import torch
 
-    parts = components.load(str(micro_base))
+    parts = backbones.load(str(micro_base))
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in parts.text_encoder.parameters():
             parameter += 0.05 * torch.randn_like(parameter)
-    components.save(parts, tmp_path / "run" / "pipeline")
+    backbones.save(parts, tmp_path / "run" / "pipeline")
     (tmp_path / "run" / "config.yaml").write_text(f"base: {micro_base}\n")
     return tmp_path / "run"
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from sdcxr.backbones import stable_diffusion as components
+from sdcxr import backbones
 from sdcxr.config import TrainConfig
 from sdcxr.training import checkpoint, loop
 
@@ -158,7 +158,7 @@ def kill_everywhere(settings: dict[str, Any], root: Path) -> Iterator[dict[str, 
 if __name__ == "__main__":
     mode, file = sys.argv[1], Path(sys.argv[2])
     plan = json.loads(file.read_text())
-    components.load(plan["base"])  # imports the rest
+    backbones.load(plan["base"])  # imports the rest
     loop.training_flops = lambda *_: 0  # for the log alone, and most of the time that a life takes to begin
     assert threading.active_count() == torch.get_num_threads() == 1, "a second thread would not survive a fork"
     lives = kill_at_random(plan, file.parent, seed=0) if mode == "random" else kill_everywhere(plan, file.parent)

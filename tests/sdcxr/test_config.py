@@ -6,8 +6,9 @@ import sys
 import pytest
 import yaml
 
-from sdcxr.config import PUBLISHED, RUN_STATE, GenerateConfig, TrainConfig, check_same_run, write_config
+from sdcxr.config import PUBLISHED, GenerateConfig, TrainConfig, check_same_run
 from sdcxr.io.files import write_json
+from sdcxr.io.run_folder import RUN_STATE, write_config
 from sdcxr.runtime import cli
 from sdcxr.runtime.errors import UserError
 
@@ -33,7 +34,7 @@ def test_other_combinations_are_refused(tune):
         ("logging_steps", 0),
         ("checkpointing_steps", -1),
         ("checkpoints_total_limit", 0),
-        ("num_validation_images", -1),
+        ("preview_images", -1),
         ("max_train_steps", 0),
         ("num_train_epochs", 0.0),
         ("max_train_samples", 0),

@@ -14,13 +14,13 @@ from eval import extractors
 from eval.extractors.cache import extract
 from eval.extractors.texts import extract_texts, has_texts
 from eval.inputs.folders import read_folder
-from sdcxr import tasks
-from sdcxr.backbones import stable_diffusion as components
+from sdcxr import backbones, tasks
+from sdcxr.backbones.image_text_towers import Clip
 from sdcxr.config import TrainConfig
 from sdcxr.data.stream import Positions, Stream, loader
 from sdcxr.runtime.errors import UserError
 from sdcxr.tasks import contrastive
-from sdcxr.tasks.contrastive import Clip, info_nce
+from sdcxr.tasks.contrastive import info_nce
 from tests.conftest import SENTENCES, micro_tokenizer
 
 CPU = torch.device("cpu")
@@ -30,7 +30,7 @@ CLIP = {"tune": "clip", "base": "test_resnet", "resolution": 64, "lr_warmup_step
 @pytest.fixture(autouse=True)
 def small_vocabulary(monkeypatch):
     """The tokenizer that loads quickly."""
-    monkeypatch.setattr(contrastive.tiny, "tokenizer", micro_tokenizer)
+    monkeypatch.setattr(contrastive, "clip_tokenizer", micro_tokenizer)
 
 
 def unit(n: int, seed: int) -> torch.Tensor:
@@ -188,4 +188,4 @@ def test_what_cannot_be_trained_is_refused(micro_dataset, tmp_path):
 
 def test_a_clip_run_generates_nothing(clip_run):
     with pytest.raises(UserError, match="is the run of a clip"):
-        components.locate_pipeline(str(clip_run))
+        backbones.locate_pipeline(str(clip_run))

@@ -17,7 +17,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from sdcxr.backbones import stable_diffusion as components
+from sdcxr import backbones
 
 ROOT = Path(__file__).parents[2]
 STEPS = 20
@@ -129,7 +129,7 @@ def test_train_py_in_two_processes_changes_nothing(tmp_path, whole_batch, read_l
 
 def test_biases_of_keys_have_no_effect(micro_base):
     """So that leaving them out of the comparison leaves nothing out."""
-    encoder = components.load(str(micro_base)).text_encoder.eval()
+    encoder = backbones.load(str(micro_base)).parts["text"].eval()
     ids = torch.arange(10)[None]
     with torch.no_grad():
         before = encoder(ids)[0]

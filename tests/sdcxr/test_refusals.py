@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from sdcxr.backbones import stable_diffusion as components
+from sdcxr import backbones
 from sdcxr.config import TrainConfig
 from sdcxr.runtime import cli
 
@@ -108,10 +108,10 @@ def test_an_unknown_tune(refused, tune):
 def test_a_cache_of_another_vae(refused, answer, tmp_path, micro_base):
     cache = tmp_path / "cache"
     assert answer(latents_dir=cache)[0] == 0
-    other = components.load(str(micro_base))
+    other = backbones.load(str(micro_base))
     with torch.no_grad():
         next(other.vae.encoder.parameters())[0] += 1e-3
-    components.save(other, tmp_path / "other")
+    backbones.save(other, tmp_path / "other")
     line = refused(base=tmp_path / "other", latents_dir=cache, output_dir=tmp_path / "second")
     assert f"{cache} caches other latents (differing: vae): give another folder" in line
     assert not (tmp_path / "second").exists()

@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 import torch
 
-from sdcxr.backbones import stable_diffusion as components
 from sdcxr.config import TrainConfig
 from sdcxr.runtime.errors import UserError
 from sdcxr.training import checkpoint, loop

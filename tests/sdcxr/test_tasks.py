@@ -14,23 +14,26 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from sdcxr import tasks
-from sdcxr.backbones import stable_diffusion as components
+from sdcxr import backbones, tasks
+from sdcxr.backbones.image_classifier import Classifier, network
+from sdcxr.backbones.stable_diffusion import normalise_in_float32
 from sdcxr.config import TrainConfig
 from sdcxr.data.stream import Positions, Stream, loader
-from sdcxr.generation import sampler as sampling
+from sdcxr.generation.sampler import Sampler
 from sdcxr.io.manifest import LABELS
+from sdcxr.io.pixels import read_pixels
 from sdcxr.runtime.errors import UserError
 from sdcxr.tasks.autoencoder import lpips_network
 from sdcxr.tasks.base import training_rows
-from sdcxr.tasks.classifier import Classifier, ClassifierTask, label_table, network
-from sdcxr.tasks.diffusion import normalise_in_float32
+from sdcxr.tasks.classifier import ClassifierTask, label_table
 
 CPU = torch.device("cpu")
 
 
 def config(base: Path | None, data: Path, **changes: Any) -> TrainConfig:
-    own = {"base": base and str(base), "data": str(data), "validation_steps": 0, "caption_dropout": 0.0}
+    own: dict[str, Any] = {"base": base and str(base), "data": str(data), "validation_steps": 0}
+    if {"unet", "text"} & set(changes.get("tune", "unet+text").split("+")):
+        own["caption_dropout"] = 0.0
     return TrainConfig(**(own | changes)).filled()
 
 
@@ -44,21 +47,23 @@ def first_batch(task: Any, seed: int = 0, n: int = 4) -> dict[str, torch.Tensor]
 def test_the_first_loss_is_what_diffusers_own_parts_give(micro_base, micro_base_v, micro_dataset, prediction):
     base = {"epsilon": micro_base, "v_prediction": micro_base_v}[prediction]
     task = tasks.build(config(base, micro_dataset), CPU)
-    assert task.prediction == prediction
+    assert task.process.prediction == prediction
     batch = first_batch(task)
 
-    parts = components.load(str(base))
+    parts = backbones.load(str(base))
     schedule = DDPMScheduler.from_pretrained(base, subfolder="scheduler")
     stream = Stream(task.examples(), 0)
     for i in range(4):
         row = task.examples().ids.index(task.examples().ids[stream.index(i)])
         rows = training_rows(task.config)
-        pixels = tasks.diffusion.latents.read_pixels(rows["path"][row], 32)[None].expand(-1, 3, -1, -1)
+        pixels = read_pixels(rows["path"][row], 32)[None].expand(-1, 3, -1, -1)
         posterior = parts.vae.encode(pixels).latent_dist
         latent = (posterior.mean + posterior.std * batch["posterior_noise"][i]) * parts.vae.config.scaling_factor
         timestep, noise = batch["timestep"][i : i + 1], batch["noise"][i : i + 1]
         ids = parts.tokenizer(rows["text"][row], padding="max_length", max_length=77, return_tensors="pt").input_ids
-        predicted = parts.unet(schedule.add_noise(latent, noise, timestep), timestep, parts.text_encoder(ids)[0]).sample
+        predicted = parts.unet(
+            schedule.add_noise(latent, noise, timestep), timestep, parts.parts["text"](ids)[0]
+        ).sample
         wanted = noise if prediction == "epsilon" else schedule.get_velocity(latent, noise, timestep)
         expected = torch.nn.functional.mse_loss(predicted, wanted)
         torch.testing.assert_close(task(batch)[i], expected, rtol=2e-3, atol=1e-4)
@@ -69,7 +74,7 @@ def test_min_snr_weighs_each_sample(micro_base, micro_dataset):
     plain = tasks.build(config(micro_base, micro_dataset), CPU)
     weighted = tasks.build(config(micro_base, micro_dataset, snr_gamma=5.0), CPU)
     batch = first_batch(plain) | {"timestep": torch.tensor([0, 50, 500, 999])}
-    alpha = plain.alphas_cumprod[batch["timestep"]]
+    alpha = plain.process.alphas_cumprod[batch["timestep"]]
     weights = (5 * (1 - alpha) / alpha).clamp(max=1)
     assert weights[0] < 0.01 and weights[3] == 1
     torch.testing.assert_close(weighted(batch), plain(batch) * weights)
@@ -140,7 +145,7 @@ def test_a_named_cache_takes_both_splits(micro_base, micro_dataset, tmp_path):
 
 @pytest.mark.parametrize("tune", ["unet", "vae"])
 def test_previews_are_pictures_and_the_same_again(micro_base, micro_dataset, tune):
-    task = tasks.build(config(micro_base, micro_dataset, tune=tune, validation_steps=5, num_validation_images=2), CPU)
+    task = tasks.build(config(micro_base, micro_dataset, tune=tune, validation_steps=5, preview_images=2), CPU)
     pictures = task.preview([0, 1])
     assert task.n_previews == 2
     assert [picture.shape for picture in pictures] == [(32, 32) if tune == "unet" else (66, 32)] * 2
@@ -357,22 +362,21 @@ def test_zero_terminal_snr_needs_v_prediction(micro_base, micro_dataset):
 def test_zero_terminal_snr_ends_without_signal_and_samples_from_there(train_micro, tmp_path):
     settings = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "snr_gamma": 5.0}
     train_micro(tmp_path, tune="unet", **settings)
-    scheduler = components.load(str(tmp_path)).scheduler
+    scheduler = backbones.load(str(tmp_path)).scheduler
     assert scheduler.config.prediction_type == "v_prediction" and scheduler.config.timestep_spacing == "trailing"
     assert scheduler.alphas_cumprod[-1].item() == pytest.approx(0, abs=1e-7)
     for sampler in ("ddim", "dpm++"):
-        pipeline = components.load(str(tmp_path)).pipeline()
-        sampling.use_scheduler(pipeline, sampler)
-        pipeline.scheduler.set_timesteps(20)
-        assert pipeline.scheduler.timesteps[0] == 999
-        assert sampling.sample(pipeline, ["Normal."], [1], 4, 3.0, 32).std() > 0
+        loaded = Sampler.load(str(tmp_path), scheduler=sampler, num_inference_steps=4, guidance_scale=3.0)
+        assert loaded.sample(["Normal."], [1]).std() > 0
+        loaded.pipeline.scheduler.set_timesteps(20)
+        assert loaded.pipeline.scheduler.timesteps[0] == 999
     with pytest.raises(UserError, match=r"--scheduler pndm: .* use ddim or dpm"):
-        sampling.use_scheduler(pipeline, "pndm")
+        Sampler.load(str(tmp_path), scheduler="pndm")
 
 
 def test_a_base_can_be_taught_to_predict_v(train_micro, tmp_path):
     train_micro(tmp_path, tune="unet", prediction_type="v_prediction")
-    parts = components.load(str(tmp_path))
+    parts = backbones.load(str(tmp_path))
     assert parts.scheduler.config.prediction_type == "v_prediction"
     assert type(parts.scheduler).__name__ == "PNDMScheduler"
 

@@ -18,7 +18,7 @@ SIXTY: dict[str, Any] = {
     "lr_scheduler": "cosine",
     "snr_gamma": 5.0,
     "validation_steps": 2,
-    "num_validation_images": 0,
+    "preview_images": 0,
 }
 
 

@@ -1,38 +1,23 @@
 """The entry points: what train.py fills in, and that one command trains, goes on and says when it has finished."""
 
-import importlib.util
 import json
 import os
 import signal
 import sys
-from pathlib import Path
+from functools import partial
 from types import ModuleType
 
 import pytest
 
-from sdcxr.backbones import stable_diffusion as components
+from sdcxr import backbones
+from sdcxr.commands import generate, train
 from sdcxr.config import PUBLISHED, TrainConfig
-from sdcxr.data import shard_cache as latents
+from sdcxr.data import shard_cache
 from sdcxr.embedded import base as tiny
+from sdcxr.embedded import phantoms
 from sdcxr.runtime import cli
+from sdcxr.runtime.errors import UserError
 from sdcxr.training import loop
-
-ROOT = Path(__file__).parents[2]
-
-
-def script(name: str) -> ModuleType:
-    """An entry point as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def train() -> ModuleType:
-    return script("train")
 
 
 def command(module: ModuleType, *argv: str) -> int | None:
@@ -46,7 +31,7 @@ def command(module: ModuleType, *argv: str) -> int | None:
 FLAGS = ("--tune", "unet+text", "--max_train_steps", "2", "--train_batch_size", "2", "--validation_steps", "0")
 
 
-def test_one_command_trains_and_the_same_again_says_so(train, micro_base, micro_dataset, tmp_path, capfd):
+def test_one_command_trains_and_the_same_again_says_so(micro_base, micro_dataset, tmp_path, capfd):
     argv = (*FLAGS, "--base", str(micro_base), "--data", str(micro_dataset), "--output_dir", str(tmp_path / "run"))
     assert command(train, *argv) == 0
     assert "finished: " in capfd.readouterr().out
@@ -58,12 +43,12 @@ def test_one_command_trains_and_the_same_again_says_so(train, micro_base, micro_
     # … and generate.py takes it from there.
     samples = tmp_path / "samples"
     argv = ("--model", str(tmp_path / "run"), "--prompts", "Left effusion.", "--output_dir", str(samples))
-    assert command(script("generate"), *argv, "--num_inference_steps", "1", "--num_images_per_prompt", "1") == 0
+    assert command(generate, *argv, "--num_inference_steps", "1", "--num_images_per_prompt", "1") == 0
     assert (samples / "prompt_0.png").is_file()
 
 
-@pytest.mark.parametrize("moment", [(loop.Run, "prepare"), (latents, "save_file"), (components, "save")])
-def test_a_scheduler_may_ask_at_any_moment(train, micro_base, micro_dataset, tmp_path, monkeypatch, moment):
+@pytest.mark.parametrize("moment", [(loop.Run, "prepare"), (shard_cache, "save_file"), (backbones, "save")])
+def test_a_scheduler_may_ask_at_any_moment(micro_base, micro_dataset, tmp_path, monkeypatch, moment):
     """Before the first step and after the last, too: code 75, nothing half written, and the same command goes on."""
     argv = (*FLAGS, "--base", str(micro_base), "--data", str(micro_dataset), "--output_dir", str(tmp_path / "run"))
     argv = (*argv, "--latents_dir", str(tmp_path / "latents"), "--report_to", "none")
@@ -85,7 +70,7 @@ def test_a_scheduler_may_ask_at_any_moment(train, micro_base, micro_dataset, tmp
         (("--base", "BASE", "--data", "DATA", "--resolution", "33"), "--resolution 33"),
     ],
 )
-def test_mistakes_are_one_line(train, micro_base, micro_dataset, tmp_path, capfd, flags, message):
+def test_mistakes_are_one_line(micro_base, micro_dataset, tmp_path, capfd, flags, message):
     named = {"BASE": str(micro_base), "DATA": str(micro_dataset)}
     argv = [named.get(flag, flag) for flag in flags]
     assert command(train, *argv, "--output_dir", str(tmp_path / "run")) == 2
@@ -93,15 +78,15 @@ def test_mistakes_are_one_line(train, micro_base, micro_dataset, tmp_path, capfd
     assert message in err and err.count("\n") == 1
 
 
-def test_a_named_base_takes_the_published_settings(train, micro_base, micro_dataset):
+def test_a_named_base_takes_the_published_settings(micro_base, micro_dataset):
     config = train.fill_in(TrainConfig(base=str(micro_base), data=str(micro_dataset))).filled()
     assert {name: getattr(config, name) for name in PUBLISHED} == PUBLISHED
     assert config.output_dir == "runs/unet+text"
 
 
-def test_the_embedded_base_takes_its_own_and_keeps_what_is_given(train, monkeypatch, tmp_path):
-    monkeypatch.setattr(train, "embedded_phantoms", lambda: tmp_path / "phantoms")
-    monkeypatch.setattr(tiny, "ensure", lambda data, cache: tmp_path / f"tiny-of-{data.name}")
+def test_the_embedded_base_takes_its_own_and_keeps_what_is_given(monkeypatch, tmp_path):
+    monkeypatch.setattr(phantoms, "ensure_phantoms", lambda: tmp_path / "phantoms")
+    monkeypatch.setattr(tiny, "ensure_base", lambda data, cache: tmp_path / f"tiny-of-{data.name}")
     config = train.fill_in(TrainConfig(learning_rate=0.5))
     assert config.base == str(tmp_path / "tiny-of-phantoms") and config.data == str(tmp_path / "phantoms")
     assert {name: getattr(config, name) for name in tiny.DEFAULTS} == tiny.DEFAULTS | {"learning_rate": 0.5}
@@ -109,29 +94,25 @@ def test_the_embedded_base_takes_its_own_and_keeps_what_is_given(train, monkeypa
     assert epochs.max_train_steps is None
 
 
-def test_a_tracker_that_is_not_installed_is_refused_before_the_base_is_built(train, monkeypatch, capfd):
-    monkeypatch.setattr(train, "embedded_phantoms", lambda: pytest.fail("built the phantoms"))
+def test_a_tracker_that_is_not_installed_is_refused_before_the_base_is_built(monkeypatch, capfd):
+    monkeypatch.setattr(phantoms, "ensure_phantoms", lambda: pytest.fail("built the phantoms"))
     monkeypatch.setitem(sys.modules, "wandb", None)
     assert command(train, "--report_to", "wandb") == 2
     assert capfd.readouterr().err.startswith("error: --report_to wandb: ")
 
 
 @pytest.mark.parametrize("tune", ["classifier", "clip"])
-def test_the_judges_need_no_base(train, monkeypatch, micro_dataset, tune):
-    monkeypatch.setattr(tiny, "ensure", lambda *_: pytest.fail("built the base"))
+def test_the_judges_need_no_base(monkeypatch, micro_dataset, tune):
+    monkeypatch.setattr(tiny, "ensure_base", lambda *_: pytest.fail("built the base"))
     config = train.fill_in(TrainConfig(tune=tune, data=str(micro_dataset)))
     assert config.base is None and config.learning_rate == tiny.DEFAULTS["learning_rate"]
 
 
-def test_embedded_phantoms_are_prepared_once_like_real_data(train, monkeypatch, tmp_path, capfd):
-    from data_prep import mimic_cxr
-    from data_prep.phantom import __main__ as phantom
-
-    settings = phantom.PhantomConfig
-    few = {"studies": 30, "resolution": 64, "workers": 1}
-    monkeypatch.setattr(phantom, "PhantomConfig", lambda **given: settings(**(given | few)))
+def test_embedded_phantoms_are_prepared_once_like_real_data(monkeypatch, tmp_path, capfd):
+    few = partial(phantoms.prepare_phantoms, options=("--studies", "30", "--resolution", "64", "--workers", "1"))
+    monkeypatch.setattr(phantoms, "prepare_phantoms", few)
     monkeypatch.setenv("SDCXR_CACHE", str(tmp_path))
-    data = train.embedded_phantoms()
+    data = phantoms.ensure_phantoms()
     assert data.parent.parent == tmp_path and json.loads((data / "prep.json").read_text())["usable"]
     assert json.loads((data / "prep.json").read_text())["phantom"]
     assert len(list((data / "train").glob("**/*.png"))) > 5
@@ -139,6 +120,12 @@ def test_embedded_phantoms_are_prepared_once_like_real_data(train, monkeypatch, 
     record = json.loads((data / "prep.json").read_text())
     (data / "prep.json").write_text(json.dumps(record | {"usable": False}))  # as a preparation leaves it that is killed
     (data / "train" / "metadata.csv").unlink()
-    assert (train.embedded_phantoms() / "train" / "metadata.csv").is_file()
-    monkeypatch.setattr(mimic_cxr, "main", lambda config: pytest.fail("prepared again"))
-    assert train.embedded_phantoms() == data
+    assert (phantoms.ensure_phantoms() / "train" / "metadata.csv").is_file()
+    monkeypatch.setattr(phantoms, "prepare_phantoms", lambda *_: pytest.fail("prepared again"))
+    assert phantoms.ensure_phantoms() == data
+
+
+def test_phantoms_that_cannot_be_prepared_are_one_line(tmp_path):
+    (tmp_path / "raw").write_text("a file")
+    with pytest.raises(UserError, match="the embedded phantoms are not ready"):
+        phantoms.prepare_phantoms(tmp_path / "raw", tmp_path / "dataset")

@@ -199,7 +199,7 @@ FLOORS = {"Atelectasis": 0.85, "Cardiomegaly": 0.85, "Lung Opacity": 0.85, "No F
 
 
 def test_agreement_with_the_indexers_of_open_i(monkeypatch):
-    path = Path(__file__).parents[2] / "benchmarks" / "labeller.py"
+    path = Path(__file__).parents[3] / "benchmarks" / "labeller.py"
     spec = importlib.util.spec_from_file_location("benchmark_labeller", path)
     benchmark = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, benchmark)

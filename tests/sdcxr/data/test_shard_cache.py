@@ -9,15 +9,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sdcxr.backbones import stable_diffusion as components
-from sdcxr.data import shard_cache as latents
+from sdcxr import backbones
+from sdcxr.backbones.latent_codec import KLCodec
+from sdcxr.data import shard_cache
+from sdcxr.data.latents import Latents, cached_latents
 from sdcxr.io.pixels import read_pixels
 from sdcxr.runtime.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def vae(micro_base: Path) -> Any:
-    return components.load(str(micro_base)).vae.eval()
+    return backbones.load(str(micro_base)).vae.eval()
 
 
 @pytest.fixture
@@ -27,11 +29,14 @@ def files(micro_dataset: Path) -> list[Path]:
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr(latents, "SHARD", 4)
+    monkeypatch.setattr(shard_cache, "SHARD", 4)
 
 
-def cached(vae: Any, files: list[Path], folder: Path | None, default: Path = Path("/nowhere"), resolution: int = 32):
-    return latents.cached(vae, files, [file.stem for file in files], resolution, folder, default)
+def cached(
+    vae: Any, files: list[Path], folder: Path | None, default: Path = Path("/nowhere"), resolution: int = 32
+) -> Latents:
+    ids = [file.stem for file in files]
+    return cached_latents(KLCodec(vae), torch.device("cpu"), files, ids, resolution, folder, default)
 
 
 @torch.no_grad()
@@ -42,12 +47,12 @@ def encoded(vae: Any, file: Path, resolution: int = 32) -> tuple[torch.Tensor, t
 
 def test_moments_are_the_encoders_to_half_precision(vae, files, tmp_path):
     cache = cached(vae, files, tmp_path / "cache")
-    assert cache.ids == [file.stem for file in files] and len(cache.shards) == 3
+    assert cache.ids == [file.stem for file in files] and len(cache.cache.shards) == 3
     for i, file in enumerate(files):
-        for found, expected in zip(cache[i], encoded(vae, file), strict=True):
+        for found, expected in zip(cache.fields(i).values(), encoded(vae, file), strict=True):
             assert found.dtype == torch.float16 and found.shape == (4, 4, 4)
             torch.testing.assert_close(found.float(), expected, rtol=1e-3, atol=1e-4)
-    assert not torch.equal(cache[0][0], cache[1][0])
+    assert not torch.equal(cache.fields(0)["mean"], cache.fields(1)["mean"])
 
 
 def test_the_second_use_encodes_nothing(vae, files, tmp_path, monkeypatch):
@@ -71,7 +76,7 @@ def test_a_missing_shard_alone_is_built_again(vae, files, tmp_path):
 def test_each_process_builds_its_share_of_the_shards(vae, files, tmp_path, monkeypatch):
     (tmp_path / "cache").mkdir()
     second = SimpleNamespace(process_index=1, num_processes=2, is_main_process=False, wait_for_everyone=lambda: None)
-    monkeypatch.setattr(latents, "processes", lambda: second)
+    monkeypatch.setattr(shard_cache, "processes", lambda: second)
     with pytest.raises(UserError, match=r"shard-00000.safetensors is damaged"):  # the first process has not come
         cached(vae, files, tmp_path / "cache")
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["shard-00001.safetensors"]
@@ -91,7 +96,7 @@ def test_an_interrupted_build_goes_on(vae, files, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         cached(vae, files, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fingerprint.json", "shard-00000.safetensors"]
-    assert len(cached(vae, files, tmp_path).shards) == 3
+    assert len(cached(vae, files, tmp_path).cache.shards) == 3
     assert calls == [4, 4, 4, 3]
 
 
@@ -104,7 +109,7 @@ def test_moments_of_another_vae_images_or_resolution_are_refused_by_name(vae, fi
         cached(vae, files[1:], folder)
     with pytest.raises(UserError, match=r"\(differing: images\)"):
         cached(vae, [files[1], files[0], *files[2:]], folder)
-    other = components.load(str(micro_base)).vae
+    other = backbones.load(str(micro_base)).vae
     with torch.no_grad():
         next(other.encoder.parameters())[0] += 1e-3
     with pytest.raises(UserError, match=r"\(differing: vae\)"):
@@ -113,7 +118,7 @@ def test_moments_of_another_vae_images_or_resolution_are_refused_by_name(vae, fi
 
 def test_a_tuned_decoder_leaves_the_moments_valid(vae, files, tmp_path, micro_base):
     cached(vae, files, tmp_path)
-    other = components.load(str(micro_base)).vae
+    other = backbones.load(str(micro_base)).vae
     with torch.no_grad():
         next(other.decoder.parameters())[0] += 1.0
     cached(other, files, tmp_path)
@@ -136,7 +141,7 @@ def test_a_damaged_shard_is_named(vae, files, tmp_path, size):
 def test_shards_of_other_length_are_refused(vae, files, tmp_path):
     cached(vae, files, tmp_path)
     (tmp_path / "shard-00002.safetensors").write_bytes((tmp_path / "shard-00001.safetensors").read_bytes())
-    with pytest.raises(UserError, match="holds 12 images instead of 11"):
+    with pytest.raises(UserError, match="holds 12 rows instead of 11"):
         cached(vae, files, tmp_path)
 
 

@@ -10,12 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdcxr import tasks
+from sdcxr.data.examples import DenoisingExamples, ImageExamples, LabelledImages, TokenIds
 from sdcxr.data.stream import (
     ORDER,
-    DenoisingExamples,
-    ImageExamples,
-    LabelledImages,
     Positions,
     Stream,
     generator,
@@ -23,7 +20,11 @@ from sdcxr.data.stream import (
     permutation,
 )
 from sdcxr.io.pixels import read_pixels
+from sdcxr.noise.ddpm import Ddpm
+from sdcxr.tasks import base
 from sdcxr.training import loop, validation
+
+DDPM = Ddpm(torch.linspace(0.99, 0.01, 1000), "epsilon")
 
 
 class Latents:
@@ -39,8 +40,8 @@ class Latents:
 
 
 def stream(n: int = 11, seed: int = 5, dropout: float = 0.1) -> Stream:
-    ids = np.arange(n * 7).reshape(n, 7)
-    return Stream(DenoisingExamples(Latents(n), ids, np.full(7, -1), 1000, dropout), seed)
+    captions = TokenIds({"input_ids": np.arange(n * 7).reshape(n, 7)}, {"input_ids": np.full((1, 7), -1)})
+    return Stream(DenoisingExamples(Latents(n), captions, DDPM, dropout, Latents.shape), seed)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**40])
@@ -93,7 +94,7 @@ def test_an_optimizer_step_takes_one_block_of_positions(world, batch, micro_step
 
 def test_all_that_is_drawn_for_other_ends_has_keys_apart_from_positions_and_each_other():
     many = 1 << 60  # positions, steps, epochs or images
-    first = [(0, many), (loop.DROPOUT, many), (tasks.SUBSET, 0), (ORDER, many), (validation.KEYS, many)]
+    first = [(0, many), (loop.DROPOUT, many), (base.SUBSET, 0), (ORDER, many), (validation.KEYS, many)]
     ranges = sorted((begin, begin + length) for begin, length in first)
     assert all(end < begin for (_, end), (begin, _) in pairwise(ranges))
     assert ranges[-1][1] < 1 << 64

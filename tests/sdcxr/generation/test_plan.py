@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from sdcxr.backbones import stable_diffusion as components
+from sdcxr import backbones
 from sdcxr.config import GenerateConfig
-from sdcxr.generation import sampler as sampling
-from sdcxr.generation.plan import generate, read_prompts
+from sdcxr.generation.plan import image_seed, read_prompts
+from sdcxr.generation.sampler import Sampler
+from sdcxr.generation.samples_folder import generate
 from sdcxr.io.manifest import LABELS, SAMPLE_COLUMNS, read_metadata
 from sdcxr.runtime.errors import UserError
 
@@ -57,7 +58,7 @@ def test_a_samples_folder_says_how_each_image_was_made(run, micro_dataset, tmp_p
     np.testing.assert_array_equal(rows[LABELS[1]], np.repeat(source[LABELS[1]].to_numpy(), 2))
     assert set(rows["guidance_scale"]) == {"2.5"} and set(rows["num_inference_steps"]) == {"3"}
     assert set(rows["scheduler"]) == {"ddim"} and set(rows["model"]) == {str(run)}
-    assert rows["seed"].tolist() == [str(sampling.image_seed(0, f"c00-{i}", k)) for i in range(4) for k in range(2)]
+    assert rows["seed"].tolist() == [str(image_seed(0, f"c00-{i}", k)) for i in range(4) for k in range(2)]
     for name in rows["file_name"]:
         image = Image.open(tmp_path / name)
         assert image.mode == "L" and image.size == (32, 32)
@@ -70,7 +71,7 @@ def test_a_samples_folder_is_an_imagefolder(run, micro_dataset, tmp_path):
     loaded = datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "samples"), cache_dir=str(tmp_path / "cache"))
     rows = loaded["train"]
     assert len(rows) == 4 and rows[0]["image"].size == (32, 32) and rows[0]["text"] == "Large left pneumothorax."
-    assert rows[0]["seed"] == sampling.image_seed(0, "c00-0", 0)
+    assert rows[0]["seed"] == image_seed(0, "c00-0", 0)
 
 
 PLAIN = """
@@ -105,7 +106,7 @@ def test_plain_diffusers_makes_the_recorded_images_again(run, tmp_path):
     table = tmp_path / "prompts.csv"
     table.write_text("id,text\na,Large left pneumothorax.\nb,No acute process.\n")
     folders = []
-    for scheduler in sampling.SCHEDULERS:
+    for scheduler in ("pndm", "ddim", "dpm++"):
         folders.append(tmp_path / scheduler)
         make(run, table, folders[-1], scheduler=scheduler, num_inference_steps=5, guidance_scale=4.0)
     command = [sys.executable, "-c", PLAIN, str(run / "pipeline"), *map(str, folders)]
@@ -131,12 +132,12 @@ def test_batches_and_processes_do_not_change_the_images(run, micro_dataset, tmp_
 def test_two_processes_share_the_work(run, micro_dataset, tmp_path):
     make(run, micro_dataset / "test", tmp_path / "one")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(Path(__file__).parents[2] / "generate.py"), "--model", str(run), "--output_dir", "two"]
+    command += [str(Path(__file__).parents[3] / "generate.py"), "--model", str(run), "--output_dir", "two"]
     command += ["--prompts", str(micro_dataset / "test"), "--num_images_per_prompt", "2", "--num_inference_steps", "3"]
     own = os.environ | {
         "ACCELERATE_USE_CPU": "true",
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "PYTHONPATH": str(Path(__file__).parents[3]),
     }
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=tmp_path, env=own)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -162,7 +163,7 @@ def test_missing_images_alone_are_made_again(run, micro_dataset, tmp_path, capfd
 def test_a_finished_folder_is_left_alone(run, micro_dataset, tmp_path, capfd, monkeypatch):
     make(run, micro_dataset / "test", tmp_path)
     times = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.name != "generate.json"}
-    monkeypatch.setattr(sampling, "sample", lambda *_: pytest.fail("sampled again"))
+    monkeypatch.setattr(Sampler, "sample", lambda *_: pytest.fail("sampled again"))
     assert make(run, micro_dataset / "test", tmp_path) == 0
     assert "is finished: 8 images" in capfd.readouterr().out
     assert {name: (tmp_path / name).stat().st_mtime_ns for name in times} == times
@@ -238,9 +239,9 @@ def test_long_prompts_are_never_shown(run, tmp_path, capfd):
 
 def test_trained_text_encoder_is_in_the_pipeline(run, micro_base, tmp_path):
     """The same prompt and seed with the base's own text encoder in its place give another image."""
-    parts = components.load(str(run))
-    parts.text_encoder = components.load(str(micro_base)).text_encoder
-    components.save(parts, tmp_path / "mixed")
+    mixed = backbones.load(str(run))
+    mixed.parts["text"] = backbones.load(str(micro_base)).parts["text"]
+    backbones.save(mixed, tmp_path / "mixed")
     for name, model in (("trained", run), ("mixed", tmp_path / "mixed")):
         make(model, "Left effusion.", tmp_path / f"of-{name}", guidance_scale=30.0, num_images_per_prompt=1)
     assert images(tmp_path / "of-trained") != images(tmp_path / "of-mixed")

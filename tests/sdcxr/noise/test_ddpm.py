@@ -6,7 +6,7 @@ from diffusers import DDPMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdcxr.noise.ddpm import min_snr_weight, noised, target
+from sdcxr.noise.ddpm import add_noise, min_snr_weight, prediction_target
 
 ALPHAS = torch.tensor([1.0, 0.9999, 0.5, 0.02, 0.0])
 
@@ -47,13 +47,13 @@ def test_the_three_weights_weigh_the_same_error_of_x0(snr, gamma):
 
 def test_without_noise_nothing_changes_and_without_signal_only_noise_is_left(pair):
     latents, noise = pair
-    result = noised(latents, noise, ALPHAS)
+    result = add_noise(latents, noise, ALPHAS)
     assert torch.equal(result[0], latents[0]) and torch.equal(result[4], noise[4])
 
 
 def test_x0_and_noise_are_recovered_from_v(pair):
     latents, noise = pair
-    x, v = noised(latents, noise, ALPHAS), target(latents, noise, ALPHAS, "v_prediction")
+    x, v = add_noise(latents, noise, ALPHAS), prediction_target(latents, noise, ALPHAS, "v_prediction")
     alpha = ALPHAS.view(-1, 1, 1, 1)
     torch.testing.assert_close(alpha.sqrt() * x - (1 - alpha).sqrt() * v, latents)
     torch.testing.assert_close(alpha.sqrt() * v + (1 - alpha).sqrt() * x, noise)
@@ -61,8 +61,8 @@ def test_x0_and_noise_are_recovered_from_v(pair):
 
 def test_epsilon_and_sample_are_the_tensors_themselves(pair):
     latents, noise = pair
-    assert target(latents, noise, ALPHAS, "epsilon") is noise
-    assert target(latents, noise, ALPHAS, "sample") is latents
+    assert prediction_target(latents, noise, ALPHAS, "epsilon") is noise
+    assert prediction_target(latents, noise, ALPHAS, "sample") is latents
 
 
 @pytest.mark.parametrize("zero_terminal", [False, True])
@@ -73,7 +73,7 @@ def test_noising_and_velocity_are_those_of_diffusers(pair, zero_terminal):
     )
     timesteps = torch.tensor([0, 1, 250, 998, 999])
     alphas = schedule.alphas_cumprod[timesteps]
-    torch.testing.assert_close(noised(latents, noise, alphas), schedule.add_noise(latents, noise, timesteps))
+    torch.testing.assert_close(add_noise(latents, noise, alphas), schedule.add_noise(latents, noise, timesteps))
     torch.testing.assert_close(
-        target(latents, noise, alphas, "v_prediction"), schedule.get_velocity(latents, noise, timesteps)
+        prediction_target(latents, noise, alphas, "v_prediction"), schedule.get_velocity(latents, noise, timesteps)
     )

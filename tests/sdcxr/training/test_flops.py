@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sdcxr import tasks
+from sdcxr import backbones, tasks
 from sdcxr.backbones import architectures
-from sdcxr.backbones import stable_diffusion as components
+from sdcxr.backbones.stable_diffusion import StableDiffusion
 from sdcxr.config import TrainConfig
 from sdcxr.data.stream import Stream
 from sdcxr.training.flops import measured_peak, training_flops
@@ -22,9 +22,9 @@ META = torch.device("meta")
 
 
 @cache
-def on_meta(name: architectures.Name) -> components.Components:
+def on_meta(name: architectures.Name) -> StableDiffusion:
     with META:
-        return architectures.components(name)
+        return architectures.random_weights(name)
 
 
 class Loss(nn.Module):
@@ -74,13 +74,13 @@ def test_unets_cost_what_is_known(name, side_px, forward, both):
 
 def test_the_text_encoder_costs_what_is_known():
     batch = {"input_ids": torch.zeros(1, 77, dtype=torch.int64)}
-    assert gigaflops(on_meta("sd15").text_encoder, batch) == pytest.approx((13.3, 39.9), rel=5e-3)
+    assert gigaflops(on_meta("sd15").parts["text"], batch) == pytest.approx((13.3, 39.9), rel=5e-3)
 
 
 @pytest.mark.parametrize(("name", "millions"), [("sd15", (859.5, 83.65, 123.06)), ("sd21", (865.9, 83.65, 340.4))])
 def test_architectures_have_the_published_numbers_of_parameters(name, millions):
     parts = on_meta(name)
-    counts = [sum(p.numel() for p in part.parameters()) / 1e6 for part in (parts.unet, parts.vae, parts.text_encoder)]
+    counts = [sum(p.numel() for p in part.parameters()) / 1e6 for part in (parts.unet, parts.vae, parts.parts["text"])]
     assert counts == pytest.approx(millions, rel=1e-3)
 
 
@@ -89,7 +89,7 @@ def test_architectures_have_the_published_numbers_of_parameters(name, millions):
     [("unet", False, 2420), ("unet+text", True, 2450), ("text", False, 1709)],
 )
 def test_a_step_of_stable_diffusion_costs_what_is_known(tune, checkpointing, expected, monkeypatch):
-    monkeypatch.setattr(components, "load", lambda *_: on_meta("sd15"))
+    monkeypatch.setattr(backbones, "load", lambda *_: on_meta("sd15"))
     config = TrainConfig(
         tune=tune, base="sd15", validation_steps=0, learning_rate=1e-5, gradient_checkpointing=checkpointing
     )
@@ -162,12 +162,12 @@ def test_a_frozen_part_that_the_task_does_not_own_counts(micro_base: Path):
     class Naive(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.components = components.load(str(micro_base))
+            self.backbone = backbones.load(str(micro_base))
             self.weight = nn.Parameter(torch.ones(()))
 
         def forward(self, batch: dict[str, Tensor]) -> Tensor:
             with torch.no_grad():
-                mean = self.components.vae.encode(batch["pixels"]).latent_dist.mean
+                mean = self.backbone.vae.encode(batch["pixels"]).latent_dist.mean
             return self.weight * mean
 
     batch = {"pixels": torch.zeros(1, 3, 32, 32)}
@@ -175,7 +175,7 @@ def test_a_frozen_part_that_the_task_does_not_own_counts(micro_base: Path):
     with FlopCounterMode(display=False) as counter:
         task(batch)
     assert training_flops(task, batch) == counter.get_total_flops() > 0
-    assert next(task.components.vae.parameters()).device.type == "cpu"
+    assert next(task.backbone.vae.parameters()).device.type == "cpu"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -18,7 +18,7 @@ from sdcxr.config import TrainConfig
 from sdcxr.runtime.errors import UserError
 from sdcxr.training import checkpoint, loop
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests" / "golden"
 
 # Settings, parts of the pipeline that move (by prefixes of their weights), parts that stay.
@@ -209,7 +209,7 @@ def test_a_part_that_does_not_move_stops_the_run(train_micro, tmp_path):
 
 
 def test_pictures_and_tracker_are_written_and_hold_no_text(train_micro, tmp_path):
-    train_micro(tmp_path, tune="unet", validation_steps=2, num_validation_images=2, report_to="tensorboard")
+    train_micro(tmp_path, tune="unet", validation_steps=2, preview_images=2, report_to="tensorboard")
     picture = Image.open(tmp_path / "samples" / "step-000002.png")
     assert picture.mode == "L" and picture.size == (66, 32)
     events = b"".join(path.read_bytes() for path in (tmp_path / "logs").rglob("events*"))

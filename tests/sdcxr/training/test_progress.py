@@ -53,7 +53,7 @@ def test_the_speed_of_a_run_is_that_of_its_steps_alone(train_micro, tmp_path, mo
 
     for name, seconds in {"resume": 100, "step": 2, "validate": 100, "checkpoint": 100}.items():
         monkeypatch.setattr(loop.Run, name, taking(seconds, getattr(loop.Run, name)))
-    quick = {"validation_steps": 1, "num_validation_samples": 0, "num_validation_images": 0, "checkpointing_steps": 1}
+    quick = {"validation_steps": 1, "validation_loss_images": 0, "preview_images": 0, "checkpointing_steps": 1}
     assert train_micro(tmp_path, tune="unet", **quick) == 0
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [row["images_per_s"] for row in rows] == [2.0, 2.0]  # 4 images in 2 s

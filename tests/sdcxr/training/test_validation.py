@@ -68,7 +68,7 @@ def test_modes_are_as_before(task):
 
 
 def test_a_run_writes_losses_and_pictures_with_and_without_average(train_micro, tmp_path):
-    settings = {"tune": "unet", "validation_steps": 2, "num_validation_images": 2, "learning_rate": 1e-2}
+    settings = {"tune": "unet", "validation_steps": 2, "preview_images": 2, "learning_rate": 1e-2}
     assert train_micro(tmp_path, max_train_steps=4, **settings) == 0
     rows = rows_of(tmp_path)
     assert [(row["step"], row["images"]) for row in rows] == [(2, 8), (4, 16)]
@@ -96,9 +96,9 @@ def test_other_tasks_have_a_validation_loss_too(train_micro, tmp_path, tune):
 
 
 def test_a_resumed_run_repeats_no_row(train_micro, tmp_path):
-    settings = {"tune": "unet", "validation_steps": 1, "num_validation_images": 0, "checkpointing_steps": 1}
+    settings = {"tune": "unet", "validation_steps": 1, "preview_images": 0, "checkpointing_steps": 1}
     assert train_micro(tmp_path, max_train_steps=2, **settings) == 0
     assert train_micro(tmp_path, max_train_steps=3, **settings) == 0
     assert [row["step"] for row in rows_of(tmp_path)] == [1, 2, 3]
-    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["num_validation_images"] == 0
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["preview_images"] == 0
     assert not (tmp_path / "samples").exists()
