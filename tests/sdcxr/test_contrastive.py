@@ -16,6 +16,7 @@ from eval.extractors.texts import extract_texts, has_texts
 from eval.inputs.folders import read_folder
 from sdcxr import backbones, tasks
 from sdcxr.backbones.image_text_towers import Clip
+from sdcxr.backbones.text_encoders import tokenize
 from sdcxr.config import TrainConfig
 from sdcxr.data.stream import Positions, Stream, loader
 from sdcxr.runtime.errors import UserError
@@ -69,7 +70,7 @@ def test_a_sample_is_pixels_caption_and_its_number(micro_dataset):
     for i in range(8):
         same = [texts[j] == texts[i] for j in range(8)]
         assert (batch["caption"] == batch["caption"][i]).tolist() == same
-    ids, _ = components.token_ids(task.tokenizer, texts)
+    ids = tokenize(task.tokenizer, texts).ids
     longest = batch["input_ids"].shape[1]
     np.testing.assert_array_equal(batch["input_ids"], ids[:, :longest])
     assert longest < 77 and (ids[:, longest:] == task.tokenizer.eos_token_id).all()

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
+from sdcxr import backbones
 from sdcxr.config import TrainConfig
 from sdcxr.runtime.errors import UserError
 from sdcxr.training import checkpoint, loop
@@ -178,7 +179,7 @@ def test_a_finished_run_is_continued_by_more_steps(train_micro, tmp_path, uninte
 def test_a_continued_run_is_not_finished_before_its_result_is_saved(train_micro, tmp_path, monkeypatch, uninterrupted):
     assert train_micro(tmp_path, **(SIX | {"max_train_steps": 3})) == 0
     with monkeypatch.context() as patched:
-        patched.setattr(components, "save", lambda *_: kill())
+        patched.setattr(backbones, "save", lambda *_: kill())
         with pytest.raises(Killed):
             train_micro(tmp_path, **SIX)
     assert (tmp_path / "checkpoints" / "checkpoint-6").is_dir()

@@ -89,7 +89,8 @@ def test_min_snr_weighs_each_sample(micro_base, micro_dataset):
     ],
 )
 def test_gradients_reach_the_chosen_parts_alone(micro_base, micro_dataset, tune, trained, frozen):
-    task = tasks.build(config(micro_base, micro_dataset, tune=tune, text_encoder_lr=1e-6, learning_rate=1e-5), CPU)
+    rate = {} if tune == "unet" else {"text_encoder_lr": 1e-6}
+    task = tasks.build(config(micro_base, micro_dataset, tune=tune, learning_rate=1e-5, **rate), CPU)
     task(first_batch(task)).mean().backward()
     with_gradient = {name.split(".")[0] for name, p in task.named_parameters() if p.grad is not None}
     assert with_gradient == trained
@@ -312,12 +313,12 @@ def test_labels_follow_the_base_by_name(train_micro, tmp_path, micro_dataset):
     rows = training_rows(config(first, micro_dataset))
     labels = rows.rename(columns={"id": "key"})[["key", LABELS[1], LABELS[0]]].rename(columns={"key": "dicom_id"})
     labels.to_csv(tmp_path / "other-order.csv", index=False)
-    task = ClassifierTask(config(first, micro_dataset, labels=str(tmp_path / "other-order.csv")))
+    task = ClassifierTask(config(first, micro_dataset, tune="classifier", labels=str(tmp_path / "other-order.csv")))
     assert task.labels == [LABELS[0], LABELS[1]]
     np.testing.assert_array_equal(task.targets[:, 0], rows[LABELS[0]])
     labels.drop(columns=LABELS[1]).to_csv(tmp_path / "fewer.csv", index=False)
     with pytest.raises(UserError, match=r"--base .*first names Atelectasis, Cardiomegaly; the labels .* Atelectasis$"):
-        ClassifierTask(config(first, micro_dataset, labels=str(tmp_path / "fewer.csv")))
+        ClassifierTask(config(first, micro_dataset, tune="classifier", labels=str(tmp_path / "fewer.csv")))
 
 
 SOURCES: dict[str, dict[str, Any]] = {

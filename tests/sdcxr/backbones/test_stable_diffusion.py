@@ -166,10 +166,10 @@ def test_what_is_saved_is_loaded_bit_for_bit_in_fp32_and_half(micro_base, tmp_pa
     again = backbones.load(str(tmp_path / "again"))
     half = backbones.load(str(tmp_path / "again"), torch.bfloat16)
     for name in ("unet", "vae", "text"):
-        own, its = getattr(parts, name).state_dict(), getattr(again, name).state_dict()
+        own, its = parts.parts[name].state_dict(), again.parts[name].state_dict()
         assert all(torch.equal(own[key], its[key]) for key in own)
-        assert {p.dtype for p in getattr(again, name).parameters()} == {torch.float32}
-        assert {p.dtype for p in getattr(half, name).parameters()} == {torch.bfloat16}
+        assert {p.dtype for p in again.parts[name].parameters()} == {torch.float32}
+        assert {p.dtype for p in half.parts[name].parameters()} == {torch.bfloat16}
     assert dict(again.scheduler.config) == dict(parts.scheduler.config)
     assert again.tokenizer("pleural effusion").input_ids == parts.tokenizer("pleural effusion").input_ids
 

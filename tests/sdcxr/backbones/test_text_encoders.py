@@ -19,7 +19,7 @@ def test_token_ids_are_padded_cut_and_counted(clip, capfd):
     tokens = tokenize(clip, ["pleural", "the " * 75, "the " * 76])
     ids, mask = tokens.ids, tokens.mask
     assert ids.shape == (3, 77) and ids.dtype == np.int64 and tokens.n_cut == 1
-    assert mask.sum(axis=1).tolist() == [5, 77, 77] and mask[0, :5].all()
+    assert mask.sum(axis=1).tolist() == [4, 77, 77] and mask[0, :4].all()
     assert ids[0, 0] == 49406 and (ids[0, 5:] == 49407).all()
     assert (ids[:, 0] == 49406).all() and (ids[:, -1] == 49407).all()
     assert capfd.readouterr() == ("", "")
