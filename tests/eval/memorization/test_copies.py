@@ -29,7 +29,7 @@ def small(pictures: list[Image.Image]) -> np.ndarray:
     return np.stack([np.asarray(picture.resize((GRID, GRID), Image.Resampling.BOX)) for picture in pictures])
 
 
-def add_noise(picture: Image.Image) -> Image.Image:
+def noised(picture: Image.Image) -> Image.Image:
     grey = np.asarray(picture) + np.random.default_rng(0).normal(0, 8, picture.size)
     return Image.fromarray(grey.clip(0, 255).astype(np.uint8))
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from sdcxr.training import checkpoint
 from sdcxr.training.ema import EMA
+from sdcxr.tuning.base import trained_tensors
 
 
 class Task(nn.Module):
@@ -58,7 +59,7 @@ def test_training_goes_on_bit_for_bit(tmp_path):
 
 def test_a_checkpoint_holds_the_tuned_part_with_its_buffers_and_no_frozen_one(tmp_path):
     task, optimizer, ema = trained(1)
-    names = checkpoint.tuned_state(task).keys()
+    names = trained_tensors(task).keys()
     assert "unet.1.running_mean" in names and "unet.0.weight" in names
     assert not any(name.startswith("vae") for name in names)
     checkpoint.save(tmp_path, 1, task, optimizer, ema, keep=1)

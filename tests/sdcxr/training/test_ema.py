@@ -68,7 +68,7 @@ def test_training_goes_on_after_a_swap():
 
 def test_frozen_parameters_are_not_averaged():
     module = nn.ModuleDict({"a": nn.Linear(1, 1), "b": nn.BatchNorm1d(1)})
-    module["b"].requires_grad_(False)
+    module["b"].requires_grad_(False).eval()
     assert set(EMA(module, 0.9).averages) == {"a.weight", "a.bias"}
 
 

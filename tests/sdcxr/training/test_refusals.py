@@ -15,7 +15,7 @@ from sdcxr import backbones
 from sdcxr.config import TrainConfig
 from sdcxr.runtime import cli
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 Refused = Callable[..., str]
 
 

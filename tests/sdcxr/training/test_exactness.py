@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from sdcxr import backbones
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 STEPS = 20
 MODES = ("unet", "text", "unet+text")
 TWENTY: dict[str, Any] = {

@@ -12,7 +12,7 @@ from accelerate.utils import DistributedType
 from sdcxr.runtime.errors import UserError
 from sdcxr.training import loop
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_unet_and_text_encoder_shard_as_one_module(micro_base, micro_dataset, tmp_path):

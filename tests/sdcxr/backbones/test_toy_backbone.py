@@ -1,0 +1,104 @@
+"""A family registered from outside trains, caches, resumes, samples and is merged, without a change in sdcxr."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import nn
+
+from sdcxr import backbones
+from sdcxr.backbones import registry
+from sdcxr.config import GenerateConfig
+from sdcxr.generation.sampler import Sampler
+from sdcxr.generation.samples_folder import generate
+from sdcxr.runtime.errors import UserError
+from tests.sdcxr.backbones.toy_backbone import WIDTH, Denoiser, ToyBackbone, Vae
+
+SETTINGS: dict[str, Any] = {"tune": "unet", "max_train_steps": 6, "checkpointing_steps": 3, "caption_dropout": 0.5}
+
+
+@pytest.fixture(autouse=True)
+def toy(monkeypatch) -> None:
+    monkeypatch.setattr(registry, "FAMILIES", dict(registry.FAMILIES))
+    backbones.register(ToyBackbone)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    backbones.save(ToyBackbone(Denoiser(), nn.Embedding(256, WIDTH), Vae()), tmp_path / "toy")
+    return tmp_path / "toy"
+
+
+@pytest.fixture
+def data(micro_dataset: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(micro_dataset, tmp_path / "data", ignore=shutil.ignore_patterns(".latents")))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "pipeline" / "transformer" / "model.safetensors")
+
+
+def test_it_trains_from_cached_latents_and_captions_and_resumes_exactly(train_micro, base, data, tmp_path, read_log):
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    settings = SETTINGS | {"base": str(base), "data": str(data), "validation_steps": 3}
+    assert train_micro(whole, **settings, preview_images=2) == 0
+    assert train_micro(halves, **settings | {"max_train_steps": 3}) == 0
+    assert train_micro(halves, **settings) == 0
+    assert read_log(whole) == read_log(halves)
+    assert all(torch.equal(value, weights(halves)[name]) for name, value in weights(whole).items())
+    started = load_file(base / "transformer" / "model.safetensors")
+    assert any(not torch.equal(value, started[name]) for name, value in weights(whole).items())
+    # Captions were cached once: four distinct ones and the empty one, without padding.
+    (cache,) = [
+        folder for folder in (data / ".conditioning").iterdir() if (folder / "shard-00000.safetensors").is_file()
+    ][:1]
+    rows = load_file(cache / "shard-00000.safetensors")
+    assert rows["hidden.offsets"].tolist()[:2] == [0, 1] and len(rows["hidden.offsets"]) == 6
+    moments = next((data / ".latents").glob("*/shard-00000.safetensors"))
+    assert set(load_file(moments)) == {"mean"}  # this VAE has no variance
+    checkpoint = load_file(whole / "checkpoints" / "checkpoint-6" / "model.safetensors")
+    assert {name.split(".")[0] for name in checkpoint} == {"transformer"}
+    assert (whole / "samples" / "step-000003.png").is_file()
+
+
+def test_a_live_encoder_gives_the_same_losses_as_the_cache(train_micro, base, data, tmp_path, read_log, monkeypatch):
+    settings = SETTINGS | {"base": str(base), "data": str(data)}
+    train_micro(tmp_path / "cached", **settings)
+    monkeypatch.setattr(ToyBackbone, "caches_text", False)
+    train_micro(tmp_path / "live", **settings)
+    cached, live = ([row["loss"] for row in read_log(tmp_path / name)] for name in ("cached", "live"))
+    assert cached == pytest.approx(live, rel=1e-5)
+
+
+def test_its_text_encoder_trains_live(train_micro, base, data, tmp_path):
+    train_micro(tmp_path / "run", **SETTINGS | {"tune": "text", "base": str(base), "data": str(data)})
+    trained = load_file(tmp_path / "run" / "pipeline" / "text_encoder" / "model.safetensors")
+    assert not torch.equal(trained["weight"], load_file(base / "text_encoder" / "model.safetensors")["weight"])
+    assert not (data / ".conditioning").exists()
+
+
+def test_generate_samples_it_with_its_own_sampler(base, tmp_path):
+    settings = {"num_images_per_prompt": 2, "num_inference_steps": 3}
+    config = GenerateConfig(str(base), "Left effusion.", str(tmp_path / "samples"), scheduler="euler", **settings)
+    assert generate(config) == 0
+    images = [np.asarray(Image.open(tmp_path / "samples" / f"prompt_{k}.png")) for k in range(2)]
+    assert images[0].shape == (32, 32) and not np.array_equal(*images)
+    with pytest.raises(UserError, match="--scheduler pndm: this model is sampled with euler"):
+        Sampler.load(str(base))
+
+
+def test_settings_of_diffusion_are_refused(train_micro, base, data, tmp_path):
+    with pytest.raises(UserError, match="--snr_gamma is for diffusion"):
+        train_micro(tmp_path / "run", **SETTINGS | {"base": str(base), "data": str(data), "snr_gamma": 5.0})
+
+
+def test_a_family_that_is_not_registered_is_named(base, monkeypatch):
+    monkeypatch.setattr(registry, "FAMILIES", {"StableDiffusionPipeline": object})
+    with pytest.raises(UserError, match="is a ToyPipeline: only StableDiffusionPipeline can be tuned"):
+        backbones.load(str(base))
