@@ -304,7 +304,7 @@ def _at_least(config: Any, name: str, minimum: int) -> None:
 
 
 def check_same_run(run: Path, config: TrainConfig, images_per_step: int) -> None:
-    """Refuse to go on with a run under settings that would have given another one.
+    """Refuse to resume a run under settings that would have given another one.
 
     A longer `max_train_steps` is the same run continued, as long as the learning rate does not depend on it.
 

@@ -25,7 +25,7 @@ class Conditioning:
     """What else a family takes (sizes, ratios), batch first."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """By name, without those that are None."""
+        """The tensors by name, without those that are None."""
         named = {"hidden": self.hidden, "mask": self.mask, "pooled": self.pooled} | self.extra
         return {name: value for name, value in named.items() if value is not None}
 
@@ -103,7 +103,7 @@ class Backbone(Protocol):
     def encode_text(self, tokens: dict[str, Tensor]) -> Conditioning: ...
 
     def unconditional(self, n: int) -> Conditioning:
-        """What classifier-free guidance takes as no caption, n times."""
+        """The unconditional input of classifier-free guidance, n times."""
 
     def text_fingerprint(self) -> dict[str, Any]:
         """What the conditioning of a frozen encoder depends on, as JSON."""

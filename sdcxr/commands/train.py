@@ -29,7 +29,7 @@ def main(config: TrainConfig) -> int:
 
 
 def fill_in(config: TrainConfig) -> TrainConfig:
-    """The settings with the embedded phantoms and base where none was named, and what these need."""
+    """Fill in the embedded phantoms and base where none was named, with the settings that they need."""
     from sdcxr.embedded import base, phantoms
 
     embedded_base = config.base is None and not config.parts & NO_BASE

@@ -1,4 +1,4 @@
-"""Training examples as pure functions of (seed, position), position being the number of images seen before.
+"""Stateless sampler: training examples as pure functions of (seed, position), the number of images seen before.
 
 Every random draw of a sample (which image, timestep, noise, posterior noise, caption dropout) comes from a
 counter-based generator keyed by the seed and the sample's position in the run. So the examples do not depend on the
@@ -49,7 +49,7 @@ class Stream(Dataset[dict[str, Any]]):
         self.examples, self.seed = examples, seed
 
     def index(self, position: int) -> int:
-        """Which image stands at a position."""
+        """Index of the image at a position."""
         epoch, offset = divmod(position, len(self.examples.ids))
         return int(permutation(self.seed, epoch, len(self.examples.ids))[offset])
 
@@ -86,7 +86,7 @@ def loader(stream: Stream, positions: Positions, workers: int, pin_memory: bool)
 
 
 def defer_sigterm(_worker: int) -> None:
-    """Let this worker ignore a first SIGTERM: a scheduler's goes to all processes, and a step is still to be ended."""
+    """Ignore the first SIGTERM in a worker: SLURM signals workers too, and the current step must finish."""
 
     def end(*_: object) -> None:
         os._exit(0)

@@ -1,4 +1,4 @@
-"""The embedded base model: Stable Diffusion's classes at a few million parameters, for machines without network or GPU.
+"""The embedded base model: a tiny Stable Diffusion of 6 million parameters, for machines without network or GPU.
 
 Its tokenizer is CLIP's own. UNet and text encoder start from random weights; the VAE is trained once, by this project's
 own trainer, on phantoms. Numbers obtained with it say that the machinery works, nothing about radiographs.

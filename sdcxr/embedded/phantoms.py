@@ -30,7 +30,7 @@ def ensure_phantoms() -> Path:
 
 
 def prepare_phantoms(raw: Path, dataset: Path, options: Sequence[str] = ()) -> None:
-    """Draw phantoms and prepare them, each by its command: this room does not import the preparation.
+    """Draw phantoms and prepare them with the commands of data_prep, which this package does not import.
 
     Args:
         raw: folder in MIMIC-CXR-JPG's layout.
@@ -59,7 +59,7 @@ def prepare_phantoms(raw: Path, dataset: Path, options: Sequence[str] = ()) -> N
 
 @contextmanager
 def building() -> Iterator[None]:
-    """Inside the block no other command builds in the user's cache."""
+    """Lock the user's cache against other commands that build in it."""
     from filelock import FileLock
 
     if not processes().is_main_process:

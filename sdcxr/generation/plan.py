@@ -47,7 +47,7 @@ def read_prompts(prompts: str) -> pd.DataFrame:
 
 
 def _path(prompts: str) -> Path | None:
-    """The prompts as a path, or None where they can be none: a text may be too long, or begin with ~."""
+    """The prompts as a path; None for a text that cannot be one (too long, or an unknown ~user)."""
     try:
         path = Path(prompts).expanduser()
         path.is_dir()

@@ -1,4 +1,4 @@
-"""The samples folder: images shared out over processes, resumable, then metadata.csv with a seed for every image."""
+"""The samples folder: generation sharded over processes, resumable; metadata.csv with the seed of every image."""
 
 import dataclasses
 import hashlib
@@ -18,7 +18,7 @@ SAMPLES_RECORD = "generate.json"
 
 
 def generate(config: GenerateConfig) -> int:
-    """Make the images that are still missing, then metadata.csv. Returns the exit code.
+    """Generate the missing images, then write metadata.csv. Returns the exit code.
 
     Raises:
         UserError: prompts, model or output folder cannot be used; says why.
@@ -73,7 +73,7 @@ def generate(config: GenerateConfig) -> int:
 
 
 def settings_of(config: GenerateConfig, prompts: pd.DataFrame, where: str, resolution: int) -> dict[str, Any]:
-    """All that the folder depends on; prompts and the weights of a local model by their hashes."""
+    """The settings that the folder depends on; prompts and weights of a local model as hashes."""
     names = ("num_inference_steps", "guidance_scale", "scheduler", "seed", "mixed_precision", "num_images_per_prompt")
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name in names}
     settings |= {"model": config.model, "resolution": resolution}

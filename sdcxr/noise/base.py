@@ -1,4 +1,4 @@
-"""The protocol of a noise process: what the denoising task needs to know of diffusion or flow, and nothing more."""
+"""The protocol of a noise process: time, corruption, target, loss weight and sampler of diffusion or flow."""
 
 from typing import Any, Protocol
 

@@ -1,4 +1,4 @@
-"""The tasks by the parts that they train (`--tune`). A task holds parts, trainable and frozen, and the loss."""
+"""Tasks by the parts that they train (`--tune`): a task is one module with all parts and the loss."""
 
 from typing import Any
 

@@ -16,7 +16,7 @@ from sdcxr.tasks.base import training_rows, validation_rows
 
 
 class AutoencoderTask(nn.Module):
-    """L1 per sample, plus Kullback-Leibler where the encoder trains, plus LPIPS where asked for."""
+    """L1 per sample, plus KL divergence when the encoder trains, plus LPIPS on request."""
 
     def __init__(self, config: TrainConfig):
         super().__init__()

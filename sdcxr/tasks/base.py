@@ -1,4 +1,4 @@
-"""What every task shares: the protocol that the training loop relies on, and the rows of a split."""
+"""The protocol of a task, and the rows of a dataset split."""
 
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,27 +26,27 @@ class Task(Protocol):
         """Parameter groups of the tuned parts: `name`, `params`, `lr`."""
 
     def examples(self) -> Examples:
-        """What it trains on; builds what has to be built first, on all processes together."""
+        """The training examples; called on all processes, which build caches together."""
 
     def validation_examples(self) -> Examples | None:
         """Held-out examples for the validation loss, or None."""
 
     @property
     def n_previews(self) -> int:
-        """How many pictures `preview` can make."""
+        """Number of preview images."""
 
     def preview(self, indices: list[int]) -> list[np.ndarray]:
-        """Pictures of what the task does now, uint8 (H, W) each."""
+        """Preview images of the present weights, uint8 (H, W) each."""
 
     def save(self, run: Path) -> None:
         """Write the result folder of the run (pipeline/, classifier/ or clip/)."""
 
 
 def validation_rows(config: TrainConfig, n: int) -> pd.DataFrame | None:
-    """The first n rows of the validation split; None where there shall be none.
+    """The first n rows of the validation split; None without validation.
 
     Raises:
-        UserError: there is no such split; asked before the training starts, not in the middle of it.
+        UserError: there is no such split.
     """
     if not config.validation_steps or not n:
         return None
@@ -59,7 +59,7 @@ def validation_rows(config: TrainConfig, n: int) -> pd.DataFrame | None:
 
 
 def training_rows(config: TrainConfig, split: str = "train") -> pd.DataFrame:
-    """Rows of a split with a `path` and an `id` column, cut to `--max_train_samples` by a draw that the seed fixes."""
+    """Rows of a split with a `path` and an `id` column, cut to `--max_train_samples` by a seeded draw."""
     assert config.data is not None
     folder = split_folder(config.data, split)
     rows = read_metadata(folder)

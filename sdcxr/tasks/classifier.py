@@ -1,4 +1,4 @@
-"""The classifier task: a timm network that names findings, one sigmoid output a label."""
+"""The classifier task: a timm network with one sigmoid output per finding."""
 
 from pathlib import Path
 from typing import Any

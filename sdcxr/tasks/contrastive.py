@@ -1,4 +1,4 @@
-"""The CLIP task: an image and a text tower whose embeddings agree on which caption belongs to which radiograph.
+"""The CLIP task: contrastive training of an image and a text tower on radiographs and captions.
 
 Small towers for the evaluation of small experiments: a timm network for grey images and CLIP's own text transformer,
 both from random weights.
@@ -73,7 +73,7 @@ class ClipTask(nn.Module):
             return info_nce(images.float(), texts.float(), batch["caption"], self.towers.scale())
 
     def validation_examples(self) -> None:
-        """None: the loss compares the images of one batch, and says little of so few."""
+        """None: the loss compares the images of one batch, and is meaningless for so few."""
 
     n_previews = 0
 

@@ -1,1 +1,1 @@
-""""""
+"""Training: the loop, optimizer, moving average, checkpoints, validation, progress."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written whole or not at all, safetensors only, the oldest removed.
+"""Checkpoints of a run: atomic, safetensors only, the oldest removed.
 
 checkpoints/checkpoint-<step>/ holds model.safetensors (what trains), ema.safetensors, optimizer.safetensors and
 state.json (step, losses not logged yet, fp16's scaler, and the size of each file, so that a torn copy is recognised).
@@ -33,7 +33,7 @@ def save(
 ) -> None:
     """Write the checkpoint of `step` below `folder`, then remove all but the newest `keep`.
 
-    `losses` are those since the last row of the log: a run that goes on from here logs the whole interval.
+    `losses` are those since the last log row, so that a resumed run logs the whole interval.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for left_behind in folder.glob(".checkpoint-*.tmp"):  # by a killed process
@@ -65,12 +65,12 @@ def save(
 
 
 def existing(folder: Path) -> list[Path]:
-    """The checkpoints below a folder that are whole, oldest first."""
+    """Complete checkpoints in a folder, oldest first."""
     return [path for path in found(folder) if _whole(path)]
 
 
 def found(folder: Path) -> list[Path]:
-    """The checkpoints below a folder, also those of which something is missing, oldest first."""
+    """All checkpoints in a folder, incomplete ones included, oldest first."""
     named = [path for path in folder.glob("checkpoint-*") if path.name[11:].isdigit() and path.is_dir()]
     return sorted(named, key=lambda path: int(path.name[11:]))
 
@@ -90,7 +90,7 @@ def load(
     ema: EMA | None,
     scaler: torch.amp.GradScaler | None = None,
 ) -> tuple[int, list[float]]:
-    """Put a checkpoint back into what was saved, and return its step and unlogged losses.
+    """Restore a checkpoint; return its step and the losses not logged yet.
 
     Raises:
         ValueError: it does not fit: names or shapes differ, or the average is missing. Nothing was changed then.

@@ -1,4 +1,4 @@
-"""Exponential moving average of the trained weights."""
+"""Exponential moving average (EMA) of the trained weights."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,13 +22,13 @@ class EMA:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after optimizer step `step` (from 1), with decay min(decay, (1 + step) / (10 + step))."""
+        """Update after optimizer step `step` (from 1), with decay min(decay, (1 + step) / (10 + step))."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.averages.values()), list(self.parameters.values()), 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside the block the module holds the averages; afterwards its own weights again. Nothing is copied."""
+        """Swap the averages into the module inside the block, without copying."""
         self._swap()
         try:
             yield

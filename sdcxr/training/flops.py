@@ -1,4 +1,4 @@
-"""Floating point operations of a training step, and what this device does of them in a second.
+"""FLOPs of a training step, peak FLOP/s of the device, and MFU (model FLOPs utilization).
 
 Model FLOPs utilization (MFU, Chowdhery et al. 2022, arXiv 2204.02311, appendix B) is the work that the model needs over
 the work that the device could have done meanwhile: recomputed activations do not count. The reference is not a maker's

@@ -45,10 +45,10 @@ PRECISION = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def train(config: TrainConfig) -> int:
-    """Train what `config.tune` names, or go on with it, and write the run folder. Returns the exit code.
+    """Train the parts in `config.tune`, or resume, and write the run folder. Returns the exit code.
 
     Raises:
-        UserError: for whatever the user can mend.
+        UserError: a setting, file or dataset is wrong.
     """
     use_all_cores()
     accelerator = Accelerator(
@@ -69,7 +69,7 @@ def train(config: TrainConfig) -> int:
 
 
 def set_up_cuda(deterministic: bool) -> None:
-    """TensorFloat-32 for what is not autocast; the fastest convolutions, or those that repeat bit by bit."""
+    """TensorFloat-32 outside autocast; the fastest convolution kernels, or bitwise reproducible ones."""
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = not deterministic
@@ -79,10 +79,10 @@ def set_up_cuda(deterministic: bool) -> None:
 
 
 def split_batch(config: TrainConfig, processes: int) -> TrainConfig:
-    """The settings with the micro-steps that `total_train_batch_size` asks for on this many processes.
+    """The settings with the micro-steps that `total_train_batch_size` needs on this many processes.
 
     Raises:
-        UserError: the total is no multiple of the images that the processes take at once.
+        UserError: the total is not a multiple of the images in one micro-step.
     """
     total, at_once = config.total_train_batch_size, config.train_batch_size * processes
     if total is None:
@@ -118,7 +118,7 @@ class Run:
         self.seen: list[tuple[torch.Tensor, torch.Tensor]] = []  # positions and losses since the last log row
 
     def run(self) -> int:
-        """Train to the end, or say that there is nothing left to do."""
+        """Train to the end, or print that the run is finished."""
         finished = self.finished_steps()
         if finished >= self.steps:
             self.print0(f"{self.folder} is finished: {finished} steps")
@@ -134,7 +134,7 @@ class Run:
         with Signals() as self.signals:
             step = self.loop(start, unlogged)
         if step < self.steps:
-            self.print0(f"stopped at step {step} of {self.steps}: the same command again goes on from there")
+            self.print0(f"stopped at step {step} of {self.steps}: run the same command again to resume")
             return exit_code(self.signal)
         with self.averaged():
             if self.accelerator.is_main_process:
@@ -145,18 +145,18 @@ class Run:
         return 0
 
     def finished_steps(self) -> int:
-        """Steps behind the saved result, 0 where there is none."""
+        """Optimizer steps of the saved result, 0 without one."""
         result = next(iter(self.config.parts & NO_BASE), "pipeline")
         return int(read_run_state(self.folder).get("finished_steps", 0)) if (self.folder / result).is_dir() else 0
 
     def record(self, **notes: Any) -> None:
-        """Note in the run folder what config.yaml, which `--config` takes again, has no place for."""
+        """Update run.json, the state of the run that does not belong into config.yaml."""
         write_json(
             self.folder / RUN_STATE, read_run_state(self.folder) | {"images_per_step": self.images_per_step} | notes
         )
 
     def check_same_examples(self, examples: Examples) -> None:
-        """Refuse to go on with a run on other images, captions or labels than it was begun with."""
+        """Refuse to resume on other images, captions or labels than the run started with."""
         digest = hashlib.sha256("\n".join(examples.ids).encode())
         for _, array in sorted(examples.content().items()):
             digest.update(array.tobytes())
@@ -164,7 +164,7 @@ class Run:
         record = read_run_state(self.folder)
         if record and record.get("examples_sha256") != self.examples_sha256:
             raise UserError(
-                f"{self.folder} was begun on other images, captions or labels than those of {self.config.data}"
+                f"{self.folder} was started on other images, captions or labels than those of {self.config.data}"
             )
 
     def prepare(self) -> None:
@@ -194,7 +194,7 @@ class Run:
         )
 
     def flops_and_peak(self) -> tuple[float, float]:
-        """FLOPs of an image in training, and FLOP/s of a matrix product here; known to the main process alone."""
+        """Training FLOPs per image, and FLOP/s of a matrix product on this device; 0 except on the main process."""
         if not self.accelerator.is_main_process:
             return 0.0, 0.0
         pair = default_collate([self.stream[0], self.stream[1]])  # batch normalisation needs two
@@ -221,7 +221,7 @@ class Run:
         return optimizer
 
     def loop(self, start: int, unlogged: list[float]) -> int:
-        """Optimizer steps from `start` on; returns the last step done, less than all where a signal asked to stop."""
+        """Run optimizer steps from `start` on; return the last step done (fewer than all after a stop signal)."""
         config, main = self.config, self.accelerator.is_main_process
         tracker = start_tracker(config.report_to, self.folder) if main else None
         self.log = Log(self.folder / "log.jsonl", start, tracker) if main else None
@@ -296,7 +296,7 @@ class Run:
         return total
 
     def log_interval(self, step: int, losses: list[torch.Tensor]) -> str:
-        """Log an interval, and say it in short; the one place where host and device meet.
+        """Log an interval and return it as text; the one place where host and device synchronise.
 
         Raises:
             UserError: the loss is not finite; the last checkpoint is still good.
@@ -318,7 +318,7 @@ class Run:
         return status(row)
 
     def require_finite(self, step: int, what: str, finite: bool) -> None:
-        """Stop a run that has diverged before it overwrites a good checkpoint or pipeline; name the images at fault."""
+        """Stop a diverged run before it overwrites a good checkpoint or pipeline; name the images at fault."""
         if not finite:
             names = self.nonfinite_ids()
             raise UserError(
@@ -327,7 +327,7 @@ class Run:
             )
 
     def nonfinite_ids(self, most: int = 5) -> str:
-        """The images whose loss was the first not to be finite since the last log row, on any process, by id."""
+        """Ids of the images with the first non-finite loss since the last log row, on any process, as text."""
         bad = [(int(p), self.stream.index(int(p))) for at, loss in self.seen for p in at[~loss.isfinite().cpu()]]
         if self.accelerator.num_processes > 1:
             bad = gather_object(bad)
@@ -376,7 +376,7 @@ class Run:
         self.accelerator.wait_for_everyone()
 
     def stopping(self, step: int) -> bool:
-        """Whether a signal has come, to any process; several processes ask each other once per logging interval."""
+        """Whether any process received a stop signal; several processes exchange this once per logging interval."""
         if self.accelerator.num_processes == 1:
             self.signal = self.signals.received
             return self.signal != 0
@@ -387,18 +387,18 @@ class Run:
         return self.signal != 0
 
     def print0(self, message: str) -> None:
-        """One line from the main process."""
+        """Print one line, on the main process only."""
         if self.accelerator.is_main_process:
             tqdm.write(message)
 
 
 def tensors(batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """What of a batch goes to the device: the positions stay, they are for messages."""
+    """The tensors of a batch that go to the device: all but the positions, which are for messages."""
     return {name: value for name, value in batch.items() if isinstance(value, torch.Tensor) and name != "position"}
 
 
 def status(row: dict[str, Any]) -> str:
-    """A log row as the progress bar shows it."""
+    """A log row as text for the progress bar."""
     mfu = f" ({row['mfu']:.0%} of a matrix product)" if row["mfu"] else ""
     return (
         f"loss {row['loss']:.4f}, {row['images_per_s']:.0f} images/s, {row['tflops_per_s']:.3g} TFLOP/s{mfu}, "

@@ -1,4 +1,4 @@
-"""AdamW over the tuned parts, and the course of its learning rate."""
+"""AdamW over the tuned parts, and the learning rate schedule: warm-up, constant, linear or cosine."""
 
 import math
 from typing import Any
@@ -10,7 +10,7 @@ from sdcxr.runtime.errors import UserError
 
 
 def build_optimizer(groups: list[dict[str, Any]], config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
-    """AdamW as the settings say.
+    """AdamW from the settings.
 
     Args:
         groups: parameter groups with `name`, `params` and `lr`.

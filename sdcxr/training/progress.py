@@ -1,4 +1,4 @@
-"""What a run tells: rows of numbers in log.jsonl and validation.jsonl, the tracker, and how fast it is."""
+"""Logging and speed of a run: log.jsonl, validation.jsonl, trackers, images/s, FLOP/s, MFU, memory."""
 
 import importlib
 import json
@@ -16,7 +16,7 @@ from sdcxr.runtime.memory import peak_resident_bytes
 
 
 def require_tracker(name: str) -> None:
-    """Refuse a tracker whose package is not installed, or not whole, before anything is built.
+    """Refuse a tracker whose package is missing or broken, before anything is built.
 
     Raises:
         UserError: see above.
@@ -46,14 +46,14 @@ def start_tracker(name: str, folder: Path) -> Any:
 
 
 class Log:
-    """A file of JSON lines, a row each, and the tracker. Only numbers go in."""
+    """A JSON-lines file and the tracker. Only numbers are logged."""
 
     def __init__(self, path: Path, start: int, tracker: Any = None, prefix: str = ""):
         self.path, self.tracker, self.prefix = path, tracker, prefix
         self._drop_rows_after(start)
 
     def _drop_rows_after(self, start: int) -> None:
-        """Forget what a killed run logged after its last checkpoint, and a row that it did not finish."""
+        """Drop rows that a killed run logged after its last checkpoint, and an incomplete last row."""
         if self.path.is_file():
             rows = [line for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
             write_text(self.path, "".join(row for row in rows if json.loads(row)["step"] <= start))

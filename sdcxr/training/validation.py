@@ -1,4 +1,4 @@
-"""What a run is judged by while it trains: the loss of held-out images under always the same noise, and pictures."""
+"""Validation while training: the loss of held-out images with fixed noise, and preview images."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,7 +53,7 @@ def validation_loss(
 
 
 def previews(task: Any, accelerator: Accelerator) -> list[np.ndarray]:
-    """The task's tiles, uint8 (H, W) each, made by all processes together; on the main process, else empty."""
+    """The task's preview images, uint8 (H, W) each, made by all processes; empty except on the main process."""
     mine = range(accelerator.process_index, task.n_previews, accelerator.num_processes)
     with evaluating(task), accelerator.autocast():
         tiles = task.preview(list(mine)) if len(mine) else []
@@ -65,7 +65,7 @@ def previews(task: Any, accelerator: Accelerator) -> list[np.ndarray]:
 
 @contextmanager
 def evaluating(task: nn.Module) -> Iterator[None]:
-    """All modules of the task in evaluation mode inside the block; afterwards each in its own again."""
+    """Put all modules of the task in evaluation mode, and restore their modes afterwards."""
     modes = {module: module.training for module in task.modules()}
     task.eval()
     try:

@@ -45,15 +45,11 @@ class Codec:
 
     def __init__(self, vae: Vae):
         self.vae = vae
+        self.decode = lambda latents: vae.unpack(latents / 2.0)
+        self.to_model = lambda latents: 2.0 * latents
 
     def encode(self, pixels: Tensor) -> tuple[Tensor, None]:
         return self.vae.pack(pixels), None
-
-    def to_model(self, latents: Tensor) -> Tensor:
-        return 2.0 * latents
-
-    def decode(self, latents: Tensor) -> Tensor:
-        return self.vae.unpack(latents / 2.0)
 
     def posterior_shape(self, resolution: int) -> tuple[int, int, int]:
         return 4, resolution // PATCH, resolution // PATCH
