@@ -36,7 +36,7 @@ from sdcxr.training.ema import EMA
 from sdcxr.training.flops import measured_peak, training_flops
 from sdcxr.training.guards import Fingerprints, assert_only_tuned_parts_moved, fingerprints
 from sdcxr.training.optimizer import build_optimizer, learning_rate_factor
-from sdcxr.training.progress import Log, Meter, start_tracker
+from sdcxr.training.progress import Log, Meter, start_tracker, status
 from sdcxr.training.validation import previews, validation_loss
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
@@ -395,12 +395,3 @@ class Run:
 def tensors(batch: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The tensors of a batch that go to the device: all but the positions, which are for messages."""
     return {name: value for name, value in batch.items() if isinstance(value, torch.Tensor) and name != "position"}
-
-
-def status(row: dict[str, Any]) -> str:
-    """A log row as text for the progress bar."""
-    mfu = f" ({row['mfu']:.0%} of a matrix product)" if row["mfu"] else ""
-    return (
-        f"loss {row['loss']:.4f}, {row['images_per_s']:.0f} images/s, {row['tflops_per_s']:.3g} TFLOP/s{mfu}, "
-        f"{row['data_wait']:.0%} waiting, {row['peak_memory_gb']:.1f} GB"
-    )

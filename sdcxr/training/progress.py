@@ -124,3 +124,12 @@ def peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return peak_resident_bytes()
+
+
+def status(row: dict[str, Any]) -> str:
+    """A log row as text for the progress bar."""
+    mfu = f" ({row['mfu']:.0%} of a matrix product)" if row["mfu"] else ""
+    return (
+        f"loss {row['loss']:.4f}, {row['images_per_s']:.0f} images/s, {row['tflops_per_s']:.3g} TFLOP/s{mfu}, "
+        f"{row['data_wait']:.0%} waiting, {row['peak_memory_gb']:.1f} GB"
+    )

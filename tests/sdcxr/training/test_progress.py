@@ -10,8 +10,7 @@ import torch
 
 from sdcxr.runtime.errors import UserError
 from sdcxr.training import loop, progress
-from sdcxr.training.loop import status
-from sdcxr.training.progress import Log, Meter, require_tracker, start_tracker
+from sdcxr.training.progress import Log, Meter, require_tracker, start_tracker, status
 
 
 class Clock:
