@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.quiet import LIBRARIES, quiet_libraries
 
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt")
 
@@ -86,7 +87,8 @@ def save_pipeline(pipeline: Any, folder: Path) -> None:
     for left_behind in folder.parent.glob(f".{folder.name}.*.tmp"):  # by a killed process
         shutil.rmtree(left_behind)
     try:
-        pipeline.save_pretrained(temporary, safe_serialization=True)
+        with quiet_libraries(*LIBRARIES):
+            pipeline.save_pretrained(temporary, safe_serialization=True)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
     finally:

@@ -7,7 +7,7 @@ from typing import Any
 from sdcxr.backbones.pipeline_files import check_pipeline_folder, pipeline_class_of, save_pipeline
 from sdcxr.io.hub import is_hub_name
 from sdcxr.runtime.errors import UserError
-from sdcxr.runtime.quiet import quiet_libraries
+from sdcxr.runtime.quiet import LIBRARIES, quiet_libraries
 
 # By the `_class_name` of model_index.json: a class, or where it is imported from at first use.
 FAMILIES: dict[str, Any] = {"StableDiffusionPipeline": "sdcxr.backbones.stable_diffusion:StableDiffusion"}
@@ -83,7 +83,7 @@ def load(model: str, dtype: Any = None) -> Any:
         where = Path(download(located))
     family = check(where)
     try:
-        with quiet_libraries():
+        with quiet_libraries(*LIBRARIES):
             return family.load(where, dtype or torch.float32)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{where} cannot be loaded: {_first_line(error)}") from None
@@ -98,7 +98,7 @@ def download(name: str) -> str:
     from diffusers import DiffusionPipeline
 
     try:
-        with quiet_libraries():
+        with quiet_libraries(*LIBRARIES):
             # No safety checker: it blanks radiographs.
             folder: str = DiffusionPipeline.download(
                 name, use_safetensors=True, safety_checker=None, feature_extractor=None, requires_safety_checker=False

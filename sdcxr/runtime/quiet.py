@@ -9,13 +9,17 @@ LIBRARIES = ("transformers", "diffusers")
 
 
 @contextmanager
-def quiet_libraries() -> Iterator[None]:
+def quiet_libraries(*libraries: str) -> Iterator[None]:
     """Inside the block, transformers and diffusers log errors only and show no progress bars, downloads included.
 
-    A library must be imported before the block to be silenced: importing diffusers here would take 4 seconds, also
-    where only a tokenizer is loaded. On exit, verbosity and progress bars are as they were.
+    On exit, verbosity and progress bars are as they were.
+
+    Args:
+        libraries: imported to be silenced. Default: those imported already, as importing diffusers takes 4 seconds,
+            also where only a tokenizer is loaded.
     """
-    loggers = [import_module(f"{name}.utils.logging") for name in LIBRARIES if name in sys.modules]
+    names = libraries or [name for name in LIBRARIES if name in sys.modules]
+    loggers = [import_module(f"{name}.utils.logging") for name in names]
     before = [(logger.get_verbosity(), logger.is_progress_bar_enabled()) for logger in loggers]
     for logger in loggers:
         logger.set_verbosity_error()
