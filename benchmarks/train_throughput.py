@@ -201,8 +201,9 @@ def once(folder: Path, write: Callable[[Path], None]) -> None:
 
 def write_base(arch: Arch, folder: Path) -> None:
     """A pipeline folder of the architecture with random weights."""
+    from architectures import random_weights
+
     from sdcxr import backbones
-    from sdcxr.backbones.architectures import random_weights
 
     backbones.save(random_weights(arch), folder)
 

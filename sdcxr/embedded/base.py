@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from sdcxr import backbones
-from sdcxr.backbones.architectures import TINY_RESOLUTION, tiny
+from sdcxr.backbones.stable_diffusion import StableDiffusion
+from sdcxr.backbones.text_encoders import clip_tokenizer
 from sdcxr.config import TrainConfig
 from sdcxr.io.files import inside
 from sdcxr.io.manifest import read_metadata, split_folder
@@ -20,6 +21,7 @@ from sdcxr.io.pixels import read_pixels
 from sdcxr.runtime.processes import processes
 from sdcxr.training.loop import train
 
+TINY_RESOLUTION = 128
 VERSION = 1  # raise when the architecture or the VAE's training changes
 
 # What training it from random weights needs instead of the published fine-tuning defaults.
@@ -38,6 +40,57 @@ VAE_TRAINING: dict[str, Any] = {
     "validation_steps": 0,
     "report_to": "none",
 }
+
+
+def tiny(seed: int = 0) -> StableDiffusion:
+    """The embedded base's architecture: 6 million parameters for 128 px, with random weights."""
+    from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(seed)
+    width = 64
+    unet = UNet2DConditionModel(
+        sample_size=TINY_RESOLUTION // 8,
+        block_out_channels=(48, 96),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=width,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+    vae = AutoencoderKL(
+        sample_size=TINY_RESOLUTION,
+        latent_channels=4,
+        block_out_channels=(8, 16, 32, 64),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+    )
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=49408,
+            hidden_size=width,
+            intermediate_size=4 * width,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            bos_token_id=49406,
+            eos_token_id=49407,
+            pad_token_id=49407,
+        )
+    )
+    # Stable Diffusion's schedule and sampler; v-prediction as in 2.x, because it learns the layout of a picture sooner.
+    scheduler = PNDMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        skip_prk_steps=True,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+    return StableDiffusion(unet, vae, text_encoder, clip_tokenizer(), scheduler)
 
 
 def ensure_base(data: Path, cache: Path) -> Path:

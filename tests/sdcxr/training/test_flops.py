@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import architectures
 from sdcxr import backbones, tasks
-from sdcxr.backbones import architectures
 from sdcxr.backbones.stable_diffusion import StableDiffusion
 from sdcxr.config import TrainConfig
 from sdcxr.data.stream import Stream

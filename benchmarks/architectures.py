@@ -1,4 +1,4 @@
-"""Stable Diffusion's architectures with random weights: the embedded tiny one, SD 1.5 and SD 2.1."""
+"""Stable Diffusion 1.5 and 2.1 with random weights: for counting and timing, where no weights are needed."""
 
 from typing import Any, Literal
 
@@ -6,9 +6,9 @@ import torch
 
 from sdcxr.backbones.stable_diffusion import StableDiffusion
 from sdcxr.backbones.text_encoders import clip_tokenizer
+from sdcxr.embedded import base
 
 Name = Literal["sd15", "sd21", "tiny"]
-TINY_RESOLUTION = 128
 
 # Of runwayml/stable-diffusion-v1-5 and stabilityai/stable-diffusion-2-1, as far as it differs from diffusers' and
 # transformers' defaults or between the two.
@@ -38,7 +38,7 @@ PREDICTION = {"sd15": "epsilon", "sd21": "v_prediction"}
 def random_weights(name: Name, seed: int = 0) -> StableDiffusion:
     """A base with random weights; under `torch.device("meta")` without memory for them."""
     if name == "tiny":
-        return tiny(seed)
+        return base.tiny(seed)
     from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -62,54 +62,3 @@ def random_weights(name: Name, seed: int = 0) -> StableDiffusion:
             steps_offset=1,
         )
     return StableDiffusion(unet, vae, CLIPTextModel(text), clip_tokenizer(), scheduler)
-
-
-def tiny(seed: int = 0) -> StableDiffusion:
-    """The embedded base's architecture: 6 million parameters for 128 px, with random weights."""
-    from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    torch.manual_seed(seed)
-    width = 64
-    unet = UNet2DConditionModel(
-        sample_size=TINY_RESOLUTION // 8,
-        block_out_channels=(48, 96),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=width,
-        attention_head_dim=4,
-        norm_num_groups=16,
-    )
-    vae = AutoencoderKL(
-        sample_size=TINY_RESOLUTION,
-        latent_channels=4,
-        block_out_channels=(8, 16, 32, 64),
-        layers_per_block=1,
-        norm_num_groups=4,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-    )
-    text_encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=49408,
-            hidden_size=width,
-            intermediate_size=4 * width,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            bos_token_id=49406,
-            eos_token_id=49407,
-            pad_token_id=49407,
-        )
-    )
-    # Stable Diffusion's schedule and sampler; v-prediction as in 2.x, because it learns the layout of a picture sooner.
-    scheduler = PNDMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        prediction_type="v_prediction",
-        skip_prk_steps=True,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
-    return StableDiffusion(unet, vae, text_encoder, clip_tokenizer(), scheduler)
