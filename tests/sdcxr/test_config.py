@@ -1,12 +1,13 @@
 """Settings: what is refused, what is filled in, and what may change between two calls of a run."""
 
 import dataclasses
+import re
 import sys
 
 import pytest
 import yaml
 
-from sdcxr.config import PUBLISHED, GenerateConfig, TrainConfig, check_same_run
+from sdcxr.config import PUBLISHED, USED_BY, GenerateConfig, TrainConfig, check_same_run
 from sdcxr.io.files import write_json
 from sdcxr.io.run_folder import RUN_STATE, write_config
 from sdcxr.runtime import cli
@@ -205,3 +206,28 @@ def test_the_published_configurations_are_valid(pytestconfig):
     assert files, sys.path
     for file in files:
         cli.parse(main, ["--config", str(file)])
+
+
+@pytest.mark.parametrize(
+    ("tune", "setting", "parts"),
+    [
+        ("classifier", {"snr_gamma": 5.0}, "unet or text"),
+        ("clip", {"caption_dropout": 0.2}, "unet or text"),
+        ("vae", {"cache_in_memory": True}, "unet or text"),
+        ("unet", {"text_encoder_lr": 1e-6}, "text or clip"),
+        ("unet+text", {"vae_part": "all"}, "vae"),
+        ("text", {"labels": "labels.csv"}, "classifier"),
+        ("classifier", {"preview_images": 2}, "unet or text or vae"),
+        ("clip", {"validation_loss_images": 2}, "unet or text or vae or classifier"),
+    ],
+)
+def test_settings_of_another_task_are_refused_by_name(tune, setting, parts):
+    (name,) = setting
+    with pytest.raises(UserError, match=f"--{name} is for --tune {parts}, not for {re.escape(tune)}: leave it out"):
+        TrainConfig(tune=tune, **setting)
+
+
+def test_every_setting_of_some_tasks_exists_and_is_given_once():
+    names = [name for group in USED_BY.values() for name in group]
+    assert len(names) == len(set(names))
+    assert set(names) < {field.name for field in dataclasses.fields(TrainConfig)}

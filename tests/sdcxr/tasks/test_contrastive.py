@@ -96,7 +96,7 @@ def clip_run(train_micro, tmp_path_factory):
     """A run that has seen the eleven images some thirty times."""
     run = tmp_path_factory.mktemp("clip") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(contrastive.tiny, "tokenizer", micro_tokenizer)
+        patch.setattr(contrastive, "clip_tokenizer", micro_tokenizer)
         assert train_micro(run, **CLIP, max_train_steps=45, train_batch_size=8, use_ema=False, learning_rate=3e-3) == 0
     return run
 

@@ -1,9 +1,7 @@
 """Wrong input to train.py: one line that says what to do, exit code 2, and whatever was there before is still there."""
 
-import importlib.util
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import pytest
 import torch
 
 from sdcxr import backbones
+from sdcxr.commands import train
 from sdcxr.config import TrainConfig
 from sdcxr.runtime import cli
 
@@ -22,12 +21,7 @@ Refused = Callable[..., str]
 @pytest.fixture(scope="module")
 def main() -> Callable[[TrainConfig], int]:
     """train.py's."""
-    spec = importlib.util.spec_from_file_location("train_py", ROOT / "train.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["train_py"] = module
-    spec.loader.exec_module(module)
-    return module.main
+    return train.main
 
 
 QUICK = {
