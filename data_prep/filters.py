@@ -5,12 +5,8 @@ A filter answers for every row with the reason why it goes, or with nothing (an 
 
 import hashlib
 from collections.abc import Iterable
-from typing import Any
 
 import pandas as pd
-
-from data_prep.writer import rejects
-from sdcxr.runtime.errors import UserError
 
 # MIMIC-CXR-JPG's ViewCodeSequence_CodeMeaning in terms of its ViewPosition.
 _VIEW_OF_CODE = {
@@ -24,32 +20,6 @@ _VIEW_IN_PROCEDURE = {"PA": r"\bPA\b", "AP": r"\bAP\b", "LATERAL": r"\bLAT(?:ERA
 
 TEST_FOLDER = "p19"  # MIMIC-CXR's ten patient folders p10 … p19; RoentGen and ChexGen test on the last
 OFFICIAL_SPLITS = {"train": "train", "validate": "validation", "test": "test"}
-
-
-class Cohort:
-    """The images that are left, those that are not with the reason, and the count after every filter."""
-
-    def __init__(self, rows: pd.DataFrame, name: str) -> None:
-        self.rows = rows
-        self.rejected = rejects(rows.head(0), "")
-        self.counts: list[dict[str, Any]] = []
-        self._count(name)
-
-    def apply(self, name: str, reasons: pd.Series, detail: str | pd.Series = "") -> None:
-        """Drop the rows whose reason is not empty. `reasons` and `detail` have the index of the rows."""
-        dropped = reasons != ""
-        if dropped.any():
-            if isinstance(detail, pd.Series):
-                detail = detail[dropped]
-            new = rejects(self.rows[dropped], "", detail).assign(reason=reasons[dropped])
-            self.rejected = pd.concat([self.rejected, new])
-            self.rows = self.rows[~dropped]
-        self._count(name)
-
-    def _count(self, name: str) -> None:
-        studies = int(self.rows["study_id"].nunique())
-        images = int((self.rows["dicom_id"] != "").sum())  # a report without images has one row, too
-        self.counts.append({"filter": name, "images": images, "studies": studies})
 
 
 def reason_where(dropped: pd.Series, reason: str) -> pd.Series:
@@ -141,15 +111,6 @@ def folder_splits(subject_id: pd.Series, validation_fraction: float, seed: int) 
     split[folder == TEST_FOLDER] = "test"
     split[~folder.str.fullmatch("p1[0-9]")] = ""
     return split
-
-
-def check_fractions(validation_fraction: float, test_fraction: float) -> None:
-    """Raise a `UserError` unless the two leave something to train on."""
-    if validation_fraction < 0 or test_fraction < 0 or not validation_fraction + test_fraction < 1:
-        raise UserError(
-            f"--validation_fraction {validation_fraction:g} and --test_fraction {test_fraction:g}: "
-            "expected 0 or more each and less than 1 together"
-        )
 
 
 def hash_splits(subject_id: pd.Series, validation_fraction: float, test_fraction: float, seed: int) -> pd.Series:

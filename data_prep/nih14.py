@@ -16,16 +16,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_prep.filters import (
-    Cohort,
-    check_fractions,
-    hash_order,
-    hash_splits,
-    limit_reasons,
-    reason_where,
-    shared_patients,
-    view_reasons,
-)
+from data_prep.cohort import Cohort
+from data_prep.filters import hash_order, hash_splits, limit_reasons, reason_where, view_reasons
 from data_prep.images import SquareMode
 from data_prep.raw_tables import index_images, read_table
 from data_prep.writer import check_settings, is_finished, recorded_settings, write_dataset
@@ -94,7 +86,6 @@ class Nih14Config:
     """share of unreadable images above which the result counts as unusable (exit code 1); absent ones do not count"""
 
     def __post_init__(self) -> None:
-        check_fractions(self.validation_fraction, self.test_fraction)
         if (self.train_list is None) != (self.test_list is None):
             raise UserError("--train_list and --test_list belong together: name both or neither")
         check_settings(self)
@@ -112,8 +103,8 @@ def main(config: Nih14Config) -> int:
     cohort = select(config, images)
     if cohort.rows.empty and cohort.counts[1]["images"] == 0:
         raise UserError(f"--images {config.images}: none of the images that {config.labels.name} lists is there")
-    rows = cohort.rows.assign(source=[str(images[name].resolve()) for name in cohort.rows["dicom_id"]])
-    return write_dataset(config, settings, rows, cohort.rejected, cohort.counts)
+    cohort.rows = cohort.rows.assign(source=[str(images[name].resolve()) for name in cohort.rows["dicom_id"]])
+    return write_dataset(config, settings, cohort)
 
 
 def select(config: Nih14Config, images: Container[str]) -> Cohort:
@@ -138,8 +129,6 @@ def select(config: Nih14Config, images: Container[str]) -> Cohort:
     cohort.apply("split", reason_where(split == "", "in neither official list"))
     if config.limit is not None:
         cohort.apply(f"limit {config.limit:,}", limit_reasons(cohort.rows, config.limit, config.seed))
-    if shared := shared_patients(cohort.rows):
-        raise UserError(f"{len(shared)} patients are in more than one split (the first: {shared[0]}): check the lists")
 
     parts = check_words("--prompt", config.prompt, "+", PROMPT_PARTS)
     prompts = [

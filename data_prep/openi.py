@@ -17,15 +17,15 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from data_prep.filters import Cohort, check_fractions, hash_splits, length_reasons, limit_reasons, reason_where
+from data_prep.cohort import Cohort
+from data_prep.filters import hash_splits, length_reasons, limit_reasons, reason_where
 from data_prep.images import SquareMode
 from data_prep.openi_reports import KAGGLE_PROJECTIONS, KAGGLE_REPORTS, BadReport, Report, mesh_labels, read_reports
 from data_prep.openi_views import FRONTAL_VIEWS, LATERAL_VIEWS, figure_views, image_key, read_views, study_views
 from data_prep.raw_tables import index_images
-from data_prep.writer import check_settings, is_finished, recorded_settings, rejects, write_dataset
+from data_prep.writer import check_settings, is_finished, recorded_settings, write_dataset
 from sdcxr.io.manifest import LABELS
 from sdcxr.runtime.cli import run
-from sdcxr.runtime.errors import UserError
 
 Views = Literal["frontal", "lateral", "all"]
 UnknownViews = Literal["guess", "keep", "drop"]
@@ -72,9 +72,6 @@ class OpenIConfig:
     """share of absent or unreadable images above which the result counts as unusable (exit code 1)"""
 
     def __post_init__(self) -> None:
-        check_fractions(self.validation_fraction, self.test_fraction)
-        if self.min_chars > self.max_chars:
-            raise UserError(f"--min_chars {self.min_chars} is more than --max_chars {self.max_chars}")
         check_settings(self)
 
 
@@ -91,15 +88,15 @@ def main(config: OpenIConfig) -> int:
     source = [str(images.get(image_key(name), folder / f"{name}.png")) for name in names]
     if names and not any(image_key(name) in images for name in names):
         print(f"warning: --images {folder} holds no image of these reports, such as {names[0]}.png", file=sys.stderr)
-    rows = cohort.rows.assign(source=source)
-    return write_dataset(config, settings, rows, cohort.rejected, cohort.counts)
+    cohort.rows = cohort.rows.assign(source=source)
+    return write_dataset(config, settings, cohort)
 
 
 def select(config: OpenIConfig) -> Cohort:
     """Read the reports and filter them. What is left has every column but `source`."""
     rows, broken = _read(config.reports, config.section, _views_table(config))
     cohort = Cohort(rows, "all reports")
-    cohort.rejected = pd.concat([cohort.rejected, broken])
+    cohort.reject(pd.DataFrame(index=range(len(broken))), "broken report", pd.Series(broken, dtype=object))
     cohort.apply("one report per uid", reason_where(rows["repeated"], "duplicate report"))
     cohort.apply(config.section, reason_where(cohort.rows["text"] == "", f"no {config.section}"))
     cohort.apply("report with images", reason_where(cohort.rows["dicom_id"] == "", "report without images"))
@@ -128,8 +125,8 @@ def _views_table(config: OpenIConfig) -> dict[str, str]:
     return read_views(projections) if projections.is_file() else {}
 
 
-def _read(source: Path, section: str, views: dict[str, str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """One row per image, and one for a report without images; and the broken reports as rejects."""
+def _read(source: Path, section: str, views: dict[str, str]) -> tuple[pd.DataFrame, list[str]]:
+    """One row per image, or one for a report without images; and what is wrong with each broken report."""
     rows: list[dict[str, Any]] = []
     broken: list[str] = []
     seen: set[str] = set()
@@ -140,8 +137,7 @@ def _read(source: Path, section: str, views: dict[str, str]) -> tuple[pd.DataFra
         rows += _image_rows(report, section, views, repeated=report.uid in seen)
         seen.add(report.uid)
     columns = ["subject_id", "study_id", "dicom_id", "text", "view", "guess", "repeated", *LABELS]
-    rejected = rejects(pd.DataFrame(index=range(len(broken))), "broken report", pd.Series(broken, dtype=object))
-    return pd.DataFrame(rows, columns=columns), rejected
+    return pd.DataFrame(rows, columns=columns), broken
 
 
 def _image_rows(report: Report, section: str, views: dict[str, str], repeated: bool) -> Iterator[dict[str, Any]]:

@@ -340,7 +340,7 @@ def test_without_images_the_account_is_written_and_the_command_fails(collection,
         run(main, [*argv, "--workers=1"])
     assert end.value.code == 2
     error = capsys.readouterr().err
-    assert "error: none of the 40 images could be used" in error and "Traceback" not in error
+    assert "error: none of the 40 images can be used" in error and "Traceback" not in error
     assert f"--images {empty} holds no image of these reports, such as CXR1_IM-0001-1001.png" in error
     counts = {count["filter"]: count["studies"] for count in read_json(collection / "out" / "prep.json")["counts"]}
     assert counts["impression"] == 40
