@@ -36,14 +36,15 @@ def table(sources: list[Path]) -> pd.DataFrame:
     """Twenty images: 0–13 train, 14–16 validation, 17–19 test; two images to a study."""
     n = len(sources)
     ids = [path.stem for path in sources]
+    splits = ["train"] * 14 + ["validation"] * 3 + ["test"] * 3
     return pd.DataFrame(
         {
             "dicom_id": [f"d{name}" for name in ids],
             "study_id": [f"s{number // 2}" for number in range(n)],
-            "subject_id": [f"p{number // 2}" for number in range(n)],
+            "subject_id": [f"{split}-{number // 2}" for number, split in enumerate(splits)],
             "text": 'Commas, and "quotes".',
             "view": "PA",
-            "split": ["train"] * 14 + ["validation"] * 3 + ["test"] * 3,
+            "split": splits,
             "source": [str(path) for path in sources],
             "Edema": [1.0, None] * (n // 2),
         }
