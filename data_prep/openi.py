@@ -1,12 +1,12 @@
-"""Prepare the chest radiographs of Indiana University (Open-i), which need no credential.
+"""Prepare the chest radiographs of Indiana University (Open-i), which are public.
 
     python -m data_prep.openi --images DIR --reports NLMCXR_reports.tgz --output_dir DIR
     python -m data_prep.openi --images DIR --reports ecgen-radiology --output_dir DIR --section findings --max_chars 300
     python -m data_prep.openi --images images/images_normalized --reports KAGGLE_DIR --output_dir DIR
 
-Images are found by name at any depth of their folder. KAGGLE_DIR holds indiana_reports.csv and indiana_projections.csv.
-The XML reports do not say which image is the frontal one; --views_table names a table that does. The same command
-again goes on where it stopped. Exit code 1: more images than --max_rejected_fraction allows are absent or unreadable.
+Images are found by name at any depth of their folder. KAGGLE_DIR has indiana_reports.csv and indiana_projections.csv.
+The XML reports do not tell which image is frontal; give a table that does with --views_table. The same command again
+resumes. Exit code 1: more images were missing or unreadable than --max_rejected_fraction allows.
 """
 
 import sys
@@ -42,7 +42,7 @@ class OpenIConfig:
     output_dir: Path
     """dataset folder to write"""
     section: Literal["impression", "findings"] = "impression"
-    """section of the report that becomes the prompt"""
+    """section of the report to use as prompt"""
     min_chars: int = 7
     """shortest section to keep, in characters"""
     max_chars: int = 77
@@ -50,33 +50,33 @@ class OpenIConfig:
     views: Views = "frontal"
     """views to keep"""
     unknown_views: UnknownViews = "guess"
-    """images of unknown view: guess (a report's first figure is frontal, the others lateral), keep all, or drop all"""
+    """images of unknown view: guess (the first figure of a report is frontal, others are lateral), keep, or drop"""
     views_table: Path | None = None
-    """indiana_projections.csv (found by itself beside indiana_reports.csv), or a table of DICOM headers with columns
-    imageid and View Position, such as torchxrayvision's nlmcxr_dicom_metadata.csv.gz"""
+    """indiana_projections.csv (used automatically if next to indiana_reports.csv), or a table of DICOM headers with
+    columns imageid and View Position, such as torchxrayvision's nlmcxr_dicom_metadata.csv.gz"""
     resolution: int = 512
     """side of the written images in pixels"""
     square: SquareMode = "crop"
     """crop the centre, or pad with black"""
     validation_fraction: float = 0.1
-    """share of the reports in the validation split"""
+    """share of the reports for validation"""
     test_fraction: float = 0.1
-    """share of the reports in the test split"""
+    """share of the reports for testing"""
     limit: int | None = None
     """keep at most this many images, for a trial"""
     seed: int = 0
-    """chooses the reports of the splits and what --limit keeps"""
+    """random seed for the split and for what --limit keeps"""
     workers: int = 0
     """processes that convert images; 0: one per core"""
     max_rejected_fraction: float = 0.05
-    """share of absent or unreadable images above which the result counts as unusable (exit code 1)"""
+    """share of missing or unreadable images above which the result is marked unusable (exit code 1)"""
 
     def __post_init__(self) -> None:
         check_settings(self)
 
 
 def main(config: OpenIConfig) -> int:
-    """Prepare Open-i as `config` says; returns the exit code of `write_dataset`."""
+    """Prepare Open-i; returns the exit code of `write_dataset`."""
     settings = recorded_settings(config, "openi")
     if is_finished(config.output_dir, settings):
         return 0
@@ -84,16 +84,16 @@ def main(config: OpenIConfig) -> int:
     images = index_images(folder, image_key)
     cohort = select(config)
     names = cohort.rows["dicom_id"].tolist()
-    # One download holds the whole collection: an absent image is a failure like an unreadable one.
+    # One download has the whole collection: a missing image is a failure like an unreadable one.
     source = [str(images.get(image_key(name), folder / f"{name}.png")) for name in names]
     if names and not any(image_key(name) in images for name in names):
-        print(f"warning: --images {folder} holds no image of these reports, such as {names[0]}.png", file=sys.stderr)
+        print(f"warning: --images {folder} has no image of these reports, such as {names[0]}.png", file=sys.stderr)
     cohort.rows = cohort.rows.assign(source=source)
     return write_dataset(config, settings, cohort)
 
 
 def select(config: OpenIConfig) -> Cohort:
-    """Read the reports and filter them. What is left has every column but `source`."""
+    """Read the reports and filter them; the rows lack only the column `source` of `write_dataset`."""
     rows, broken = _read(config.reports, config.section, _views_table(config))
     cohort = Cohort(rows, "all reports")
     cohort.reject(pd.DataFrame(index=range(len(broken))), "broken report", pd.Series(broken, dtype=object))
@@ -126,7 +126,7 @@ def _views_table(config: OpenIConfig) -> dict[str, str]:
 
 
 def _read(source: Path, section: str, views: dict[str, str]) -> tuple[pd.DataFrame, list[str]]:
-    """One row per image, or one for a report without images; and what is wrong with each broken report."""
+    """One row per image, or one for a report without images; and a message for each broken report."""
     rows: list[dict[str, Any]] = []
     broken: list[str] = []
     seen: set[str] = set()
@@ -156,7 +156,7 @@ def _image_rows(report: Report, section: str, views: dict[str, str], repeated: b
 
 
 def _view_reasons(rows: pd.DataFrame, views: Views, unknown_views: UnknownViews) -> pd.Series:
-    """The reason against each image: of another view, or unknown and not to be kept."""
+    """Drop images of other views, and unknown ones according to `unknown_views`."""
     reasons = pd.Series("", index=rows.index, dtype=object)
     unknown = rows["view"] == ""
     if views != "all":

@@ -64,7 +64,7 @@ def check_settings(config: Settings) -> None:
 
 
 def recorded_settings(config: Any, source: str) -> dict[str, Any]:
-    """The settings that decide what the folder holds: `source` and the config dataclass, paths made absolute."""
+    """The settings that determine the content of the folder: `source` and the config's fields, paths absolute."""
     settings: dict[str, Any] = {"source": source}
     for name, value in dataclasses.asdict(config).items():
         if name in NOT_RECORDED:
@@ -76,17 +76,17 @@ def recorded_settings(config: Any, source: str) -> dict[str, Any]:
 
 
 def is_finished(output_dir: Path, settings: dict[str, Any]) -> bool:
-    """Whether `output_dir` already holds the usable result of these settings; says so on stdout.
+    """Whether `output_dir` already has the usable result of these settings; prints a notice if so.
 
     Raises:
-        UserError: the folder was made with other settings, or holds something else.
+        UserError: the folder was begun with other settings, or has other files.
     """
     path = output_dir / "prep.json"
     if not path.exists():
         if output_dir.exists() and not output_dir.is_dir():
             raise UserError(f"--output_dir {output_dir} is a file, not a folder")
         if output_dir.exists() and any(not path.name.startswith(".") for path in output_dir.iterdir()):
-            raise UserError(f"--output_dir {output_dir} holds other files: name a new or empty folder")
+            raise UserError(f"--output_dir {output_dir} has other files: name a new or empty folder")
         return False
     prep = read_json(path)
     if not isinstance(prep, dict) or not isinstance(prep.get("settings"), dict):
@@ -104,8 +104,8 @@ def write_dataset(config: Settings, settings: dict[str, Any], cohort: Cohort) ->
     Args:
         config: the source's settings; see `is_finished` for what the output folder may contain.
         settings: the result of `recorded_settings`.
-        cohort: its rows have the columns of metadata.csv except `file_name` (missing ones are left empty), `split`
-            (train, validation, test) and `source` (absolute path of the image). Images that cannot be used are dropped.
+        cohort: its rows have `dicom_id`, `study_id`, `subject_id`, `text`, any other column of metadata.csv, `split`
+            (train, validation or test) and `source` (absolute path of the image). Unusable images are dropped from it.
 
     Returns:
         The exit code: 0 when the folder may be used. 1 when more images than allowed could not be read: everything is

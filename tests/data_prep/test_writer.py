@@ -232,7 +232,7 @@ def test_a_foreign_folder_is_refused(tmp_path, content):
 
 def test_a_folder_with_other_files_and_a_file_are_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("dear")
-    with pytest.raises(UserError, match="holds other files"):
+    with pytest.raises(UserError, match="has other files"):
         is_finished(tmp_path, SETTINGS)
     with pytest.raises(UserError, match="is a file"):
         is_finished(tmp_path / "thesis.txt", SETTINGS)
