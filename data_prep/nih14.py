@@ -4,9 +4,9 @@
     python -m data_prep.nih14 … --prompt labels+view+demographics    # "58 year old male. PA view. Pneumonia."
     python -m data_prep.nih14 … --train_list train_val_list.txt --test_list test_list.txt    # the official split
 
-Images are found in DIR and in its subfolders images_001 … images_012. A part of the dataset is enough: missing images
-are listed in rejected.csv and do not count as failures. The same command again resumes. Exit code 1: more images were
-unreadable than --max_rejected_fraction allows.
+Images are found by name at any depth of DIR. A part of the dataset is enough: missing images are listed in rejected.csv
+and do not count as failures. The same command again resumes. Exit code 1: more images were unreadable than
+--max_rejected_fraction allows.
 """
 
 import re
