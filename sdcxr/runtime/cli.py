@@ -19,6 +19,8 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_setti
 from sdcxr.runtime.errors import UserError, explain_os_error, os_error_behind
 
 Main = Callable[[Any], int | None]
+AFTER_MAIN: list[Callable[[], None]] = []
+"""What `run` calls when main has returned, with any exit code; modules with something to close append to it."""
 
 
 def run(main: Main, argv: list[str] | None = None) -> NoReturn:
@@ -31,8 +33,8 @@ def run(main: Main, argv: list[str] | None = None) -> NoReturn:
         config = parse(main, argv)
         with mute_other_ranks():
             code = main(config)
-        if "sdcxr.runtime.processes" in sys.modules:  # which takes a second to import
-            sys.modules["sdcxr.runtime.processes"].leave()
+        for close in AFTER_MAIN:
+            close()
         sys.exit(code)
     except UserError as error:
         _stop(str(error))
