@@ -103,11 +103,14 @@ def _program() -> str:
 
 
 class _HelpFormatter(DefaultHelpFormatter):
-    """Wraps the paragraphs of the module's docstring, and keeps the lines of its indented commands."""
+    """Wraps the paragraphs of the module's docstring, keeps the lines of its indented commands; plain names of types."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         blocks = text.strip().split("\n\n")
         return "\n\n".join(block if "\n " in f"\n{block}" else textwrap.fill(block, width) for block in blocks)
+
+    def _expand_help(self, action: Any) -> str:
+        return re.sub(r"<class '(\w+)'>", r"\1", super()._expand_help(action))
 
 
 class _Parser(ArgumentParser):
