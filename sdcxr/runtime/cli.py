@@ -18,9 +18,9 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_setti
 
 from sdcxr.runtime.errors import UserError, explain_os_error, os_error_behind
 
-Main = Callable[[Any], int | None]
 AFTER_MAIN: list[Callable[[], None]] = []
 """What `run` calls when main has returned, with any exit code; modules with something to close append to it."""
+Main = Callable[[Any], int | None]
 
 
 def run(main: Main, argv: list[str] | None = None) -> NoReturn:
@@ -103,7 +103,7 @@ def _program() -> str:
 
 
 class _HelpFormatter(DefaultHelpFormatter):
-    """Wraps the paragraphs of the module's docstring, keeps the lines of its indented commands; plain names of types."""
+    """Wraps paragraphs of the module's docstring, keeps the lines of indented commands, names types plainly."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         blocks = text.strip().split("\n\n")
