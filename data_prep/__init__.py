@@ -1,1 +1,1 @@
-"""Raw datasets in, dataset folders out: one module per source, run as `python -m data_prep.<source>`."""
+"""Data preparation: raw dataset to dataset folder, one command per source, `python -m data_prep.<source>`."""

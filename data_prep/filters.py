@@ -1,18 +1,14 @@
-"""Which images and studies to keep: pure functions of tables, the same whatever the order of their rows.
+"""Inclusion filters and train/validation/test splits: pure functions of tables, independent of the order of rows.
 
-A filter answers for every row with the reason why it goes, or with nothing (an empty string) when it stays.
+A filter returns for every row the reason to drop it, or an empty string to keep it; see `data_prep.cohort.Cohort`.
 """
 
 import hashlib
 from collections.abc import Iterable
-from typing import Any
 
 import pandas as pd
 
-from data_prep.writer import rejects
-from sdcxr.runtime.errors import UserError
-
-# MIMIC-CXR-JPG's ViewCodeSequence_CodeMeaning in terms of its ViewPosition.
+# ViewCodeSequence_CodeMeaning of MIMIC-CXR-JPG to its ViewPosition.
 _VIEW_OF_CODE = {
     "postero-anterior": "PA",
     "antero-posterior": "AP",
@@ -26,39 +22,13 @@ TEST_FOLDER = "p19"  # MIMIC-CXR's ten patient folders p10 … p19; RoentGen and
 OFFICIAL_SPLITS = {"train": "train", "validate": "validation", "test": "test"}
 
 
-class Cohort:
-    """The images that are left, those that are not with the reason, and the count after every filter."""
-
-    def __init__(self, rows: pd.DataFrame, name: str) -> None:
-        self.rows = rows
-        self.rejected = rejects(rows.head(0), "")
-        self.counts: list[dict[str, Any]] = []
-        self._count(name)
-
-    def apply(self, name: str, reasons: pd.Series, detail: str | pd.Series = "") -> None:
-        """Drop the rows whose reason is not empty. `reasons` and `detail` have the index of the rows."""
-        dropped = reasons != ""
-        if dropped.any():
-            if isinstance(detail, pd.Series):
-                detail = detail[dropped]
-            new = rejects(self.rows[dropped], "", detail).assign(reason=reasons[dropped])
-            self.rejected = pd.concat([self.rejected, new])
-            self.rows = self.rows[~dropped]
-        self._count(name)
-
-    def _count(self, name: str) -> None:
-        studies = int(self.rows["study_id"].nunique())
-        images = int((self.rows["dicom_id"] != "").sum())  # a report without images has one row, too
-        self.counts.append({"filter": name, "images": images, "studies": studies})
-
-
 def reason_where(dropped: pd.Series, reason: str) -> pd.Series:
     """`reason` where `dropped`, "" elsewhere."""
     return dropped.astype(bool).map({True: reason, False: ""}).astype(object)
 
 
 def length_reasons(text: pd.Series, min_chars: int, max_chars: int) -> pd.Series:
-    """The reason against each prompt: shorter than `min_chars` or longer than `max_chars` characters, both kept."""
+    """Drop prompts shorter than `min_chars` or longer than `max_chars` characters (inclusive limits)."""
     length = text.str.len()
     reasons = pd.Series("", index=text.index, dtype=object)
     reasons[length < min_chars] = "impression too short"
@@ -67,12 +37,11 @@ def length_reasons(text: pd.Series, min_chars: int, max_chars: int) -> pd.Series
 
 
 def repaired_views(metadata: pd.DataFrame) -> pd.Series:
-    """ViewPosition in capitals, "" where unknown; a missing one comes from the view code, then from the procedure.
+    """ViewPosition in capitals, "" where unknown; missing ones are filled from the view code, then from the procedure.
 
     Args:
-        metadata: needs ViewPosition; ViewCodeSequence_CodeMeaning and PerformedProcedureStepDescription are used where
-            there are such columns; "" where missing. The procedure counts only if it names one view: of the images of
-            "CHEST (PA AND LAT)" it says nothing.
+        metadata: has ViewPosition and may have ViewCodeSequence_CodeMeaning and PerformedProcedureStepDescription,
+            "" where missing. The procedure is used only if it names a single view, not "CHEST (PA AND LAT)".
     """
     view = metadata["ViewPosition"].str.strip().str.upper()
     if "ViewCodeSequence_CodeMeaning" in metadata:
@@ -87,7 +56,7 @@ def repaired_views(metadata: pd.DataFrame) -> pd.Series:
 
 
 def view_reasons(view: pd.Series, views: Iterable[str]) -> pd.Series:
-    """The reason against each image: its view is unknown, or not one of `views`."""
+    """Drop images whose view is unknown or not one of `views`."""
     reasons = pd.Series("", index=view.index, dtype=object)
     reasons[~view.isin(list(views))] = "view not wanted"
     reasons[view == ""] = "view unknown"
@@ -95,7 +64,7 @@ def view_reasons(view: pd.Series, views: Iterable[str]) -> pd.Series:
 
 
 def hash_order(ids: pd.Series, seed: int) -> pd.Series:
-    """A number in [0, 1) for each id, as good as random, that depends on the id and the seed alone."""
+    """A pseudorandom number in [0, 1) for each id, which depends on id and seed only."""
 
     def number(value: str) -> float:
         digest = hashlib.blake2b(f"{seed}:{value}".encode(), digest_size=8).digest()
@@ -106,9 +75,9 @@ def hash_order(ids: pd.Series, seed: int) -> pd.Series:
 
 
 def cap_reasons(rows: pd.DataFrame, max_no_finding: int, seed: int) -> pd.Series:
-    """The reason against each training image that CheXpert labels No Finding beyond the first `max_no_finding`.
+    """Keep at most `max_no_finding` training images with CheXpert's label No Finding, lowest `hash_order` first.
 
-    The first are those lowest in `hash_order` of their dicom_id: a higher cap keeps all that a lower one keeps.
+    A higher cap therefore keeps everything that a lower one keeps.
     """
     normal = rows[(rows["split"] == "train") & (rows["No Finding"] == 1)]
     ranked = hash_order(normal["dicom_id"], seed).sort_values(kind="stable")
@@ -118,24 +87,19 @@ def cap_reasons(rows: pd.DataFrame, max_no_finding: int, seed: int) -> pd.Series
 
 
 def limit_reasons(rows: pd.DataFrame, limit: int, seed: int) -> pd.Series:
-    """The reason against each image beyond the first `limit` in `hash_order`: a small sample for a trial."""
+    """Keep `limit` images, lowest `hash_order` first: a small sample for a trial."""
     ranked = hash_order(rows["dicom_id"], seed).sort_values(kind="stable")
     reasons = pd.Series("", index=rows.index, dtype=object)
     reasons[ranked.index[limit:]] = "over the limit"
     return reasons
 
 
-def patient_folder(subject_id: pd.Series) -> pd.Series:
-    """The folder p10 … p19 that holds the patient: the first two digits of the number."""
-    return "p" + subject_id.str[:2]
-
-
 def folder_splits(subject_id: pd.Series, validation_fraction: float, seed: int) -> pd.Series:
-    """RoentGen's split: p19 is test, p10–p18 train, of which a hashed share of the patients becomes validation.
+    """RoentGen's split: p19 is test, p10–p18 train, except a hashed share of the patients for validation.
 
-    Patients of no such folder get no split ("").
+    Patients outside these folders get no split ("").
     """
-    folder = patient_folder(subject_id)
+    folder = "p" + subject_id.str[:2]
     split = pd.Series("train", index=subject_id.index, dtype=object)
     split[hash_order(subject_id, seed) < validation_fraction] = "validation"
     split[folder == TEST_FOLDER] = "test"
@@ -143,17 +107,8 @@ def folder_splits(subject_id: pd.Series, validation_fraction: float, seed: int) 
     return split
 
 
-def check_fractions(validation_fraction: float, test_fraction: float) -> None:
-    """Raise a `UserError` unless the two leave something to train on."""
-    if validation_fraction < 0 or test_fraction < 0 or not validation_fraction + test_fraction < 1:
-        raise UserError(
-            f"--validation_fraction {validation_fraction:g} and --test_fraction {test_fraction:g}: "
-            "expected 0 or more each and less than 1 together"
-        )
-
-
 def hash_splits(subject_id: pd.Series, validation_fraction: float, test_fraction: float, seed: int) -> pd.Series:
-    """A split by a hash of the patient, for collections without one; a patient's images are all in one split."""
+    """Random split by patient, for datasets without an official one; deterministic, from `hash_order`."""
     order = hash_order(subject_id, seed)
     split = pd.Series("train", index=subject_id.index, dtype=object)
     split[order < validation_fraction + test_fraction] = "test"
@@ -162,12 +117,12 @@ def hash_splits(subject_id: pd.Series, validation_fraction: float, test_fraction
 
 
 def official_splits(dicom_id: pd.Series, table: pd.DataFrame) -> pd.Series:
-    """MIMIC-CXR-JPG's own split in this package's words; "" for an image that its table lacks."""
+    """Official split of MIMIC-CXR-JPG, in this package's names; "" for images that are not in its table."""
     of_image = table.drop_duplicates("dicom_id").set_index("dicom_id")["split"].map(OFFICIAL_SPLITS)
     return dicom_id.map(of_image).fillna("").astype(object)
 
 
 def shared_patients(rows: pd.DataFrame) -> list[str]:
-    """The patients who are in more than one split, which must be none: a model would be tested on whom it knows."""
+    """Patients in more than one split: leakage between training and test."""
     n_splits = rows.groupby("subject_id")["split"].nunique()
     return sorted(n_splits.index[n_splits > 1])

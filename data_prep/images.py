@@ -1,4 +1,4 @@
-"""Radiographs from any source as square 8-bit greyscale images. Nothing here mirrors or rotates: side is a finding."""
+"""Convert radiographs (JPEG, PNG, DICOM) to square 8-bit greyscale PNG. Never mirrors or rotates: sides matter."""
 
 import gzip
 import os
@@ -16,24 +16,24 @@ from sdcxr.runtime.errors import UserError
 
 SquareMode = Literal["crop", "pad"]
 
-PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"  # a PNG that does not end so was cut off
+PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"  # a PNG without it is incomplete
 
 
 def load_grey(path: Path, at_least_px: int, equalize_dicom: bool = True) -> Image.Image:
-    """The image of a JPEG, PNG or DICOM file (`.dcm`, `.dcm.gz`) in mode L, pixels as stored.
+    """Read a JPEG, PNG or DICOM file (`.dcm`, `.dcm.gz`) as image of mode L, pixels as stored.
 
-    A JPEG is decoded at 1/2, 1/4 or 1/8 of its scale where its shorter side stays `at_least_px` or longer; that is
-    several times faster and differs by a fraction of a grey level after the final resize. 16-bit images are stretched
-    from their minimum and maximum to 0–255, because 10- and 12-bit radiographs are commonly stored in 16 bits.
+    A JPEG is decoded at 1/2, 1/4 or 1/8 of its scale if its shorter side keeps `at_least_px`: several times faster,
+    and a difference of a fraction of a grey level after the final resize. 16-bit images are stretched from minimum and
+    maximum to 0–255, because 10- and 12-bit radiographs are usually stored in 16 bits.
 
     Args:
-        path: the file; its suffix tells DICOM from the rest.
-        at_least_px: the shorter side that a JPEG must keep, in pixels.
-        equalize_dicom: equalise a DICOM's histogram, which makes it look like the images of MIMIC-CXR-JPG.
+        path: the file; the suffix decides whether it is read as DICOM.
+        at_least_px: minimum length of a JPEG's shorter side, in pixels.
+        equalize_dicom: equalise the histogram of a DICOM image, as was done for MIMIC-CXR-JPG.
 
     Raises:
         BadImage: missing, empty, truncated, unreadable, too large or constant.
-        UserError: a DICOM needs a package that is not installed.
+        UserError: a DICOM file needs a package that is not installed.
     """
     if path.name.endswith((".dcm", ".dcm.gz")):
         image = _load_dicom(path, equalize_dicom)
@@ -46,7 +46,7 @@ def load_grey(path: Path, at_least_px: int, equalize_dicom: bool = True) -> Imag
 
 
 def square(image: Image.Image, resolution_px: int, mode: SquareMode) -> Image.Image:
-    """`image` as a square of `resolution_px`: its centre ("crop"), or all of it between black bars ("pad")."""
+    """Resize to a square of `resolution_px`: the centre ("crop"), or everything between black bars ("pad")."""
     width, height = image.size
     if mode == "crop":
         side = min(width, height)
@@ -64,10 +64,10 @@ def square(image: Image.Image, resolution_px: int, mode: SquareMode) -> Image.Im
 
 
 def equalize(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Histogram equalisation in OpenCV's definition, which MIMIC-CXR-JPG applied; shape kept, 0–255.
+    """Histogram equalisation as OpenCV defines it, which was applied to MIMIC-CXR-JPG; same shape, 0–255.
 
-    The darkest grey level present maps to 0, the brightest to 255, and between them a level maps to the share of
-    the brighter-than-darkest pixels at or below it.
+    The darkest level present becomes 0, the brightest 255; a level between them becomes the share of pixels at or below
+    it, among those brighter than the darkest.
     """
     histogram = np.bincount(pixels.ravel(), minlength=256)
     darkest = int(pixels.min())
@@ -79,13 +79,13 @@ def equalize(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def convert(source: str, target: str, resolution_px: int, mode: SquareMode) -> tuple[str, str] | None:
-    """Write `source` as a square greyscale PNG at `target`, atomically, unless a whole PNG is there already.
+    """Convert `source` to a square greyscale PNG at `target`, atomically, unless a complete PNG exists there.
 
     Returns:
-        None when the image is there, else (reason, detail) of why it cannot be used.
+        None if the image exists, else (reason, detail) why it cannot be used.
 
     Raises:
-        OSError: writing failed (a full disk is not the image's fault).
+        OSError: writing failed, such as on a full disk.
     """
     if _is_whole_png(target):
         return None
@@ -96,7 +96,7 @@ def convert(source: str, target: str, resolution_px: int, mode: SquareMode) -> t
     folder, name = os.path.split(target)
     temporary = Path(folder, f".{name}.{os.getpid()}.tmp")
     try:
-        # Noise holds few repetitions to search for: run lengths alone are 8 times faster than level 6, and smaller.
+        # Film grain has few repetitions to find: run lengths alone are 8 times faster than level 6, and smaller.
         image.save(temporary, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
         temporary.replace(target)
     finally:
@@ -114,7 +114,7 @@ def _is_whole_png(path: str) -> bool:
 
 
 def _load_with_pillow(path: Path, at_least_px: int) -> Image.Image:
-    # A command that converts files of unknown origin must not be talked into allocating gigabytes.
+    # Files come from anywhere: a decompression bomb must not make this allocate gigabytes.
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with open_image(path) as image:
@@ -130,13 +130,13 @@ def _as_grey(image: Image.Image) -> Image.Image:
         return Image.fromarray(stretch(np.asarray(image)))
     if image.mode in ("LA", "PA", "P", "RGBA"):
         image = image.convert("RGBA")
-        # What is transparent is background, and background is black on a radiograph.
+        # Transparent is background, which is black on a radiograph.
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
     return image.convert("L")
 
 
 def stretch(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Pixels of any numeric type as 8 bits, the minimum at 0 and the maximum at 255; a constant image becomes 0."""
+    """Pixels of any numeric type as 8 bits, minimum to 0 and maximum to 255; a constant image becomes 0."""
     wide = pixels.astype(np.float32)
     low, high = float(wide.min()), float(wide.max())
     if not low < high:  # also NaN
@@ -168,7 +168,7 @@ def _load_dicom(path: Path, equalize_histogram: bool) -> Image.Image:
         raise BadImage("unreadable image", f"{path.name} is not a DICOM file") from None
     except (BadImage, UserError, MemoryError):
         raise
-    except Exception as error:  # pydicom answers a damaged file with almost any exception
+    except Exception as error:  # pydicom raises almost anything on a damaged file
         raise BadImage("unreadable image", f"{type(error).__name__}: {error}") from None
     if pixels.ndim != 2:
         raise BadImage("unreadable image", f"not one greyscale frame but an array of shape {pixels.shape}")

@@ -1,11 +1,12 @@
-"""Prepare MIMIC-CXR: images with their impressions as prompts, filtered and split, in one dataset folder.
+"""Prepare MIMIC-CXR: filter and split the images, with the impressions of their reports as prompts.
 
     python -m data_prep.mimic_cxr --images mimic-cxr-jpg/2.1.0 --reports mimic-cxr-reports.zip --output_dir DIR
     python -m data_prep.mimic_cxr --images mimic-cxr-jpg/2.1.0 --reports reports/ --output_dir DIR --views PA,AP
     python -m data_prep.mimic_cxr --images mimic-cxr/2.1.0 --tables mimic-cxr-jpg/2.1.0 …     # from the DICOM files
 
-The defaults are RoentGen's: PA views, impressions of 7 to 77 characters, p10–p18 to train and p19 to test, 512 pixels.
-The same command again resumes. Exit code 1: more images than --max_rejected_fraction allows could not be read.
+The defaults are those of RoentGen: PA views, impressions of 7 to 77 characters, p10–p18 for training, p19 for testing,
+512 pixels. The same command again resumes. Exit code 1: more images were unreadable than --max_rejected_fraction
+allows.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Literal
 import pandas as pd
 
 from data_prep import filters
-from data_prep.filters import Cohort
+from data_prep.cohort import Cohort
 from data_prep.images import SquareMode
 from data_prep.mimic_files import (
     find_reports,
@@ -38,13 +39,13 @@ class MimicCxrConfig:
     """Prepare MIMIC-CXR."""
 
     images: Path
-    """MIMIC-CXR-JPG's folder, or MIMIC-CXR's with the DICOM files: any level down to the one that holds p10 … p19"""
+    """folder of MIMIC-CXR-JPG, or of MIMIC-CXR with the DICOM files: the one that has p10 … p19, or one above it"""
     reports: Path
-    """mimic-cxr-reports.zip, its folder, or the folder it was unpacked to"""
+    """mimic-cxr-reports.zip, the folder that has it, or the folder it was unpacked to"""
     output_dir: Path
     """dataset folder to write"""
     tables: Path | None = None
-    """folder of the metadata, split and chexpert tables of MIMIC-CXR-JPG; default: beside the images"""
+    """folder of MIMIC-CXR-JPG's tables (metadata, split, chexpert); default: next to the images"""
     views: str = "PA"
     """view positions to keep, e.g. PA,AP; "all" keeps every image"""
     min_chars: int = 7
@@ -52,15 +53,15 @@ class MimicCxrConfig:
     max_chars: int = 77
     """longest impression to keep, in characters"""
     max_tokens: int | None = None
-    """longest impression to keep, in tokens of --tokenizer, start and end tokens counted"""
+    """longest impression to keep, in tokens of --tokenizer, including start and end tokens"""
     tokenizer: str | None = None
     """tokenizer for --max_tokens: a local folder, or a name on the Hugging Face hub"""
     max_no_finding: int | None = 10005
-    """most training images with the label No Finding; null for no cap"""
+    """maximum number of training images with the label No Finding; null: no limit"""
     split: Literal["folder", "official"] = "folder"
     """folder: p10–p18 train, p19 test; official: the split table of MIMIC-CXR-JPG"""
     validation_fraction: float = 0.02
-    """share of the patients of p10–p18 set aside for validation, with --split folder"""
+    """share of the patients of p10–p18 that are used for validation, with --split folder"""
     resolution: int = 512
     """side of the written images in pixels"""
     square: SquareMode = "crop"
@@ -68,24 +69,20 @@ class MimicCxrConfig:
     limit: int | None = None
     """keep at most this many images, for a trial"""
     seed: int = 0
-    """chooses the validation patients and what the caps keep"""
+    """random seed for the validation patients and for what --max_no_finding and --limit keep"""
     workers: int = 0
     """processes that convert images; 0: one per core"""
     max_rejected_fraction: float = 0.05
-    """share of unreadable images above which the result counts as unusable (exit code 1)"""
+    """share of unreadable images above which the result is marked unusable (exit code 1)"""
 
     def __post_init__(self) -> None:
         if (self.max_tokens is None) != (self.tokenizer is None):
-            raise UserError("--max_tokens and --tokenizer belong together: name both or neither")
-        if not 0 <= self.validation_fraction < 1:
-            raise UserError(f"--validation_fraction {self.validation_fraction}: expected 0 or more and less than 1")
-        if self.min_chars > self.max_chars:
-            raise UserError(f"--min_chars {self.min_chars} is more than --max_chars {self.max_chars}")
+            raise UserError("--max_tokens and --tokenizer belong together: give both or neither")
         check_settings(self)
 
 
 def main(config: MimicCxrConfig) -> int:
-    """Prepare MIMIC-CXR as `config` says; returns the exit code of `write_dataset`."""
+    """Prepare MIMIC-CXR; returns the exit code of `write_dataset`."""
     settings = recorded_settings(config, "mimic_cxr")
     if is_finished(config.output_dir, settings):
         return 0
@@ -94,14 +91,14 @@ def main(config: MimicCxrConfig) -> int:
     reports = find_reports(config.reports)
     folders = [config.tables] if config.tables else [root, root.parent]
     cohort = select(config, folders, reports)
-    rows = cohort.rows.assign(source=image_paths(root, cohort.rows, suffix))
-    return write_dataset(config, settings, rows, cohort.rejected, cohort.counts)
+    cohort.rows = cohort.rows.assign(source=image_paths(root, cohort.rows, suffix))
+    return write_dataset(config, settings, cohort)
 
 
 def select(config: MimicCxrConfig, table_folders: list[Path], reports: Path) -> Cohort:
-    """Join the tables and the reports, and filter. What is left has every column but `source`."""
+    """Join tables and reports, and filter; the rows lack only the column `source` of `write_dataset`."""
     metadata_path = table_path("metadata", table_folders)
-    labels_path = table_path("chexpert", table_folders)  # missed now, not after the reports are read
+    labels_path = table_path("chexpert", table_folders)  # reported missing now, not after all reports are read
     cohort = Cohort(_read_metadata(metadata_path), "all images")
     incomplete = (cohort.rows[list(IDS)] == "").any(axis=1)
     if incomplete.any():
@@ -147,18 +144,14 @@ def select(config: MimicCxrConfig, table_folders: list[Path], reports: Path) -> 
         cohort.apply(f"No Finding cap {config.max_no_finding:,}", reasons)
     if config.limit is not None:
         cohort.apply(f"limit {config.limit:,}", filters.limit_reasons(cohort.rows, config.limit, config.seed))
-
-    shared = filters.shared_patients(cohort.rows)
-    if shared:
-        raise UserError(f"{len(shared)} patients are in more than one split (the first: {shared[0]}): check the tables")
     return cohort
 
 
 def count_tokens(text: pd.Series, tokenizer: str) -> pd.Series:
-    """The tokens of each text, start and end tokens included, as the text encoder's window counts them.
+    """Number of tokens of each text, including start and end tokens, which count for the text encoder's window.
 
     Raises:
-        UserError: there is no such tokenizer here, and none could be fetched.
+        UserError: the tokenizer is neither a local folder nor on the hub.
     """
     from transformers import AutoTokenizer
 
@@ -167,7 +160,7 @@ def count_tokens(text: pd.Series, tokenizer: str) -> pd.Series:
         folder = folder / "tokenizer"
     counts: list[int] = []
     texts = text.tolist()
-    with quiet_libraries():  # else the tokenizer warns of each text beyond its window
+    with quiet_libraries():  # the tokenizer warns about texts beyond its window
         try:
             encode = AutoTokenizer.from_pretrained(str(folder) if folder.is_dir() else tokenizer)
         except (OSError, ValueError) as error:

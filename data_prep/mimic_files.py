@@ -1,4 +1,4 @@
-"""Where MIMIC-CXR and MIMIC-CXR-JPG keep their images, tables and reports, in every layout they are unpacked to."""
+"""File layout of MIMIC-CXR and MIMIC-CXR-JPG: find and read images, tables and reports."""
 
 import re
 import zipfile
@@ -33,10 +33,10 @@ _REPORT_MEMBER = re.compile(r"(?:^|/)p1[0-9]/p([0-9]+)/s([0-9]+)\.txt$")
 
 
 def patient_root(folder: Path, flag: str) -> Path:
-    """The folder that holds p10 … p19: `folder` itself or one up to three levels below it.
+    """The folder with p10 … p19: `folder` itself or one up to three levels below it.
 
     Raises:
-        UserError: there is none, or no `folder`.
+        UserError: none found, or `folder` does not exist.
     """
     level = [existing_folder(folder, flag)]
     for _ in range(4):
@@ -51,10 +51,10 @@ def patient_root(folder: Path, flag: str) -> Path:
 
 
 def image_suffix(root: Path) -> str:
-    """The suffix of the images below a patient root, judged by the first study that has any.
+    """Suffix of the images below a patient root: that of the first study with images.
 
     Raises:
-        UserError: there is neither a JPG nor a DICOM file.
+        UserError: found neither JPG nor DICOM files.
     """
     for study in root.glob("p1[0-9]/p*/s*/"):
         for path in sorted(study.iterdir()):
@@ -65,7 +65,7 @@ def image_suffix(root: Path) -> str:
 
 
 def image_paths(root: Path, rows: pd.DataFrame, suffix: str) -> pd.Series:
-    """The path of each image: p10/p10000032/s50414267/<dicom_id>.jpg below the patient root."""
+    """Path of each image: p10/p10000032/s50414267/<dicom_id>.jpg below the patient root."""
     subject = rows["subject_id"]
     study = f"{root}/p" + subject.str[:2] + "/p" + subject + "/s" + rows["study_id"]
     return study + "/" + rows["dicom_id"] + suffix
@@ -76,7 +76,7 @@ def image_paths(root: Path, rows: pd.DataFrame, suffix: str) -> pd.Series:
 
 
 def table_path(name: TableName, folders: list[Path]) -> Path:
-    """The table's file, mimic-cxr-2.0.0-<name>.csv or .csv.gz (or of a later version), in the first folder that has it.
+    """Path of mimic-cxr-2.0.0-<name>.csv or .csv.gz (or a later version) in the first folder that has it.
 
     Raises:
         UserError: no folder has it.
@@ -87,15 +87,15 @@ def table_path(name: TableName, folders: list[Path]) -> Path:
                 return path
     raise UserError(
         f"found no mimic-cxr-2.0.0-{name}.csv or .csv.gz in {', '.join(map(str, folders))}. "
-        "It comes with MIMIC-CXR-JPG; --tables names its folder if it lies elsewhere."
+        "It comes with MIMIC-CXR-JPG; give its folder with --tables."
     )
 
 
 def read_table(name: TableName, path: Path) -> pd.DataFrame:
-    """The columns of a table that the preparation uses: ids and texts as str, empty where missing; labels as float.
+    """Read the columns that are used: ids and texts as str, empty where missing; labels as float.
 
     Raises:
-        UserError: it is no CSV table or a column is missing; the message guesses which table it may be instead.
+        UserError: not a CSV table, or a column is missing; the message suggests which table it is instead.
     """
     required = _COLUMNS[name]
     header = list(read_csv(path, nrows=0).columns)
@@ -127,7 +127,7 @@ def _missing_columns(name: TableName, path: Path, missing: list[str], header: li
 
 
 def find_reports(path: Path) -> Path:
-    """The reports' archive, or the folder that holds p10 … p19, from what the user named.
+    """The archive of reports, or the folder with p10 … p19, from the value of --reports.
 
     Raises:
         UserError: no such file or folder, or no report in the folder.
@@ -138,22 +138,22 @@ def find_reports(path: Path) -> Path:
         return path / "mimic-cxr-reports.zip"
     root = patient_root(path, "--reports")
     if next(root.glob("p1[0-9]/p*/s*.txt"), None) is None:
-        raise UserError(f"--reports {root} holds no report (looked for p1?/p*/s*.txt); the JPG tree comes without them")
+        raise UserError(f"--reports {root} has no reports (looked for p1?/p*/s*.txt); MIMIC-CXR-JPG comes without")
     return root
 
 
 def impressions(reports: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str, str | None]]:
-    """The impression, or None, of every wanted study that has a report, one report in memory at a time.
+    """The impression, or None, of every wanted study that has a report; reads one report at a time.
 
     Args:
-        reports: what `find_reports` found.
-        wanted: patient of each study, by study_id.
+        reports: the result of `find_reports`.
+        wanted: subject_id by study_id.
 
     Yields:
         (study_id, impression), each study once.
 
     Raises:
-        UserError: the archive is none, is damaged, or holds no report.
+        UserError: the archive is not a zip archive, is damaged, or has no reports.
     """
     read = _from_zip if reports.is_file() else _from_folder
     with progress(len(wanted), "reports", "report") as bar:
@@ -166,7 +166,7 @@ def _from_zip(path: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str, byte
     try:
         archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile:
-        raise UserError(f"--reports {path} is neither a folder nor a whole zip archive") from None
+        raise UserError(f"--reports {path} is neither a folder nor a complete zip archive") from None
     with archive:
         seen = set()
         n_reports = 0
@@ -181,10 +181,10 @@ def _from_zip(path: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str, byte
                 try:
                     yield study_id, archive.read(member)
                 except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted
-                    raise UserError(f"--reports {path} is damaged at s{study_id}.txt ({error}): get it anew") from None
+                    raise UserError(f"--reports {path} is damaged at s{study_id}.txt ({error}): get it again") from None
         if n_reports == 0:
             raise UserError(
-                f"--reports {path} holds no report (looked for files/p10/p10000032/s50414267.txt and the like)"
+                f"--reports {path} has no reports (looked for files/p10/p10000032/s50414267.txt and the like)"
             )
 
 

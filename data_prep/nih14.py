@@ -1,12 +1,12 @@
-"""Prepare ChestX-ray14 of the NIH Clinical Center; its prompts are made of its labels, for it has no reports.
+"""Prepare ChestX-ray14 of the NIH Clinical Center, with prompts composed from its labels (it has no reports).
 
     python -m data_prep.nih14 --images DIR --labels Data_Entry_2017_v2020.csv --output_dir DIR
     python -m data_prep.nih14 … --prompt labels+view+demographics    # "58 year old male. PA view. Pneumonia."
     python -m data_prep.nih14 … --train_list train_val_list.txt --test_list test_list.txt    # the official split
 
-The images lie in DIR itself or in its folders images_001 … images_012. A part of the dataset is enough: rows whose
-image is not there are listed in rejected.csv and do not count as failures. The same command again goes on where it
-stopped. Exit code 1: more images than --max_rejected_fraction allows could not be read.
+Images are found by name at any depth of DIR. A part of the dataset is enough: missing images are listed in rejected.csv
+and do not count as failures. The same command again resumes. Exit code 1: more images were unreadable than
+--max_rejected_fraction allows.
 """
 
 import re
@@ -16,16 +16,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_prep.filters import (
-    Cohort,
-    check_fractions,
-    hash_order,
-    hash_splits,
-    limit_reasons,
-    reason_where,
-    shared_patients,
-    view_reasons,
-)
+from data_prep.cohort import Cohort
+from data_prep.filters import hash_order, hash_splits, limit_reasons, reason_where, view_reasons
 from data_prep.images import SquareMode
 from data_prep.raw_tables import index_images, read_table
 from data_prep.writer import check_settings, is_finished, recorded_settings, write_dataset
@@ -33,8 +25,8 @@ from sdcxr.io.manifest import LABELS
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
-# NIH label → (words of the prompt, CheXpert label or "", whether the two mean the same). Where CheXpert's label is the
-# wider one, absence of NIH's says nothing about it. Emphysema, fibrosis and hernia have no counterpart.
+# NIH label → (words of the prompt, CheXpert label or "", whether the two mean the same). Where CheXpert's label is
+# wider, absence of the NIH label does not make it negative. Emphysema, fibrosis and hernia have no counterpart.
 FINDINGS: dict[str, tuple[str, str, bool]] = {
     "Atelectasis": ("atelectasis", "Atelectasis", True),
     "Cardiomegaly": ("cardiomegaly", "Cardiomegaly", True),
@@ -63,23 +55,23 @@ class Nih14Config:
     """Prepare ChestX-ray14."""
 
     images: Path
-    """folder of the images, or of the folders that hold them"""
+    """folder of the images or of their subfolders"""
     labels: Path
-    """Data_Entry_2017_v2020.csv, or its first edition Data_Entry_2017.csv"""
+    """Data_Entry_2017_v2020.csv, or the first edition, Data_Entry_2017.csv"""
     output_dir: Path
     """dataset folder to write"""
     views: str = "PA,AP"
     """view positions to keep: PA, AP, or both"""
     prompt: str = "labels"
-    """what the prompt says: labels, and +view or +demographics (age and sex) before them"""
+    """content of the prompt: labels, preceded by +view or +demographics (age and sex) or both"""
     train_list: Path | None = None
-    """official train_val_list.txt, together with --test_list; default: a split by a hash of the patient"""
+    """official train_val_list.txt, together with --test_list; default: a random split by patient"""
     test_list: Path | None = None
     """official test_list.txt"""
     validation_fraction: float = 0.1
-    """share of the patients in the validation split; with the official lists, of those in train_val_list.txt"""
+    """share of the patients for validation; with the official lists, of those in train_val_list.txt"""
     test_fraction: float = 0.1
-    """share of the patients in the test split, without the official lists"""
+    """share of the patients for testing, without the official lists"""
     resolution: int = 512
     """side of the written images in pixels"""
     square: SquareMode = "crop"
@@ -87,46 +79,45 @@ class Nih14Config:
     limit: int | None = None
     """keep at most this many images, for a trial"""
     seed: int = 0
-    """chooses the patients of the splits and what --limit keeps"""
+    """random seed for the split and for what --limit keeps"""
     workers: int = 0
     """processes that convert images; 0: one per core"""
     max_rejected_fraction: float = 0.05
-    """share of unreadable images above which the result counts as unusable (exit code 1); absent ones do not count"""
+    """share of unreadable images above which the result is marked unusable (exit code 1); missing ones do not count"""
 
     def __post_init__(self) -> None:
-        check_fractions(self.validation_fraction, self.test_fraction)
         if (self.train_list is None) != (self.test_list is None):
-            raise UserError("--train_list and --test_list belong together: name both or neither")
+            raise UserError("--train_list and --test_list belong together: give both or neither")
         check_settings(self)
         check_words("--views", self.views, ",", VIEWS)
         if "labels" not in check_words("--prompt", self.prompt, "+", PROMPT_PARTS):
-            raise UserError(f"--prompt {self.prompt}: labels must be in it")
+            raise UserError(f"--prompt {self.prompt}: labels must be part of it")
 
 
 def main(config: Nih14Config) -> int:
-    """Prepare ChestX-ray14 as `config` says; returns the exit code of `write_dataset`."""
+    """Prepare ChestX-ray14; returns the exit code of `write_dataset`."""
     settings = recorded_settings(config, "nih14")
     if is_finished(config.output_dir, settings):
         return 0
     images = index_images(config.images, image_key)
     cohort = select(config, images)
     if cohort.rows.empty and cohort.counts[1]["images"] == 0:
-        raise UserError(f"--images {config.images}: none of the images that {config.labels.name} lists is there")
-    rows = cohort.rows.assign(source=[str(images[name].resolve()) for name in cohort.rows["dicom_id"]])
-    return write_dataset(config, settings, rows, cohort.rejected, cohort.counts)
+        raise UserError(f"--images {config.images}: has none of the images that {config.labels.name} lists")
+    cohort.rows = cohort.rows.assign(source=[str(images[name].resolve()) for name in cohort.rows["dicom_id"]])
+    return write_dataset(config, settings, cohort)
 
 
 def select(config: Nih14Config, images: Container[str]) -> Cohort:
-    """Read the table and filter it. What is left has every column but `source`.
+    """Read the table and filter it; the rows lack only the column `source` of `write_dataset`.
 
     Args:
         config: the settings.
-        images: the keys of the images that there are; see `image_key`.
+        images: keys of the images that exist; see `image_key`.
     """
     table = read_labels(config.labels)
     cohort = Cohort(table, "all rows")
     present = [name in images for name in table["dicom_id"]]
-    # A part of the twelve archives is a common and sound thing to hold: absence is no failure.
+    # Many users download some of the twelve archives only: a missing image is not a failure.
     cohort.apply("image present", reason_where(~pd.Series(present, index=table.index), "missing image"))
     incomplete = (cohort.rows["subject_id"] == "") | cohort.rows["findings"].isna()
     cohort.apply("patient and labels", reason_where(incomplete, "no patient or unknown label"), cohort.rows["given"])
@@ -138,8 +129,6 @@ def select(config: Nih14Config, images: Container[str]) -> Cohort:
     cohort.apply("split", reason_where(split == "", "in neither official list"))
     if config.limit is not None:
         cohort.apply(f"limit {config.limit:,}", limit_reasons(cohort.rows, config.limit, config.seed))
-    if shared := shared_patients(cohort.rows):
-        raise UserError(f"{len(shared)} patients are in more than one split (the first: {shared[0]}): check the lists")
 
     parts = check_words("--prompt", config.prompt, "+", PROMPT_PARTS)
     prompts = [
@@ -152,7 +141,7 @@ def select(config: Nih14Config, images: Container[str]) -> Cohort:
 
 
 def read_labels(path: Path) -> pd.DataFrame:
-    """The official table, either edition: ids, view, findings (None where one is unknown), given labels, age, sex.
+    """Read either edition of the table: ids, view, findings (None if one is unknown), labels as given, age, sex.
 
     Raises:
         UserError: it cannot be read, or is another table.
@@ -177,7 +166,7 @@ def read_labels(path: Path) -> pd.DataFrame:
 
 
 def compose_prompt(findings: list[str], age_years: int | None, sex: str, view: str, parts: Container[str]) -> str:
-    """E.g. "58 year old male. PA view. Pneumonia and infiltration." What is not known is left out."""
+    """A prompt such as "58 year old male. PA view. Pneumonia and infiltration."; unknown parts are left out."""
     sentences = []
     if "demographics" in parts:
         age = "" if age_years is None else f"{age_years} year old"
@@ -190,7 +179,7 @@ def compose_prompt(findings: list[str], age_years: int | None, sex: str, view: s
 
 
 def parse_age(text: str) -> int | None:
-    """Age in whole years from "58", "058Y", "013M" or "020D"; None where it is missing or no human's."""
+    """Age in whole years from "58", "058Y", "013M" or "020D"; None if missing or impossible."""
     match = re.fullmatch(r"\s*(\d{1,4})(?:\.0)?\s*([YMWD]?)\s*", text.upper())
     if match is None:
         return None
@@ -199,7 +188,7 @@ def parse_age(text: str) -> int | None:
 
 
 def parse_findings(text: str) -> list[str] | None:
-    """The labels of "Effusion|Pneumonia" in the table's order, [] for "No Finding"; None where one is unknown."""
+    """The labels of "Effusion|Pneumonia" in the given order, [] for "No Finding"; None if one is unknown."""
     findings = [name.strip() for name in text.split("|")]
     if findings == [NO_FINDING]:
         return []
@@ -207,7 +196,7 @@ def parse_findings(text: str) -> list[str] | None:
 
 
 def chexpert_labels(findings: list[str]) -> dict[str, int]:
-    """CheXpert's labels as far as NIH's, which are given for every image, determine them: 1, 0, or absent."""
+    """CheXpert labels that the NIH labels determine: 1, 0, or no entry."""
     labels = {NO_FINDING: int(not findings)}
     for name, (_, label, same) in FINDINGS.items():
         if label and name in findings:
@@ -218,12 +207,12 @@ def chexpert_labels(findings: list[str]) -> dict[str, int]:
 
 
 def image_key(name: str) -> str:
-    """00000193_019 for 00000193_019.png, so that a converted copy in another format is found, too."""
+    """00000193_019 for 00000193_019.png: also finds copies that were converted to another format."""
     return name.strip().rsplit(".", 1)[0]
 
 
 def check_words(flag: str, value: str, separator: str, known: Iterable[str]) -> list[str]:
-    """The words of a flag such as --views PA,AP; a `UserError` for one that is not in `known`."""
+    """Split a flag such as --views PA,AP into words; an unknown word is a `UserError`."""
     words = [word.strip() for word in value.split(separator)]
     unknown = [word for word in words if word not in known]
     if unknown:
@@ -232,7 +221,7 @@ def check_words(flag: str, value: str, separator: str, known: Iterable[str]) -> 
 
 
 def _splits(config: Nih14Config, rows: pd.DataFrame) -> pd.Series:
-    """The split of each row, "" for one that is in neither official list."""
+    """The split of each row, "" for images in neither official list."""
     if config.train_list is None or config.test_list is None:
         return hash_splits(rows["subject_id"], config.validation_fraction, config.test_fraction, config.seed)
     train, test = (_read_list(path) for path in (config.train_list, config.test_list))

@@ -1,12 +1,12 @@
-"""Prepare the chest radiographs of Indiana University (Open-i), which need no credential.
+"""Prepare the chest radiographs of Indiana University (Open-i), which are public.
 
     python -m data_prep.openi --images DIR --reports NLMCXR_reports.tgz --output_dir DIR
     python -m data_prep.openi --images DIR --reports ecgen-radiology --output_dir DIR --section findings --max_chars 300
     python -m data_prep.openi --images images/images_normalized --reports KAGGLE_DIR --output_dir DIR
 
-Images are found by name at any depth of their folder. KAGGLE_DIR holds indiana_reports.csv and indiana_projections.csv.
-The XML reports do not say which image is the frontal one; --views_table names a table that does. The same command
-again goes on where it stopped. Exit code 1: more images than --max_rejected_fraction allows are absent or unreadable.
+Images are found by name at any depth of their folder. KAGGLE_DIR has indiana_reports.csv and indiana_projections.csv.
+The XML reports do not tell which image is frontal; give a table that does with --views_table. The same command again
+resumes. Exit code 1: more images were missing or unreadable than --max_rejected_fraction allows.
 """
 
 import sys
@@ -17,15 +17,15 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from data_prep.filters import Cohort, check_fractions, hash_splits, length_reasons, limit_reasons, reason_where
+from data_prep.cohort import Cohort
+from data_prep.filters import hash_splits, length_reasons, limit_reasons, reason_where
 from data_prep.images import SquareMode
 from data_prep.openi_reports import KAGGLE_PROJECTIONS, KAGGLE_REPORTS, BadReport, Report, mesh_labels, read_reports
 from data_prep.openi_views import FRONTAL_VIEWS, LATERAL_VIEWS, figure_views, image_key, read_views, study_views
 from data_prep.raw_tables import index_images
-from data_prep.writer import check_settings, is_finished, recorded_settings, rejects, write_dataset
+from data_prep.writer import check_settings, is_finished, recorded_settings, write_dataset
 from sdcxr.io.manifest import LABELS
 from sdcxr.runtime.cli import run
-from sdcxr.runtime.errors import UserError
 
 Views = Literal["frontal", "lateral", "all"]
 UnknownViews = Literal["guess", "keep", "drop"]
@@ -42,7 +42,7 @@ class OpenIConfig:
     output_dir: Path
     """dataset folder to write"""
     section: Literal["impression", "findings"] = "impression"
-    """section of the report that becomes the prompt"""
+    """section of the report to use as prompt"""
     min_chars: int = 7
     """shortest section to keep, in characters"""
     max_chars: int = 77
@@ -50,36 +50,33 @@ class OpenIConfig:
     views: Views = "frontal"
     """views to keep"""
     unknown_views: UnknownViews = "guess"
-    """images of unknown view: guess (a report's first figure is frontal, the others lateral), keep all, or drop all"""
+    """images of unknown view: guess (the first figure of a report is frontal, others are lateral), keep, or drop"""
     views_table: Path | None = None
-    """indiana_projections.csv (found by itself beside indiana_reports.csv), or a table of DICOM headers with columns
-    imageid and View Position, such as torchxrayvision's nlmcxr_dicom_metadata.csv.gz"""
+    """indiana_projections.csv (used automatically if next to indiana_reports.csv), or a table of DICOM headers with
+    columns imageid and View Position, such as torchxrayvision's nlmcxr_dicom_metadata.csv.gz"""
     resolution: int = 512
     """side of the written images in pixels"""
     square: SquareMode = "crop"
     """crop the centre, or pad with black"""
     validation_fraction: float = 0.1
-    """share of the reports in the validation split"""
+    """share of the reports for validation"""
     test_fraction: float = 0.1
-    """share of the reports in the test split"""
+    """share of the reports for testing"""
     limit: int | None = None
     """keep at most this many images, for a trial"""
     seed: int = 0
-    """chooses the reports of the splits and what --limit keeps"""
+    """random seed for the split and for what --limit keeps"""
     workers: int = 0
     """processes that convert images; 0: one per core"""
     max_rejected_fraction: float = 0.05
-    """share of absent or unreadable images above which the result counts as unusable (exit code 1)"""
+    """share of missing or unreadable images above which the result is marked unusable (exit code 1)"""
 
     def __post_init__(self) -> None:
-        check_fractions(self.validation_fraction, self.test_fraction)
-        if self.min_chars > self.max_chars:
-            raise UserError(f"--min_chars {self.min_chars} is more than --max_chars {self.max_chars}")
         check_settings(self)
 
 
 def main(config: OpenIConfig) -> int:
-    """Prepare Open-i as `config` says; returns the exit code of `write_dataset`."""
+    """Prepare Open-i; returns the exit code of `write_dataset`."""
     settings = recorded_settings(config, "openi")
     if is_finished(config.output_dir, settings):
         return 0
@@ -87,19 +84,19 @@ def main(config: OpenIConfig) -> int:
     images = index_images(folder, image_key)
     cohort = select(config)
     names = cohort.rows["dicom_id"].tolist()
-    # One download holds the whole collection: an absent image is a failure like an unreadable one.
+    # One download has the whole collection: a missing image is a failure like an unreadable one.
     source = [str(images.get(image_key(name), folder / f"{name}.png")) for name in names]
     if names and not any(image_key(name) in images for name in names):
-        print(f"warning: --images {folder} holds no image of these reports, such as {names[0]}.png", file=sys.stderr)
-    rows = cohort.rows.assign(source=source)
-    return write_dataset(config, settings, rows, cohort.rejected, cohort.counts)
+        print(f"warning: --images {folder} has no image of these reports, such as {names[0]}.png", file=sys.stderr)
+    cohort.rows = cohort.rows.assign(source=source)
+    return write_dataset(config, settings, cohort)
 
 
 def select(config: OpenIConfig) -> Cohort:
-    """Read the reports and filter them. What is left has every column but `source`."""
+    """Read the reports and filter them; the rows lack only the column `source` of `write_dataset`."""
     rows, broken = _read(config.reports, config.section, _views_table(config))
     cohort = Cohort(rows, "all reports")
-    cohort.rejected = pd.concat([cohort.rejected, broken])
+    cohort.reject(pd.DataFrame(index=range(len(broken))), "broken report", pd.Series(broken, dtype=object))
     cohort.apply("one report per uid", reason_where(rows["repeated"], "duplicate report"))
     cohort.apply(config.section, reason_where(cohort.rows["text"] == "", f"no {config.section}"))
     cohort.apply("report with images", reason_where(cohort.rows["dicom_id"] == "", "report without images"))
@@ -128,8 +125,8 @@ def _views_table(config: OpenIConfig) -> dict[str, str]:
     return read_views(projections) if projections.is_file() else {}
 
 
-def _read(source: Path, section: str, views: dict[str, str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """One row per image, and one for a report without images; and the broken reports as rejects."""
+def _read(source: Path, section: str, views: dict[str, str]) -> tuple[pd.DataFrame, list[str]]:
+    """One row per image, or one for a report without images; and a message for each broken report."""
     rows: list[dict[str, Any]] = []
     broken: list[str] = []
     seen: set[str] = set()
@@ -140,8 +137,7 @@ def _read(source: Path, section: str, views: dict[str, str]) -> tuple[pd.DataFra
         rows += _image_rows(report, section, views, repeated=report.uid in seen)
         seen.add(report.uid)
     columns = ["subject_id", "study_id", "dicom_id", "text", "view", "guess", "repeated", *LABELS]
-    rejected = rejects(pd.DataFrame(index=range(len(broken))), "broken report", pd.Series(broken, dtype=object))
-    return pd.DataFrame(rows, columns=columns), rejected
+    return pd.DataFrame(rows, columns=columns), broken
 
 
 def _image_rows(report: Report, section: str, views: dict[str, str], repeated: bool) -> Iterator[dict[str, Any]]:
@@ -160,7 +156,7 @@ def _image_rows(report: Report, section: str, views: dict[str, str], repeated: b
 
 
 def _view_reasons(rows: pd.DataFrame, views: Views, unknown_views: UnknownViews) -> pd.Series:
-    """The reason against each image: of another view, or unknown and not to be kept."""
+    """Drop images of other views, and unknown ones according to `unknown_views`."""
     reasons = pd.Series("", index=rows.index, dtype=object)
     unknown = rows["view"] == ""
     if views != "all":

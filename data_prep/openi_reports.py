@@ -1,4 +1,4 @@
-"""Reports of Indiana University's collection (Open-i): XML files in a folder or a tar archive, or Kaggle's CSV tables.
+"""Reports of the Indiana University collection (Open-i): XML files in a folder or tar archive, or Kaggle's CSV tables.
 
 The collection: Demner-Fushman et al., JAMIA 2016;23(2):304-310. On Kaggle: raddar/chest-xrays-indiana-university.
 """
@@ -18,10 +18,10 @@ from sdcxr.runtime.errors import UserError
 
 KAGGLE_REPORTS = "indiana_reports.csv"
 KAGGLE_PROJECTIONS = "indiana_projections.csv"
-MAX_REPORT_BYTES = 4 << 20  # the largest report of the collection has some 20 kB
+MAX_REPORT_BYTES = 4 << 20  # the largest report of the collection has about 20 kB
 
-# MeSH heading, a qualifier that must stand behind it ("" for none), and the CheXpert labels that the two leave no
-# doubt about. Headings such as Deformity, Density or Pulmonary Congestion fit several labels or none, and stay out.
+# MeSH heading, required qualifier ("" for none), and the CheXpert labels that the two imply without doubt. Headings
+# such as Deformity, Density or Pulmonary Congestion fit several labels or none and are left out.
 MESH_LABELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("normal", "", ("No Finding",)),
     ("pulmonary atelectasis", "", ("Atelectasis",)),
@@ -50,14 +50,14 @@ MESH_LABELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 
 
 class BadReport(ValueError):
-    """A report that cannot be used; the message is the reason, without text of the report."""
+    """A report that cannot be used. The message is the reason and never quotes the report."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """One report: `uid` such as "CXR1", its sections by lower-case name, MeSH majors, and image stems in figure order.
+    """One report: `uid` such as "CXR1", sections by lower-case name, major MeSH terms, image stems in figure order.
 
-    `figures` gives each image's figure number, 1 for F1, and 0 where there is none.
+    `figures` has the figure number of each image, 1 for F1, 0 if it has none.
     """
 
     uid: str
@@ -68,12 +68,12 @@ class Report:
 
 
 def parse_report(data: bytes) -> Report:
-    """Read one XML report.
+    """Parse one XML report.
 
-    MeSH and parentImage are looked for at any depth, because distributions of the collection differ there.
+    MeSH and parentImage may be at any depth, which differs between distributions of the collection.
 
     Raises:
-        BadReport: the bytes are no XML, hold a document type declaration, or name no report.
+        BadReport: not XML, with a document type declaration, or without an id.
     """
     root = _parse_xml(data)
     uid = next((_collapse(element.get("id")) for element in root.iter("uId")), "")
@@ -95,13 +95,13 @@ def parse_report(data: bytes) -> Report:
 
 
 def section_text(text: str | None) -> str:
-    """A section's text with white space collapsed; "" where it says nothing ("None.", or a redaction mark alone)."""
+    """Text of a section, white space collapsed; "" for an empty one ("None.", or a redaction mark only)."""
     text = _collapse(text)
     return "" if re.fullmatch(r"((?i:none)|X{3,})?[\s.]*", text) else text
 
 
 def mesh_labels(majors: Iterable[str]) -> dict[str, int]:
-    """CheXpert labels that MeSH majors such as "Pleural Effusion/left" state, each 1. What is absent is unknown."""
+    """CheXpert labels that major MeSH terms such as "Pleural Effusion/left" imply, all 1. Others are unknown."""
     labels: dict[str, int] = {}
     for major in majors:
         heading, *qualifiers = (part.strip().lower() for part in major.split("/"))
@@ -112,10 +112,10 @@ def mesh_labels(majors: Iterable[str]) -> dict[str, int]:
 
 
 def read_reports(source: Path) -> Iterator[tuple[str, Report | BadReport]]:
-    """Yield (where it stands, report) for every report of a folder, tar archive or Kaggle table; broken ones as errors.
+    """Yield (file or row, report) for every report of a folder, tar archive or Kaggle table; `BadReport` if broken.
 
     Raises:
-        UserError: there is no such source, it holds no report, or the archive is damaged.
+        UserError: the source does not exist, has no reports, or is a damaged archive.
     """
     if source.name == KAGGLE_REPORTS:
         source = source.parent
@@ -133,7 +133,7 @@ def read_reports(source: Path) -> Iterator[tuple[str, Report | BadReport]]:
             yield name, error
     if not found:
         raise UserError(
-            f"--reports {source} holds no .xml report and no {KAGGLE_REPORTS}: "
+            f"--reports {source} has no .xml reports and no {KAGGLE_REPORTS}: "
             "give the unpacked ecgen-radiology folder, NLMCXR_reports.tgz, or the folder of Kaggle's CSV tables"
         )
 
@@ -147,22 +147,22 @@ def _read_tar(path: Path) -> Iterator[tuple[str, bytes | None]]:
     if not path.is_file():
         raise UserError(f"--reports {path}: does not exist")
     try:
-        with tarfile.open(path) as archive:  # members are read as streams: nothing of the archive's paths is used
+        with tarfile.open(path) as archive:  # members are read as streams: nothing is extracted to their paths
             for member in archive:
                 if member.isfile() and member.name.endswith(".xml"):
                     stream = archive.extractfile(member) if member.size <= MAX_REPORT_BYTES else None
                     yield member.name.rsplit("/", 1)[-1], stream.read() if stream else None
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        if getattr(error, "errno", None) is not None:  # the system's word, not a decompressor's
+        if getattr(error, "errno", None) is not None:  # an error of the operating system, not of the decompressor
             raise
-        raise UserError(f"--reports {path} is not a whole tar archive: download it again") from None
+        raise UserError(f"--reports {path} is not a complete tar archive: download it again") from None
 
 
 def _read_kaggle(folder: Path) -> Iterator[tuple[str, Report | BadReport]]:
     reports = read_table(folder / KAGGLE_REPORTS, ("uid", "MeSH", "findings", "impression"))
     projections = folder / KAGGLE_PROJECTIONS
     if not projections.is_file():
-        raise UserError(f"{folder} has no {KAGGLE_PROJECTIONS}, which names the images of {KAGGLE_REPORTS}")
+        raise UserError(f"{folder} has no {KAGGLE_PROJECTIONS}, which lists the images of {KAGGLE_REPORTS}")
     images = read_table(projections, ("uid", "filename", "projection")).groupby("uid")["filename"].agg(list)
     for row in reports.to_dict("records"):
         uid = row["uid"].strip()
@@ -187,7 +187,7 @@ def _read_kaggle(folder: Path) -> Iterator[tuple[str, Report | BadReport]]:
 
 
 def _parse_xml(data: bytes) -> Element:
-    """An element tree; document type declarations are refused, for entities can read files and fill the memory."""
+    """Parse to an element tree; document type declarations are refused: entities can read files and exhaust memory."""
     parser, builder = expat.ParserCreate(), TreeBuilder()
 
     def refuse(*_: object) -> NoReturn:
@@ -216,5 +216,5 @@ def _collapse(text: str | None) -> str:
 
 
 def _natural(path: Path) -> list[int | str]:
-    """10.xml after 9.xml."""
+    """Sort key that puts 10.xml after 9.xml."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(path))]

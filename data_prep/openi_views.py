@@ -1,4 +1,4 @@
-"""Which of Open-i's images are frontal: the XML reports do not say it, two tables do, one of them in part."""
+"""Views of Open-i's images from Kaggle's table or DICOM headers, or guessed: the XML reports do not have them."""
 
 import re
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ LATERAL_VIEWS = ("LATERAL", "LL", "RL", "LARGE LATERAL")
 
 
 def image_key(name: str) -> str:
-    """What one image is called whatever the distribution.
+    """One name for an image in all distributions.
 
     "1_IM-0001-4001" for "CXR1_1_IM-0001-4001.png" (Open-i), "1_IM-0001-4001.dcm.png" (Kaggle) and "CXR1_IM-0001-4001"
-    (torchxrayvision's table of DICOM headers). The number between the report's and IM, where there is one, tells
-    nothing apart: without it the collection's 7,470 names are still different.
+    (torchxrayvision's table of DICOM headers). The optional number between the report's and IM is not
+    needed: without it the 7,470 names of the collection are still unique.
     """
     match = re.match(r"(?:CXR)?(\d+)_(?:\d+_)?(IM-[\w-]*)", name, re.IGNORECASE)
     return f"{match[1]}_{match[2]}".upper() if match else name.split(".")[0].upper()
@@ -26,7 +26,7 @@ def read_views(path: Path) -> dict[str, str]:
     """PA, AP, FRONTAL or LATERAL by image key, from Kaggle's projections or a table of DICOM headers.
 
     Raises:
-        UserError: it is neither.
+        UserError: the table is neither of them.
     """
     table = read_table(path, ())
     if {"filename", "projection"} <= set(table.columns):
@@ -47,10 +47,10 @@ def read_views(path: Path) -> dict[str, str]:
 
 
 def study_views(names: Sequence[str], table: dict[str, str]) -> list[str]:
-    """The view of each image of one report, "" where it is unknown.
+    """The view of each image of one report, "" if unknown.
 
-    The DICOM headers call both images of 1,088 of the 3,208 two-image reports PA, though most captions name a lateral.
-    So PA and AP count only beside an image that the table calls lateral.
+    In 1,088 of the 3,208 reports with two images, the DICOM headers call both PA, although most captions name a
+    lateral view. PA and AP are therefore believed only if the table calls another image of the report lateral.
     """
     views = [table.get(image_key(name), "") for name in names]
     if "LATERAL" not in views:
@@ -59,9 +59,9 @@ def study_views(names: Sequence[str], table: dict[str, str]) -> list[str]:
 
 
 def figure_views(figures: Sequence[int]) -> list[str]:
-    """A guess: the first figure is the frontal one, the others lateral.
+    """A guess: the first figure is frontal, the others are lateral.
 
-    Right for 90 % of the 768 two-image reports whose DICOM headers call exactly one of the images lateral.
+    Correct for 90 % of the 768 reports with two images of which the DICOM headers call exactly one lateral.
     """
     numbers = [figure or position for position, figure in enumerate(figures, start=1)]
     return ["FRONTAL" if number == 1 else "LATERAL" for number in numbers]

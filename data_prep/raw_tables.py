@@ -1,4 +1,4 @@
-"""What a raw dataset is read from: tables with the columns they must have, and folders of images."""
+"""Reading raw datasets: CSV tables with required columns, and an index of image files in nested folders."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -11,15 +11,15 @@ from sdcxr.io import tables
 from sdcxr.io.files import existing_folder
 from sdcxr.runtime.errors import UserError
 
-# The first of these wins where an image lies there in two formats.
+# Of an image in two formats, the first of these is used.
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
 
 
 def read_table(path: Path, columns: Iterable[str], hint: str = "") -> pd.DataFrame:
-    """A CSV table (plain or .gz) as str, missing values empty.
+    """Read a CSV table (plain or .gz) as str, missing values empty.
 
     Raises:
-        UserError: it cannot be read or lacks one of `columns`; `hint` says which table is meant.
+        UserError: it cannot be read or lacks one of `columns`; `hint` ends the message and names the right table.
     """
     table = read_csv(path)
     for column in columns:
@@ -30,12 +30,12 @@ def read_table(path: Path, columns: Iterable[str], hint: str = "") -> pd.DataFra
 
 
 def read_csv(path: Path, **options: Any) -> pd.DataFrame:
-    """A published table by `tables.read_csv`; a trailing comma in its rows alone alarms nobody."""
+    """`tables.read_csv` for published tables, some of which have a trailing comma in every row."""
     return tables.read_csv(path, drop_surplus=True, **options)
 
 
 def index_images(folder: Path, key: Callable[[str], str]) -> dict[str, Path]:
-    """Every image at any depth below `folder`, by `key` of its file name; folders that are links are followed.
+    """Every image file at any depth below `folder`, by `key` of its file name; follows links to folders.
 
     Raises:
         UserError: `folder` does not exist.
@@ -44,7 +44,7 @@ def index_images(folder: Path, key: Callable[[str], str]) -> dict[str, Path]:
     seen: set[str] = set()
     for root, folders, names in os.walk(existing_folder(folder, "--images"), followlinks=True):
         real = os.path.realpath(root)
-        if real in seen:  # a link to a folder above
+        if real in seen:  # a link to a parent folder
             folders.clear()
             continue
         seen.add(real)

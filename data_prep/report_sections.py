@@ -1,8 +1,8 @@
-"""The sections of a radiology report, and its impression: pure functions of the text.
+"""Section parser for radiology reports; extracts the impression. Pure functions of the text.
 
-A section opens at the start of a line with a known name and a colon. Headings that name no section of a report (CHEST:,
-LINES:) are text. So an impression is never cut by its own sub-headings, at the price of a list of names, which is what
-the report writers used. docs/decisions.md tells where and why this departs from the parser that comes with MIMIC-CXR.
+A section starts at the beginning of a line with a known name and a colon. Other headings (CHEST:, LINES:) are text, so
+that sub-headings do not end an impression; the cost is a list of the names that report writers used.
+docs/decisions.md explains where and why this differs from the official parser of MIMIC-CXR.
 """
 
 import re
@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Names. Misspelt ones occur in MIMIC-CXR. An empty value: a section that is of no further interest, but ends the last.
+# Names, with misspellings that occur in MIMIC-CXR. Key "": sections of no further interest that end the previous one.
 
 _NAMES = {
     "impression": """
@@ -23,7 +23,7 @@ _NAMES = {
     "comparison": """
         comparison, comparisons, comparison(s), reference exam, comparison exam, comparison film, comparision,
         comparsion, comparrison, comparisions""",
-    # "ndication" lacks its first letter; it is no "mpression". A clinical impression is what the referrer suspects.
+    # A clinical impression is what the referring physician suspects.
     "indication": """
         indication, indications, indication(s), idication, ndication, reason for exam, reason for examination,
         reason for study, clinical indication, clinical impression""",
@@ -39,16 +39,16 @@ _NAMES = {
         electronically signed by, attending, radiologist, final report""",
 }
 _SECTION_OF = {" ".join(name.split()): section for section, names in _NAMES.items() for name in names.split(",")}
-# In running text a line may well begin with one of these, capitalised and followed by a colon.
+# Running text may begin a line with one of these, capitalised and followed by a colon.
 _ONLY_IN_CAPITALS = {"date", "exam", "study", "note", "comment", "comments", "procedure", "finding", "summary"}
-# A name in capitals that merely contains one of these still is that section: FRONTAL CHEST RADIOGRAPH FINDINGS.
+# A heading in capitals that contains one of these is that section: FRONTAL CHEST RADIOGRAPH FINDINGS.
 _CONTAINED = ("impression", "findings", "history", "comparison", "addendum")
-# Names of an examination that stand for "findings", except inside an impression that is ordered by examination.
+# Names of an examination that head the findings, except inside an impression with a paragraph per examination.
 _VIEWS = re.compile(
     r"chest|portable|ribs|bone window|(two|one|frontal|pa|ap|lateral) views?"
     r"|(pa|ap) and lat|lateral and (pa|ap)|frontal (and|upright|semi-upright)"
 )
-_MOST_WORDS = 5  # of a name that is recognised by a part of it; longer ones are sentences in capitals
+_MOST_WORDS = 5  # of a heading that is recognised by a part of it; longer ones are sentences in capitals
 
 _LINE = re.compile(
     r"""
@@ -61,19 +61,19 @@ _LINE = re.compile(
 
 
 class Section(NamedTuple):
-    """A section. The headers and bodies of all sections of a report, in order, are the report, to the character."""
+    """A section. Headers and bodies of all sections, concatenated in order, are the report, character by character."""
 
     name: str  # "impression", "findings", …; "preamble" before the first header; "" for one of no further interest
-    header: str  # from the start of the header's line to its colon, or a ruled line
+    header: str  # from the start of the line to the colon, or a ruled line
     body: str
-    is_aside: bool  # part of an addendum or of a preliminary ("wet") read, not of the report proper
+    is_aside: bool  # part of an addendum or of a preliminary ("wet") read, not of the main report
 
 
 def sections(text: str) -> list[Section]:
-    """Split a report into its sections, in order; defined for every text, losing no character of it."""
+    """Split a report into its sections, in order. Accepts any text and loses no character."""
     found: list[Section] = []
     name, start, body_start, is_aside = "preamble", 0, 0, False
-    reported = False  # the report proper has had its impression: what is added from now on cannot replace it
+    reported = False  # whether the main report had its impression: later additions cannot replace it
     for match in _LINE.finditer(text):
         opened = "" if match[2] else _section_of(match[1], name == "impression")
         if opened is None:
@@ -85,7 +85,7 @@ def sections(text: str) -> list[Section]:
         if opened in ("addendum", "wet read") or match[2] == "FINAL ADDENDUM":
             is_aside = True
         elif match[2] and not reported:
-            is_aside = False  # a ruled line or FINAL REPORT closes the addendum that stands above the report
+            is_aside = False  # a ruled line or FINAL REPORT ends an addendum above the main report
         name, start, body_start = opened, match.start(), match.end()
     found.append(Section(name, text[start:body_start], text[body_start:], is_aside))
     return found
@@ -94,8 +94,8 @@ def sections(text: str) -> list[Section]:
 def impression(text: str) -> str | None:
     """The impression of a report on one line, white space normalised, or None if it has none.
 
-    Of several, the last of the report proper; that of an addendum or a wet read only where there is no other.
-    De-identified words (`___`) and list numbers stay as they are.
+    Of several, the last of the main report; that of an addendum or wet read only if there is no other. De-identified
+    words (`___`) and list numbers are kept.
     """
     last: str | None = None
     last_aside: str | None = None
@@ -110,13 +110,13 @@ def impression(text: str) -> str | None:
 
 
 def normalise(text: str) -> str:
-    """`text` with every run of white space, line breaks included, as one space, and none at the ends."""
+    """Collapse white space, line breaks included, to single spaces; strip the ends."""
     return " ".join(text.split())
 
 
 @lru_cache(maxsize=4096)
 def _section_of(heading: str, in_impression: bool) -> str | None:
-    """The section that a heading opens, or None if it opens none."""
+    """The section that a heading opens, or None."""
     name = re.sub(r"[0-9#.]", "", heading.lower().replace("&", " and "))
     name = " ".join(name.split()).strip(" ,/-")
     section = _SECTION_OF.get(name)

@@ -1,4 +1,4 @@
-"""Worker processes that leave Ctrl-C to their parent and end when it is gone, and progress bars."""
+"""Parallel map in worker processes, which leave Ctrl-C to their parent and end with it; progress bars."""
 
 import multiprocessing
 import os
@@ -22,13 +22,13 @@ Result = TypeVar("Result")
 def in_workers(
     function: Callable[..., Result], *columns: Sequence[Any], workers: int, chunksize: int = 8
 ) -> Iterator[Result]:
-    """`function` of the first of each column, of the second of each, and so on, as `map` has it; in that order.
+    """Parallel `map(function, *columns)`; yields the results in order.
 
     Args:
-        function: a function of a module, or a `partial` of one.
-        columns: its arguments, as many of each.
-        workers: processes; 1 works in this one, 0 takes every core that this process may use.
-        chunksize: how many calls a worker is handed at once.
+        function: a module-level function, or a `partial` of one.
+        columns: its arguments, all of one length.
+        workers: number of processes; 1 computes in this one, 0 takes every core available to this process.
+        chunksize: number of calls that a worker gets at a time.
 
     Raises:
         UserError: a worker was killed.
@@ -37,25 +37,25 @@ def in_workers(
     if workers <= 1:
         yield from map(function, *columns)
         return
-    # Spawned, not forked: pandas has started threads by now.
+    # Spawned, not forked: pandas has started threads, and forking them can deadlock.
     context = multiprocessing.get_context("spawn")
     try:
         with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as executor:
-            # Workers start in `map` and inherit the mask: Ctrl-C is the parent's to answer.
+            # Workers start in `map` and inherit the mask, so that only the parent handles Ctrl-C.
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
                 results = executor.map(function, *columns, chunksize=chunksize)
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            yield from results  # which drops, also on Ctrl-C, what no worker has begun
+            yield from results  # closing it, also by Ctrl-C, cancels the calls that have not started
     except BrokenProcessPool:
         raise UserError(
-            "a worker process was killed, probably for want of memory: run the same command with fewer --workers"
+            "a worker process was killed, probably out of memory: run the same command with fewer --workers"
         ) from None
 
 
 def _end_with_parent() -> None:
-    """In a worker: end when the parent is gone, however it went."""
+    """In a worker: exit when the parent process has ended, killed included."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         sentinel = parent.sentinel
@@ -63,6 +63,6 @@ def _end_with_parent() -> None:
 
 
 def progress(total: int | None, what: str, unit: str) -> tqdm:
-    """A progress bar with the time left on stderr; in a log file a line every half minute."""
+    """A progress bar on stderr with the remaining time; in a log file, one line every 30 seconds."""
     interval_s = 0.2 if sys.stderr.isatty() else 30.0
     return tqdm(total=total, desc=what, unit=unit, mininterval=interval_s, maxinterval=max(10.0, interval_s))

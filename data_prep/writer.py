@@ -1,9 +1,9 @@
-"""The one writer of dataset folders: images in parallel, a metadata.csv per split, an account of what was left out.
+"""Writer of dataset folders: images in parallel, metadata.csv per split, rejected.csv and prep.json.
 
-A caller filters its tables, then
+A data source filters its tables in a `Cohort`, then
     settings = recorded_settings(config, "openi")
     if is_finished(output_dir, settings): return 0      # before the tables are read; refuses other settings
-    return write_dataset(config, settings, rows, rejected, counts)
+    return write_dataset(config, settings, cohort)
 """
 
 import dataclasses
@@ -17,20 +17,21 @@ import pandas as pd
 import PIL
 
 import sdcxr
+from data_prep.cohort import REJECTED_COLUMNS, Cohort
+from data_prep.filters import reason_where, shared_patients
 from data_prep.images import SquareMode, convert
 from data_prep.workers import in_workers, progress
 from sdcxr.io.files import atomic, check_same_settings, read_json, write_json
-from sdcxr.io.manifest import COLUMNS, IDS, LABELS, SPLITS, write_metadata
+from sdcxr.io.manifest import COLUMNS, LABELS, SPLITS, write_metadata
 from sdcxr.runtime.errors import UserError
 
-REJECTED_COLUMNS = (*IDS, "reason", "detail")
-NOT_RECORDED = ("output_dir", "workers", "max_rejected_fraction")  # they do not change an image or a row
+NOT_RECORDED = ("output_dir", "workers", "max_rejected_fraction")  # no image and no row depends on them
 LEAST = {"resolution": 1, "workers": 0, "limit": 1, "max_no_finding": 0, "max_tokens": 1}
 SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
 class Settings(Protocol):
-    """What the settings of every source hold."""
+    """The settings that every source has."""
 
     output_dir: Path
     resolution: int  # side of the written images in pixels
@@ -40,10 +41,10 @@ class Settings(Protocol):
 
 
 def check_settings(config: Settings) -> None:
-    """Expand ~ in the paths of a source's settings, and check the numbers that the sources share.
+    """Expand ~ in the paths of a source's settings and check the ranges of those numbers that it has.
 
     Raises:
-        UserError: a number makes no sense.
+        UserError: a number is out of range; names the flag.
     """
     for name, value in vars(config).items():
         if isinstance(value, Path):
@@ -52,10 +53,18 @@ def check_settings(config: Settings) -> None:
             raise UserError(f"--{name} {value}: expected {LEAST[name]} or more")
     if not 0 <= config.max_rejected_fraction <= 1:
         raise UserError(f"--max_rejected_fraction {config.max_rejected_fraction:g}: expected 0 to 1")
+    given = vars(config)
+    if {"min_chars", "max_chars"} <= given.keys() and given["min_chars"] > given["max_chars"]:
+        raise UserError(f"--min_chars {given['min_chars']} is more than --max_chars {given['max_chars']}")
+    held_out = {name: given[name] for name in ("validation_fraction", "test_fraction") if name in given}
+    if any(share < 0 for share in held_out.values()) or sum(held_out.values()) >= 1:
+        flags = " and ".join(f"--{name} {share:g}" for name, share in held_out.items())
+        together = " each and less than 1 together" if len(held_out) > 1 else " and less than 1"
+        raise UserError(f"{flags}: expected 0 or more{together}")
 
 
 def recorded_settings(config: Any, source: str) -> dict[str, Any]:
-    """The settings that decide what the folder holds: `source` and the config dataclass, paths made absolute."""
+    """The settings that determine the content of the folder: `source` and the config's fields, paths absolute."""
     settings: dict[str, Any] = {"source": source}
     for name, value in dataclasses.asdict(config).items():
         if name in NOT_RECORDED:
@@ -67,17 +76,17 @@ def recorded_settings(config: Any, source: str) -> dict[str, Any]:
 
 
 def is_finished(output_dir: Path, settings: dict[str, Any]) -> bool:
-    """Whether `output_dir` already holds the usable result of these settings; says so on stdout.
+    """Whether `output_dir` already has the usable result of these settings; prints a notice if so.
 
     Raises:
-        UserError: the folder was made with other settings, or holds something else.
+        UserError: the folder was begun with other settings, or has other files.
     """
     path = output_dir / "prep.json"
     if not path.exists():
         if output_dir.exists() and not output_dir.is_dir():
             raise UserError(f"--output_dir {output_dir} is a file, not a folder")
         if output_dir.exists() and any(not path.name.startswith(".") for path in output_dir.iterdir()):
-            raise UserError(f"--output_dir {output_dir} holds other files: name a new or empty folder")
+            raise UserError(f"--output_dir {output_dir} has other files: name a new or empty folder")
         return False
     prep = read_json(path)
     if not isinstance(prep, dict) or not isinstance(prep.get("settings"), dict):
@@ -89,99 +98,80 @@ def is_finished(output_dir: Path, settings: dict[str, Any]) -> bool:
     return True
 
 
-def rejects(rows: pd.DataFrame, reason: str, detail: str | pd.Series = "") -> pd.DataFrame:
-    """`rows` in the columns of rejected.csv, ids that `rows` lacks left empty."""
-    ids = rows.reindex(columns=list(IDS))
-    return ids.assign(reason=reason, detail=detail)
-
-
-def write_dataset(
-    config: Settings,
-    settings: dict[str, Any],
-    rows: pd.DataFrame,
-    rejected: pd.DataFrame,
-    counts: list[dict[str, Any]],
-) -> int:
-    """Convert the images of `rows` and write the dataset folder. Killed at any moment, it goes on when called again.
+def write_dataset(config: Settings, settings: dict[str, Any], cohort: Cohort) -> int:
+    """Convert the images of a cohort and write the dataset folder. Killed at any moment, it resumes when called again.
 
     Args:
-        config: the source's settings; see `is_finished` for what the output folder may hold.
-        settings: what `recorded_settings` gave.
-        rows: the manifest's columns but `file_name` (missing ones are left empty), `split` (train, validation, test)
-            and `source` (absolute path of the image).
-        rejected: what the caller's filters dropped, in `REJECTED_COLUMNS`; see `rejects`.
-        counts: what each of the caller's filters left: {"filter", "images", "studies"}.
+        config: the source's settings; see `is_finished` for what the output folder may contain.
+        settings: the result of `recorded_settings`.
+        cohort: its rows have `dicom_id`, `study_id`, `subject_id`, `text`, any other column of metadata.csv, `split`
+            (train, validation or test) and `source` (absolute path of the image). Unusable images are dropped from it.
 
     Returns:
-        The exit code: 0 when the folder may be used. 1 when more images than allowed could not be read: all is
-        written, but prep.json says `"usable": false`, and the same command again tries the failed images once more.
+        The exit code: 0 when the folder may be used. 1 when more images than allowed could not be read: everything is
+        written, but prep.json has `"usable": false`, and the same command tries the failed images again.
 
     Raises:
-        UserError: no image is left.
+        UserError: no image is left, or a patient is in more than one split.
         OSError: writing failed, here or in a worker.
     """
-    output_dir = config.output_dir
+    if shared := shared_patients(cohort.rows):
+        raise UserError(
+            f"{len(shared)} patients are in more than one split (the first: {shared[0]}): check the tables or lists"
+        )
+    output_dir, rejected_csv = config.output_dir, config.output_dir / "rejected.csv"
     output_dir.mkdir(parents=True, exist_ok=True)
-    phantom = any(map(_is_phantom, rows["source"].head(1)))
-    _write_prep(output_dir, settings, counts, phantom, usable=False)
-    rows, repeated = _unique(rows)
-    rejected = pd.concat([rejected, repeated]) if len(repeated) else rejected
-    if rows.empty:
-        _write_table(output_dir / "rejected.csv", _sorted(rejected))
-        raise UserError(f"no image is left after the filters; {output_dir / 'rejected.csv'} says why")
+    phantom = any(map(_is_phantom, cohort.rows["source"].head(1)))
+    _write_prep(output_dir, settings, cohort, phantom, finished=False, usable=False)
+    names = cohort.rows["dicom_id"].astype(str)
+    cohort.drop(reason_where(~names.str.fullmatch(SAFE_NAME), "dicom_id is no file name"))
+    cohort.drop(reason_where(cohort.rows["dicom_id"].duplicated(), "duplicate dicom_id"), "its first row is kept")
+    if cohort.rows.empty:
+        _write_rejected(rejected_csv, cohort.rejected)
+        raise UserError(f"no image is left after the filters: {rejected_csv} has the reasons")
 
-    rows = rows.sort_values(["split", "dicom_id"], ignore_index=True)
-    targets = [
-        str(output_dir / split / f"{name}.png") for split, name in zip(rows["split"], rows["dicom_id"], strict=True)
-    ]
-    for split in rows["split"].unique():
-        (output_dir / split).mkdir(exist_ok=True)
-    sources = rows["source"].astype(str).tolist()
-    converted = partial(convert, resolution_px=config.resolution, mode=config.square)
-    with progress(len(rows), "images", "image") as bar:
-        results = []
-        for result in in_workers(converted, sources, targets, workers=config.workers):
-            results.append(result)
-            bar.update()
-
-    bad = pd.Series([result is not None for result in results], index=rows.index)
-    failures = [result for result in results if result is not None]
-    unusable = rejects(rows[bad], "", "").assign(reason=[f[0] for f in failures], detail=[f[1] for f in failures])
-    rejected = pd.concat([rejected, unusable]) if len(unusable) else rejected
-    _write_table(output_dir / "rejected.csv", _sorted(rejected))
-    kept = rows[~bad]
+    cohort.rows = cohort.rows.sort_values(["split", "dicom_id"], ignore_index=True)
+    failures = pd.DataFrame(_convert_images(config, cohort.rows), columns=["reason", "detail"])
+    n_images = len(failures)
+    cohort.apply("readable image", failures["reason"], failures["detail"])
+    _write_rejected(rejected_csv, cohort.rejected)
+    kept = cohort.rows
     if kept.empty:
-        raise UserError(f"none of the {len(rows)} images could be used; {output_dir / 'rejected.csv'} says why")
+        raise UserError(f"none of the {n_images} images can be used: {rejected_csv} has the reasons")
     for split in SPLITS:
         _write_split(output_dir / split, kept[kept["split"] == split])
 
-    counts = [*counts, {"filter": "readable image", "images": len(kept), "studies": int(kept["study_id"].nunique())}]
-    usable = len(unusable) <= config.max_rejected_fraction * len(rows)
-    _write_prep(output_dir, settings, counts, phantom, usable, kept, rejected)
-    _print_counts(counts, kept)
+    n_unusable = n_images - len(kept)
+    usable = n_unusable <= config.max_rejected_fraction * n_images
+    _write_prep(output_dir, settings, cohort, phantom, finished=True, usable=usable)
+    _print_counts(cohort)
     if usable:
         return 0
     print(
-        f"error: {len(unusable)} of {len(rows)} images could not be used, more than --max_rejected_fraction "
-        f"{config.max_rejected_fraction:g} allows: {output_dir / 'rejected.csv'} says why",
+        f"error: {n_unusable} of {n_images} images cannot be used, more than --max_rejected_fraction "
+        f"{config.max_rejected_fraction:g} allows: {rejected_csv} has the reasons",
         file=sys.stderr,
     )
     return 1
 
 
-def _unique(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """`rows` with every dicom_id once and fit for a file name, and what was left out for that."""
-    unsafe = ~rows["dicom_id"].astype(str).str.fullmatch(SAFE_NAME)
-    repeated = rows["dicom_id"].duplicated() & ~unsafe
-    left_out = [
-        rejects(rows[unsafe], "dicom_id is no file name"),
-        rejects(rows[repeated], "duplicate dicom_id", "its first row is kept"),
-    ]
-    return rows[~unsafe & ~repeated], pd.concat(left_out)
+def _convert_images(config: Settings, rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """Write the image of every row; the reason and detail of each that cannot be used, empty for the others."""
+    for split in rows["split"].unique():
+        (config.output_dir / split).mkdir(exist_ok=True)
+    targets = f"{config.output_dir}/" + rows["split"] + "/" + rows["dicom_id"] + ".png"
+    convert_one = partial(convert, resolution_px=config.resolution, mode=config.square)
+    sources = rows["source"].astype(str).tolist()
+    results = []
+    with progress(len(rows), "images", "image") as bar:
+        for failure in in_workers(convert_one, sources, targets.tolist(), workers=config.workers):
+            results.append(failure or ("", ""))
+            bar.update()
+    return results
 
 
 def _write_split(folder: Path, rows: pd.DataFrame) -> None:
-    """Write the split's table and delete what an earlier run left in its folder and this table does not name."""
+    """Write the split's table; delete images of an earlier run that it does not list, and an empty split's folder."""
     if not rows.empty:
         table = rows.assign(file_name=rows["dicom_id"] + ".png").reindex(columns=list(COLUMNS))
         write_metadata(folder, table)
@@ -196,24 +186,18 @@ def _write_split(folder: Path, rows: pd.DataFrame) -> None:
 
 
 def _is_phantom(source: str) -> bool:
-    """Whether data_prep.phantom wrote this image, as files/p10/p10000032/s50414267/x.jpg beside its phantom.json.
+    """Whether data_prep.phantom wrote this image: its path is files/p10/p10000032/s50414267/x.jpg beside phantom.json.
 
-    Not any folder above: the reports of patients, who may lie somewhere in there, too, would be taken for a phantom's.
+    phantom.json further up does not count: real images below it would pass as phantoms, and their reports as public.
     """
     return len(Path(source).parents) > 4 and (Path(source).parents[4] / "phantom.json").is_file()
 
 
 def _write_prep(
-    output_dir: Path,
-    settings: dict[str, Any],
-    counts: list[dict[str, Any]],
-    phantom: bool,
-    usable: bool,
-    kept: pd.DataFrame | None = None,
-    rejected: pd.DataFrame | None = None,
+    output_dir: Path, settings: dict[str, Any], cohort: Cohort, phantom: bool, finished: bool, usable: bool
 ) -> None:
-    splits = {} if kept is None else kept["split"].value_counts().to_dict()
-    reasons = {} if rejected is None else rejected["reason"].astype(str).value_counts().sort_index().to_dict()
+    splits = cohort.rows["split"].value_counts().to_dict() if finished else {}
+    reasons = cohort.rejected["reason"].astype(str).value_counts().sort_index().to_dict() if finished else {}
     prep = {
         "usable": usable,
         "phantom": phantom,
@@ -224,30 +208,27 @@ def _write_prep(
             "pillow": PIL.__version__,
             "pandas": pd.__version__,
         },
-        "counts": counts,
+        "counts": cohort.counts,
         "splits": {split: int(splits[split]) for split in SPLITS if split in splits},
         "rejected": {str(reason): int(n) for reason, n in reasons.items()},
     }
     write_json(output_dir / "prep.json", prep)
 
 
-def _sorted(rejected: pd.DataFrame) -> pd.DataFrame:
-    columns = list(REJECTED_COLUMNS)
-    return rejected.reindex(columns=columns).astype("string").sort_values(columns, ignore_index=True)
-
-
-def _write_table(path: Path, table: pd.DataFrame) -> None:
+def _write_rejected(path: Path, rejected: pd.DataFrame) -> None:
+    """Write rejected.csv in an order that does not depend on that of the filters or the source's tables."""
+    table = rejected.astype("string").sort_values(list(REJECTED_COLUMNS), ignore_index=True)
     with atomic(path) as temporary:
         table.to_csv(temporary, index=False)
 
 
-def _print_counts(counts: list[dict[str, Any]], kept: pd.DataFrame) -> None:
-    width = max(len(str(count["filter"])) for count in counts)
+def _print_counts(cohort: Cohort) -> None:
+    width = max(len(str(count["filter"])) for count in cohort.counts)
     print(f"{'after':<{width}}  {'images':>9}  {'studies':>9}")
-    for count in counts:
+    for count in cohort.counts:
         print(f"{count['filter']:<{width}}  {count['images']:>9,}  {count['studies']:>9,}")
     for split in SPLITS:
-        rows = kept[kept["split"] == split]
+        rows = cohort.rows[cohort.rows["split"] == split]
         if rows.empty:
             print(f"  the split {split!r} is empty")
             continue

@@ -1,11 +1,11 @@
-"""Draw a chest phantom dataset: radiographs and reports in the layout of MIMIC-CXR-JPG 2.1.0, free of any patient.
+"""Generate a synthetic chest phantom dataset: radiographs and reports in the layout of MIMIC-CXR-JPG, no patients.
 
     python -m data_prep.phantom --output_dir phantom
     python -m data_prep.phantom --output_dir phantom --studies 200 --resolution 128 --seed 1
     python -m data_prep.mimic_cxr --images phantom --reports phantom/mimic-cxr-reports.zip --output_dir dataset
 
-The same settings give the same bytes, whatever the number of workers. The same command again resumes.
-phantom-truth.csv holds what each image shows, measured.
+The same settings give the same bytes with any number of workers. The same command again resumes.
+phantom-truth.csv has the ground truth of every image: findings, grades and measurements.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from sdcxr.io.files import check_same_settings, read_json, write_json
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
-VERSION = 1  # of the phantom: raised when the same settings come to give other bytes
+VERSION = 1  # of the phantom: to be raised whenever the same settings give other bytes
 
 SETTINGS_FILE = "phantom.json"
 
@@ -28,26 +28,26 @@ LIMITS = (("studies", 1, 500_000), ("resolution", 32, 4096), ("seed", 0, 2**63 -
 
 @dataclass
 class PhantomConfig:
-    """What to draw, and where to."""
+    """Generate phantoms."""
 
     output_dir: Path
-    """folder to write the dataset to"""
+    """folder to write"""
     studies: int = 2000
-    """number of studies; there are about 1.4 images in each"""
+    """number of studies, with about 1.4 images each"""
     resolution: int = 256
     """shorter side of the images in pixels"""
     seed: int = 0
-    """another seed draws other patients"""
+    """random seed; another one gives other patients"""
     workers: int = 0
-    """processes that draw; 0: one per core"""
+    """processes that draw images; 0: one per core"""
 
 
 def main(config: PhantomConfig) -> None:
-    """Write the dataset, or say that it is there."""
+    """Write the dataset, unless it is finished already."""
     for flag, least, most in LIMITS:
         value = getattr(config, flag)
         if not least <= value <= most:
-            raise UserError(f"--{flag} {value}: it must lie between {least} and {most}")
+            raise UserError(f"--{flag} {value}: expected {least} to {most}")
     output_dir = Path(config.output_dir).expanduser()
     settings = {"studies": config.studies, "resolution": config.resolution, "seed": config.seed, "version": VERSION}
     if _finished(output_dir, settings):
@@ -63,12 +63,16 @@ def main(config: PhantomConfig) -> None:
 
 
 def _finished(output_dir: Path, settings: dict[str, int]) -> bool:
-    """Whether the folder holds just this dataset, finished; one begun with the same settings is gone on with."""
+    """Whether the folder has this very dataset, finished.
+
+    Raises:
+        UserError: the folder has other files, or a dataset of other settings.
+    """
     if not (output_dir / SETTINGS_FILE).is_file():
         if output_dir.exists() and (
             not output_dir.is_dir() or any(not path.name.startswith(".") for path in output_dir.iterdir())
         ):
-            raise UserError(f"--output_dir {output_dir} is not empty and holds no phantom dataset: name another folder")
+            raise UserError(f"--output_dir {output_dir} is not empty and has no phantom dataset: name another folder")
         return False
     state = read_json(output_dir / SETTINGS_FILE)
     if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
@@ -78,7 +82,7 @@ def _finished(output_dir: Path, settings: dict[str, int]) -> bool:
 
 
 def _draw_all(patients: Sequence[Patient], output_dir: Path, config: PhantomConfig) -> list[Drawn]:
-    """Draw all patients in parallel; the results come in the patients' order."""
+    """Draw all patients in parallel; results in the order of the patients."""
     draw = partial(draw_patient, output_dir=output_dir, resolution_px=config.resolution, seed=config.seed)
     drawn = []
     with progress(config.studies, "phantom", "study") as bar:

@@ -1,7 +1,7 @@
-"""What a phantom is made of: a patient's build, a study's findings, an image's acquisition, and their outlines.
+"""Anatomy of a phantom: body build, findings, acquisition, and the outlines of thorax, heart and diaphragm.
 
-Lengths are fractions of the picture's shorter side. The origin is the centre of the picture, u grows to the image's
-right (the patient's LEFT), v grows downwards. The patient's RIGHT is on the image's LEFT, as on every chest radiograph.
+Lengths are fractions of the image's shorter side. The origin is the centre of the image, u grows to the image's right
+(the patient's LEFT), v grows downwards. The patient's RIGHT is on the image's LEFT, as on every chest radiograph.
 """
 
 from dataclasses import dataclass
@@ -35,30 +35,30 @@ NEITHER = Sides()
 
 @dataclass(frozen=True)
 class Build:
-    """A patient's build, the same in all of the patient's studies."""
+    """Body build of a patient, the same in all of the patient's studies."""
 
     half_width: float  # of the rib cage, inside
     apex: float  # v of the lungs' top
     dome: float  # v of the right hemidiaphragm at full inspiration
-    dome_step: float  # how much lower the left one stands
+    dome_step: float  # how much lower the left one is
     wall: float  # thickness of the chest wall
     neck: float  # half-width of the neck
     shoulder: float  # v of the shoulders
     heart_share: float  # share of the heart's width on the patient's left
-    normal_ratio: float  # cardiothoracic ratio in health
-    knob: float  # how far the aortic knob stands out
-    breast: float  # 0 none
+    normal_ratio: float  # cardiothoracic ratio without cardiomegaly
+    knob: float  # protrusion of the aortic knob
+    breast: float  # size, 0 for none
     spine_bow: float  # sideways bow of the spine
     rib_gap: float  # between neighbouring ribs
     rib_phase: float
     clavicle_slope: float
     bone: float  # density of the ribs, about 1
-    adiposity: float  # 0 thin to 1 thick: brighter and flatter pictures
+    adiposity: float  # 0 thin to 1 thick: brighter images of less contrast
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What can be seen in a study. Severities run from 0 (absent) over mild and moderate to 1."""
+    """Findings and devices of a study. Severities: 0 is absent, then mild, moderate and severe up to 1."""
 
     cardiomegaly: float = 0.0
     effusion: Sides = NEITHER
@@ -92,7 +92,7 @@ class Acquisition:
     aspect: float = 1.0  # height / width
     exposure: float = 0.0  # of the tone curve, -1 dark to 1 bright
     noise: float = 0.5
-    scatter: float = 0.03  # share of the open beam that reaches every point of the film: it levels the densest parts
+    scatter: float = 0.03  # share of the open beam that reaches every point of the film; lowers contrast where dense
     collimation: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)  # black border left, top, right, bottom
     marker: Side | None = "left"
 
@@ -104,7 +104,7 @@ class Acquisition:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """All that determines one picture, but for its texture and noise."""
+    """Everything that determines one image, except texture and noise."""
 
     build: Build
     findings: Findings
@@ -117,7 +117,7 @@ def grade(severity: float) -> int:
 
 
 def cardiothoracic_ratio(anatomy: Anatomy) -> float:
-    """Width of the heart over the inner width of the thorax that the outlines are drawn with; over 0.5 is enlarged."""
+    """Width of the heart over the inner width of the thorax, as drawn; more than 0.5 is cardiomegaly."""
     severity = anatomy.findings.cardiomegaly
     if severity > 0:
         return 0.545 + 0.155 * severity
@@ -126,17 +126,17 @@ def cardiothoracic_ratio(anatomy: Anatomy) -> float:
 
 
 def effusion_height(severity: float) -> float:
-    """Height of the fluid at the lateral wall, as a fraction of the lung's height."""
+    """Height of the fluid at the lateral wall, as a fraction of the height of the lung."""
     return 0.16 + 0.56 * severity if severity else 0.0
 
 
 def pneumothorax_width(severity: float) -> float:
-    """Width of the pleural air halfway up, as a fraction of the lung's width."""
+    """Width of the pleural air at mid-height, as a fraction of the width of the lung."""
     return 0.17 + 0.50 * severity if severity else 0.0
 
 
 def smooth_steps(v: Array, knots: list[tuple[float, float]], width: float) -> Array:
-    """A rounded line through `knots` (v, value), evaluated at the evenly spaced `v`."""
+    """A smoothed polyline through `knots` (v, value), evaluated at evenly spaced `v`."""
     values = np.interp(v, [at for at, _ in knots], [value for _, value in knots])
     n = max(3, int(width / (v[1] - v[0])) | 1)
     kernel = np.hanning(n + 2)[1:-1]
@@ -145,14 +145,14 @@ def smooth_steps(v: Array, knots: list[tuple[float, float]], width: float) -> Ar
 
 
 class Outline:
-    """The frontal outlines as functions of v (or u), on the rows and columns of a grid.
+    """Frontal outlines as functions of v or u, on the rows or columns of a grid.
 
     Attributes:
         thorax: inner half-width of the rib cage per row.
-        medial: where each lung begins, per row and side, measured from the midline.
-        mediastinum: reach of heart and vessels from the midline, per side and row.
+        medial: distance of the lungs' medial border from the midline, per row.
+        mediastinum: extent of heart and vessels from the midline, per side and row.
         diaphragm: v of each hemidiaphragm per column.
-        midline: u of the midline per row; it bows with the spine.
+        midline: u of the midline per row, which follows the spine.
         shift: how far a large pneumothorax or effusion pushes the mediastinum off the midline, per row.
     """
 
@@ -210,10 +210,10 @@ class Outline:
         shapes: tuple[tuple[Side, list[tuple[float, float]], float], ...]
         shapes = (("right", right, reach_right), ("left", left, reach_left))
         for side, knots, reach in shapes:
-            # The vessels' bulges above are small, the chambers below are round.
+            # Vessels above have small bulges, heart chambers below are round: less and more smoothing.
             chamber = np.clip((v + 0.05) / 0.08, 0, 1)
             rounded = (1 - chamber) * smooth_steps(v, knots, 0.045) + chamber * smooth_steps(v, knots, 0.12)
-            heart = v > -0.03  # the smoothing took a little off the widest point, which the ratio is measured at
+            heart = v > -0.03  # restore the widest point, which defines the ratio and which smoothing made smaller
             blend = np.clip((v + 0.03) / 0.1, 0, 1)
             rounded *= 1 + blend * (reach / rounded[heart].max() - 1)
             reaches[side] = rounded.astype(np.float32)
@@ -221,7 +221,7 @@ class Outline:
 
 
 def pleural_border(outline: Outline, build: Build, side: Side, severity: float, v: Array) -> Array:
-    """Where the collapsed lung ends, per row, as a fraction of the way from the medial to the lateral border."""
+    """Border of the collapsed lung per row, as a fraction of the distance from the medial to the lateral border."""
     width = pneumothorax_width(severity)
     cap = np.exp(-np.clip(v - build.apex - 0.02, 0, 2) / (0.05 + 0.12 * severity))  # free air collects at the apex
     foot = np.clip((outline.dome[side] - v) / 0.3, 0, 1)  # and thins out towards the diaphragm

@@ -1,4 +1,4 @@
-"""The canvas that phantoms are composed on: its coordinates, soft edges, drawn shapes and noise."""
+"""Drawing canvas of the phantoms: coordinates, soft edges, shapes, smooth noise."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -9,7 +9,7 @@ CANVAS = 1.24  # side of the canvas in units of the film's shorter side: room fo
 
 
 class Grid:
-    """The canvas's size in pixels, and u and v along its columns and rows (float32)."""
+    """Size of the canvas in pixels, and u and v along its columns and rows (float32)."""
 
     def __init__(self, resolution_px: int):
         self.px = 1 / resolution_px
@@ -18,19 +18,19 @@ class Grid:
         self.u, self.v = axis, axis
 
     def soft(self, distance: Array, width: float) -> Array:
-        """0 to 1 as `distance` passes from outside (negative) to inside, over `width` or at least two pixels."""
+        """Soft edge: 0 outside (negative `distance`) to 1 inside, over `width` or at least two pixels."""
         edge = distance * np.float32(1 / max(width, 2 * self.px))
         edge += np.float32(0.5)
         return np.clip(edge, 0, 1, out=edge)
 
     def clouds(self, rng: np.random.Generator, cells: int) -> Array:
-        """Smooth noise of mean 0 and deviation about 1, with `cells` independent cells along a side."""
+        """Smooth noise of mean 0 and standard deviation about 1, from `cells` independent values along each side."""
         coarse = Image.fromarray(rng.standard_normal((cells, cells), dtype=np.float32) * np.float32(1.4))
         return np.asarray(coarse.resize((self.size, self.size), Image.Resampling.BILINEAR))
 
 
 class Sheet:
-    """A layer to draw shapes on, in u and v, at twice the canvas's resolution, or `coarse` at its own."""
+    """A layer to draw shapes on in u and v, oversampled by 2, or at the resolution of the canvas if `coarse`."""
 
     def __init__(self, grid: Grid, coarse: bool = False):
         self.grid = grid
@@ -70,18 +70,18 @@ class Sheet:
         self.draw.rounded_rectangle(corners, radius=0.5 * half_v * self.per_unit, fill=value)
 
     def layer(self, blur: float = 0.0) -> Array:
-        """The layer on the canvas, 0 to 1, blurred over about `blur` (a standard deviation)."""
+        """The layer at the resolution of the canvas, 0 to 1, blurred with standard deviation `blur`."""
         image = self.image.reduce(2) if self.oversampling == 2 else self.image
         sigma_px = blur / self.grid.px
         if sigma_px > 2.5:
             image = image.filter(ImageFilter.GaussianBlur(sigma_px))
         elif sigma_px > 0.6:
-            image = image.filter(ImageFilter.BoxBlur(1.7 * sigma_px))  # the same deviation, in a third of the time
+            image = image.filter(ImageFilter.BoxBlur(1.7 * sigma_px))  # same deviation in a third of the time
         return np.asarray(image, dtype=np.float32) * np.float32(1 / 255)
 
 
 def curve(knots: list[float], n: int = 18) -> Array:
-    """`n` values along a rounded line through evenly spaced `knots`, ends included."""
+    """`n` values along a smoothed polyline through evenly spaced `knots`, both ends included."""
     dense = np.interp(np.linspace(0, 1, n), np.linspace(0, 1, len(knots)), knots)
     inner = (dense[:-4] + 2 * dense[1:-3] + 3 * dense[2:-2] + 2 * dense[3:-1] + dense[4:]) / 9
     return np.concatenate([dense[:2], inner, dense[-2:]])

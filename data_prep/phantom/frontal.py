@@ -1,4 +1,4 @@
-"""The frontal view of a phantom, as optical thickness: body, bones, lungs and vessels, heart, findings."""
+"""Frontal view of a phantom as optical thickness: body, bones, lungs, vessels, heart, findings."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from data_prep.phantom.overlays import devices, drawn_opacities, lost_air
 
 
 class Masks(NamedTuple):
-    """The silhouettes of a frontal phantom on a canvas, each 0 to 1."""
+    """Silhouettes of a frontal phantom on a canvas, each 0 to 1."""
 
     lungs: Array  # thickness of air within the pleurae, outside the mediastinum and above the diaphragm
     heart: Array  # heart and mediastinum
@@ -21,7 +21,7 @@ class Masks(NamedTuple):
 
 
 def masks(anatomy: Anatomy, grid: Grid) -> tuple[Outline, Masks]:
-    """The outlines and silhouettes of a frontal phantom."""
+    """Outlines and silhouettes of a frontal phantom."""
     build, findings = anatomy.build, anatomy.findings
     outline = Outline(anatomy, grid.u, grid.v)
     v = grid.v[:, None]
@@ -88,7 +88,7 @@ def frontal_thickness(anatomy: Anatomy, grid: Grid, rng: np.random.Generator) ->
     tissue = 2.5 + 0.35 * build.adiposity + 0.35 * np.clip(v + 0.1, 0, 0.5)
     thickness = body(anatomy, grid) * tissue
     thickness += parts.thorax * solid * (1 - abdomen) + markings - np.float32(1.75 - 0.2 * build.adiposity) * air
-    # Scatter drowns the ribs where the body is dense.
+    # Scatter hides the ribs where the body is dense.
     thickness += build.bone * _ribs(anatomy, outline, grid) * (1 - 0.85 * np.minimum(dense, 1))
     thickness += _spine(anatomy, grid) * (1 - 0.4 * abdomen) + _heart(outline, grid, parts) * (1 - abdomen)
     thickness += np.float32(0.75) * abdomen * flank
@@ -101,7 +101,7 @@ def frontal_thickness(anatomy: Anatomy, grid: Grid, rng: np.random.Generator) ->
 
 
 def body(anatomy: Anatomy, grid: Grid) -> Array:
-    """Thickness of the soft tissue along the beam: about 1 in the trunk, 0 in the air around."""
+    """Thickness of the soft tissue along the beam: about 1 in the trunk, 0 in the air around it."""
     build = anatomy.build
     side, shoulder = build.half_width + build.wall, build.shoulder
     spread = 0.10 if anatomy.acquisition.view == "AP" else 0.20  # of the arms
@@ -117,14 +117,14 @@ def body(anatomy: Anatomy, grid: Grid) -> Array:
     u, v = np.array(trunk).T
     sheet.polygon(np.concatenate([u, -u[::-1]]), np.concatenate([v, v[::-1]]), 255)
     sharp = sheet.layer(0.006)
-    # Towards the sides the trunk is rounder: a wide blur of its outline thins it there.
+    # The trunk is round: a wide blur of its outline makes it thinner towards the sides.
     small = sheet.image.resize((96, 96), Image.Resampling.BOX).filter(ImageFilter.GaussianBlur(0.05 * 96 / CANVAS))
     wide = np.asarray(small.resize((grid.size, grid.size), Image.Resampling.BILINEAR), dtype=np.float32)
     return sharp * (np.float32(0.2) + wide * np.float32(0.8 / 255))
 
 
 def _heart(outline: Outline, grid: Grid, parts: Masks) -> Array:
-    """The heart is thickest in the middle."""
+    """Optical thickness of the heart, largest in the middle."""
     v = grid.v[:, None]
     across = np.square(np.clip(np.abs(grid.u[None, :]) / np.maximum(outline.mediastinum["left"], 0.08)[:, None], 0, 1))
     depth = np.float32(0.30) + np.float32(0.45) * np.exp(-np.square((v - 0.12) / 0.2))
@@ -178,7 +178,7 @@ def _spine(anatomy: Anatomy, grid: Grid) -> Array:
 
 
 def _bands(sheet: Sheet, u: Array, v: Array, half: Array | float, value: int) -> None:
-    """Flat bones of half-width `half` along curves, the rows of u and v, with denser borders."""
+    """Draw flat bones of half-width `half` along curves, one per row of u and v, with denser borders."""
     du, dv = np.gradient(u, axis=1), np.gradient(v, axis=1)
     scale = half / np.hypot(du, dv)
     for rib in zip(u + dv * scale, v - du * scale, u - dv * scale, v + du * scale, strict=True):
@@ -190,24 +190,24 @@ def _bands(sheet: Sheet, u: Array, v: Array, half: Array | float, value: int) ->
 
 
 def vessels(anatomy: Anatomy, outline: Outline, grid: Grid, rng: np.random.Generator) -> Array:
-    """Optical thickness of hila and vessels: trees that leave the hila, divide, and thin out towards the wall."""
+    """Optical thickness of hila and vessels: trees that branch from the hila and taper towards the chest wall."""
     build, findings = anatomy.build, anatomy.findings
     sheet = Sheet(grid)
     for side in SIDES:
         sign = SIGN[side]
-        squeeze = 1 - 0.62 * findings.pneumothorax.on(side)  # the tree of a collapsed lung is drawn together
+        squeeze = 1 - 0.62 * findings.pneumothorax.on(side)  # the vessels of a collapsed lung are closer together
         hilum = -0.03 - (0.02 if side == "left" else 0.0)
         n = 12
-        heading = np.linspace(-1.35, 1.5, n) + rng.normal(0, 0.12, n)  # from up over lateral to down
+        heading = np.linspace(-1.35, 1.5, n) + rng.normal(0, 0.12, n)  # from upwards over lateral to downwards
         start = np.stack([np.full(n, 0.07), hilum + 0.07 * np.sin(heading)])
         length = np.where(heading > 0.3, 0.19, 0.16) * (outline.dome[side] - build.apex) * rng.uniform(0.7, 1.3, n)
-        upper = 0.0085 if findings.edema else 0.0055  # in edema the flow moves to the upper lobes
+        upper = 0.0085 if findings.edema else 0.0055  # cephalization: edema shifts the flow to the upper lobes
         width = np.where(heading > 0.2, 0.0085, upper) * rng.uniform(0.8, 1.2, n)
         for value in (200, 180, 150, 120, 95):
             end = start + length * np.stack([np.cos(heading), np.sin(heading)])
             u = np.stack([start[0], end[0]], axis=1) * squeeze + 0.05 * (1 - squeeze)
             sheet.segments(sign * u, np.stack([start[1], end[1]], axis=1), width, value)
-            # Each end divides in two, of which the smaller one turns off more.
+            # Each end divides in two; the smaller branch turns off more.
             start, n = np.repeat(end, 2, axis=1), 2 * n
             turn = np.tile([-0.22, 0.5], n // 2) * np.repeat(rng.choice([-1.0, 1.0], n // 2), 2)
             heading = np.repeat(heading, 2) + turn + rng.normal(0, 0.17, n)
@@ -219,7 +219,7 @@ def vessels(anatomy: Anatomy, outline: Outline, grid: Grid, rng: np.random.Gener
 
 
 def _airway_and_stomach(outline: Outline, grid: Grid, rng: np.random.Generator) -> Array:
-    """Optical thickness that the airway and the stomach's air take away."""
+    """Optical thickness to subtract for the air in trachea, bronchi and stomach."""
     sheet = Sheet(grid, coarse=True)
     sheet.line(np.array([0.004, -0.004]), np.array([-0.64, -0.13]), 0.030, 110)
     for sign in (-1, 1):
@@ -232,7 +232,7 @@ def _airway_and_stomach(outline: Outline, grid: Grid, rng: np.random.Generator) 
 
 
 def _breasts(size: float, half_width: float, grid: Grid) -> Array:
-    """Optical thickness of the breasts, fullest at their lower fold."""
+    """Optical thickness of the breasts, largest at the inframammary fold."""
     sheet = Sheet(grid, coarse=True)
     sheet.ellipse(0.66 * half_width, 0.10 + 0.03 * size, 0.14 + 0.03 * size, 0.14 + 0.02 * size, 255)
     fold = np.clip((grid.v[:, None] + 0.04) / 0.25, 0, 1)

@@ -1,4 +1,4 @@
-"""The lateral view of a phantom, as optical thickness: the patient looks to the image's left."""
+"""Lateral view of a phantom as optical thickness; the patient faces the image's left."""
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -10,7 +10,7 @@ ZONE_V = {"upper": -0.2, "mid": -0.04, "lower": 0.13}
 
 
 def lateral_thickness(anatomy: Anatomy, grid: Grid, rng: np.random.Generator) -> Array:
-    """Optical thickness of a lateral phantom on the canvas: both lungs together, heart in front, spine behind."""
+    """Optical thickness of a lateral phantom on the canvas: both lungs superposed, heart in front, spine behind."""
     build, findings = anatomy.build, anatomy.findings
     u, v = grid.u[None, :], grid.v[:, None]
     span = 0.185 + 0.24 * (cardiothoracic_ratio(anatomy) - 0.4)  # half the heart's length
@@ -43,7 +43,7 @@ def lateral_thickness(anatomy: Anatomy, grid: Grid, rng: np.random.Generator) ->
 
 
 def _body(grid: Grid) -> Array:
-    """Thickness of the soft tissue: trunk and neck, with the raised arms above."""
+    """Thickness of the soft tissue: trunk, neck and raised arms."""
     sheet = Sheet(grid)
     u = [-0.12, -0.15, -0.24, -0.34, -0.38, -0.385, -0.37, 0.40, 0.43, 0.42, 0.36, 0.22, 0.13]
     v = [-0.7, -0.46, -0.38, -0.26, -0.08, 0.1, 0.7, 0.7, 0.15, -0.1, -0.3, -0.46, -0.7]
@@ -55,7 +55,7 @@ def _body(grid: Grid) -> Array:
 
 
 def _air(anatomy: Anatomy, grid: Grid) -> tuple[Array, Array]:
-    """The air of both lungs together, 0 to 1, and where the abdomen lies."""
+    """Air of both lungs superposed, 0 to 1, and the mask of the abdomen."""
     build, findings = anatomy.build, anatomy.findings
     u, v = grid.u, grid.v[:, None]
     sheet = Sheet(grid)
@@ -73,7 +73,7 @@ def _air(anatomy: Anatomy, grid: Grid) -> tuple[Array, Array]:
         half = grid.soft((dome + SULCUS * behind**2 + 0.035 * before**2).astype(np.float32)[None, :] - v, 0.006)
         below += (1 - half) * pleurae / 2
         if severity := findings.effusion.on(side):
-            # Fluid collects behind first and climbs both walls.
+            # Fluid collects posteriorly first and rises along both walls.
             height = effusion_height(severity) * (dome + SULCUS - build.apex)
             level = dome + SULCUS - height * (0.75 + 0.25 * np.square(np.clip(u / 0.3, -1, 1)))
             half = half * (1 - grid.soft(v - level.astype(np.float32)[None, :], 0.03))
@@ -82,7 +82,7 @@ def _air(anatomy: Anatomy, grid: Grid) -> tuple[Array, Array]:
 
 
 def _vessels(grid: Grid, rng: np.random.Generator) -> Array:
-    """Optical thickness of the vessels: two-part branches from the hila."""
+    """Optical thickness of the vessels: branches from the hila in three segments."""
     sheet = Sheet(grid)
     n = 46
     heading = rng.uniform(-np.pi, np.pi, n)
@@ -96,7 +96,7 @@ def _vessels(grid: Grid, rng: np.random.Generator) -> Array:
 
 
 def _bones(anatomy: Anatomy, grid: Grid) -> Array:
-    """Optical thickness of spine, sternum, ribs and the shoulders' blades."""
+    """Optical thickness of spine, sternum, ribs and scapulae."""
     build = anatomy.build
     sheet = Sheet(grid)
     for i in range(10):

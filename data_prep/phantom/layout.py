@@ -1,4 +1,4 @@
-"""Files and tables of a phantom dataset in MIMIC-CXR-JPG's layout: patients, images, reports, metadata."""
+"""Files and tables of a phantom dataset in the layout of MIMIC-CXR-JPG 2.1.0: patients, images, reports, metadata."""
 
 import csv
 import gzip
@@ -46,7 +46,7 @@ METADATA_COLUMNS = (
 
 
 class Patient(NamedTuple):
-    """A patient to draw: its place in the dataset, and the numbers it goes by."""
+    """A patient to draw: index in the dataset, ids, and split."""
 
     number: int
     subject_id: int
@@ -54,7 +54,7 @@ class Patient(NamedTuple):
     split: str
 
     def folder(self, study_id: int) -> str:
-        """Where a study's images lie; with ".txt", where its report lies."""
+        """The folder of a study's images; with ".txt" appended, the path of its report."""
         return f"files/p{str(self.subject_id)[:2]}/p{self.subject_id}/s{study_id}"
 
 
@@ -68,7 +68,7 @@ class Drawn(NamedTuple):
 
 
 def plan_patients(studies: int, seed: int) -> list[Patient]:
-    """The patients and their numbers: 1 to 4 studies each, spread over p10 to p19 and, 8:1:1, over the splits."""
+    """Patients with ids and 1 to 4 studies each, spread evenly over p10 to p19 and 8:1:1 over the splits."""
     rng = np.random.default_rng([seed, 0])
     counts: list[int] = []
     while sum(counts) < studies:
@@ -80,14 +80,14 @@ def plan_patients(studies: int, seed: int) -> list[Patient]:
     for index, count in enumerate(counts):
         folder, ring = index % 10, index // 10
         subject_id = (10 + folder) * 1_000_000 + int(tails[index])
-        # A step of 3 visits all ten places of SPLITS within ten patients; the ring moves them on through the folders.
+        # Steps of 3 reach all ten entries of SPLITS within ten patients; `ring` shifts them from folder to folder.
         split = SPLITS[(3 * folder + ring) % 10]
         patients.append(Patient(index, subject_id, tuple(next(study_ids) for _ in range(count)), split))
     return patients
 
 
 def draw_patient(patient: Patient, output_dir: Path, resolution_px: int, seed: int) -> Drawn:
-    """Draw one patient's images, skipping those that are there, and return the rows for the tables."""
+    """Draw the images of a patient, skipping those that exist, and return the rows of the tables."""
     rng = np.random.default_rng([seed, 1, patient.number])
     build = sample_build(rng)
     drawn = Drawn([], [], [], [])
@@ -114,10 +114,10 @@ def draw_patient(patient: Patient, output_dir: Path, resolution_px: int, seed: i
 
 
 def _draw_image(anatomy: Anatomy, resolution_px: int, rng: np.random.Generator, path: Path) -> tuple[int, int]:
-    """Write one JPEG unless it is there; its height and width."""
+    """Write one JPEG unless it exists; return its height and width."""
     from PIL import Image
 
-    with suppress(OSError), Image.open(path) as image:  # OSError: it is not there, or damaged
+    with suppress(OSError), Image.open(path) as image:  # OSError: missing or damaged
         return image.height, image.width
     pixels = render(anatomy, resolution_px, rng)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def _draw_image(anatomy: Anatomy, resolution_px: int, rng: np.random.Generator, 
 
 
 def _study_columns(views: tuple[View, ...], day: int, rng: np.random.Generator) -> dict[str, Any]:
-    """The metadata that the images of a study share."""
+    """Metadata that all images of a study have in common."""
     bedside = views[0] == "AP"
     procedure = "CHEST (PORTABLE AP)" if bedside else "CHEST (PA AND LAT)"
     seconds = int(rng.integers(0, 86_400))
@@ -143,7 +143,7 @@ def _study_columns(views: tuple[View, ...], day: int, rng: np.random.Generator) 
 
 
 def _view_columns(view: View, rng: np.random.Generator) -> dict[str, Any]:
-    """The view position, missing in 3 % of images as it is in 4 % of MIMIC-CXR's, and its code's meaning."""
+    """View position and the meaning of its code; the position is missing in 3 % of images (4 % in MIMIC-CXR)."""
     missing = rng.random() < 0.03
     return {"ViewPosition": "" if missing else view, "ViewCodeSequence_CodeMeaning": VIEW_MEANING[view]}
 
@@ -153,16 +153,18 @@ def _by_study(row: dict[str, Any]) -> tuple[int, int]:
 
 
 def write_tables(output_dir: Path, drawn: Sequence[Drawn], seed: int) -> int:
-    """Write the tables and the reports' archive; the number of images."""
+    """Write the tables and the archive of reports; return the number of images."""
     metadata = sorted((row for one in drawn for row in one.metadata), key=_by_study)
     labels = sorted((row for one in drawn for row in one.labels), key=_by_study)
     tested = [row for row in labels if row["split"] == "test"]
-    # NegBio reads the same reports and overlooks a mention now and then.
+    # NegBio labels the same reports and misses a mention now and then.
     rng = np.random.default_rng([seed, 2])
     negbio = [
         {name: value for name, value in row.items() if name not in LABELS or rng.random() > 0.02} for row in labels
     ]
     study_columns = ("subject_id", "study_id")
+    # No code here reads negbio, test-set-labeled, the two lists and IMAGE_FILENAMES. They are part of the published
+    # layout, so that other people's code for MIMIC-CXR-JPG can be tried on phantoms.
     _write_csv(output_dir / "mimic-cxr-2.0.0-metadata.csv.gz", METADATA_COLUMNS, metadata)
     _write_csv(output_dir / "mimic-cxr-2.0.0-split.csv.gz", ("dicom_id", "study_id", "subject_id", "split"), metadata)
     _write_csv(output_dir / "mimic-cxr-2.0.0-chexpert.csv.gz", (*study_columns, *LABELS), labels)
@@ -181,7 +183,7 @@ def write_tables(output_dir: Path, drawn: Sequence[Drawn], seed: int) -> int:
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-    """Write a table atomically, what is missing as nothing; gzip without a time stamp, so that bytes repeat."""
+    """Write a table atomically, missing values empty; gzip without a time stamp, so that the bytes are reproducible."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

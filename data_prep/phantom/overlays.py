@@ -1,4 +1,4 @@
-"""What findings and devices add to a frontal phantom: opacities that take the lungs' air, and metal."""
+"""Findings and devices of a frontal phantom: consolidation, edema, atelectasis, nodules, metal."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ ZONE_AT: dict[Zone, tuple[float, float]] = {"upper": (0.24, 0.5), "mid": (0.5, 0
 
 
 def lung_point(anatomy: Anatomy, outline: Outline, side: Side, zone: Zone) -> tuple[float, float]:
-    """u and v of the middle of a lung zone: ZONE_AT says how far down the lung, and across from heart to wall."""
+    """u and v of the centre of a lung zone, at the fractions of height and width that ZONE_AT gives."""
     down, across = ZONE_AT[zone]
     v = anatomy.build.apex + down * (outline.dome[side] + 0.03 - anatomy.build.apex)
     wall = float(outline.thorax_at(anatomy.build, np.array(v)))
@@ -18,7 +18,7 @@ def lung_point(anatomy: Anatomy, outline: Outline, side: Side, zone: Zone) -> tu
 
 
 def lost_air(anatomy: Anatomy, outline: Outline, grid: Grid, rng: np.random.Generator) -> Array | None:
-    """The share of the lungs' air that consolidation and edema replace, on the canvas; None where there is neither."""
+    """Share of the lungs' air that consolidation and edema replace, on the canvas; None without either."""
     findings = anatomy.findings
     offsets = rng.uniform(-0.02, 0.02, (2, 2))
     if not (findings.edema or any(findings.consolidation)):
@@ -43,7 +43,7 @@ def lost_air(anatomy: Anatomy, outline: Outline, grid: Grid, rng: np.random.Gene
 
 
 def drawn_opacities(anatomy: Anatomy, outline: Outline, grid: Grid, rng: np.random.Generator) -> Sheet | None:
-    """A sheet of atelectatic bands, nodules and septal lines; None where there are none."""
+    """Sheet of atelectatic bands, nodules and septal lines; None without any."""
     findings = anatomy.findings
     jitter = rng.uniform(-1, 1, (2, 5))
     if not (findings.edema or any(findings.atelectasis) or any(findings.lesion)):
@@ -66,7 +66,7 @@ def drawn_opacities(anatomy: Anatomy, outline: Outline, grid: Grid, rng: np.rand
             for shrink, value in ((1.0, 150), (0.85, 195), (0.65, 220)):
                 sheet.ellipse(at_u, at_v, shrink * radius, shrink * radius * (1 + 0.12 * e), value)
         if findings.edema:
-            # Kerley's B lines: short ones at right angles to the lateral wall, at the bases.
+            # Kerley B lines: short, at right angles to the lateral wall, at the bases.
             for k in range(6):
                 height = outline.dome[side] - 0.01 - 0.022 * k
                 wall = float(outline.thorax_at(anatomy.build, np.array(height)))
@@ -76,7 +76,7 @@ def drawn_opacities(anatomy: Anatomy, outline: Outline, grid: Grid, rng: np.rand
 
 
 def devices(anatomy: Anatomy, outline: Outline, grid: Grid) -> Sheet | None:
-    """A sheet of pacemaker and leads, endotracheal tube, and central line; None without a device."""
+    """Sheet of pacemaker and leads, endotracheal tube and central line; None without a device."""
     build, findings = anatomy.build, anatomy.findings
     if not (findings.pacemaker or findings.tube or findings.line):
         return None

@@ -1,8 +1,8 @@
-"""From a phantom's anatomy to its radiograph.
+"""Rendering of a phantom: from anatomy to radiograph, with numpy and Pillow only.
 
-The picture is composed upright on a canvas a little larger than the film, as optical thickness; then the film is laid
-over it (rotation, scale, shift), exposed (the law of Beer and Lambert, with scatter and quantum noise), and toned like
-MIMIC-CXR-JPG, whose images are histogram-equalised. Only numpy and Pillow are needed.
+The phantom is composed upright as optical thickness on a canvas a little larger than the film. The film is then placed
+on it (rotation, scale, shift), exposed (Beer-Lambert law with scatter and quantum noise), and given a tone curve like
+that of MIMIC-CXR-JPG, whose images are histogram-equalised.
 """
 
 import numpy as np
@@ -13,17 +13,17 @@ from data_prep.phantom.canvas import Grid
 from data_prep.phantom.frontal import frontal_thickness
 from data_prep.phantom.lateral import lateral_thickness
 
-AIR = 8  # per cent of the density scale that is no part of the patient
-EQUALISED = 0.42  # in full, equalisation would spend half of the greys on the abdomen
+AIR = 8  # per cent of the density scale that are open beam, not patient
+EQUALISED = 0.42  # share of equalisation: in full, half of the grey levels would go to the abdomen
 
 
 def render(anatomy: Anatomy, resolution_px: int, rng: np.random.Generator) -> Array:
-    """A phantom's radiograph.
+    """The radiograph of a phantom.
 
     Args:
         anatomy: build, findings and acquisition.
-        resolution_px: the picture's shorter side in pixels.
-        rng: draws texture and noise; with equal seeds, two anatomies share all in which they do not differ.
+        resolution_px: shorter side of the image in pixels.
+        rng: for texture and noise; with the same seed, two images differ only where their anatomies do.
 
     Returns:
         uint8 array of shape (height, width), the patient's right on the image's left.
@@ -34,7 +34,7 @@ def render(anatomy: Anatomy, resolution_px: int, rng: np.random.Generator) -> Ar
 
 
 def expose(thickness: Array, acquisition: Acquisition, resolution_px: int, rng: np.random.Generator) -> Array:
-    """Lay the film over the canvas, expose it and tone it: uint8, the shorter side `resolution_px`."""
+    """Place the film on the canvas, expose it, apply the tone curve: uint8, shorter side `resolution_px`."""
     film = _lay(thickness, acquisition, resolution_px)
     received = np.exp(-np.maximum(film, 0, out=film), out=film)
     received += np.float32(acquisition.scatter)
@@ -56,7 +56,7 @@ def expose(thickness: Array, acquisition: Acquisition, resolution_px: int, rng: 
 
 
 def _lay(thickness: Array, acquisition: Acquisition, resolution_px: int) -> Array:
-    """The part of the canvas that the film covers, rotated, scaled and shifted; float32 of the film's shape."""
+    """The part of the canvas under the film after rotation, scaling and shift; float32, shape of the film."""
     height = round(resolution_px * max(acquisition.aspect, 1.0))
     width = round(resolution_px * max(1 / acquisition.aspect, 1.0))
     angle = np.deg2rad(acquisition.rotation_degrees)
@@ -69,7 +69,7 @@ def _lay(thickness: Array, acquisition: Acquisition, resolution_px: int) -> Arra
 
 
 def _mark(picture: Array, acquisition: Acquisition, resolution_px: int) -> None:
-    """Burn in the side marker: an L near the patient's left, an R near the right."""
+    """Draw the side marker: an L near the patient's left, or an R near the right."""
     if acquisition.marker is None:
         return
     strokes = [(0, 0), (0, 6), (4, 6)]
@@ -81,7 +81,7 @@ def _mark(picture: Array, acquisition: Acquisition, resolution_px: int) -> None:
     ImageDraw.Draw(glyph).line(points, fill=255, width=max(1, round(1.1 * unit)))
     stamp = np.asarray(glyph.reduce(2))
     height, width = stamp.shape
-    # Within the central square, so that squaring an oblong film does not cut it.
+    # Within the central square: cropping an oblong film to a square must not cut the marker off.
     margin_y, margin_x = ((side - resolution_px) // 2 for side in picture.shape)
     top, inset = margin_y + round(0.06 * resolution_px), margin_x + round(0.05 * resolution_px)
     left = inset if acquisition.marker == "right" else picture.shape[1] - inset - width
@@ -90,7 +90,7 @@ def _mark(picture: Array, acquisition: Acquisition, resolution_px: int) -> None:
 
 
 def _collimate(picture: Array, acquisition: Acquisition) -> None:
-    """Black out the borders that the beam did not reach."""
+    """Set the collimated borders to black."""
     height, width = picture.shape
     left, top, right, bottom = acquisition.collimation
     picture[:, : round(left * width)] = 0

@@ -1,6 +1,6 @@
-"""Report texts for phantoms, in the layout of MIMIC-CXR's, from a small phrase grammar of our own.
+"""Radiology reports for phantoms from a small phrase grammar, in the layout of MIMIC-CXR's reports.
 
-The impression names every finding that can be seen, with its side and grade, and denies only what is not there.
+The impression names every visible finding with side and grade, and negates only findings that are absent.
 """
 
 import textwrap
@@ -50,20 +50,20 @@ CLOSING = (
 
 @dataclass
 class Wording:
-    """A text, and the CheXpert labels that its words carry (1 positive, 0 denied, -1 hedged)."""
+    """A text and the CheXpert labels that it states: 1 positive, 0 negated, -1 uncertain."""
 
     text: str
     labels: dict[str, float] = field(default_factory=dict)
 
 
 def _pick(rng: np.random.Generator, values: tuple[str, ...]) -> str:
-    # The first word of each list is the usual one.
+    # The first of each list is the most common one.
     weights = np.array([3.0] + [1.0] * (len(values) - 1))
     return values[int(rng.choice(len(values), p=weights / weights.sum()))]
 
 
 def _sized(noun: str, kind: str, pair: Sides, rng: np.random.Generator, plural: str | None = None) -> list[str]:
-    """Phrases for a sided finding with a size: "moderate right pleural effusion"."""
+    """Phrases for a finding with side and size, such as "moderate right pleural effusion"."""
     words = {side: _pick(rng, GRADES[kind][grade(pair.on(side))]) for side in SIDES if pair.on(side)}
     if len(words) == 2 and plural:
         if grade(pair.right) == grade(pair.left):
@@ -84,7 +84,7 @@ def _sized(noun: str, kind: str, pair: Sides, rng: np.random.Generator, plural: 
 
 
 def phrases(findings: Findings, rng: np.random.Generator) -> Wording:
-    """One phrase per finding, without capital or full stop, joined by newlines in an order of falling weight."""
+    """One phrase per finding, most important first, without capital or full stop, joined by newlines."""
     found: list[str] = []
     labels: dict[str, float] = {}
 
@@ -155,14 +155,14 @@ def _sentence(text: str) -> str:
 
 
 def impression(findings: Findings, rng: np.random.Generator) -> Wording:
-    """The impression of a study on one line, and the labels that its words carry.
+    """The impression of a study on one line, and the labels that it states.
 
-    Every finding and device is named, and nothing is denied that is there. Most have 7 to 77 characters, what a text
-    encoder of 77 tokens is usually trained on; some are longer.
+    Every finding and device is named; only absent findings are negated. Most impressions have 7 to 77 characters, the
+    usual filter for CLIP's window of 77 tokens; some are longer.
     """
     wording = _impression(findings, rng)
     for _ in range(2):
-        if len(wording.text) > 77:  # say it again, perhaps shorter
+        if len(wording.text) > 77:  # another wording may be shorter
             wording = _impression(findings, rng)
     if not findings.normal and rng.random() < 0.06:
         wording.text += " " + CLOSING[int(rng.integers(len(CLOSING)))]
@@ -201,7 +201,7 @@ def _present(findings: Findings, name: str) -> bool:
 
 
 def findings_section(findings: Findings, rng: np.random.Generator) -> Wording:
-    """The longer description: the same findings in other words, and what is absent."""
+    """The findings section: the same findings in other words, and absent ones."""
     said = phrases(findings, rng)
     labels = dict(said.labels)
     opening = (
@@ -228,10 +228,10 @@ def _article(name: str) -> str:
 
 
 def report(findings: Findings, rng: np.random.Generator, view: str = "PA") -> Wording:
-    """A whole report in MIMIC-CXR's layout, and the labels of its impression (else of its findings section).
+    """A whole report in MIMIC-CXR's layout, and the labels of its impression (of its findings if it has none).
 
-    Every body line starts with one space, blank lines hold one, lines have at most 79 characters. A few per cent lack
-    an impression, head it otherwise, or carry a wet read or an addendum on top, as real ones do.
+    Every body line starts with one space, blank lines consist of one, lines have at most 79 characters. As in real
+    reports, a few per cent have no impression, another heading for it, or a wet read or addendum at the top.
     """
     final, detail = impression(findings, rng), findings_section(findings, rng)
     kind = rng.random()
@@ -254,7 +254,7 @@ def report(findings: Findings, rng: np.random.Generator, view: str = "PA") -> Wo
         body, ending, labels = [("FINDINGS", detail.text)], [], detail.labels
     elif kind < 0.08:  # a last paragraph without a header
         body, ending, labels = [], [("", detail.text)], detail.labels
-    elif kind < 0.10:  # no header in capitals: the text stays in the section before it
+    elif kind < 0.10:  # no heading in capitals: the official parser leaves the text in the section above
         ending = [("", f"Impression: {final.text}")]
     elif kind < 0.13:
         ending = [("CONCLUSION", final.text)]
@@ -279,6 +279,6 @@ def report(findings: Findings, rng: np.random.Generator, view: str = "PA") -> Wo
 
 
 def _wrap(header: str, text: str) -> list[str]:
-    """A section's lines: one space in front, 79 characters at most."""
+    """Lines of a section: one space in front, at most 79 characters."""
     start = f"{header}:  " if header else ""
     return textwrap.wrap(start + text, 78, initial_indent=" ", subsequent_indent=" ", break_long_words=False)

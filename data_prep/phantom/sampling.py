@@ -1,4 +1,4 @@
-"""Draw phantoms: patients' builds, studies' findings in their usual shares and company, images' acquisitions."""
+"""Random sampling of phantoms: body build per patient, findings per study, acquisition per image."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ import numpy as np
 from data_prep.phantom.anatomy import SIDES, ZONES, Acquisition, Build, Findings, Side, Sides, View
 
 ABNORMAL = 0.66  # share of studies with a finding
-# Chance of each finding in those, on each side by itself where it has sides. What is left once implausible company is
-# drawn anew: cardiomegaly in 25 % of all studies, effusion in 17 % and pneumothorax in 11 % a side, others about 5 %.
+# Probability of each finding in those, per side where it has sides. Implausible combinations are sampled again, which
+# leaves cardiomegaly in 25 % of all studies, effusion in 17 % and pneumothorax in 11 % per side, others in about 5 %.
 SHARE = {
     "cardiomegaly": 0.36,
     "effusion": 0.39,
@@ -22,7 +22,7 @@ DEVICE_SHARE = {"pacemaker": 0.06, "tube": 0.06, "line": 0.07}
 
 
 def sample_build(rng: np.random.Generator) -> Build:
-    """A patient's build."""
+    """The body build of a patient."""
     female = rng.random() < 0.5
     half_width = rng.uniform(0.33, 0.375)
     return Build(
@@ -47,7 +47,7 @@ def sample_build(rng: np.random.Generator) -> Build:
 
 
 def sample_findings(rng: np.random.Generator) -> Findings:
-    """A study's findings: none in about a third of studies, else mostly one or two."""
+    """The findings of a study: none in about a third of studies, otherwise mostly one or two, at most three."""
     devices = _devices(rng)
     if rng.random() > ABNORMAL:
         return Findings(**devices)
@@ -63,7 +63,7 @@ def sample_findings(rng: np.random.Generator) -> Findings:
 
 
 def _plausible(findings: Findings) -> bool:
-    """Whether the findings can be seen side by side: none hides another one, and there are at most four."""
+    """Whether all findings can be seen: none hides another, and at most three kinds come together."""
     if findings.pneumothorax.right and findings.pneumothorax.left:
         return False
     lung = (findings.consolidation, findings.atelectasis, findings.lesion)
@@ -97,7 +97,7 @@ def _devices(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _severity(rng: np.random.Generator) -> float:
-    """Mild in a fifth, moderate and severe in two fifths each; away from the borders between the words."""
+    """Mild in a fifth, moderate and severe in two fifths each; never close to the limit between two grades."""
     third = int(rng.choice(3, p=[0.2, 0.4, 0.4]))
     return float((third + rng.uniform(0.08, 0.92)) / 3)
 
@@ -107,7 +107,7 @@ def _pick(rng: np.random.Generator, values: tuple[Any, ...]) -> Any:
 
 
 def sample_acquisition(rng: np.random.Generator, view: View) -> Acquisition:
-    """How an image of this view is taken."""
+    """The acquisition of an image of this view."""
     bedside = view == "AP"
     lateral = view in ("LATERAL", "LL")
     border = np.where(rng.random(4) < 0.08, rng.uniform(0.005, 0.045, 4), 0.0)

@@ -1,4 +1,4 @@
-"""What a phantom shows, measured on its silhouettes: the answers that generated pictures can be checked against."""
+"""Ground truth of a phantom: findings, grades, and measurements on its silhouettes."""
 
 import numpy as np
 
@@ -46,12 +46,11 @@ def flags(findings: Findings) -> dict[str, int]:
 
 
 def truth(anatomy: Anatomy) -> dict[str, object]:
-    """One row of phantom-truth.csv without its ids.
+    """One row of phantom-truth.csv without its ids: flags, measurements, grades, zones, sides of devices.
 
-    Measured on the silhouettes of a frontal view (empty for a lateral one): `cardiothoracic_ratio`; for each side
-    `<side>_effusion_height`, the fluid's height at the lateral wall over the lung's height, and
-    `<side>_pneumothorax_width`, the pleural air's width over the lung's at mid-height. Then the grades in words, the
-    zones and the sides of the devices.
+    Measurements come from the silhouettes of the frontal view (empty for a lateral one): `cardiothoracic_ratio`; per
+    side `<side>_effusion_height`, height of the fluid at the lateral wall over the height of the lung, and
+    `<side>_pneumothorax_width`, width of the pleural air over the width of the lung at mid-height.
     """
     findings = anatomy.findings
     measured = _measured(anatomy) if anatomy.acquisition.frontal else dict.fromkeys(MEASURED)

@@ -1,4 +1,4 @@
-"""Files that are never half written, paths that never leave their folder, and folders of one setting only."""
+"""Atomic file writes, JSON, path checks, and the user's cache folder."""
 
 import json
 import os
@@ -14,15 +14,15 @@ from sdcxr.runtime.errors import NotWritten, UserError, os_error_behind
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; what was written there becomes `path` at the end, or vanishes on an error.
+    """Atomic write: yield a temporary path next to `path`, renamed to `path` at the end, deleted on an error.
 
-    A reader, or a run that is killed at any moment, sees the old file or the whole new one.
+    At any moment, also after a kill, `path` is the old file or the complete new one.
 
     Raises:
-        NotWritten: the system refuses; what the caller's code raises for other files goes through as it is.
+        NotWritten: the system refuses to write; errors about other files are raised unchanged.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.randbits(48)}.tmp")  # process ids repeat from node to node
+    temporary = path.with_name(f".{path.name}.{secrets.randbits(48)}.tmp")  # process ids are not unique across nodes
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -34,7 +34,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
             raise
         raise NotWritten(cause.errno, cause.strerror, os.fspath(path)) from error
     finally:
-        with suppress(OSError):  # where there is no way to it; what went wrong before is what is told
+        with suppress(OSError):  # the parent may be missing; keep the original error
             temporary.unlink(missing_ok=True)
 
 
@@ -50,7 +50,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file; a file that is none is a `UserError`."""
+    """Read a JSON file; invalid JSON is a `UserError`."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
@@ -58,7 +58,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def existing_folder(path: str | Path, flag: str) -> Path:
-    """`path` as a folder that exists, else a `UserError` that names the flag it came from."""
+    """`path` with ~ expanded; a `UserError` that names the flag if it is not an existing folder."""
     path = Path(path).expanduser()
     if not path.is_dir():
         kind = "is a file, not a folder" if path.exists() else "does not exist"
@@ -67,7 +67,7 @@ def existing_folder(path: str | Path, flag: str) -> Path:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """`folder / name`, refused with a `UserError` where `name` would lead out of the folder."""
+    """`folder / name`; a `UserError` if `name` would lead out of the folder."""
     path = folder / name
     if not name or Path(name).is_absolute() or ".." in Path(name).parts:
         raise UserError(f"{folder}: the file name {name!r} leads out of the folder")
@@ -75,7 +75,7 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def check_same_settings(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Refuse to go on in a folder that was begun with other settings: a `UserError` that lists what differs."""
+    """Raise a `UserError` that lists what differs if a folder was begun with other settings."""
     keys = dict.fromkeys([*new, *old])
     differing = [f"{key} {old.get(key)} → {new.get(key)}" for key in keys if old.get(key) != new.get(key)]
     if differing:
@@ -83,6 +83,6 @@ def check_same_settings(folder: Path, old: Mapping[str, Any], new: Mapping[str, 
 
 
 def user_cache() -> Path:
-    """Where things built once per user and version are kept: $SDCXR_CACHE, else sdcxr in the user's cache (XDG)."""
+    """Folder for what is built once per user and version: in $SDCXR_CACHE, else in sdcxr of the XDG cache."""
     root = os.environ.get("SDCXR_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "sdcxr"
     return Path(root).expanduser() / __version__

@@ -1,4 +1,4 @@
-"""The table that every stage shares: `metadata.csv` in each split of a dataset folder and in a samples folder."""
+"""metadata.csv of dataset splits and samples folders: columns, CheXpert labels, reading and writing."""
 
 import math
 import re
@@ -28,7 +28,7 @@ LABELS = (
     "Pneumothorax",
     "Support Devices",
 )
-LONGEST_SHOWN = 12  # characters of a cell that is no label, in messages
+LONGEST_SHOWN = 12  # characters of an invalid label that messages quote
 SPLITS = ("train", "validation", "test")
 IDS = ("subject_id", "study_id", "dicom_id")
 COLUMNS = ("file_name", "text", *IDS, "view", *LABELS)
@@ -45,13 +45,13 @@ SAMPLE_COLUMNS = (
 
 
 def write_metadata(folder: Path, rows: pd.DataFrame) -> None:
-    """Write `rows` atomically as `folder/metadata.csv`: labels as 1.0, 0.0 or -1.0, missing ones as nothing.
+    """Write `rows` atomically as `folder/metadata.csv`: labels as 1.0, 0.0 or -1.0, missing ones empty.
 
-    With a decimal point as in CheXpert's own tables: a column that is complete in one split only would otherwise be
-    read as integers there and as floats elsewhere, and `datasets.load_dataset` refuses splits that differ in type.
+    The decimal point, as in CheXpert's tables, makes every label column float: without it, a column with no missing
+    values in one split would be int there, and `datasets.load_dataset` refuses splits of different types.
     """
     rows = rows.copy()
-    # A bare carriage return is not quoted by the csv module and ends the row for every reader.
+    # The csv module does not quote a bare carriage return, which ends the row for every reader.
     rows["text"] = rows["text"].str.replace("\r\n?", "\n", regex=True)
     for label in LABELS:
         if label in rows:
@@ -62,11 +62,10 @@ def write_metadata(folder: Path, rows: pd.DataFrame) -> None:
 
 
 def read_metadata(folder: str | Path) -> pd.DataFrame:
-    """The rows of `folder/metadata.csv`: text and ids as str (empty where missing), labels as float (NaN missing).
+    """Read `folder/metadata.csv`: text and ids as str (empty if missing), labels as float (NaN if missing).
 
     Raises:
-        UserError: there is no table, a column is missing, a file name repeats or leads out of the folder, or a label
-            is none.
+        UserError: no table, a column missing, a file name repeated or outside the folder, or an invalid label.
     """
     folder = Path(folder)
     path = folder / "metadata.csv"
@@ -85,15 +84,15 @@ def read_metadata(folder: str | Path) -> pd.DataFrame:
 
 
 def with_labels(rows: pd.DataFrame, names: pd.Series, source: str) -> pd.DataFrame:
-    """`rows` with the columns named in `LABELS` as float: 1, 0, -1, or NaN where a cell is empty (or NA, as R writes).
+    """`rows` with the columns named in `LABELS` as float: 1, 0, -1, or NaN for an empty cell (or NA, as R writes).
 
     Args:
         rows: cells as text or numbers.
-        names: what each row goes by in messages.
-        source: where the rows come from, for messages.
+        names: a name per row, for messages.
+        source: file or flag that the rows come from, for messages.
 
     Raises:
-        UserError: a cell holds something else; names the first.
+        UserError: a cell has another value; names the first.
     """
     values = {}
     for label in (name for name in LABELS if name in rows):
@@ -101,7 +100,7 @@ def with_labels(rows: pd.DataFrame, names: pd.Series, source: str) -> pd.DataFra
         if odd := [cell for cell, meaning in meanings.items() if meaning is None]:
             first = rows[label].isin(odd).to_numpy().argmax()
             cell = str(rows[label].iloc[first])
-            shown = repr(cell) if len(cell) <= LONGEST_SHOWN else "a text"  # which may be a patient's
+            shown = repr(cell) if len(cell) <= LONGEST_SHOWN else "a text"  # it may be from a patient's report
             holds = f"the column {label} holds {shown} in the row of {names.iloc[first]}"
             raise UserError(f"{source}: {holds}: labels are 1, 0, -1 or empty")
         values[label] = rows[label].map(meanings).astype(float)
@@ -109,7 +108,7 @@ def with_labels(rows: pd.DataFrame, names: pd.Series, source: str) -> pd.DataFra
 
 
 def _label(cell: Any) -> float | None:
-    """What the cell of a label says, NaN where nothing, None where it is no label."""
+    """Value of a label's cell: NaN if empty, None if it is not a label."""
     text = str(cell).strip()
     if text in ("", "NA"):
         return math.nan
@@ -121,15 +120,15 @@ def _label(cell: Any) -> float | None:
 
 
 def image_ids(rows: pd.DataFrame) -> pd.Series:
-    """The name that each row of a dataset folder goes by: its dicom_id, or the stem of its file where it has none."""
+    """Id of each row of a dataset folder: its dicom_id, or the stem of its file name if it has none."""
     stems = rows["file_name"].map(lambda name: Path(name).stem)
     return rows["dicom_id"].where(rows["dicom_id"] != "", stems) if "dicom_id" in rows else stems
 
 
 def text_key(text: str) -> str:
-    """What two texts have in common that say the same in the same words.
+    """Normalised text for comparing prompts: equal for texts of the same words.
 
-    Case, white space, punctuation but the question mark, and the number before a list's first point do not count.
+    Ignores case, white space, punctuation except question marks, and a list number at the beginning.
     """
     return " ".join(re.findall(r"[^\W_]+|\?", re.sub(r"^\s*\d{1,2}[.)]\s", "", text.lower())))
 

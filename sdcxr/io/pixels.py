@@ -86,7 +86,7 @@ def read_pixels(path: Path, resolution: int) -> "torch.Tensor":
                 raise UserError(f"{path} has more than 8 bits per pixel: data_prep makes images of 8 bits")
             image = opened.convert("L")
     except BadImage as bad:
-        raise UserError(f"{path}, named in metadata.csv, {bad}: run data_prep again") from None
+        raise UserError(f"{path} is named in metadata.csv and {bad}: run data_prep again") from None
     if image.width != image.height:
         raise UserError(f"{path} is not square ({image.width} × {image.height}): data_prep makes square images")
     if image.width != resolution:

@@ -1,4 +1,4 @@
-"""CSV tables from anywhere: read, or refused in one line that says what is wrong with them."""
+"""Read CSV files; malformed input raises a one-line UserError."""
 
 import re
 import warnings
@@ -12,16 +12,16 @@ from sdcxr.runtime.errors import UserError
 
 
 def read_csv(path: str | Path, flag: str = "", drop_surplus: bool = False, **options: Any) -> pd.DataFrame:
-    """`pandas.read_csv` with these options; as str, missing values empty, where they do not say otherwise.
+    """`pandas.read_csv`, by default as str with missing values empty.
 
     Args:
         path: the file, plain or .gz.
         flag: the command-line flag it came from, for messages.
-        drop_surplus: whether cells beyond the header's are dropped, such as those that a trailing comma makes.
+        drop_surplus: drop cells beyond the last column of the header, such as those of a trailing comma.
         options: of `pandas.read_csv`.
 
     Raises:
-        UserError: it cannot be read, is separated by something else than commas, or has surplus cells.
+        UserError: unreadable, not separated by commas, or with more cells than columns.
     """
     where = f"{flag} {path}".lstrip()
     options = {"dtype": str, "keep_default_na": False, **options}
@@ -32,13 +32,13 @@ def read_csv(path: str | Path, flag: str = "", drop_surplus: bool = False, **opt
             raise UserError(f"{where}: its columns are separated by {shown}: save it with commas")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore" if drop_surplus else "error", pd.errors.ParserWarning)
-            # Surplus cells must not turn the first column into an index.
+            # index_col=False: with surplus cells, pandas would take the first column as index.
             return pd.read_csv(path, index_col=False, **options)
     except FileNotFoundError:
         raise UserError(f"{where} does not exist") from None
     except pd.errors.ParserWarning:
         raise UserError(f"{where}: rows have more cells than the header: put texts with commas in quotes") from None
     except UnicodeDecodeError:
-        raise UserError(f"{where} is not a readable CSV table (not a text in UTF-8)") from None
+        raise UserError(f"{where} is not a readable CSV table (not UTF-8 text)") from None
     except (OSError, EOFError, zlib.error, ValueError) as error:  # pandas' parser errors are ValueErrors
         raise UserError(f"{where} is not a readable CSV table ({' '.join(str(error).split())})") from None

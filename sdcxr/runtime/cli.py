@@ -1,4 +1,4 @@
-"""From a typed `main(config)` to a command: flags, YAML files, help, and errors of one line."""
+"""Command-line interface from a typed `main(config)`: flags, YAML files, help, one-line errors."""
 
 import difflib
 import inspect
@@ -18,6 +18,8 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_setti
 
 from sdcxr.runtime.errors import UserError, explain_os_error, os_error_behind
 
+AFTER_MAIN: list[Callable[[], None]] = []
+"""What `run` calls when main has returned, with any exit code; modules with something to close append to it."""
 Main = Callable[[Any], int | None]
 REMOVAL = "0.3"  # version without the names in a config class's DEPRECATED
 
@@ -25,20 +27,20 @@ REMOVAL = "0.3"  # version without the names in a config class's DEPRECATED
 def run(main: Main, argv: list[str] | None = None) -> NoReturn:
     """Parse the command line into main's dataclass argument, call main, and exit with what it returns.
 
-    A `UserError` ends in one line on stderr and exit code 2, Ctrl-C in exit code 130; everything else keeps its
-    traceback, because it is our mistake.
+    A `UserError` becomes one line on stderr and exit code 2, Ctrl-C exit code 130. Other exceptions are bugs and keep
+    their traceback.
     """
     try:
         config = parse(main, argv)
         with mute_other_ranks():
             code = main(config)
-        if "sdcxr.runtime.processes" in sys.modules:  # which takes a second to import
-            sys.modules["sdcxr.runtime.processes"].leave()
+        for close in AFTER_MAIN:
+            close()
         sys.exit(code)
     except UserError as error:
         _stop(str(error))
     except KeyboardInterrupt:
-        print("\ninterrupted: run the same command again to go on", file=sys.stderr)
+        print("\ninterrupted: run the same command again to resume", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # e.g. `… | head`
         if not _reader_is_gone():
@@ -54,14 +56,14 @@ def run(main: Main, argv: list[str] | None = None) -> NoReturn:
 
 
 def _reader_is_gone() -> bool:
-    """Whether nobody reads stdout any more; a pipe between our own processes may be what broke instead."""
+    """Whether the reader of stdout is gone; otherwise a pipe between our own processes broke."""
     poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)  # errors are reported without asking for them
+    poll.register(sys.stdout.fileno(), 0)  # errors are always reported
     return bool(poll.poll(0))
 
 
 def mute_other_ranks() -> AbstractContextManager[Any]:
-    """Of the processes that torchrun or accelerate started together, only the first writes to stdout."""
+    """Discard what ranks other than 0 of torchrun or accelerate print to stdout."""
     if os.environ.get("RANK", "0") == "0":
         return nullcontext()
     return redirect_stdout(Path(os.devnull).open("w"))
@@ -75,7 +77,7 @@ def parse(main: Main, argv: list[str] | None = None) -> Any:
     """
     config_class = next(iter(get_type_hints(main).values()))
     module = inspect.getmodule(main)
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the help texts stand below the fields
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)  # help texts are below the fields
     parser = _Parser(
         prog=_program(), description=module and module.__doc__, formatter_class=_HelpFormatter, allow_abbrev=False
     )
@@ -108,7 +110,7 @@ def _warn_deprecated(old: str, new: str) -> None:
 
 
 def _with_values(argv: list[str], config_class: type) -> list[str]:
-    """The words with `true` behind a switch that stands alone: `--render` is `--render true`."""
+    """The words with `true` after a switch without a value: `--render` is `--render true`."""
     switches = {f"--{name}" for name, hint in get_type_hints(config_class).items() if hint in (bool, bool | None)}
     words = []
     for word, following in pairwise([*argv, "--"]):
@@ -117,7 +119,7 @@ def _with_values(argv: list[str], config_class: type) -> list[str]:
 
 
 def _program() -> str:
-    """How the running command was called: `python -m data_prep.openi` or `train.py`."""
+    """The running command: `python -m data_prep.openi` or `train.py`."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     if spec is None or spec.name == "__main__":
         return sys.argv[0].rsplit("/", 1)[-1]
@@ -125,11 +127,14 @@ def _program() -> str:
 
 
 class _HelpFormatter(DefaultHelpFormatter):
-    """Wraps the paragraphs of the module's docstring, and keeps the lines of its indented commands."""
+    """Wraps paragraphs of the module's docstring, keeps the lines of indented commands, names types plainly."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         blocks = text.strip().split("\n\n")
         return "\n\n".join(block if "\n " in f"\n{block}" else textwrap.fill(block, width) for block in blocks)
+
+    def _expand_help(self, action: Any) -> str:
+        return re.sub(r"<class '(\w+)'>", r"\1", super()._expand_help(action))
 
 
 class _Parser(ArgumentParser):
@@ -158,7 +163,7 @@ class _Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         message = " ".join(message.split())
         message = re.sub(r"Problems parsing config: | in \"<unicode string>\"", "", message)
-        message = re.sub(r"Unexpected config:.*", "is no YAML of flags and values, such as `seed: 0`", message)
+        message = re.sub(r"Unexpected config:.*", "is not YAML with flags and values, such as `seed: 0`", message)
         message = re.sub(r"^Parser key \"(\w+)\": ", r"--\1: ", message)
         message = re.sub(r"Does not validate against .*?Given value type: .*?Given value: (.*)", _union, message)
         message = re.sub(r"Expected a typing\.Literal\[(.*?)\]\. Got value: ", r"expected one of \1, got ", message)

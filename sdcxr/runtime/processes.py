@@ -1,17 +1,19 @@
-"""This process among those that `accelerate launch` or torchrun started together."""
+"""Device, precision and rank of this process under `accelerate launch` or torchrun."""
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
+from sdcxr.runtime.cli import AFTER_MAIN
+
 
 def on_cpu() -> bool:
-    """Whether to compute on the CPU: because the launch says so, or for want of anything else."""
+    """Whether to compute on the CPU: the launch says so, or there is no accelerator."""
     return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
 
 
 def native_precision() -> str:
-    """bf16 where this device computes in it (GPUs from Ampere on, CPUs with AVX512-BF16 or AMX), else no."""
+    """bf16 on devices that compute in it (GPUs from Ampere on, CPUs with AVX512-BF16 or AMX), else no."""
     if on_cpu():
         checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         native = any(getattr(torch.cpu, check, lambda: False)() for check in checks)
@@ -21,15 +23,18 @@ def native_precision() -> str:
 
 
 def processes() -> PartialState:
-    """Number and rank of the processes. Bare `PartialState()` takes those of a launch on CPUs for single ones."""
+    """Number of processes and rank of this one. A bare `PartialState()` does not see the others of a launch on CPUs."""
     return PartialState(cpu=on_cpu())
 
 
-def leave() -> None:
-    """Close gloo's connections at the end of a command: left open, they aborted 4 of 24 launches of two processes.
+def close_gloo() -> None:
+    """Close the process group of gloo at the end of a command: its open threads aborted 4 of 24 launches of two ranks.
 
-    NCCL's close by themselves; asked to, they would wait for processes that have more to do.
+    NCCL closes by itself; destroying its group would wait for ranks that are still busy.
     """
     group = torch.distributed.is_available() and torch.distributed.is_initialized()
     if group and torch.distributed.get_backend() == "gloo":
         torch.distributed.destroy_process_group()
+
+
+AFTER_MAIN.append(close_gloo)

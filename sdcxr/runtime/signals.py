@@ -1,4 +1,4 @@
-"""Stops from outside: Ctrl-C, and a scheduler's warning before it takes the machine away."""
+"""Signal handling: Ctrl-C, and the SIGTERM or SIGUSR1 of a scheduler before it stops a job."""
 
 import os
 import signal
@@ -7,24 +7,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
-REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, run the same command again
+REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: no error, run the same command again
 KINDS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))
 
 
 def exit_code(kind: int) -> int:
-    """The exit code of a run that a signal has stopped: 130 after Ctrl-C, `REQUEUE` where a scheduler asked."""
+    """Exit code of a run that a signal stopped: 130 after Ctrl-C, `REQUEUE` after a scheduler's signal."""
     return 128 + kind if kind == signal.SIGINT else REQUEUE
 
 
 @contextmanager
 def leaving() -> Iterator[None]:
-    """Inside the block a scheduler's signal ends the process with `REQUEUE`, and half-written files vanish.
+    """Inside the block, a scheduler's signal ends the process with `REQUEUE`; incomplete files are removed.
 
-    For what comes before the first step and after the last: all of it is whole on the disk or is done again.
+    For the work before the first training step and after the last, each part of which is complete on disk or repeated.
     """
 
     def leave(kind: int, _frame: FrameType | None) -> None:
-        os.write(2, f"\nstopped by {signal.Signals(kind).name}: the same command again goes on\n".encode())
+        os.write(2, f"\nstopped by {signal.Signals(kind).name}: run the same command again to resume\n".encode())
         sys.exit(REQUEUE)
 
     old = {kind: signal.signal(kind, leave) for kind in KINDS if kind != signal.SIGINT}
@@ -36,7 +36,7 @@ def leaving() -> Iterator[None]:
 
 
 class Signals:
-    """Keeps the first signal of `KINDS` in `received` (0 before); a second Ctrl-C acts as it would without this."""
+    """Inside the block, stores the first signal of `KINDS` in `received` (0: none); a second Ctrl-C acts as usual."""
 
     received = 0
 

@@ -19,9 +19,9 @@ from tests.data_prep.mimic_tree import config_of
         ("images", "bare", "no patient folders .*looked for p10"),
         ("images", "empty", "found no image .*jpg.*dcm"),
         ("reports", "nothing", "--reports .*nothing: does not exist"),
-        ("reports", "text.zip", "neither a folder nor a whole zip"),
-        ("reports", "other.zip", "holds no report .*looked for files/p10"),
-        ("reports", "empty", "holds no report .*JPG tree comes without"),
+        ("reports", "text.zip", "neither a folder nor a complete zip"),
+        ("reports", "other.zip", "has no reports .*looked for files/p10"),
+        ("reports", "empty", "has no reports .*MIMIC-CXR-JPG comes without"),
         ("tables", "empty", "found no mimic-cxr-2.0.0-metadata.csv .*MIMIC-CXR-JPG"),
     ],
 )

@@ -314,13 +314,13 @@ def test_row_with_an_unknown_label_is_rejected_and_the_rest_goes_on(collection):
     ("changes", "message"),
     [
         ({"images": Path("/nowhere")}, "--images /nowhere: does not exist"),
-        ({"images": "empty"}, "none of the images that labels.csv lists is there"),
+        ({"images": "empty"}, "has none of the images that labels.csv lists"),
         ({"labels": "none.csv"}, "none.csv does not exist"),
         ({"labels": "bbox.csv"}, r"has no column 'Finding Labels' \(it has: Image Index, Bbox\)"),
         ({"labels": "images"}, "is not a readable CSV table"),
         ({"train_list": "labels.csv"}, "--train_list and --test_list belong together"),
         ({"prompt": "labels+age"}, "--prompt labels.age: expected one or more of labels, view, demographics"),
-        ({"prompt": "view"}, "labels must be in it"),
+        ({"prompt": "view"}, "labels must be part of it"),
         ({"views": "LATERAL"}, "--views LATERAL: expected one or more of PA, AP"),
     ],
 )

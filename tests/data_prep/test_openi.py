@@ -184,7 +184,7 @@ def test_truncated_archive_is_one_clear_error(tmp_path):
         archive.addfile(member, io.BytesIO(data))
     path = tmp_path / "reports.tgz"
     path.write_bytes(whole.getvalue()[:50_000])
-    with pytest.raises(UserError, match="not a whole tar archive"):
+    with pytest.raises(UserError, match="not a complete tar archive"):
         list(read_reports(path))
 
 
@@ -340,8 +340,8 @@ def test_without_images_the_account_is_written_and_the_command_fails(collection,
         run(main, [*argv, "--workers=1"])
     assert end.value.code == 2
     error = capsys.readouterr().err
-    assert "error: none of the 40 images could be used" in error and "Traceback" not in error
-    assert f"--images {empty} holds no image of these reports, such as CXR1_IM-0001-1001.png" in error
+    assert "error: none of the 40 images can be used" in error and "Traceback" not in error
+    assert f"--images {empty} has no image of these reports, such as CXR1_IM-0001-1001.png" in error
     counts = {count["filter"]: count["studies"] for count in read_json(collection / "out" / "prep.json")["counts"]}
     assert counts["impression"] == 40
     assert rejected_reasons(collection / "out")["missing image"] == 40
@@ -361,8 +361,8 @@ def test_too_many_absent_images_are_exit_code_1(collection):
     [
         ({"images": Path("/nowhere")}, "--images /nowhere: does not exist"),
         ({"reports": Path("/nowhere.tgz")}, "--reports /nowhere.tgz: does not exist"),
-        ({"reports": "images"}, "holds no .xml report"),
-        ({"reports": "images/1/CXR1_IM-0001-1001.png"}, "not a whole tar archive"),
+        ({"reports": "images"}, "has no .xml reports"),
+        ({"reports": "images/1/CXR1_IM-0001-1001.png"}, "not a complete tar archive"),
         ({"views_table": "views.csv"}, "neither the columns filename and projection"),
         ({"validation_fraction": 0.5, "test_fraction": 0.5}, "less than 1 together"),
         ({"min_chars": 80}, "--min_chars 80 is more than --max_chars 77"),

@@ -25,7 +25,7 @@ def test_no_work_is_done_by_nobody():
 
 
 def test_a_killed_worker_is_one_line():
-    with pytest.raises(UserError, match=r"want of memory.*fewer --workers"):
+    with pytest.raises(UserError, match=r"out of memory.*fewer --workers"):
         list(in_workers(os._exit, [1, 1], workers=2))
 
 

@@ -1,4 +1,4 @@
-"""The writer of dataset folders: rejects, resumes, refuses, and accounts for everything."""
+"""Writer of dataset folders: converts, rejects, resumes, refuses, and accounts for everything."""
 
 import errno
 import json
@@ -15,8 +15,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data_prep import writer as dataset
-from data_prep.writer import check_settings, is_finished, recorded_settings, rejects, write_dataset
+from data_prep import writer
+from data_prep.cohort import Cohort
+from data_prep.writer import check_settings, is_finished, recorded_settings, write_dataset
 from sdcxr.io.files import read_json
 from sdcxr.io.manifest import COLUMNS, read_metadata
 from sdcxr.runtime.errors import UserError
@@ -35,14 +36,15 @@ def table(sources: list[Path]) -> pd.DataFrame:
     """Twenty images: 0–13 train, 14–16 validation, 17–19 test; two images to a study."""
     n = len(sources)
     ids = [path.stem for path in sources]
+    splits = ["train"] * 14 + ["validation"] * 3 + ["test"] * 3
     return pd.DataFrame(
         {
             "dicom_id": [f"d{name}" for name in ids],
             "study_id": [f"s{number // 2}" for number in range(n)],
-            "subject_id": [f"p{number // 2}" for number in range(n)],
+            "subject_id": [f"{split}-{number // 2}" for number, split in enumerate(splits)],
             "text": 'Commas, and "quotes".',
             "view": "PA",
-            "split": ["train"] * 14 + ["validation"] * 3 + ["test"] * 3,
+            "split": splits,
             "source": [str(path) for path in sources],
             "Edema": [1.0, None] * (n // 2),
         }
@@ -58,16 +60,22 @@ class Config:
     max_rejected_fraction: float = 0.05
 
 
-NO_REJECTS = rejects(pd.DataFrame(), "")
 SETTINGS = {"source": "test", "resolution": 16}
 
 
-def write(output: Path, rows: pd.DataFrame, rejected: pd.DataFrame = NO_REJECTS, **changes) -> int:
-    counts = [{"filter": "all images", "images": len(rows) + len(rejected), "studies": 10}]
+def write(output: Path, rows: pd.DataFrame | Cohort, **changes) -> int:
     settings = changes.pop("settings", SETTINGS)
     if is_finished(output, settings):
         return 0
-    return write_dataset(Config(output_dir=output, **changes), settings, rows, rejected, counts)
+    cohort = rows if isinstance(rows, Cohort) else Cohort(rows, "all images")
+    return write_dataset(Config(output_dir=output, **changes), settings, cohort)
+
+
+def filtered(rows: pd.DataFrame, n: int) -> Cohort:
+    """The first `n` rows; a filter has dropped the others."""
+    cohort = Cohort(rows, "all images")
+    cohort.apply("view", pd.Series([""] * n + ["view not wanted"] * (len(rows) - n)))
+    return cohort
 
 
 def rejected_of(output: Path) -> pd.DataFrame:
@@ -79,8 +87,9 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_writes_images_tables_and_the_account(sources, tmp_path, capsys):
-    dropped = rejects(pd.DataFrame({"study_id": ["s77"]}), "no report", "nowhere")
-    assert write(tmp_path / "out", table(sources), dropped) == 0
+    cohort = Cohort(table(sources), "all images")
+    cohort.reject(pd.DataFrame({"study_id": ["s77"]}), "no report", "nowhere")
+    assert write(tmp_path / "out", cohort) == 0
     for split, n in {"train": 14, "validation": 3, "test": 3}.items():
         rows = read_metadata(tmp_path / "out" / split)
         assert tuple(rows.columns) == COLUMNS
@@ -148,7 +157,7 @@ def test_too_many_bad_images_make_the_result_unusable(sources, tmp_path, capsys,
     assert write(tmp_path / "out", rows) == code
     assert len(read_metadata(tmp_path / "out" / "train")) == 14 - n_bad
     assert read_json(tmp_path / "out" / "prep.json")["usable"] == (code == 0)
-    assert ("2 of 20 images could not be used" in capsys.readouterr().err) == (code == 1)
+    assert ("2 of 20 images cannot be used" in capsys.readouterr().err) == (code == 1)
 
 
 def test_an_unusable_result_is_mended_by_running_again(sources, tmp_path):
@@ -161,8 +170,7 @@ def test_an_unusable_result_is_mended_by_running_again(sources, tmp_path):
 
 
 def test_filters_may_reject_any_number(sources, tmp_path):
-    rows = table(sources)
-    assert write(tmp_path / "out", rows.head(2), rejects(rows.tail(18), "view not wanted")) == 0
+    assert write(tmp_path / "out", filtered(table(sources), 2)) == 0
 
 
 def test_what_is_no_longer_wanted_goes(sources, tmp_path):
@@ -179,11 +187,18 @@ def test_what_is_no_longer_wanted_goes(sources, tmp_path):
 def test_nothing_left_is_an_error_that_points_to_the_reasons(sources, tmp_path):
     rows = table(sources)
     with pytest.raises(UserError, match=r"no image is left after the filters.*rejected\.csv"):
-        write(tmp_path / "filtered", rows.head(0), rejects(rows, "no report"))
+        write(tmp_path / "filtered", filtered(rows, 0))
     assert len(rejected_of(tmp_path / "filtered")) == 20
     with pytest.raises(UserError, match=r"none of the 20 images.*rejected\.csv"):
         write(tmp_path / "bad", rows.assign(source="/nowhere.png"))
     assert len(rejected_of(tmp_path / "bad")) == 20
+
+
+def test_a_patient_in_two_splits_is_refused_before_anything_is_written(sources, tmp_path):
+    rows = table(sources).assign(subject_id="p1")
+    with pytest.raises(UserError, match=r"1 patients are in more than one split \(the first: p1\)"):
+        write(tmp_path / "out", rows)
+    assert not (tmp_path / "out").exists()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -217,7 +232,7 @@ def test_a_foreign_folder_is_refused(tmp_path, content):
 
 def test_a_folder_with_other_files_and_a_file_are_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("dear")
-    with pytest.raises(UserError, match="holds other files"):
+    with pytest.raises(UserError, match="has other files"):
         is_finished(tmp_path, SETTINGS)
     with pytest.raises(UserError, match="is a file"):
         is_finished(tmp_path / "thesis.txt", SETTINGS)
@@ -236,6 +251,27 @@ def test_recorded_settings_are_what_decides_the_content(tmp_path, monkeypatch):
     assert json.loads(json.dumps(settings)) == settings  # compared after a round trip
 
 
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"resolution": 0}, "--resolution 0: expected 1 or more"),
+        ({"max_rejected_fraction": 1.5}, "--max_rejected_fraction 1.5: expected 0 to 1"),
+        ({"min_chars": 9, "max_chars": 8}, "--min_chars 9 is more than --max_chars 8"),
+        ({"validation_fraction": 1.0}, "--validation_fraction 1: expected 0 or more and less than 1"),
+        (
+            {"validation_fraction": 0.5, "test_fraction": 0.5},
+            "--validation_fraction 0.5 and --test_fraction 0.5: expected 0 or more each and less than 1 together",
+        ),
+    ],
+)
+def test_numbers_out_of_range_are_refused_with_their_flag(numbers, message):
+    config = Config(Path("out"))
+    vars(config).update(numbers)
+    with pytest.raises(UserError) as refused:
+        check_settings(config)
+    assert str(refused.value) == message
+
+
 def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     config = Config(Path("~/out"))
@@ -251,7 +287,7 @@ def test_a_full_disk_is_no_rejection(sources, tmp_path, monkeypatch):
     def full_disk(*args: object, **settings: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "train/d00.png")
 
-    monkeypatch.setattr(dataset, "convert", full_disk)
+    monkeypatch.setattr(writer, "convert", full_disk)
     with pytest.raises(OSError, match="No space left"):
         write(tmp_path / "out", table(sources))
     assert not (tmp_path / "out" / "rejected.csv").exists()
@@ -270,7 +306,8 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import pandas as pd
-from data_prep.writer import rejects, write_dataset
+from data_prep.cohort import Cohort
+from data_prep.writer import write_dataset
 from sdcxr.runtime.cli import run
 from dataclasses import dataclass
 
@@ -286,7 +323,7 @@ class Config:
 
 def main(config: Config) -> int:
     rows = pd.read_csv("rows.csv", dtype=str)
-    return write_dataset(config, {}, rows, rejects(rows.head(0), ""), [])
+    return write_dataset(config, {}, Cohort(rows, "all images"))
 
 if __name__ == "__main__":
     run(main)

@@ -52,10 +52,10 @@ def test_16_bits_are_refused_rather_than_clipped(tmp_path):
 
 
 def test_missing_damaged_and_oblong_images_are_named(tmp_path):
-    with pytest.raises(UserError, match=r"a\.png, named in metadata\.csv, does not exist: run data_prep"):
+    with pytest.raises(UserError, match=r"a\.png is named in metadata\.csv and does not exist: run data_prep"):
         read_pixels(tmp_path / "a.png", 4)
     (tmp_path / "b.png").write_bytes(b"\x89PNG")
-    with pytest.raises(UserError, match=r"b\.png, named in metadata\.csv, cannot be read"):
+    with pytest.raises(UserError, match=r"b\.png is named in metadata\.csv and cannot be read"):
         read_pixels(tmp_path / "b.png", 4)
     Image.new("L", (4, 5)).save(tmp_path / "c.png")
     with pytest.raises(UserError, match=r"c\.png is not square \(4 × 5\)"):

@@ -103,8 +103,8 @@ def test_config_file_is_overridden_by_flags(capfd, tmp_path):
         ("imagse: a\n", "unknown flag or key: imagse (did you mean --images?)"),
         ("images: [\n", "while parsing a flow"),
         ("workers: many\n", "--workers: Expected a int. Got value: many"),
-        ("- a\n", "is no YAML of flags and values"),
-        ("", "is no YAML of flags and values"),
+        ("- a\n", "is not YAML with flags and values"),
+        ("", "is not YAML with flags and values"),
     ],
 )
 def test_wrong_config_file_is_one_line_with_its_name(capfd, tmp_path, content, message):
@@ -257,8 +257,7 @@ def test_a_file_in_the_place_of_a_folder_is_one_line(tmp_path):
     with pytest.raises(OSError) as caught:
         (tmp_path / "taken").mkdir()
     assert (
-        explain_os_error(caught.value)
-        == f"{tmp_path / 'taken'}: a file stands where a folder is needed: give another folder"
+        explain_os_error(caught.value) == f"{tmp_path / 'taken'} is a file, but a folder is needed: give another folder"
     )
 
 
@@ -267,7 +266,7 @@ def test_a_folder_in_the_place_of_a_file_is_one_line(tmp_path):
     with pytest.raises(OSError) as caught:
         write_text(tmp_path / "scores.json", "[]")
     line = explain_os_error(caught.value)
-    assert line == f"{tmp_path / 'scores.json'}: a folder stands where a file is needed: give another name"
+    assert line == f"{tmp_path / 'scores.json'} is a folder, but a file is needed: give another name"
 
 
 def save_arrays(file: Path) -> None:
@@ -292,7 +291,7 @@ def test_what_cannot_be_made_is_one_line_with_its_own_name_whatever_the_reason(c
         write(tmp_path / "round" / "out")
 
     line = refusal(capfd, "--images", "a", main=main)
-    assert line.endswith("round/out cannot be made: Too many levels of symbolic links: give another name\n")
+    assert line.endswith("round/out cannot be created: Too many levels of symbolic links: give another name\n")
 
 
 def test_a_file_that_cannot_be_read_while_another_is_written_keeps_its_traceback(tmp_path):

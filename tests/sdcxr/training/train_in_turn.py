@@ -10,11 +10,11 @@ from pathlib import Path
 from accelerate.state import AcceleratorState
 
 from sdcxr.config import TrainConfig
-from sdcxr.runtime.processes import leave
+from sdcxr.runtime.processes import close_gloo
 from sdcxr.training.loop import train
 
 for settings in json.loads(Path(sys.argv[1]).read_text()):
     if code := train(TrainConfig(**settings)):
         sys.exit(code)
     AcceleratorState._reset_state()
-leave()
+close_gloo()
