@@ -21,9 +21,10 @@ import pandas as pd
 
 from eval.inputs.folders import ImageFolder, read_sides
 from eval.metrics import text as text_scores
-from eval.radiology_text.metrics import WITHOUT_WEIGHTS, Metric, Uncertain, check, metrics_of
+from eval.radiology_text.metrics import WITHOUT_WEIGHTS, Metric, check, metrics_of
 from eval.scores import publish, score_row, value_text
 from sdcxr.io.files import atomic
+from sdcxr.io.labels import UncertainPolicy, uncertain_policy
 from sdcxr.io.manifest import text_key
 from sdcxr.io.tables import read_csv
 from sdcxr.runtime.cli import run
@@ -52,8 +53,8 @@ class ReportsConfig:
     """Of bleu, rouge, labels; and, with weights of their own, bertscore, chexbert, radgraph."""
     weights_dir: str | None = None
     """Where these weights, and models of the hub, lie."""
-    uncertain: Uncertain = "present"
-    """What a doubted finding counts as in F1: present, absent, or ignored."""
+    uncertain: str = "ones"
+    """What an uncertain finding counts as in F1: ones (present), zeros (absent), or ignore."""
     question: str | None = None
     """What is said to a generator that wants an instruction beside the image."""
     max_new_tokens: int = 100
@@ -91,6 +92,7 @@ def main(config: ReportsConfig) -> int:
     metrics = list(dict.fromkeys(name.strip() for name in config.metrics.split(",") if name.strip()))
     weights_dir = Path(config.weights_dir).expanduser() if config.weights_dir else None
     check(metrics, weights_dir)
+    uncertain = uncertain_policy(config.uncertain, "--uncertain")
     real, synthetic = read_sides(config.real, config.synthetic)
     sides = pair_sides(real, synthetic)
     if config.generated is not None:
@@ -111,7 +113,7 @@ def main(config: ReportsConfig) -> int:
     if config.keep_texts:
         write_texts(Path(config.keep_texts), sides)
     source = config.generator or Path(str(config.generated)).name
-    rows = compare(sides, source, metrics, weights_dir=weights_dir, uncertain=config.uncertain, seed=config.seed)
+    rows = compare(sides, source, metrics, weights_dir=weights_dir, uncertain=uncertain, seed=config.seed)
     publish(rows, config.output, table)
     return 0
 
@@ -123,7 +125,7 @@ def evaluate(
     *,
     metrics: Sequence[str] = WITHOUT_WEIGHTS,
     weights_dir: Path | None = None,
-    uncertain: Uncertain = "present",
+    uncertain: UncertainPolicy = "ones",
     question: str | None = None,
     max_new_tokens: int = 100,
     batch_size: int = 16,
@@ -240,7 +242,7 @@ def compare(
     metrics: Sequence[str] = WITHOUT_WEIGHTS,
     *,
     weights_dir: Path | None = None,
-    uncertain: Uncertain = "present",
+    uncertain: UncertainPolicy = "ones",
     seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Score rows of reports against prompts, for each side.

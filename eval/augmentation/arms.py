@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from eval.inputs.folders import ImageFolder, read_folder
-from eval.inputs.labels import Uncertain, choose, truth_of
+from eval.inputs.labels import choose, truth_of
 from sdcxr.io.files import atomic, existing_folder, inside
+from sdcxr.io.labels import UncertainPolicy
 from sdcxr.io.manifest import SPLITS, image_ids, split_folder, write_metadata
 from sdcxr.runtime.errors import UserError
 
@@ -132,7 +133,7 @@ def gather(
     *,
     labels: str | None = None,
     findings: str | None = None,
-    uncertain: Uncertain = "ignore",
+    uncertain: UncertainPolicy = "ignore",
     max_real_samples: int | None = None,
     seed: int = 0,
 ) -> ExperimentData:

@@ -22,8 +22,8 @@ from eval import extractors
 from eval.extractors import Extractor, xrv
 from eval.extractors.cache import extract_with
 from eval.inputs.folders import ImageFolder
-from eval.inputs.labels import chexpert_name
 from sdcxr.io.files import read_json
+from sdcxr.io.labels import chexpert_name
 from sdcxr.runtime.errors import UserError
 
 

@@ -1,32 +1,15 @@
 """Findings by name: the truth about images from their tables, whatever their source calls a finding."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
 
-import numpy as np
 import pandas as pd
 
 from eval.inputs.folders import ImageFolder
-from sdcxr.io.manifest import LABELS, image_ids
+from sdcxr.io.labels import UncertainPolicy, chexpert_name, fill_labels, read_labels
 from sdcxr.runtime.errors import UserError
 
-Uncertain = Literal["ignore", "zeros", "ones"]
-"""What becomes of the label -1: unknown, negative or positive (U-Ignore, U-Zeros, U-Ones; Irvin et al. 2019,
-arXiv 1901.07031)."""
-FILLED = {"ignore": np.nan, "zeros": 0.0, "ones": 1.0}
 
-# Names of NIH14 and torchxrayvision that mean the same as one of CheXpert's. Nothing else does: Pleural Thickening is
-# a part of Pleural Other, Mass and Nodule are parts of Lung Lesion.
-SYNONYMS = {"effusion": "Pleural Effusion"}
-
-
-def chexpert_name(name: str) -> str:
-    """A finding under CheXpert's name where it has one, else its own with spaces."""
-    plain = name.replace("_", " ").strip()
-    return (SYNONYMS | {label.lower(): label for label in LABELS}).get(plain.lower(), plain)
-
-
-def truth_of(images: ImageFolder, labels: str | None, uncertain: Uncertain, flag: str) -> pd.DataFrame:
+def truth_of(images: ImageFolder, labels: str | None, uncertain: UncertainPolicy, flag: str) -> pd.DataFrame:
     """What is known of each image: a column a finding, 1, 0 or NaN, in the order of the folder.
 
     Blank is unknown, not negative: a report that does not mention a finding says nothing.
@@ -42,37 +25,10 @@ def truth_of(images: ImageFolder, labels: str | None, uncertain: Uncertain, flag
     """
     if images.prompt_ids is None:
         raise UserError(f"{flag} {images.folder}: has no metadata.csv, so its images have no labels")
-    if labels is None:
-        table = images.rows[[label for label in LABELS if label in images.rows]].astype(float)
-        source = str(images.folder / "metadata.csv")
-    else:
-        table, source = by_id(labels, images), f"--labels {labels}"
+    table = read_labels(images.rows, labels, complete=True)
     names = {column: chexpert_name(str(column)) for column in table.columns}
-    taken = set(table.columns)
-    table = table.rename(columns={column: name for column, name in names.items() if name not in taken})
-    known = table.isin([1.0, 0.0, -1.0]) | table.isna()
-    for name in table.columns[~known.all()]:
-        if name in LABELS:
-            odd = table[name][~known[name]].iloc[0]
-            raise UserError(f"{source}: the column {name} holds {odd:g}: labels are 1, 0, -1 or empty")
-    # What else holds other numbers is a measurement beside the labels, such as the heart's width.
-    return table.loc[:, known.all()].replace(-1.0, FILLED[uncertain]).dropna(axis="columns", how="all")
-
-
-def by_id(file: str, images: ImageFolder) -> pd.DataFrame:
-    """The numeric columns of `--labels` for each image, by the id of its prompt, or its own.
-
-    Raises:
-        UserError: images have no row there.
-    """
-    from sdcxr.tasks.classifier import read_labels
-
-    table = read_labels(file)
-    keys = images.rows["id"] if "id" in images.rows else image_ids(images.rows)
-    missing = keys[~keys.isin(table.index)]
-    if len(missing):
-        raise UserError(f"--labels {file}: {len(missing)} of {len(keys)} images have no row (first: {missing.iloc[0]})")
-    return table.select_dtypes("number").astype(float).reindex(keys).reset_index(drop=True)
+    table = table.rename(columns={column: name for column, name in names.items() if name not in table})
+    return fill_labels(table, uncertain).dropna(axis="columns", how="all")
 
 
 def choose(wanted: str | None, sources: Mapping[str, Iterable[str]]) -> tuple[list[str], dict[str, str]]:

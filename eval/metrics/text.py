@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
+from sdcxr.io.labels import UncertainPolicy, fill_labels
+
 Tokenise = Callable[[str], list[str]]
 
 # The five findings that papers on report generation average over (F1-CheXbert-5).
 TOP5 = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
-UNCERTAIN_AS = {"present": 1.0, "absent": 0.0, "ignored": math.nan}
 
 
 def words(text: str) -> list[str]:
@@ -100,7 +101,7 @@ def mean_of(sums: np.ndarray) -> np.ndarray:
 
 
 def label_statistics(
-    reference: pd.DataFrame, hypothesis: pd.DataFrame, findings: Sequence[str], uncertain: str = "present"
+    reference: pd.DataFrame, hypothesis: pd.DataFrame, findings: Sequence[str], uncertain: UncertainPolicy = "ones"
 ) -> np.ndarray:
     """Hits, false alarms and misses of every finding, for each pair of texts. Columns are found by name.
 
@@ -110,14 +111,14 @@ def label_statistics(
         reference: labels (1, 0, -1, NaN), a row per text and a column per finding, in any order.
         hypothesis: the same of the other text.
         findings: names of the columns that count.
-        uncertain: what -1 counts as: "present" (as f1chexbert's reports do), "absent", or "ignored": then a pair in
-            which either text is in doubt about a finding does not count for it.
+        uncertain: what -1 counts as: "ones" (as in f1chexbert), "zeros", or "ignore": then a pair does not count for a
+            finding that is uncertain in either text.
 
     Returns:
         Shape (pairs, 3, findings): true positives, false positives, false negatives.
     """
     wanted, said = (
-        table[list(findings)].fillna(0).replace(-1, UNCERTAIN_AS[uncertain]).to_numpy(float)
+        fill_labels(table[list(findings)], uncertain, blanks="zeros").to_numpy(float)
         for table in (reference, hypothesis)
     )
     known = np.isfinite(wanted) & np.isfinite(said)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,13 +12,13 @@ import pandas as pd
 from eval.metrics import text as text_scores
 from eval.metrics.text import TOP5
 from eval.radiology_text.labeller import label_table
+from sdcxr.io.labels import UncertainPolicy
 from sdcxr.io.manifest import LABELS
 from sdcxr.runtime.errors import UserError
 
 METRICS = ("bleu", "rouge", "labels", "bertscore", "chexbert", "radgraph")
 WITHOUT_WEIGHTS = METRICS[:3]
 
-Uncertain = Literal["present", "absent", "ignored"]
 Score = Callable[[np.ndarray], np.ndarray]
 
 
@@ -54,7 +54,7 @@ def check(names: Sequence[str], weights_dir: Path | None) -> None:
 
 
 def metrics_of(
-    prompts: list[str], reports: list[str], names: Sequence[str], weights_dir: Path | None, uncertain: Uncertain
+    prompts: list[str], reports: list[str], names: Sequence[str], weights_dir: Path | None, uncertain: UncertainPolicy
 ) -> list[Metric]:
     """Metrics over prompts and reports.
 
@@ -63,7 +63,7 @@ def metrics_of(
         reports: what is said, as many.
         names: of `METRICS`.
         weights_dir: where the weights of bertscore, chexbert and radgraph lie.
-        uncertain: what a doubted finding of the labeller counts as.
+        uncertain: what an uncertain finding of the labeller counts as.
 
     Raises:
         UserError: weights are absent.
@@ -107,7 +107,7 @@ def _finding_f1(
     name: str,
     wanted: pd.DataFrame,
     said: pd.DataFrame,
-    uncertain: str,
+    uncertain: UncertainPolicy,
     preset: str,
     absent_as: float = np.nan,
 ) -> Metric:
@@ -150,12 +150,12 @@ def _bertscore(weights_dir: Path | None, prompts: list[str], reports: list[str])
 
 
 def _chexbert(prompts: list[str], reports: list[str], weights_dir: Path | None) -> Metric:
-    """F1-CheXbert as the package f1chexbert counts it: doubted is present, a finding that nobody has scores 0."""
+    """F1-CheXbert as the package f1chexbert counts it: uncertain is present, a finding that nobody has scores 0."""
     from eval.radiology_text.networks import chexbert_labels
 
     both = chexbert_labels([*prompts, *reports], weights_dir)
     wanted, said = both.iloc[: len(prompts)], both.iloc[len(prompts) :]
-    return _finding_f1("chexbert_f1", wanted, said, "present", "f1chexbert", absent_as=0.0)
+    return _finding_f1("chexbert_f1", wanted, said, "ones", "f1chexbert", absent_as=0.0)
 
 
 def _radgraph(prompts: list[str], reports: list[str], weights_dir: Path | None) -> Metric:

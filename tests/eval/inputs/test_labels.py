@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from eval.inputs.folders import ImageFolder
-from eval.inputs.labels import chexpert_name, choose, truth_of
+from eval.inputs.labels import choose, truth_of
 from sdcxr.runtime.errors import UserError
 
 NAN = float("nan")
@@ -18,22 +18,6 @@ def folder(**columns) -> ImageFolder:
     return ImageFolder(
         Path("nowhere"), pd.DataFrame({"file_name": [f"{i}.png" for i in range(n)], "text": ""} | columns)
     )
-
-
-@pytest.mark.parametrize(
-    ("name", "wanted"),
-    [
-        ("Effusion", "Pleural Effusion"),
-        ("effusion", "Pleural Effusion"),
-        ("Lung Lesion", "Lung Lesion"),
-        ("lung_opacity", "Lung Opacity"),
-        ("Pleural_Thickening", "Pleural Thickening"),  # not Pleural Other
-        ("Right Effusion", "Right Effusion"),
-        ("", ""),
-    ],
-)
-def test_names_are_chexperts_where_it_has_one(name, wanted):
-    assert chexpert_name(name) == wanted
 
 
 @pytest.mark.parametrize(
@@ -80,7 +64,7 @@ def test_a_column_under_chexperts_name_goes_before_its_synonym(tmp_path):
         (b"id,Left\n0,1\n", r"no column dicom_id \(it has: id, Left\)"),
         (b"dicom_id,Edema\n0,2\nz,1\n", r"column Edema holds '2(\.0)?' in the row of 0: labels are 1, 0, -1 or empty"),
         (b"dicom_id,Edema\n0,yes\nz,1\n", "column Edema holds 'yes' in the row of 0"),
-        (b"dicom_id,Effusion\n0,2\nz,1\n", "column Pleural Effusion holds 2: labels are"),
+        (b"dicom_id,Effusion\n0,2\nz,1\n", "column Effusion holds 2: labels are"),
         (b"dicom_id,Left\n0,1\nz,1\n0,0\n", "rows of 0 contradict each other"),
         (b"dicom_id,Left\n0,1\nz,1\n0,\n", "rows of 0 contradict each other"),
         (None, "does not exist"),

@@ -138,9 +138,9 @@ def test_findings_are_compared_by_name_not_by_place():
 
 @pytest.mark.parametrize(
     ("uncertain", "counts"),  # hits, false alarms, misses
-    [("present", [2, 1, 1]), ("absent", [0, 1, 1]), ("ignored", [0, 0, 0])],
+    [("ones", [2, 1, 1]), ("zeros", [0, 1, 1]), ("ignore", [0, 0, 0])],
 )
-def test_doubt_counts_as_asked_for(uncertain, counts):
+def test_uncertain_findings_count_by_the_policy(uncertain, counts):
     """-1 silently taken for 0 would give the second row whatever was asked for."""
     wanted, said = table(Edema=[-1, 1, -1, 0]), table(Edema=[1, -1, np.nan, -1])
     assert label_statistics(wanted, said, ["Edema"], uncertain).sum(axis=0)[:, 0].tolist() == counts
