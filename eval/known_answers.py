@@ -80,7 +80,7 @@ def _ms_ssim(second: float) -> float:
 
 
 def _vendi(kernel: Any) -> float:
-    from eval.diversity import vendi_of_kernel
+    from eval.metrics.vendi import vendi_of_kernel
 
     return vendi_of_kernel(np.array(kernel, float) / len(kernel))
 

@@ -25,10 +25,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from eval.diversity import patients_of, prompts_of
 from eval.extractors import find_extractor
 from eval.extractors.cache import extract
-from eval.inputs.folders import ImageFolder, read_folder, read_sides
+from eval.inputs.folders import ImageFolder, patients_of, prompts_of, read_folder, read_sides
 from eval.inputs.images import read_greys
 from eval.memorization.copies import (
     GRID,

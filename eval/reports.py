@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from eval.inputs.folders import ImageFolder, read_sides
-from eval.metrics import text as text_scores
+from eval.metrics.bootstrap import RESAMPLES, percentiles, resampled_sums
 from eval.radiology_text.metrics import WITHOUT_WEIGHTS, Metric, check, metrics_of
 from eval.scores import publish, score_row, value_text
 from sdcxr.io.files import atomic
@@ -30,7 +30,6 @@ from sdcxr.io.tables import read_csv
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
-RESAMPLES = 1000
 SHUFFLES = 5  # of the baseline
 
 
@@ -266,7 +265,7 @@ def compare(
 def _rows(side: Side, metric: Metric, orders: list[np.ndarray], seed: int) -> list[dict[str, Any]]:
     everything = np.arange(len(side.files))
     statistics = metric.statistics(everything, everything)
-    drawn = text_scores.drawn_sums(statistics, side.groups, RESAMPLES, seed)
+    drawn = resampled_sums(statistics, side.groups, RESAMPLES, seed)
     differ = [np.flatnonzero(order >= 0) for order in orders]
     others = sum(
         (metric.statistics(order[kept], kept).sum(axis=0) for order, kept in zip(orders, differ, strict=True)),
@@ -275,7 +274,7 @@ def _rows(side: Side, metric: Metric, orders: list[np.ndarray], seed: int) -> li
     shuffled = any(len(kept) for kept in differ)
     rows = []
     for label, score in metric.scores.items():
-        low, high = text_scores.interval(score(drawn))
+        low, high = percentiles(score(drawn))
         rows.append(
             score_row(
                 metric.name,

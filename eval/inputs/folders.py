@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sdcxr.io.files import existing_folder, inside, read_json
-from sdcxr.io.manifest import image_ids, read_metadata
+from sdcxr.io.manifest import image_ids, read_metadata, text_key
 from sdcxr.runtime.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
@@ -123,6 +123,20 @@ def is_phantom(folder: Path) -> bool:
 def _sizes(images: ImageFolder) -> set[tuple[str, int]]:
     """Names and bytes of the files; missing ones are reported when they are read."""
     return {(name, path.stat().st_size) for name, path in zip(images.ids, images.paths, strict=True) if path.is_file()}
+
+
+def prompts_of(folder: ImageFolder) -> np.ndarray:
+    """A number for each image that is the same for equal texts; without texts, for equal prompt ids."""
+    if "text" in folder.rows:
+        keys = [text_key(text) or name for text, name in zip(folder.rows["text"], folder.ids, strict=True)]
+    else:
+        keys = folder.prompt_ids or folder.ids
+    return np.unique(keys, return_inverse=True)[1]
+
+
+def patients_of(folder: ImageFolder) -> np.ndarray:
+    """A number for each image that is the same for one patient; synthetic images have a patient each."""
+    return np.arange(len(folder)) if folder.is_samples else np.unique(folder.groups, return_inverse=True)[1]
 
 
 def partners(real: ImageFolder, synthetic: ImageFolder) -> np.ndarray:

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from eval.diversity import patients_of
 from eval.extractors.cache import extract
-from eval.inputs.folders import ImageFolder
+from eval.inputs.folders import ImageFolder, patients_of
 from eval.memorization.thresholds import Detection, calibrate, found_rows
 from eval.metrics.bootstrap import group_rows
 from eval.metrics.nearest import CELLS

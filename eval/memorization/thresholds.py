@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.diversity import patients_of
-from eval.inputs.folders import ImageFolder
+from eval.inputs.folders import ImageFolder, patients_of
 from eval.memorization.copies import copy_threshold
 from eval.metrics.bootstrap import group_interval, mean
 from eval.scores import score_row

@@ -154,37 +154,6 @@ def macro_f1(sums: np.ndarray, absent_as: float = math.nan) -> np.ndarray:
     return np.where(counted > 0, mean, np.nan)
 
 
-def drawn_sums(
-    statistics: np.ndarray, groups: Sequence[str] | np.ndarray, resamples: int = 1000, seed: int = 0
-) -> np.ndarray:
-    """Sums of statistics over bootstrap samples of whole groups.
-
-    Args:
-        statistics: shape (pairs, …).
-        groups: what is drawn together, such as the images of a patient, length pairs.
-        resamples: bootstrap samples.
-        seed: of the draws.
-
-    Returns:
-        Shape (resamples, …).
-    """
-    names, member = np.unique(np.asarray(groups), return_inverse=True)
-    of_group = np.zeros((len(names), *statistics.shape[1:]))
-    np.add.at(of_group, member, statistics)
-    generator = np.random.default_rng(seed)
-    times = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
-    return np.tensordot(times.astype(float), of_group, axes=1)
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """The 95 % percentile interval of bootstrap values; NaN where none is known."""
-    known = values[np.isfinite(values)]
-    if not len(known):
-        return math.nan, math.nan
-    low, high = np.percentile(known, [2.5, 97.5])
-    return float(low), float(high)
-
-
 def _pairs(references: Sequence[str], hypotheses: Sequence[str]) -> list[tuple[str, str]]:
     return list(zip(references, hypotheses, strict=True))
 
