@@ -30,6 +30,7 @@ from data_prep.writer import check_settings, is_finished, recorded_settings, wri
 from sdcxr.io.manifest import IDS, LABELS
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.quiet import quiet_libraries
 
 
 @dataclass
@@ -160,24 +161,23 @@ def count_tokens(text: pd.Series, tokenizer: str) -> pd.Series:
         UserError: there is no such tokenizer here, and none could be fetched.
     """
     from transformers import AutoTokenizer
-    from transformers.utils import logging
 
-    logging.set_verbosity_error()  # texts beyond the window are what this counts: no warning for each
     folder = Path(tokenizer).expanduser()
     if (folder / "tokenizer").is_dir():  # a whole Stable Diffusion pipeline
         folder = folder / "tokenizer"
-    try:
-        encode = AutoTokenizer.from_pretrained(str(folder) if folder.is_dir() else tokenizer)
-    except (OSError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"--tokenizer {tokenizer}: neither a local folder with a tokenizer nor one that could be fetched from the "
-            f"Hugging Face hub ({first_line})"
-        ) from None
     counts: list[int] = []
     texts = text.tolist()
-    for start in range(0, len(texts), 1000):
-        counts += [len(ids) for ids in encode(texts[start : start + 1000])["input_ids"]]
+    with quiet_libraries():  # else the tokenizer warns of each text beyond its window
+        try:
+            encode = AutoTokenizer.from_pretrained(str(folder) if folder.is_dir() else tokenizer)
+        except (OSError, ValueError) as error:
+            first_line = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"--tokenizer {tokenizer}: neither a local folder with a tokenizer nor one that could be fetched from "
+                f"the Hugging Face hub ({first_line})"
+            ) from None
+        for start in range(0, len(texts), 1000):
+            counts += [len(ids) for ids in encode(texts[start : start + 1000])["input_ids"]]
     return pd.Series(counts, index=text.index, dtype=int)
 
 

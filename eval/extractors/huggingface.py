@@ -21,6 +21,7 @@ from eval.extractors.weights import hub_folder
 from sdcxr.io.files import read_json
 from sdcxr.io.hub import is_hub_name
 from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.quiet import quiet_libraries
 
 KNOWN = {  # repository, size, dimension
     "rad-dino": ("microsoft/rad-dino", "346 MB", 768),
@@ -90,23 +91,19 @@ def load(folder: Path, device: Any) -> Any:
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModel
-    from transformers.utils import logging
 
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
     try:
-        model, loaded = AutoModel.from_pretrained(
-            folder,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-            dtype=torch.float32,
-        )
+        with quiet_libraries():
+            model, loaded = AutoModel.from_pretrained(
+                folder,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+                dtype=torch.float32,
+            )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder} cannot be loaded ({str(error).splitlines()[0]})") from None
-    finally:
-        logging.set_verbosity(verbosity)
     absent = set(loaded["missing_keys"])
     if random := sorted(name for name in absent if not name.startswith("pooler.")):
         raise UserError(f"{folder}: {len(random)} weights are absent (first: {random[0]}): download it again")

@@ -12,7 +12,7 @@ from typing import Any
 from eval.extractors.weights import hub_folder
 from sdcxr.io.hub import is_hub_name
 from sdcxr.runtime.errors import UserError
-from sdcxr.runtime.quiet import quiet
+from sdcxr.runtime.quiet import quiet_libraries
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Reader:
         said = {"text": [self.question] * len(pictures), "padding": True} if self.question else {}
         try:
             inputs = self.images(images=pictures, return_tensors="pt", **said).to(self.model.device)
-            with torch.inference_mode(), quiet():
+            with torch.inference_mode(), quiet_libraries():
                 tokens = self.model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=self.max_new_tokens)
         except (ValueError, TypeError) as error:
             hint = "" if self.question else " (a model that wants an instruction gets it with --question)"
@@ -125,7 +125,7 @@ def load(generator: str, weights_dir: Path | None, question: str | None, max_new
 
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
-        with quiet():
+        with quiet_libraries():
             images = AutoProcessor.from_pretrained(folder, **options)
             tokenizer = getattr(images, "tokenizer", None)
             if tokenizer is None:  # encoder and decoder that were put together have a processor each

@@ -15,7 +15,7 @@ import pandas as pd
 from eval.extractors.weights import WeightsFile, hub_folder
 from sdcxr.io.files import read_json
 from sdcxr.runtime.errors import UserError
-from sdcxr.runtime.quiet import quiet
+from sdcxr.runtime.quiet import quiet_libraries
 
 SCORERS = "https://huggingface.co/StanfordAIMI/RRG_scorers/resolve/main/"
 CHEXBERT = WeightsFile("chexbert.pth", SCORERS + "chexbert.pth", about="1.31 GB")
@@ -128,7 +128,7 @@ def _embed(texts: list[str], folder: Path, layer: int, batch_size: int) -> list[
 
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
-        with quiet():
+        with quiet_libraries():
             tokenizer = AutoTokenizer.from_pretrained(folder, **options)
             model, loaded = AutoModel.from_pretrained(
                 folder, use_safetensors=True, output_loading_info=True, dtype=torch.float32, **options
