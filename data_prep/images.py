@@ -1,7 +1,6 @@
 """Radiographs from any source as square 8-bit greyscale images. Nothing here mirrors or rotates: side is a finding."""
 
 import gzip
-import io
 import os
 import warnings
 import zlib
@@ -10,26 +9,14 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from sdcxr.io.jpeg import check_end
+from sdcxr.io.pixels import BadImage, open_image
 from sdcxr.runtime.errors import UserError
 
 SquareMode = Literal["crop", "pad"]
 
 PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"  # a PNG that does not end so was cut off
-
-
-class BadImage(Exception):
-    """An image that cannot be used. The message is the reason, a few words to group by; `detail` says more."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = " ".join(detail.split())
-
-    def __str__(self) -> str:
-        return self.reason
 
 
 def load_grey(path: Path, at_least_px: int, equalize_dicom: bool = True) -> Image.Image:
@@ -127,33 +114,18 @@ def _is_whole_png(path: str) -> bool:
 
 
 def _load_with_pillow(path: Path, at_least_px: int) -> Image.Image:
-    try:
-        data = path.read_bytes()
-        if not data:
-            raise BadImage("empty file")
-        # A command that converts files of unknown origin must not be talked into allocating gigabytes.
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            opened = Image.open(io.BytesIO(data))
-        with opened as image:
-            check_end(image)
+    # A command that converts files of unknown origin must not be talked into allocating gigabytes.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with open_image(path) as image:
             image.draft("L", (at_least_px, at_least_px))
             image.load()
             return _as_grey(image)
-    except FileNotFoundError:
-        raise BadImage("missing image", path.name) from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise BadImage("image too large", str(error)) from None
-    except UnidentifiedImageError:
-        raise BadImage("unreadable image", f"{path.name} is no image format that Pillow knows") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's decoders raise
-        reason = "truncated image" if "truncated" in str(error) else "unreadable image"
-        raise BadImage(reason, str(error)) from None
 
 
 def _as_grey(image: Image.Image) -> Image.Image:
     if image.mode == "L":
-        return image.copy()  # outlives the file
+        return image
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return Image.fromarray(stretch(np.asarray(image)))
     if image.mode in ("LA", "PA", "P", "RGBA"):

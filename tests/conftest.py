@@ -3,7 +3,7 @@
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: the models here are too small for more
-os.environ["MKL_NUM_THREADS"] = "1"  # and not undone by sdcxr.threads
+os.environ["MKL_NUM_THREADS"] = "1"  # and not undone by sdcxr.runtime.threads
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import gzip

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sdcxr.io.jpeg import check_end
+from sdcxr.io.pixels import BadImage, open_image
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.threads import available_cores
 
@@ -50,17 +50,14 @@ def read_grey(path: Path) -> tuple[Image.Image, float]:
         Unusable: the file is missing or damaged, or has more than 8 bits per pixel.
     """
     try:
-        with Image.open(path) as image:
-            check_end(image)
+        with open_image(path) as image:
             if image.mode[0] in "IF":
                 raise Unusable("has more than 8 bits per pixel: convert it to 8 bits with its window of values")
             if image.mode in ("1", "L", "LA"):
                 return image.convert("L"), 0.0
             colour = image.convert("RGB")
-    except FileNotFoundError:
-        raise Unusable("does not exist") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's ways to say: damaged
-        raise Unusable(f"cannot be read ({str(error).replace(str(path), path.name)})") from None
+    except BadImage as bad:
+        raise Unusable(str(bad)) from None
     red, green, blue = (np.asarray(channel) for channel in colour.split())
     spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
     return colour.convert("L"), float(spread.mean())

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from pydicom.uid import JPEG2000Lossless
 
-from data_prep.images import BadImage, convert, equalize, load_grey, square, stretch
+from data_prep.images import convert, equalize, load_grey, square, stretch
+from sdcxr.io.pixels import BadImage
 from sdcxr.runtime.errors import UserError
 from tests.data_prep.dicoms import dicom_bytes
 
@@ -109,10 +110,15 @@ def test_equalisation_on_a_histogram_worked_by_hand():
 # Damage
 
 
+def reason_against(path: Path, at_least_px: int = 8) -> str:
+    with pytest.raises(BadImage) as caught:
+        load_grey(path, at_least_px)
+    return caught.value.reason
+
+
 def test_a_missing_file_is_a_bad_image(tmp_path):
     for name in ("x.jpg", "x.dcm"):
-        with pytest.raises(BadImage, match=r"^missing image$"):
-            load_grey(tmp_path / name, 8)
+        assert reason_against(tmp_path / name) == "missing image"
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.dcm", "x.dcm.gz"])
@@ -121,8 +127,7 @@ def test_a_missing_file_is_a_bad_image(tmp_path):
 )
 def test_an_empty_or_foreign_file_is_a_bad_image(tmp_path, name, content, reason):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(BadImage, match=reason):
-        load_grey(tmp_path / name, 8)
+    assert reason_against(tmp_path / name) == reason
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.dcm", "x.dcm.gz"])
@@ -136,8 +141,7 @@ def test_a_cut_off_file_is_a_bad_image(tmp_path, name, share):
         saved(path, noise(200, 200))
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(BadImage, match=r"truncated image|unreadable image"):
-        load_grey(path, 8)
+    assert reason_against(path) in ("truncated image", "unreadable image")
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "x.png"])
@@ -146,8 +150,7 @@ def test_a_file_whose_rest_is_zeros_is_a_bad_image(tmp_path, name, share):
     path = saved(tmp_path / name, noise(200, 200), quality=95)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)].ljust(len(whole), b"\0"))
-    with pytest.raises(BadImage, match=r"truncated image|unreadable image"):
-        load_grey(path, 8)
+    assert reason_against(path) in ("truncated image", "unreadable image")
 
 
 def test_a_preview_in_the_header_is_not_the_end_of_a_jpeg(tmp_path):
@@ -157,8 +160,7 @@ def test_a_preview_in_the_header_is_not_the_end_of_a_jpeg(tmp_path):
     (tmp_path / "x.jpg").write_bytes(header + whole[2:])
     assert load_grey(tmp_path / "x.jpg", 200).size == (200, 200)
     (tmp_path / "x.jpg").write_bytes(header + whole[2 : len(whole) // 2] + bytes(50000))
-    with pytest.raises(BadImage, match="truncated image"):
-        load_grey(tmp_path / "x.jpg", 200)
+    assert reason_against(tmp_path / "x.jpg", 200) == "truncated image"
 
 
 def test_a_whole_jpeg_may_have_something_behind_it(tmp_path):
@@ -170,20 +172,18 @@ def test_a_whole_jpeg_may_have_something_behind_it(tmp_path):
 def test_a_constant_image_is_bad(tmp_path):
     pixels = np.full((20, 20), 7, np.uint8)
     for path in (saved(tmp_path / "x.png", pixels), dicom(tmp_path / "x.dcm", pixels.astype(np.uint16))):
-        with pytest.raises(BadImage, match="constant image"):
-            load_grey(path, 8)
+        assert reason_against(path) == "constant image"
 
 
 def test_an_absurdly_large_image_is_bad_before_it_is_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     for side in (40, 60):  # beyond the limit, beyond twice the limit
-        with pytest.raises(BadImage, match="image too large"):
-            load_grey(saved(tmp_path / "x.png", noise(side, side)), 8)
+        assert reason_against(saved(tmp_path / "x.png", noise(side, side))) == "image too large"
 
 
 def test_a_dicom_of_several_frames_is_bad(tmp_path):
-    with pytest.raises(BadImage, match="unreadable"):
-        load_grey(dicom(tmp_path / "x.dcm", np.stack([noise(8, 8), noise(8, 8)]).astype(np.uint16)), 8)
+    path = dicom(tmp_path / "x.dcm", np.stack([noise(8, 8), noise(8, 8)]).astype(np.uint16))
+    assert reason_against(path) == "unreadable image"
 
 
 def test_a_dicom_without_pydicom_names_what_to_install(tmp_path, monkeypatch):

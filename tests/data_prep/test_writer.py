@@ -270,8 +270,8 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import pandas as pd
-from data_prep.dataset import rejects, write_dataset
-from sdcxr.cli import run
+from data_prep.writer import rejects, write_dataset
+from sdcxr.runtime.cli import run
 from dataclasses import dataclass
 
 @dataclass

@@ -39,7 +39,7 @@ def test_a_kill_in_the_middle_leaves_the_old_file_alone(tmp_path):
     file = tmp_path / "a.txt"
     write_text(file, "old")
     program = (
-        "import os, signal, sys; from sdcxr.files import atomic\n"
+        "import os, signal, sys; from sdcxr.io.files import atomic\n"
         "with atomic(sys.argv[1]) as temporary:\n"
         "    temporary.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
     )

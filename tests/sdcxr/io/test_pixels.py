@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sdcxr.io.pixels import grid, read_pixels, to_grey, write_png
+from sdcxr.io.pixels import BadImage, grid, open_image, read_pixels, to_grey, write_png
 from sdcxr.runtime.errors import UserError
 
 
@@ -52,10 +52,10 @@ def test_16_bits_are_refused_rather_than_clipped(tmp_path):
 
 
 def test_missing_damaged_and_oblong_images_are_named(tmp_path):
-    with pytest.raises(UserError, match=r"a\.png is named in metadata\.csv and does not exist"):
+    with pytest.raises(UserError, match=r"a\.png, named in metadata\.csv, does not exist: run data_prep"):
         read_pixels(tmp_path / "a.png", 4)
     (tmp_path / "b.png").write_bytes(b"\x89PNG")
-    with pytest.raises(UserError, match=r"b\.png cannot be read"):
+    with pytest.raises(UserError, match=r"b\.png, named in metadata\.csv, cannot be read"):
         read_pixels(tmp_path / "b.png", 4)
     Image.new("L", (4, 5)).save(tmp_path / "c.png")
     with pytest.raises(UserError, match=r"c\.png is not square \(4 × 5\)"):
@@ -68,8 +68,34 @@ def test_a_jpeg_whose_rest_is_zeros_is_refused(tmp_path):
     whole = (tmp_path / "x.jpg").read_bytes()
     assert read_pixels(tmp_path / "x.jpg", 64).shape == (1, 64, 64)
     (tmp_path / "x.jpg").write_bytes(whole[: len(whole) // 2].ljust(len(whole), b"\0"))
-    with pytest.raises(UserError, match=r"x\.jpg cannot be read .*the JPEG has no end"):
+    with pytest.raises(UserError, match=r"x\.jpg.* cannot be read .*the JPEG has no end"):
         read_pixels(tmp_path / "x.jpg", 64)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason", "problem"),
+    [
+        (None, "missing image", "does not exist"),
+        (b"", "empty file", "cannot be read (empty file)"),
+        (b"text", "unreadable image", "cannot be read (x.png is no image format that Pillow knows)"),
+    ],
+)
+def test_a_bad_image_has_a_reason_and_completes_a_sentence(tmp_path, content, reason, problem):
+    if content is not None:
+        (tmp_path / "x.png").write_bytes(content)
+    with pytest.raises(BadImage) as caught, open_image(tmp_path / "x.png"):
+        pass
+    assert (caught.value.reason, str(caught.value)) == (reason, problem)
+
+
+def test_what_cannot_be_decoded_or_converted_is_a_bad_image(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)).save(tmp_path / "x.png")
+    (tmp_path / "x.png").write_bytes((tmp_path / "x.png").read_bytes()[:2000])
+    with pytest.raises(BadImage, match="truncated"), open_image(tmp_path / "x.png") as image:
+        image.load()
+    Image.new("LAB", (4, 4)).save(tmp_path / "x.tif")
+    with pytest.raises(BadImage, match=r"cannot be read \(conversion"), open_image(tmp_path / "x.tif") as image:
+        image.convert("L")
 
 
 def png() -> bytes:

@@ -234,7 +234,7 @@ def test_a_pipe_between_our_own_processes_that_breaks_is_not_silent():
 
 def test_output_that_nobody_reads_is_no_success():
     code = (
-        "from dataclasses import dataclass; from sdcxr.cli import run\n@dataclass\nclass C:\n    a: int = 0\n"
+        "from dataclasses import dataclass; from sdcxr.runtime.cli import run\n@dataclass\nclass C:\n    a: int = 0\n"
         "def main(c: C) -> None:\n    print('x', flush=True)\nrun(main)"
     )
     read, write = os.pipe()

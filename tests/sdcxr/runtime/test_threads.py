@@ -6,7 +6,7 @@ import sys
 import pytest
 
 CORES = "import os; print(len(os.sched_getaffinity(0)))"
-THREADS = "from sdcxr.threads import use_all_cores; use_all_cores(); import torch; print(torch.get_num_threads())"
+THREADS = "from sdcxr.runtime.threads import use_all_cores; use_all_cores(); import torch; print(torch.get_num_threads())"
 LAUNCHED = {"ACCELERATE_MIXED_PRECISION": "no", "OMP_NUM_THREADS": "1"}
 
 

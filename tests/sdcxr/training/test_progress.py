@@ -64,7 +64,7 @@ def test_memory_is_the_most_that_the_process_has_held():
     larger = torch.ones(300_000_000)
     code = """
 import torch
-from sdcxr.progress import peak_memory
+from sdcxr.training.progress import peak_memory
 before = peak_memory(torch.device("cpu"))
 ballast = torch.ones(100_000_000)
 del ballast
