@@ -35,9 +35,9 @@ from eval.memorization.copies import (
     Matches,
     Whitening,
     altered,
+    best_matches,
     closest_pairs,
     pixel_rms,
-    search,
     tile_distance,
     whitening,
 )
@@ -126,7 +126,7 @@ def evaluate(
     features = [side.values for side in extracted]  # noqa: PD011 (no table)
     greys = [read_greys(folder.paths, GRID) for folder in (train, real, synthetic)]
     common = whitening(greys[0])
-    of_real = search(greys[1], greys[0], common)
+    of_real = best_matches(greys[1], greys[0], common)
     kept, note = held_out(train, real, of_real)
     about = {"n_train": len(train), "n_real": len(kept), "n_synthetic": len(synthetic), "note": note}
     groups = synthetic.groups
@@ -135,17 +135,17 @@ def evaluate(
     )
     for row in rows:
         row |= {"extractor": extractor} | about
-    matches = search(greys[2], greys[0], common)
+    matches = best_matches(greys[2], greys[0], common)
 
     def to_others(chosen: np.ndarray, patients: np.ndarray) -> np.ndarray:
-        return search(greys[0][chosen], greys[0], common, patients[chosen], patients).correlation
+        return best_matches(greys[0][chosen], greys[0], common, patients[chosen], patients).correlation
 
     threshold, n_calibration = calibrate(train, of_real.correlation[kept], len(synthetic), to_others, seed)
     rows += found_rows(
         COPIES,
         matches.correlation,
         threshold,
-        search(greys[2], greys[1][kept], common).correlation,
+        best_matches(greys[2], greys[1][kept], common).correlation,
         planted(train, greys[0], common, seed),
         groups,
         about | {"preset": f"ncc {GRID} px", "n_calibration": n_calibration},
@@ -268,7 +268,7 @@ def planted(train: ImageFolder, greys: np.ndarray, common: Whitening, seed: int)
     for place, i in enumerate(chosen):
         with Image.open(train.paths[i]) as image:
             copies[place] = np.asarray(altered(image, generator).resize((GRID, GRID), Image.Resampling.BOX))
-    found = search(copies, greys, common)
+    found = best_matches(copies, greys, common)
     # A picture that is stored twice is found under either name.
     same = (found.index == chosen) | (greys[found.index] == greys[chosen]).all(axis=(1, 2))
     return np.where(same, found.correlation, -1.0)

@@ -1,4 +1,4 @@
-"""The two sides of every comparison: a folder of images, with or without its table."""
+"""Folders of real and synthetic images: read and check both sides, patients, prompts, pairs of the same prompt."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,7 @@ from sdcxr.runtime.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 PHANTOM = (
-    "These are phantoms, drawn by a program, on one side or both: no number here is a statement about radiographs "
-    "of patients."
+    "Phantoms, drawn by a program, are among these images: no number here is a statement about radiographs of patients."
 )
 
 
@@ -63,7 +62,7 @@ class ImageFolder:
 
 
 def read_folder(folder: str | Path, flag: str) -> ImageFolder:
-    """A split of a dataset folder, a samples folder, or a plain folder of images.
+    """Read a split of a dataset folder, a samples folder, or a plain folder of images.
 
     Args:
         folder: the folder.
@@ -86,11 +85,10 @@ def read_folder(folder: str | Path, flag: str) -> ImageFolder:
 
 
 def read_sides(real: str | Path, synthetic: str | Path) -> tuple[ImageFolder, ImageFolder]:
-    """Both sides, refused where they are swapped or the same folder; phantoms, and copies of one folder, are said on
-    stdout.
+    """Read both folders; print a notice if they hold the same files or phantoms.
 
     Raises:
-        UserError: see above.
+        UserError: a folder has no images, both are the same, or they are swapped.
     """
     sides = read_folder(real, "--real"), read_folder(synthetic, "--synthetic")
     if sides[0].folder.resolve() == sides[1].folder.resolve():
@@ -103,14 +101,19 @@ def read_sides(real: str | Path, synthetic: str | Path) -> tuple[ImageFolder, Im
     return sides
 
 
+def _sizes(images: ImageFolder) -> set[tuple[str, int]]:
+    """Names and sizes in bytes of the files; missing ones are reported when they are read."""
+    return {(name, path.stat().st_size) for name, path in zip(images.ids, images.paths, strict=True) if path.is_file()}
+
+
 def say_phantoms(*folders: Path) -> None:
-    """One line on stdout where a folder holds phantoms."""
+    """Print a notice if any folder holds phantoms."""
     if any(map(is_phantom, folders)):
         print(PHANTOM, flush=True)
 
 
 def is_phantom(folder: Path) -> bool:
-    """Whether a split of a dataset folder, or the whole, holds phantoms, by the record of its preparation."""
+    """Whether a dataset folder, or a split of one, holds phantoms: by prep.json, the record of its preparation."""
     folder = folder.expanduser().absolute()  # "." has no parent
     record = next((place / "prep.json" for place in (folder, folder.parent) if (place / "prep.json").is_file()), None)
     if record is None:
@@ -120,13 +123,8 @@ def is_phantom(folder: Path) -> bool:
     return bool(about.get("phantom")) or (raw is not None and (Path(raw) / "phantom.json").is_file())
 
 
-def _sizes(images: ImageFolder) -> set[tuple[str, int]]:
-    """Names and bytes of the files; missing ones are reported when they are read."""
-    return {(name, path.stat().st_size) for name, path in zip(images.ids, images.paths, strict=True) if path.is_file()}
-
-
 def prompts_of(folder: ImageFolder) -> np.ndarray:
-    """A number for each image that is the same for equal texts; without texts, for equal prompt ids."""
+    """Integer code of each image's prompt, equal for equal texts (without texts: for equal prompt ids), shape (n,)."""
     if "text" in folder.rows:
         keys = [text_key(text) or name for text, name in zip(folder.rows["text"], folder.ids, strict=True)]
     else:
@@ -135,12 +133,12 @@ def prompts_of(folder: ImageFolder) -> np.ndarray:
 
 
 def patients_of(folder: ImageFolder) -> np.ndarray:
-    """A number for each image that is the same for one patient; synthetic images have a patient each."""
+    """Integer code of each image's patient, shape (n,); every synthetic image is a patient of its own."""
     return np.arange(len(folder)) if folder.is_samples else np.unique(folder.groups, return_inverse=True)[1]
 
 
 def partners(real: ImageFolder, synthetic: ImageFolder) -> np.ndarray:
-    """For each synthetic image the row of the real image that its prompt came with, or -1; shape (n_synthetic,).
+    """Row number of the real image that each synthetic image's prompt came with, or -1; shape (n_synthetic,).
 
     Raises:
         UserError: two real images have the id of one prompt.
@@ -148,7 +146,7 @@ def partners(real: ImageFolder, synthetic: ImageFolder) -> np.ndarray:
     prompts, ids = synthetic.prompt_ids or synthetic.ids, image_ids(real.rows)
     twice = ids[ids.duplicated() & ids.isin(prompts)]
     if len(twice):
-        raise UserError(f"{real.folder}: two images have the id {twice.iloc[0]}: which one belongs to its prompt?")
+        raise UserError(f"{real.folder}: two images have the id {twice.iloc[0]}: make ids in metadata.csv unique")
     rows = {name: i for i, name in enumerate(ids)}
     return np.array([rows.get(name, -1) for name in prompts])
 
@@ -168,6 +166,6 @@ def same_prompts(real: ImageFolder, synthetic: ImageFolder) -> list[tuple[Path, 
 
 
 def spread_out(items: list[Any], count: int) -> list[Any]:
-    """At most `count` items, evenly from the list."""
+    """At most `count` items, evenly spaced in the list."""
     step = max(len(items) / count, 1.0)
     return [items[int(i * step)] for i in range(min(count, len(items)))]

@@ -13,7 +13,7 @@ from PIL import Image
 from eval import privacy
 from eval.inputs.folders import ImageFolder, read_folder
 from eval.inputs.images import read_greys
-from eval.memorization.copies import GRID, Matches, altered, search, whitening
+from eval.memorization.copies import GRID, Matches, altered, best_matches, whitening
 from eval.privacy import PrivacyConfig, distance_rows, evaluate, main, own_image_rows, repetition_rows
 from sdcxr.runtime.errors import UserError
 
@@ -101,10 +101,10 @@ def test_a_planted_copy_counts_under_either_name_but_not_as_another_picture(tmp_
     assert privacy.planted(train, greys, common, 0).min() > 0.5
 
     def confused(queries: np.ndarray, references: np.ndarray, whitened: object) -> Matches:
-        found = search(queries, references, common)
+        found = best_matches(queries, references, common)
         return Matches(found.correlation, (found.index + 5) % len(greys), found.shift)
 
-    monkeypatch.setattr(privacy, "search", confused)
+    monkeypatch.setattr(privacy, "best_matches", confused)
     assert (privacy.planted(train, greys, common, 0) == -1).all()
 
 
