@@ -28,7 +28,7 @@ import pandas as pd
 
 from eval.extractors import classifiers
 from eval.inputs.folders import ImageFolder, partners, read_sides
-from eval.inputs.labels import choose, truth_of
+from eval.inputs.labels import choose_findings, truth_of
 from eval.metrics.bootstrap import mean, percentiles, resampled
 from eval.metrics.classification import Ranking, Statistic, f1, pearson
 from eval.scores import publish, score_row, value_text
@@ -116,7 +116,7 @@ def evaluate(
     truth = {side: truth_of(images, labels, uncertain, f"--{side}") for side, images in sides.items()}
     sources: dict[str, Iterable[str]] = {"the classifier": judge.findings}
     sources |= {f"--{side}": frame.columns for side, frame in truth.items()}
-    chosen, absent = choose(findings, sources)
+    chosen, absent = choose_findings(findings, sources)
     for where in dict.fromkeys(absent.values()):
         print(f"left out: {', '.join(name for name, at in absent.items() if at == where)} (not in {where})")
     paired = np.flatnonzero(partner >= 0)

@@ -41,8 +41,8 @@ from eval.memorization.copies import (
     tile_distance,
     whitening,
 )
-from eval.memorization.reid import PATIENTS, reidentify
-from eval.memorization.thresholds import COPIES, calibrate, found_rows
+from eval.memorization.reid import REID_DETECTION, reidentify
+from eval.memorization.thresholds import COPY_DETECTION, detection_rows, fit_threshold
 from eval.metrics.bootstrap import group_interval, mean
 from eval.metrics.nearest import authentic, nearness
 from eval.scores import publish, score_row, value_text
@@ -137,12 +137,12 @@ def evaluate(
         row |= {"extractor": extractor} | about
     matches = best_matches(greys[2], greys[0], common)
 
-    def to_others(chosen: np.ndarray, patients: np.ndarray) -> np.ndarray:
+    def match_others(chosen: np.ndarray, patients: np.ndarray) -> np.ndarray:
         return best_matches(greys[0][chosen], greys[0], common, patients[chosen], patients).correlation
 
-    threshold, n_calibration = calibrate(train, of_real.correlation[kept], len(synthetic), to_others, seed)
-    rows += found_rows(
-        COPIES,
+    threshold, n_calibration = fit_threshold(train, of_real.correlation[kept], len(synthetic), match_others, seed)
+    rows += detection_rows(
+        COPY_DETECTION,
         matches.correlation,
         threshold,
         best_matches(greys[2], greys[1][kept], common).correlation,
@@ -371,10 +371,10 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         f"{copies['threshold']:.3f}, which finds {copies['sensitivity']:.0%} of altered training images)"
     )
     for row in rows:
-        if row["metric"] == PATIENTS.share:
+        if row["metric"] == REID_DETECTION.share_metric:
             lines.append(
-                f"{row[PATIENTS.number]} of {row['n_synthetic']} synthetic images are taken for a training patient "
-                f"(cosine ≥ {row['threshold']:.3f} by {row['extractor']})"
+                f"{row[REID_DETECTION.count_column]} of {row['n_synthetic']} synthetic images are taken for a training "
+                f"patient (cosine ≥ {row['threshold']:.3f} by {row['extractor']})"
             )
     return "\n".join(lines + sorted({row["note"] for row in rows if row["note"]}))
 

@@ -21,7 +21,7 @@ import pandas as pd
 
 from eval.inputs.folders import ImageFolder, read_sides
 from eval.metrics.bootstrap import RESAMPLES, percentiles, resampled_sums
-from eval.radiology_text.metrics import WITHOUT_WEIGHTS, Metric, check, metrics_of
+from eval.radiology_text.metrics import WITHOUT_WEIGHTS, Metric, check_metrics, metrics_of
 from eval.scores import publish, score_row, value_text
 from sdcxr.io.files import atomic
 from sdcxr.io.labels import UncertainPolicy, uncertain_policy
@@ -90,7 +90,7 @@ class Side:
 def main(config: ReportsConfig) -> int:
     metrics = list(dict.fromkeys(name.strip() for name in config.metrics.split(",") if name.strip()))
     weights_dir = Path(config.weights_dir).expanduser() if config.weights_dir else None
-    check(metrics, weights_dir)
+    check_metrics(metrics, weights_dir)
     uncertain = uncertain_policy(config.uncertain, "--uncertain")
     real, synthetic = read_sides(config.real, config.synthetic)
     sides = pair_sides(real, synthetic)
@@ -135,7 +135,7 @@ def evaluate(
     Raises:
         UserError: there are no prompts or no pairs; the generator or weights are absent; images are unreadable.
     """
-    check(metrics, weights_dir)
+    check_metrics(metrics, weights_dir)
     sides = generate(
         pair_sides(real, synthetic),
         generator,

@@ -16,6 +16,7 @@ nearest captions that stayed. The same for the dataset's texts, whose change is 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,6 @@ from eval.inputs.folders import ImageFolder, say_phantoms
 from eval.metrics.bootstrap import group_interval, mean
 from eval.metrics.classification import auroc
 from eval.metrics.retrieval import unit
-from eval.radiology_text.general_captions import CAPTIONS
 from eval.scores import publish, score_row, value_text
 from sdcxr.config import read_config
 from sdcxr.io.files import existing_folder
@@ -38,6 +38,7 @@ from sdcxr.runtime.errors import UserError
 MIN_TEXTS = 5  # with and without a finding, in training and test: fewer give no area worth printing
 NEIGHBOURS = 5
 BATCH = 64
+CAPTIONS = files("eval.radiology_text").joinpath("general_captions.txt").read_text(encoding="utf-8").splitlines()
 
 
 @dataclass

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from eval.inputs.folders import ImageFolder, read_folder
-from eval.inputs.labels import choose, truth_of
+from eval.inputs.labels import choose_findings, truth_of
 from sdcxr.io.files import atomic, existing_folder, inside
 from sdcxr.io.labels import UncertainPolicy
 from sdcxr.io.manifest import SPLITS, image_ids, split_folder, write_metadata
@@ -180,7 +180,7 @@ def gather(
         "the validation split": known["validation"].learnable,
         "the test split": known["test"].learnable,
     } | {f"{n} synthetic images": made.take(np.arange(n)).learnable for n in sorted(set(needed.values()))}
-    chosen, absent = choose(findings, sources)
+    chosen, absent = choose_findings(findings, sources)
     for where in dict.fromkeys(absent.values()):
         print(
             f"left out: {', '.join(name for name, at in absent.items() if at == where)} (not both classes in {where})"

@@ -85,10 +85,11 @@ def read_folder(folder: str | Path, flag: str) -> ImageFolder:
 
 
 def read_sides(real: str | Path, synthetic: str | Path) -> tuple[ImageFolder, ImageFolder]:
-    """Read both folders; print a notice if they hold the same files or phantoms.
+    """Both sides, refused where they are swapped or the same folder; phantoms, and copies of one folder, are said on
+    stdout.
 
     Raises:
-        UserError: a folder has no images, both are the same, or they are swapped.
+        UserError: see above.
     """
     sides = read_folder(real, "--real"), read_folder(synthetic, "--synthetic")
     if sides[0].folder.resolve() == sides[1].folder.resolve():

@@ -1,4 +1,4 @@
-"""Image files as grey arrays and as network inputs: decoding, unusable files, a DataLoader for feature extraction.
+"""Image files as grey arrays and network inputs: decoding, unusable files, crop and resize, a DataLoader of batches.
 
 Real and synthetic images take the same path. An image that cannot be read is an error, never replaced by another.
 """
@@ -106,6 +106,25 @@ def smallest_side(paths: Sequence[Path]) -> int:
             problems.append(f"{path.name} {bad}")
     refuse(problems, paths)
     return min(sides)
+
+
+def centre_square(image: Image.Image) -> Image.Image:
+    """The central square of an image, cropped like torchxrayvision's XRayCenterCrop."""
+    width, height = image.size
+    if width == height:
+        return image
+    side = min(width, height)
+    left, top = width // 2 - side // 2, height // 2 - side // 2
+    return image.crop((left, top, left + side, top + side))
+
+
+def bicubic_float(image: Image.Image, side: int) -> np.ndarray:
+    """Antialiased bicubic resize in float without rounding: (side, side) in [0, 255], float32.
+
+    As in clean-fid (Parmar et al. 2022, arXiv 2104.11222).
+    """
+    exact = Image.fromarray(np.asarray(image, dtype=np.float32))
+    return np.asarray(exact.resize((side, side), Image.Resampling.BICUBIC)).clip(0, 255)
 
 
 Item = tuple[int, np.ndarray | str, float]

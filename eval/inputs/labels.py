@@ -1,4 +1,4 @@
-"""Findings by name: the truth about images from their tables, whatever their source calls a finding."""
+"""Ground-truth labels of images by finding, and the findings that all sources have in common."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -10,18 +10,18 @@ from sdcxr.runtime.errors import UserError
 
 
 def truth_of(images: ImageFolder, labels: str | None, uncertain: UncertainPolicy, flag: str) -> pd.DataFrame:
-    """What is known of each image: a column a finding, 1, 0 or NaN, in the order of the folder.
+    """Ground truth of each image (rows, in the order of the folder) for each finding (columns): 1, 0 or NaN (unknown).
 
-    Blank is unknown, not negative: a report that does not mention a finding says nothing.
+    Blank is unknown, not negative: a report that does not mention a finding says nothing about it.
 
     Args:
-        images: a folder with a table.
-        labels: CSV joined by the id of the prompt or of the image; None for the labels in the folder's table.
+        images: a folder with metadata.csv.
+        labels: CSV of labels, joined by the id of the prompt or of the image; None: the labels in metadata.csv.
         uncertain: what -1 becomes.
         flag: the folder's command-line flag, for messages.
 
     Raises:
-        UserError: the folder has no table, images have no row in the CSV, or a column of the table is no label.
+        UserError: the folder has no metadata.csv, images have no row in the CSV, or the CSV is unusable.
     """
     if images.prompt_ids is None:
         raise UserError(f"{flag} {images.folder}: has no metadata.csv, so its images have no labels")
@@ -31,18 +31,18 @@ def truth_of(images: ImageFolder, labels: str | None, uncertain: UncertainPolicy
     return fill_labels(table, uncertain).dropna(axis="columns", how="all")
 
 
-def choose(wanted: str | None, sources: Mapping[str, Iterable[str]]) -> tuple[list[str], dict[str, str]]:
-    """The findings that all sources have, and of the others what they lack.
+def choose_findings(wanted: str | None, sources: Mapping[str, Iterable[str]]) -> tuple[list[str], dict[str, str]]:
+    """The findings that all sources have.
 
     Args:
-        wanted: `--findings`, names separated by commas; None for all.
-        sources: finding names by what they are ("the classifier", "--real"); the first decides the order.
+        wanted: `--findings`, names separated by commas; None: all.
+        sources: names of findings by source ("the classifier", "--real"); the first source gives the order.
 
     Returns:
-        The findings, and for each other finding of any source where it is absent.
+        The findings; and for each finding that is left out the sources that lack it.
 
     Raises:
-        UserError: a wanted finding is absent somewhere, or nothing is common to all.
+        UserError: a source lacks a wanted finding, or no finding is common to all.
     """
     have = {source: set(names) for source, names in sources.items()}
     known = list(dict.fromkeys(name for names in sources.values() for name in names))
@@ -58,7 +58,7 @@ def choose(wanted: str | None, sources: Mapping[str, Iterable[str]]) -> tuple[li
             lacking = absent.get(name) or "any of them"
             raise UserError(f"--findings: {name!r} (not in {lacking}) is not among: {', '.join(common) or 'none'}")
     if not names:
-        raise UserError("--findings: names no finding")
+        raise UserError("--findings: no finding is given")
     return list(dict.fromkeys(names)), {}
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.radiology_text.general_captions import CAPTIONS
 from eval.scores import read_scores
 from eval.text_encoder import (
+    CAPTIONS,
     TextEncoderConfig,
     base_of,
     distinct_texts,

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from eval.inputs.folders import ImageFolder
-from eval.inputs.labels import choose, truth_of
+from eval.inputs.labels import choose_findings, truth_of
 from sdcxr.runtime.errors import UserError
 
 NAN = float("nan")
@@ -98,17 +98,17 @@ def test_findings_are_those_that_all_sources_have():
         "--real": ["Edema", "Left", "Fracture"],
         "--synthetic": ["Left", "Edema", "Pneumonia"],
     }
-    assert choose(None, sources) == (
+    assert choose_findings(None, sources) == (
         ["Left", "Edema"],
         {"Fracture": "--synthetic", "Pneumonia": "the classifier and --real"},
     )
-    assert choose("Edema, Left,edema", sources) == (["Edema", "Left"], {})
+    assert choose_findings("Edema, Left,edema", sources) == (["Edema", "Left"], {})
     with pytest.raises(UserError, match=r"'Fracture' .not in --synthetic. is not among: Left, Edema"):
-        choose("Fracture", sources)
+        choose_findings("Fracture", sources)
     with pytest.raises(UserError, match=r"'Lefft' .not in any of them"):
-        choose("Lefft", sources)
-    with pytest.raises(UserError, match="names no finding"):
-        choose(" ,", sources)
+        choose_findings("Lefft", sources)
+    with pytest.raises(UserError, match="no finding is given"):
+        choose_findings(" ,", sources)
     with pytest.raises(UserError, match="no finding is common to the classifier, --real and --synthetic"):
-        choose(None, sources | {"the classifier": ["Hernia"]})
-    assert choose("Effusion", {source: ["Pleural Effusion"] for source in sources})[0] == ["Pleural Effusion"]
+        choose_findings(None, sources | {"the classifier": ["Hernia"]})
+    assert choose_findings("Effusion", {source: ["Pleural Effusion"] for source in sources})[0] == ["Pleural Effusion"]
