@@ -134,7 +134,7 @@ def evaluate(config: UtilityConfig) -> list[dict[str, Any]]:
     if state.is_main_process:
         claim_experiment_folder(output, settings_of(config, data, weights, state.num_processes))
         if weights:
-            backbones.begin(Path(base), config.backbone, weights, data.findings, config.resolution)
+            backbones.write_initial_classifier(Path(base), config.backbone, weights, data.findings, config.resolution)
         for training_set in dict.fromkeys(stage for arm in arms for stage in arm.stages):
             write_training_set(output / "datasets" / training_set.folder, training_set, data)
     state.wait_for_everyone()
