@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.extractors.weights import hub_folder
+from eval.inputs.images import Unusable, read_grey, refuse
 from sdcxr.io.hub import is_hub_name
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.quiet import quiet_libraries
@@ -73,7 +74,6 @@ def write_reports(
     """
     from tqdm import tqdm
 
-    from eval.inputs.images import read_grey, refuse
     from sdcxr.runtime.processes import processes
 
     state = processes()
@@ -101,8 +101,6 @@ def _of_all(mine: list[Any]) -> list[Any]:
 
 def _problem(path: Path) -> str | None:
     """The problem of an unusable image: all are checked before hours are spent on the others."""
-    from eval.inputs.images import Unusable, read_grey
-
     try:
         read_grey(path)
     except Unusable as problem:

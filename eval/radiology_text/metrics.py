@@ -11,6 +11,7 @@ import pandas as pd
 
 from eval.metrics import text as text_scores
 from eval.metrics.text import TOP5
+from eval.radiology_text import networks
 from eval.radiology_text.labeller import label_table
 from sdcxr.io.labels import UncertainPolicy
 from sdcxr.io.manifest import LABELS
@@ -48,9 +49,7 @@ def check_metrics(names: Sequence[str], weights_dir: Path | None) -> None:
         raise UserError(f"--metrics: {', '.join(unknown) or 'none'} is not among: {', '.join(METRICS)}")
     for name in names:
         if name not in WITHOUT_WEIGHTS:
-            from eval.radiology_text.networks import locate_metric_weights
-
-            locate_metric_weights(name, weights_dir)
+            networks.locate_metric_weights(name, weights_dir)
 
 
 def metrics_of(
@@ -109,11 +108,12 @@ def _finding_f1(
     said: pd.DataFrame,
     uncertain: UncertainPolicy,
     preset: str,
-    **others: Any,
+    absent_as: float = np.nan,
+    note: str | None = None,
 ) -> Metric:
     """F1 per finding, and micro and macro F1 over 5 and 14 findings, from two tables of labels."""
     scores: dict[str | None, Score] = {}
-    macro_f1 = partial(text_scores.macro_f1, absent_as=others.pop("absent_as", np.nan))
+    macro_f1 = partial(text_scores.macro_f1, absent_as=absent_as)
     for findings in (TOP5, LABELS):
         places = [LABELS.index(finding) for finding in findings]
         scores[f"micro-{len(findings)}"] = partial(_at, places, text_scores.micro_f1)
@@ -127,7 +127,7 @@ def _finding_f1(
         ),
         scores,
         preset=preset,
-        **others,
+        note=note,
     )
 
 
@@ -141,31 +141,23 @@ def _network(name: str, statistics: Any, labels: Sequence[str | None] = (None,))
     scores: dict[str | None, Score] = {
         label: partial(_at, [i, -1], text_scores.mean_of) for i, label in enumerate(labels)
     }
-    from eval.radiology_text.networks import EXPERIMENTAL
-
-    return Metric(name, statistics, scores, shuffles=1, note=EXPERIMENTAL)
+    return Metric(name, statistics, scores, shuffles=1, note=networks.EXPERIMENTAL)
 
 
 def _bertscore(weights_dir: Path | None, prompts: list[str], reports: list[str]) -> np.ndarray:
-    from eval.radiology_text.networks import bertscore
-
-    return text_scores.pair_statistics(bertscore(prompts, reports, weights_dir))
+    return text_scores.pair_statistics(networks.bertscore(prompts, reports, weights_dir))
 
 
 def _chexbert(prompts: list[str], reports: list[str], weights_dir: Path | None) -> Metric:
     """F1-CheXbert as in the package f1chexbert: uncertain is present, a finding absent on both sides scores 0."""
-    from eval.radiology_text.networks import EXPERIMENTAL, chexbert_labels
-
-    both = chexbert_labels([*prompts, *reports], weights_dir)
+    both = networks.chexbert_labels([*prompts, *reports], weights_dir)
     wanted, said = both.iloc[: len(prompts)], both.iloc[len(prompts) :]
-    return _finding_f1("chexbert_f1", wanted, said, "ones", "f1chexbert", absent_as=0.0, note=EXPERIMENTAL)
+    return _finding_f1("chexbert_f1", wanted, said, "ones", "f1chexbert", absent_as=0.0, note=networks.EXPERIMENTAL)
 
 
 def _radgraph(prompts: list[str], reports: list[str], weights_dir: Path | None) -> Metric:
-    from eval.radiology_text.networks import RADGRAPH_LEVELS, radgraph_f1
-
     def statistics(wanted: np.ndarray, said: np.ndarray) -> np.ndarray:
-        values = radgraph_f1([prompts[i] for i in wanted], [reports[i] for i in said], weights_dir)
+        values = networks.radgraph_f1([prompts[i] for i in wanted], [reports[i] for i in said], weights_dir)
         return np.column_stack([*values, np.ones(len(wanted))])
 
-    return _network("radgraph_f1", statistics, RADGRAPH_LEVELS)
+    return _network("radgraph_f1", statistics, networks.RADGRAPH_LEVELS)
