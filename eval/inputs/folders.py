@@ -13,7 +13,8 @@ from sdcxr.runtime.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 PHANTOM = (
-    "Phantoms, drawn by a program, are among these images: no number here is a statement about radiographs of patients."
+    "These are phantoms, drawn by a program, on one side or both: no number here is a statement about radiographs "
+    "of patients."
 )
 
 
