@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from eval.inputs.images import read_greys
-from eval.memorization.copies import GRID, altered, copy_threshold, search, whitening
+from eval.memorization.copies import GRID, altered, best_matches, copy_threshold, whitening
 from sdcxr.io.files import write_json
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.memory import peak_resident_bytes
@@ -45,7 +45,7 @@ def main(config: CopiesConfig) -> int:
         read_s = time.perf_counter() - start
     start = time.perf_counter()
     common = whitening(known)
-    matches = search(queries, known, common)
+    matches = best_matches(queries, known, common)
     search_s = time.perf_counter() - start
     genuine = np.setdiff1d(np.arange(config.images), list(planted))
     threshold = copy_threshold(matches.correlation[genuine], config.images)

@@ -28,11 +28,12 @@ import pandas as pd
 
 from eval.extractors import classifiers
 from eval.inputs.folders import ImageFolder, partners, read_sides
-from eval.inputs.labels import Uncertain, choose, truth_of
+from eval.inputs.labels import choose_findings, truth_of
 from eval.metrics.bootstrap import mean, percentiles, resampled
 from eval.metrics.classification import Ranking, Statistic, f1, pearson
 from eval.scores import publish, score_row, value_text
 from sdcxr.io.files import existing_folder
+from sdcxr.io.labels import UncertainPolicy
 from sdcxr.runtime.cli import run
 
 MIN_PAIRS = 3  # of which Pearson's r says anything
@@ -54,7 +55,7 @@ class ClassifierConfig:
     """CSV with a dicom_id column and columns of 1, 0, -1 and empty. Default: the labels in metadata.csv."""
     findings: str | None = None
     """Names separated by commas. Default: all that the classifier knows and the labels have."""
-    uncertain: Uncertain = "ignore"
+    uncertain: UncertainPolicy = "ignore"
     """What the label -1 counts as: nothing, negative (zeros) or positive (ones). Empty never counts."""
     weights_dir: str | None = None
     """Where torchxrayvision's weights lie."""
@@ -85,7 +86,7 @@ def evaluate(
     *,
     labels: str | None = None,
     findings: str | None = None,
-    uncertain: Uncertain = "ignore",
+    uncertain: UncertainPolicy = "ignore",
     weights_dir: Path | None = None,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
@@ -115,7 +116,7 @@ def evaluate(
     truth = {side: truth_of(images, labels, uncertain, f"--{side}") for side, images in sides.items()}
     sources: dict[str, Iterable[str]] = {"the classifier": judge.findings}
     sources |= {f"--{side}": frame.columns for side, frame in truth.items()}
-    chosen, absent = choose(findings, sources)
+    chosen, absent = choose_findings(findings, sources)
     for where in dict.fromkeys(absent.values()):
         print(f"left out: {', '.join(name for name, at in absent.items() if at == where)} (not in {where})")
     paired = np.flatnonzero(partner >= 0)

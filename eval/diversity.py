@@ -16,18 +16,16 @@ from typing import Any
 import numpy as np
 
 from eval.extractors.cache import extract
-from eval.inputs.folders import ImageFolder, read_sides
+from eval.inputs.folders import ImageFolder, patients_of, prompts_of, read_sides
 from eval.inputs.images import read_greys, smallest_side
-from eval.metrics.bootstrap import group_rows, percentiles, validate_features
-from eval.metrics.mmd import unit_rows
+from eval.metrics.bootstrap import bootstrap_counts, group_rows, percentiles, validate_features
 from eval.metrics.ms_ssim import WEIGHTS, ms_ssim, n_scales
+from eval.metrics.vendi import vendi, vendi_interval
 from eval.scores import publish, score_row, value_text
-from sdcxr.io.manifest import text_key
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
 RESAMPLES = 200
-BLOCKS = 20  # of the jackknife
 FEATURE_PAIRS = 20_000  # across prompts
 KINDS = ("within_prompts", "across_prompts")
 ONE_PER_PROMPT = "undefined: no text has two images; generate several for each prompt"
@@ -150,20 +148,6 @@ class Pairs:
         return len(self.first)
 
 
-def prompts_of(folder: ImageFolder) -> np.ndarray:
-    """A number for each image that is the same for equal texts; without texts, for equal prompt ids."""
-    if "text" in folder.rows:
-        keys = [text_key(text) or name for text, name in zip(folder.rows["text"], folder.ids, strict=True)]
-    else:
-        keys = folder.prompt_ids or folder.ids
-    return np.unique(keys, return_inverse=True)[1]
-
-
-def patients_of(folder: ImageFolder) -> np.ndarray:
-    """A number for each image that is the same for one patient; synthetic images have a patient each."""
-    return np.arange(len(folder)) if folder.is_samples else np.unique(folder.groups, return_inverse=True)[1]
-
-
 def find_pairs(folder: ImageFolder, kind: str, images_per_prompt: int, most: int, seed: int) -> Pairs:
     """Pairs of images of different patients, of equal prompts or of different ones.
 
@@ -223,10 +207,8 @@ def mean_of_pairs(values: np.ndarray, pairs: Pairs, seed: int = 0) -> tuple[floa
     if len(names) < 2:
         return value, float("nan"), float("nan")
     first, second = codes[: len(pairs)], codes[len(pairs) :]
-    generator = np.random.default_rng(seed)
     drawn = []
-    for _ in range(RESAMPLES):
-        count = np.bincount(generator.integers(len(names), size=len(names)), minlength=len(names))
+    for count in bootstrap_counts(len(names), RESAMPLES, seed):
         weight = pairs.weight * count[first] * np.where(first == second, 1, count[second])
         drawn.append(np.average(values, weights=weight) if weight.any() else np.nan)
     return value, *percentiles(np.array(drawn))
@@ -251,54 +233,6 @@ def distance_of_pairs(features: np.ndarray, pairs: Pairs) -> np.ndarray:
         for i in range(0, len(pairs), 1024)
     ]
     return np.concatenate(chunks) if chunks else np.zeros(0)
-
-
-def vendi(features: np.ndarray) -> float:
-    """Vendi score (Friedman and Dieng 2023, arXiv 2210.02410): the exponential of the entropy of the cosine kernel's
-    eigenvalues. 1 where all images are the same, n where all are orthogonal; it grows with n.
-
-    Args:
-        features: shape (n, dimension).
-
-    Raises:
-        UserError: features are not finite, there are none, or a row is all zeros and has no direction.
-    """
-    features = np.asarray(features, np.float64)
-    if not len(features) or not np.isfinite(features).all():
-        raise UserError(f"a Vendi score needs finite features of at least one image, got shape {features.shape}")
-    unit = unit_rows(features)
-    gram = unit @ unit.T if len(unit) <= unit.shape[1] else unit.T @ unit  # their eigenvalues other than 0 are the same
-    return vendi_of_kernel(gram / len(unit))
-
-
-def vendi_of_kernel(kernel: np.ndarray) -> float:
-    """The exponential of the entropy of the eigenvalues of a symmetric matrix with trace 1."""
-    eigenvalues = np.linalg.eigvalsh(kernel)
-    eigenvalues = eigenvalues[eigenvalues > 1e-12]
-    return float(np.exp(-(eigenvalues * np.log(eigenvalues)).sum()))
-
-
-def vendi_interval(features: np.ndarray, groups: Sequence[Any] | np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the Vendi score by a jackknife over blocks of groups, on the scale of its logarithm.
-
-    A bootstrap would repeat images, and so understate their diversity.
-
-    Args:
-        features: shape (n, dimension).
-        groups: the patient or prompt of each image, length n.
-        seed: of the division into blocks.
-    """
-    members = group_rows([str(group) for group in groups])
-    blocks = min(BLOCKS, len(members))
-    if blocks < 2:
-        return float("nan"), float("nan")
-    block_of = np.empty(len(features), int)
-    for place, i in enumerate(np.random.default_rng(seed).permutation(len(members))):
-        block_of[members[i]] = place % blocks
-    left_out = np.log([vendi(features[block_of != block]) for block in range(blocks)])
-    error = np.sqrt((blocks - 1) / blocks * ((left_out - left_out.mean()) ** 2).sum())
-    value = np.log(vendi(features))
-    return float(np.exp(value - 1.96 * error)), float(np.exp(value + 1.96 * error))
 
 
 def _pair_rows(metric: str, sides: dict[str, tuple[Pairs, np.ndarray]], about: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
-"""Numbers that are known beforehand: the table that `python -m eval.doctor` runs on an installation, and the tests.
+"""Known answers of the metrics: closed forms, published examples, agreement with libraries.
 
-Each has its source: a closed form, a published example, or what a library gave when it was right. Where it says
-"agrees with", the value is the largest difference between this project and the library named.
+`python -m eval.doctor` computes them on an installation, the tests on this one. "agrees with" is the largest difference
+between this project and the named library.
 """
 
 import io
@@ -16,15 +16,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class KnownAnswer:
-    """A computation with a known result."""
+    """A computation and its known result."""
 
     name: str
     expected: float
     compute: Callable[[], float]
     tolerance: float = 1e-9
-    """Largest difference that is rounding, or what a simulation varies by."""
+    """Largest difference that rounding, or the noise of a simulation, explains."""
     libraries: tuple[str, ...] = ("numpy",)
-    """Distributions that give a wrong number the more probably the later they are named; all have to be installed."""
+    """Distributions it needs, the most probable cause of a wrong number last."""
 
 
 def _frechet(*moments: Any) -> float:
@@ -80,7 +80,7 @@ def _ms_ssim(second: float) -> float:
 
 
 def _vendi(kernel: Any) -> float:
-    from eval.diversity import vendi_of_kernel
+    from eval.metrics.vendi import vendi_of_kernel
 
     return vendi_of_kernel(np.array(kernel, float) / len(kernel))
 
@@ -117,7 +117,8 @@ def _recall_of_equals() -> float:
     return float((first_ranks(cosine(vectors, vectors), np.eye(300, dtype=bool)) == 1).mean())
 
 
-# Pairs of texts of RadEval's tests (jbdel/RadEval@e0a3909), every word replaced by letters: only equality counts.
+# Pairs (reference, hypothesis) of RadEval's tests (jbdel/RadEval@e0a3909). Words are replaced by letters, because only
+# their equality counts; punctuation, capitals and missing spaces are as there.
 TEXTS = (
     ("A b c d.", "A b c d."),
     ("E f g h i j k l m n.", "Qa da ea fa g h j k l ra sa n."),
@@ -140,8 +141,10 @@ def _rouge(n: int | None) -> float:
     return float(np.mean([rouge(reference, hypothesis, n) for reference, hypothesis in TEXTS]))
 
 
-def resampled(rows: np.ndarray, size: int, kernel: Callable[[np.ndarray], np.ndarray], support: float) -> np.ndarray:
-    """An antialiased resize to size × size by its definition: each new pixel is a mean weighted by the kernel."""
+def resize_by_definition(
+    rows: np.ndarray, size: int, kernel: Callable[[np.ndarray], np.ndarray], support: float
+) -> np.ndarray:
+    """Antialiased resize to size × size by definition: each new pixel is a mean weighted by the kernel."""
     scale = max(len(rows) / size, 1.0)
     centres = (np.arange(size) + 0.5) * len(rows) / size
     distance = (np.arange(len(rows)) + 0.5 - centres[:, None]) / scale
@@ -155,7 +158,7 @@ def _triangle(x: np.ndarray) -> np.ndarray:
 
 
 def _cubic(x: np.ndarray) -> np.ndarray:
-    """Keys's kernel with a = −½."""
+    """Keys's cubic kernel with a = −½."""
     x = np.abs(x)
     return np.where(x < 1, 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2)
 
@@ -167,8 +170,8 @@ def _lanczos(x: np.ndarray) -> np.ndarray:
 KERNELS = {"bilinear": (_triangle, 1.0), "bicubic": (_cubic, 2.0), "lanczos": (_lanczos, 3.0)}
 
 
-def picture() -> np.ndarray:
-    """A restless grey picture of 50 × 50, float64 in [0, 255]."""
+def test_image() -> np.ndarray:
+    """A grey image of 50 × 50 with much fine detail, float64 in [0, 255]."""
     y, x = np.mgrid[:50, :50]
     return ((17 * x + 29 * y + x * y) % 256).astype(np.float64)
 
@@ -176,21 +179,21 @@ def picture() -> np.ndarray:
 def _pillow(filter_name: str) -> float:
     from PIL import Image
 
-    image = Image.fromarray(picture().astype(np.float32))
+    image = Image.fromarray(test_image().astype(np.float32))
     ours = np.asarray(image.resize((21, 21), Image.Resampling[filter_name.upper()]))
-    return float(np.abs(ours - resampled(picture(), 21, *KERNELS[filter_name])).max())
+    return float(np.abs(ours - resize_by_definition(test_image(), 21, *KERNELS[filter_name])).max())
 
 
 def _torch_bilinear() -> float:
     import torch
 
-    image = torch.from_numpy(picture())[None, None]
+    image = torch.from_numpy(test_image())[None, None]
     ours = torch.nn.functional.interpolate(image, (21, 21), mode="bilinear", antialias=True)[0, 0].numpy()
-    return float(np.abs(ours - resampled(picture(), 21, *KERNELS["bilinear"])).max())
+    return float(np.abs(ours - resize_by_definition(test_image(), 21, *KERNELS["bilinear"])).max())
 
 
 def _skimage() -> float:
-    """As torchxrayvision's XRayResizer calls it: a Gaussian blur, then linear interpolation. Away from the rim."""
+    """As in torchxrayvision's XRayResizer: Gaussian blur, then linear interpolation; compared away from the border."""
     from skimage.transform import resize
 
     factor = 50 / 21
@@ -200,8 +203,8 @@ def _skimage() -> float:
     places = (np.arange(21) + 0.5) * factor - 0.5
     weights = np.maximum(1 - np.abs(np.arange(50) - places[:, None]), 0)
     weights = np.stack([np.convolve(row, gaussian / gaussian.sum(), "same") for row in weights])
-    ours = resize(picture(), (21, 21), mode="constant", preserve_range=True)
-    return float(np.abs(ours - weights @ picture() @ weights.T)[3:-3, 3:-3].max())
+    ours = resize(test_image(), (21, 21), mode="constant", preserve_range=True)
+    return float(np.abs(ours - weights @ test_image() @ weights.T)[3:-3, 3:-3].max())
 
 
 def _torch_noise() -> float:

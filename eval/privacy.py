@@ -25,10 +25,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from eval.diversity import patients_of, prompts_of
 from eval.extractors import find_extractor
 from eval.extractors.cache import extract
-from eval.inputs.folders import ImageFolder, read_folder, read_sides
+from eval.inputs.folders import ImageFolder, patients_of, prompts_of, read_folder, read_sides
 from eval.inputs.images import read_greys
 from eval.memorization.copies import (
     GRID,
@@ -36,14 +35,14 @@ from eval.memorization.copies import (
     Matches,
     Whitening,
     altered,
+    best_matches,
     closest_pairs,
     pixel_rms,
-    search,
     tile_distance,
     whitening,
 )
-from eval.memorization.reid import PATIENTS, reidentify
-from eval.memorization.thresholds import COPIES, calibrate, found_rows
+from eval.memorization.reid import REID_DETECTION, reidentify
+from eval.memorization.thresholds import COPY_DETECTION, detection_rows, fit_threshold
 from eval.metrics.bootstrap import group_interval, mean
 from eval.metrics.nearest import authentic, nearness
 from eval.scores import publish, score_row, value_text
@@ -127,7 +126,7 @@ def evaluate(
     features = [side.values for side in extracted]  # noqa: PD011 (no table)
     greys = [read_greys(folder.paths, GRID) for folder in (train, real, synthetic)]
     common = whitening(greys[0])
-    of_real = search(greys[1], greys[0], common)
+    of_real = best_matches(greys[1], greys[0], common)
     kept, note = held_out(train, real, of_real)
     about = {"n_train": len(train), "n_real": len(kept), "n_synthetic": len(synthetic), "note": note}
     groups = synthetic.groups
@@ -136,17 +135,17 @@ def evaluate(
     )
     for row in rows:
         row |= {"extractor": extractor} | about
-    matches = search(greys[2], greys[0], common)
+    matches = best_matches(greys[2], greys[0], common)
 
-    def to_others(chosen: np.ndarray, patients: np.ndarray) -> np.ndarray:
-        return search(greys[0][chosen], greys[0], common, patients[chosen], patients).correlation
+    def match_others(chosen: np.ndarray, patients: np.ndarray) -> np.ndarray:
+        return best_matches(greys[0][chosen], greys[0], common, patients[chosen], patients).correlation
 
-    threshold, n_calibration = calibrate(train, of_real.correlation[kept], len(synthetic), to_others, seed)
-    rows += found_rows(
-        COPIES,
+    threshold, n_calibration = fit_threshold(train, of_real.correlation[kept], len(synthetic), match_others, seed)
+    rows += detection_rows(
+        COPY_DETECTION,
         matches.correlation,
         threshold,
-        search(greys[2], greys[1][kept], common).correlation,
+        best_matches(greys[2], greys[1][kept], common).correlation,
         planted(train, greys[0], common, seed),
         groups,
         about | {"preset": f"ncc {GRID} px", "n_calibration": n_calibration},
@@ -269,7 +268,7 @@ def planted(train: ImageFolder, greys: np.ndarray, common: Whitening, seed: int)
     for place, i in enumerate(chosen):
         with Image.open(train.paths[i]) as image:
             copies[place] = np.asarray(altered(image, generator).resize((GRID, GRID), Image.Resampling.BOX))
-    found = search(copies, greys, common)
+    found = best_matches(copies, greys, common)
     # A picture that is stored twice is found under either name.
     same = (found.index == chosen) | (greys[found.index] == greys[chosen]).all(axis=(1, 2))
     return np.where(same, found.correlation, -1.0)
@@ -372,10 +371,10 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         f"{copies['threshold']:.3f}, which finds {copies['sensitivity']:.0%} of altered training images)"
     )
     for row in rows:
-        if row["metric"] == PATIENTS.share:
+        if row["metric"] == REID_DETECTION.share_metric:
             lines.append(
-                f"{row[PATIENTS.number]} of {row['n_synthetic']} synthetic images are taken for a training patient "
-                f"(cosine ≥ {row['threshold']:.3f} by {row['extractor']})"
+                f"{row[REID_DETECTION.count_column]} of {row['n_synthetic']} synthetic images are taken for a training "
+                f"patient (cosine ≥ {row['threshold']:.3f} by {row['extractor']})"
             )
     return "\n".join(lines + sorted({row["note"] for row in rows if row["note"]}))
 

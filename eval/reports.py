@@ -20,16 +20,16 @@ import numpy as np
 import pandas as pd
 
 from eval.inputs.folders import ImageFolder, read_sides
-from eval.metrics import text as text_scores
-from eval.radiology_text.metrics import WITHOUT_WEIGHTS, Metric, Uncertain, check, metrics_of
+from eval.metrics.bootstrap import RESAMPLES, percentiles, resampled_sums
+from eval.radiology_text.metrics import WITHOUT_WEIGHTS, Metric, check_metrics, metrics_of
 from eval.scores import publish, score_row, value_text
 from sdcxr.io.files import atomic
+from sdcxr.io.labels import UncertainPolicy, uncertain_policy
 from sdcxr.io.manifest import text_key
 from sdcxr.io.tables import read_csv
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
-RESAMPLES = 1000
 SHUFFLES = 5  # of the baseline
 
 
@@ -52,8 +52,8 @@ class ReportsConfig:
     """Of bleu, rouge, labels; and, with weights of their own, bertscore, chexbert, radgraph."""
     weights_dir: str | None = None
     """Where these weights, and models of the hub, lie."""
-    uncertain: Uncertain = "present"
-    """What a doubted finding counts as in F1: present, absent, or ignored."""
+    uncertain: str = "ones"
+    """What an uncertain finding counts as in F1: ones (present), zeros (absent), or ignore."""
     question: str | None = None
     """What is said to a generator that wants an instruction beside the image."""
     max_new_tokens: int = 100
@@ -90,7 +90,8 @@ class Side:
 def main(config: ReportsConfig) -> int:
     metrics = list(dict.fromkeys(name.strip() for name in config.metrics.split(",") if name.strip()))
     weights_dir = Path(config.weights_dir).expanduser() if config.weights_dir else None
-    check(metrics, weights_dir)
+    check_metrics(metrics, weights_dir)
+    uncertain = uncertain_policy(config.uncertain, "--uncertain")
     real, synthetic = read_sides(config.real, config.synthetic)
     sides = pair_sides(real, synthetic)
     if config.generated is not None:
@@ -111,7 +112,7 @@ def main(config: ReportsConfig) -> int:
     if config.keep_texts:
         write_texts(Path(config.keep_texts), sides)
     source = config.generator or Path(str(config.generated)).name
-    rows = compare(sides, source, metrics, weights_dir=weights_dir, uncertain=config.uncertain, seed=config.seed)
+    rows = compare(sides, source, metrics, weights_dir=weights_dir, uncertain=uncertain, seed=config.seed)
     publish(rows, config.output, table)
     return 0
 
@@ -123,7 +124,7 @@ def evaluate(
     *,
     metrics: Sequence[str] = WITHOUT_WEIGHTS,
     weights_dir: Path | None = None,
-    uncertain: Uncertain = "present",
+    uncertain: UncertainPolicy = "ones",
     question: str | None = None,
     max_new_tokens: int = 100,
     batch_size: int = 16,
@@ -134,7 +135,7 @@ def evaluate(
     Raises:
         UserError: there are no prompts or no pairs; the generator or weights are absent; images are unreadable.
     """
-    check(metrics, weights_dir)
+    check_metrics(metrics, weights_dir)
     sides = generate(
         pair_sides(real, synthetic),
         generator,
@@ -240,7 +241,7 @@ def compare(
     metrics: Sequence[str] = WITHOUT_WEIGHTS,
     *,
     weights_dir: Path | None = None,
-    uncertain: Uncertain = "present",
+    uncertain: UncertainPolicy = "ones",
     seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Score rows of reports against prompts, for each side.
@@ -264,7 +265,7 @@ def compare(
 def _rows(side: Side, metric: Metric, orders: list[np.ndarray], seed: int) -> list[dict[str, Any]]:
     everything = np.arange(len(side.files))
     statistics = metric.statistics(everything, everything)
-    drawn = text_scores.drawn_sums(statistics, side.groups, RESAMPLES, seed)
+    drawn = resampled_sums(statistics, side.groups, RESAMPLES, seed)
     differ = [np.flatnonzero(order >= 0) for order in orders]
     others = sum(
         (metric.statistics(order[kept], kept).sum(axis=0) for order, kept in zip(orders, differ, strict=True)),
@@ -273,7 +274,7 @@ def _rows(side: Side, metric: Metric, orders: list[np.ndarray], seed: int) -> li
     shuffled = any(len(kept) for kept in differ)
     rows = []
     for label, score in metric.scores.items():
-        low, high = text_scores.interval(score(drawn))
+        low, high = percentiles(score(drawn))
         rows.append(
             score_row(
                 metric.name,

@@ -16,6 +16,7 @@ nearest captions that stayed. The same for the dataset's texts, whose change is 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,16 +27,17 @@ from eval.inputs.folders import ImageFolder, say_phantoms
 from eval.metrics.bootstrap import group_interval, mean
 from eval.metrics.classification import auroc
 from eval.metrics.retrieval import unit
-from eval.radiology_text.general_captions import CAPTIONS
 from eval.scores import publish, score_row, value_text
 from sdcxr.io.files import existing_folder
-from sdcxr.io.manifest import LABELS, read_metadata, split_folder, text_key
+from sdcxr.io.labels import UncertainPolicy, fill_labels, read_labels, uncertain_policy
+from sdcxr.io.manifest import read_metadata, split_folder, text_key
 from sdcxr.io.run_folder import read_config
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
 MIN_TEXTS = 5  # with and without a finding, in training and test: fewer give no area worth printing
 NEIGHBOURS = 5
+CAPTIONS = files("eval.radiology_text").joinpath("general_captions.txt").read_text(encoding="utf-8").splitlines()
 
 
 @dataclass
@@ -50,9 +52,9 @@ class TextEncoderConfig:
     """The pipeline before fine-tuning: a hub name or a folder. Default: the base that the run was begun with."""
     output: str | None = None
     """JSON file of score rows. Default: the table is printed only."""
-    blanks: Literal["negative", "ignore"] = "negative"
-    """What an empty label says about a text: that it does not claim the finding, or nothing. Uncertain ones (-1) never
-    count."""
+    blanks: str = "zeros"
+    """What an empty label of a text counts as: zeros (it does not claim the finding) or ignore. Uncertain ones (-1)
+    never count."""
     pooling: Literal["mean", "end"] = "mean"
     """Embedding of a text: the mean of its tokens' last states, which the UNet attends to, or that of its end token."""
     regularisation: float = 1.0
@@ -71,7 +73,7 @@ def main(config: TextEncoderConfig) -> int:
         base,
         config.model,
         config.data,
-        blanks_are_negative=config.blanks == "negative",
+        blanks=uncertain_policy(config.blanks, "--blanks"),
         pooling=config.pooling,
         regularisation=config.regularisation,
         seed=config.seed,
@@ -99,7 +101,7 @@ def evaluate(
     model: str,
     data: str | Path,
     *,
-    blanks_are_negative: bool = True,
+    blanks: UncertainPolicy = "zeros",
     pooling: str = "mean",
     regularisation: float = 1.0,
     seed: int = 0,
@@ -110,7 +112,7 @@ def evaluate(
         base: pipeline before fine-tuning.
         model: pipeline or run after it.
         data: dataset folder.
-        blanks_are_negative: whether a text without a label for a finding counts as one that does not claim it.
+        blanks: what an empty label counts as.
         pooling: "mean" or "end".
         regularisation: C of the logistic regression.
         seed: of the bootstrap.
@@ -119,7 +121,7 @@ def evaluate(
         UserError: a pipeline cannot be loaded; a patient is in both splits; no finding has texts of both kinds.
     """
     train, test = distinct_texts(existing_folder(data, "--data"))
-    truths = [truth(rows, blanks_are_negative) for rows in (train, test)]
+    truths = [fill_labels(read_labels(rows), blanks=blanks) for rows in (train, test)]
     findings = learnable(*truths)
     texts = [train["text"].tolist(), test["text"].tolist(), CAPTIONS]
     embedded = {which: embed(name, texts, pooling) for which, name in (("base", base), ("model", model))}
@@ -165,13 +167,6 @@ def distinct_texts(data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     if not len(train) or not len(test):
         raise UserError(f"{data}: a probe needs texts in train, and others in test ({len(train)} and {len(test)})")
     return train, test
-
-
-def truth(rows: pd.DataFrame, blanks_are_negative: bool) -> pd.DataFrame:
-    """1, 0 and NaN for each text and label that the table has."""
-    values = rows[[label for label in LABELS if label in rows]]
-    values = values.fillna(0.0) if blanks_are_negative else values
-    return values.where(values.isin([0.0, 1.0]))
 
 
 def learnable(train: pd.DataFrame, test: pd.DataFrame) -> list[str]:

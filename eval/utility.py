@@ -31,12 +31,12 @@ from eval.augmentation.arms import Arm, ExperimentData, Labelled, gather, parse_
 from eval.extractors import classifiers
 from eval.extractors.weights import checksum
 from eval.inputs.folders import say_phantoms
-from eval.inputs.labels import Uncertain
 from eval.metrics.bootstrap import RESAMPLES, mean, percentiles, resampled
 from eval.metrics.classification import Ranking, auroc
 from eval.scores import publish, score_row
 from sdcxr.config import TrainConfig
 from sdcxr.io.files import check_same_settings, existing_folder, read_json, write_json
+from sdcxr.io.labels import UncertainPolicy
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
@@ -83,7 +83,7 @@ class UtilityConfig:
     """CSV with a dicom_id column and columns of 1, 0, -1 and empty. Default: the labels in metadata.csv."""
     findings: str | None = None
     """Names separated by commas. Default: all that have both classes in every set of images."""
-    uncertain: Uncertain = "ignore"
+    uncertain: UncertainPolicy = "ignore"
     """What the label -1 counts as: nothing, negative (zeros) or positive (ones). Empty never counts."""
 
     def __post_init__(self) -> None:
@@ -134,7 +134,7 @@ def evaluate(config: UtilityConfig) -> list[dict[str, Any]]:
     if state.is_main_process:
         claim_experiment_folder(output, settings_of(config, data, weights, state.num_processes))
         if weights:
-            backbones.begin(Path(base), config.backbone, weights, data.findings, config.resolution)
+            backbones.write_initial_classifier(Path(base), config.backbone, weights, data.findings, config.resolution)
         for training_set in dict.fromkeys(stage for arm in arms for stage in arm.stages):
             write_training_set(output / "datasets" / training_set.folder, training_set, data)
     state.wait_for_everyone()

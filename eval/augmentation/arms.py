@@ -1,4 +1,4 @@
-"""The arms of the augmentation experiment: what a classifier trains on, and that no patient is on both sides."""
+"""Arms of the augmentation experiment: training sets of real and synthetic images, without leakage of patients."""
 
 import os
 import re
@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from eval.inputs.folders import ImageFolder, read_folder
-from eval.inputs.labels import Uncertain, choose, truth_of
+from eval.inputs.labels import choose_findings, truth_of
 from sdcxr.io.files import atomic, existing_folder, inside
+from sdcxr.io.labels import UncertainPolicy
 from sdcxr.io.manifest import SPLITS, image_ids, split_folder, write_metadata
 from sdcxr.runtime.errors import UserError
 
@@ -24,7 +25,7 @@ class TrainingSet:
     """A set of training images."""
 
     real: bool
-    """Whether all real training images are in it."""
+    """Whether it contains all real training images."""
     factor: float = 0.0
     """Synthetic images per real training image."""
 
@@ -37,24 +38,24 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class Arm:
-    """What one classifier of the experiment trains on, in one stage or in two."""
+    """The training sets of one classifier of the experiment, in one stage or two."""
 
     name: str
     stages: tuple[TrainingSet, ...]
 
     @property
     def folder(self) -> str:
-        """Name of the folder of its runs: what they train on, with the factor, which may be a flag's."""
+        """Name of the folder of its runs: the training sets with their factors."""
         return "-then-".join(stage.folder for stage in self.stages)
 
     def steps(self, budget: int) -> list[int]:
-        """Optimizer steps of each stage; all arms have the same sum. Two stages share it, the last has the odd one."""
+        """Optimizer steps of each stage. The sum is the same for all arms; of two stages the last has the odd step."""
         first = budget // len(self.stages)
         return [first] * (len(self.stages) - 1) + [budget - first * (len(self.stages) - 1)]
 
 
 def parse_arms(text: str, factor: float) -> list[Arm]:
-    """The arms of `--arms`: R, S, R+S and S>R, separated by commas; a number before S overrides the factor.
+    """The arms of `--arms`: R, S, R+S and S>R, separated by commas; a number before S replaces the factor.
 
     Raises:
         UserError: an arm is unknown, comes twice, or a factor is not positive.
@@ -63,7 +64,7 @@ def parse_arms(text: str, factor: float) -> list[Arm]:
     for word in text.replace(" ", "").split(","):
         found = ARM.fullmatch(word)
         if not found:
-            raise UserError(f"--arms: {word!r} is none of R, S, R+S, S>R (a number before S is a factor, as in R+3S)")
+            raise UserError(f"--arms: {word!r} is not R, S, R+S or S>R (a number before S is a factor, as in R+3S)")
         number = next((value for value in found.groups() if value is not None), None)
         try:
             times = float(number or factor)
@@ -88,14 +89,14 @@ def parse_arms(text: str, factor: float) -> list[Arm]:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images and what is known of them."""
+    """Images and their ground truth."""
 
     images: ImageFolder
     truth: pd.DataFrame
-    """A column a finding: 1, 0 or NaN."""
+    """A column per finding: 1, 0 or NaN (unknown)."""
 
     def take(self, rows: np.ndarray, findings: list[str] | None = None) -> "Labelled":
-        """Some of the images, with some of the findings."""
+        """A subset of the images, with a subset of the findings."""
         images = ImageFolder(self.images.folder, self.images.rows.iloc[rows].reset_index(drop=True))
         truth = self.truth[findings or list(self.truth.columns)].iloc[rows].reset_index(drop=True)
         return Labelled(images, truth)
@@ -108,13 +109,13 @@ class Labelled:
 
 @dataclass(frozen=True)
 class ExperimentData:
-    """All images of the experiment, with the same findings in the same order."""
+    """All images of the experiment with the same findings in the same order."""
 
     train: Labelled
     validation: Labelled
     test: Labelled
     synthetic: Labelled
-    """In a drawn order, of which an arm takes as many as it needs from the front."""
+    """In random order; an arm takes the first so many."""
 
     @property
     def findings(self) -> list[str]:
@@ -132,7 +133,7 @@ def gather(
     *,
     labels: str | None = None,
     findings: str | None = None,
-    uncertain: Uncertain = "ignore",
+    uncertain: UncertainPolicy = "ignore",
     max_real_samples: int | None = None,
     seed: int = 0,
 ) -> ExperimentData:
@@ -179,7 +180,7 @@ def gather(
         "the validation split": known["validation"].learnable,
         "the test split": known["test"].learnable,
     } | {f"{n} synthetic images": made.take(np.arange(n)).learnable for n in sorted(set(needed.values()))}
-    chosen, absent = choose(findings, sources)
+    chosen, absent = choose_findings(findings, sources)
     for where in dict.fromkeys(absent.values()):
         print(
             f"left out: {', '.join(name for name, at in absent.items() if at == where)} (not both classes in {where})"
@@ -231,12 +232,12 @@ def _patients(images: ImageFolder) -> list[str]:
 
 
 def write_training_set(folder: Path, training_set: TrainingSet, data: ExperimentData) -> None:
-    """A dataset folder with the images of a training set as links, and labels.csv by dicom_id, as train.py takes them.
+    """Write a dataset folder for train.py: links to the images of a training set, and labels.csv by dicom_id.
 
     Args:
         folder: the dataset folder.
         training_set: which images.
-        data: where they come from.
+        data: all images of the experiment.
     """
     parts: list[pd.DataFrame] = []
     chosen: dict[str, Labelled] = {"real": data.train} if training_set.real else {}
@@ -247,7 +248,7 @@ def write_training_set(folder: Path, training_set: TrainingSet, data: Experiment
         for name, source in zip(names, part.images.paths, strict=True):
             link(source, inside(folder / "train", name))
         about: dict[str, Any] = {"file_name": names, "text": "", "subject_id": _patients(part.images)}
-        # Unlike its prompt's id, an image's own is the row's alone.
+        # Ids of prompts repeat, file names do not.
         parts.append(pd.DataFrame(about | {"dicom_id": names}).join(part.truth))
     rows = pd.concat(parts, ignore_index=True)
     with atomic(folder / "labels.csv") as temporary:
@@ -256,7 +257,7 @@ def write_training_set(folder: Path, training_set: TrainingSet, data: Experiment
 
 
 def link(source: Path, target: Path) -> None:
-    """The same file under another name: a hard link, or a symbolic one to another disk.
+    """Link a file under another name: a hard link, or a symbolic one across file systems.
 
     Raises:
         UserError: the source does not exist.

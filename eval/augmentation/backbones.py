@@ -1,4 +1,4 @@
-"""torchxrayvision's DenseNets as a beginning for this project's classifiers: the same network under timm's name."""
+"""torchxrayvision's DenseNets as initial weights of this project's classifiers: the same network in timm."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,37 +11,37 @@ ARCHITECTURE = "densenet121"
 
 
 def weights_of(name: str, weights_dir: Path | None) -> Path | None:
-    """The file of one of torchxrayvision's DenseNets; None for any other name, which is left to timm.
+    """The weights file of one of torchxrayvision's DenseNets; None for any other name (a model of timm).
 
     Raises:
-        UserError: the file is absent, or the network is no DenseNet.
+        UserError: the file is absent, or the network is not a DenseNet.
     """
     if not xrv.matches(name):
         return None
     if name == xrv.RESNET:
-        raise UserError(f"--backbone {name}: of torchxrayvision's networks only the DenseNets can be trained on")
+        raise UserError(f"--backbone {name}: only the DenseNets of torchxrayvision can be trained further")
     return xrv.FILES[xrv.ALIASES.get(name, name)].find(weights_dir)
 
 
-def begin(folder: Path, name: str, file: Path, findings: Sequence[str], resolution: int) -> None:
+def write_initial_classifier(folder: Path, name: str, file: Path, findings: Sequence[str], resolution: int) -> None:
     """Write a classifier folder with the weights of a file and a last layer of zeros, for `train.py --base`.
 
     Args:
-        folder: where to.
+        folder: the folder to write.
         name: name of the network.
         file: its weights.
-        findings: what the last layer shall name.
-        resolution: side of the images it shall see.
+        findings: names of the outputs.
+        resolution: side of the input images in pixels.
 
     Raises:
-        UserError: the file holds something else.
+        UserError: the file contains something else.
     """
     from safetensors.torch import save_file
 
     from sdcxr.backbones.image_classifier import network
 
     given = xrv.network_of(xrv.ALIASES.get(name, name), file).state_dict()
-    # These weights are for pixels in ±1024, and the classifier task feeds ±1.
+    # These weights expect pixels in ±1024, the classifier task uses ±1.
     given["features.conv0.weight"] = given["features.conv0.weight"] * 1024
     tensors = {
         key: value.zero_() if key.startswith("classifier.") else given[key]

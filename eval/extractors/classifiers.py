@@ -1,12 +1,12 @@
-"""Classifiers that judge images: findings by name and probabilities, from this project or from torchxrayvision.
+"""Classifiers for evaluation: probabilities of findings by a run of this project or by torchxrayvision.
 
-What is cached of an image are the logits of all outputs. From them follow the probabilities:
+The logits of all outputs are cached. Probabilities follow from them:
 
 - a run of train.py --tune classifier: the sigmoid;
-- torchxrayvision: what its models return by default, the sigmoid bent piecewise-linearly so that 0.5 is the operating
-  point chosen on the validation data of its authors (`op_threshs`). Without that no output of some findings ever
-  passes 0.5. No AUROC of a finding depends on it; agreement, Pearson's r and means over findings do. Outputs without a
-  name, or without an operating point, were not trained and are left out.
+- torchxrayvision: the default output of its models, a piecewise-linear function of the sigmoid that maps the operating
+  point (`op_threshs`, chosen by its authors on validation data) to 0.5. Without it some findings never exceed 0.5. It
+  does not change the AUROC of a finding, but agreement, Pearson's r and means over findings. Outputs without a name or
+  without an operating point were not trained and are omitted.
 """
 
 from collections.abc import Callable
@@ -22,34 +22,34 @@ from eval import extractors
 from eval.extractors import Extractor, xrv
 from eval.extractors.cache import extract_with
 from eval.inputs.folders import ImageFolder
-from eval.inputs.labels import chexpert_name
 from sdcxr.io.files import read_json
+from sdcxr.io.labels import chexpert_name
 from sdcxr.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
 class EvalClassifier:
-    """A classifier whose weights have been found, but not loaded."""
+    """A classifier whose weights were found but are not loaded yet."""
 
     name: str
-    """As in score rows."""
+    """As shown in score rows."""
     labels: tuple[str, ...]
-    """Name of each output, CheXpert's where it has one; "" where an output was not trained."""
+    """Name of each output, CheXpert's name if it has one; "" for untrained outputs."""
     extractor: Extractor
     """Images to logits (n, outputs)."""
     thresholds: np.ndarray | None = None
-    """Operating point of each output's sigmoid, which becomes 0.5; None: 0.5 is it already."""
+    """Operating point of each output's sigmoid, mapped to 0.5; None: no mapping."""
 
     @property
     def findings(self) -> list[str]:
-        """What it can name."""
+        """Names of the trained outputs."""
         return [label for label in self.labels if label]
 
     def probabilities(self, images: ImageFolder, cache_dir: Path | None = None) -> pd.DataFrame:
-        """A column in [0, 1] for each finding, in the order of the folder.
+        """Probability of each finding (columns) for each image (rows, in the order of the folder).
 
         Raises:
-            UserError: images are unreadable, or the weights are damaged.
+            UserError: images are unreadable or the weights are damaged.
         """
         features = extract_with(images, self.extractor, cache_dir=cache_dir)
         logits = np.asarray(features.values, dtype=np.float64)
@@ -61,37 +61,37 @@ class EvalClassifier:
 
 
 def at_operating_point(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """Probabilities bent at a threshold, so that it becomes 0.5 while 0 and 1 stay: torchxrayvision's `op_norm`.
+    """Probabilities mapped piecewise linearly: the threshold to 0.5, 0 and 1 to themselves (xrv's `op_norm`).
 
     Args:
         values: in [0, 1], shape (n, outputs).
-        thresholds: in (0, 1), shape (outputs,), NaN where the result does not matter.
+        thresholds: in (0, 1), shape (outputs,), NaN for untrained outputs.
     """
     return np.where(values < thresholds, values / (2 * thresholds), 1 - (1 - values) / (2 * (1 - thresholds)))
 
 
 def find_classifier(name: str, weights_dir: Path | None = None, flag: str = "--classifier") -> EvalClassifier:
-    """The classifier of a run folder, or torchxrayvision's of a name such as `xrv-all`.
+    """The classifier of a run folder, or one of torchxrayvision by name, such as `xrv-all`.
 
     Raises:
-        UserError: there is none; its weights are absent or two of its outputs have one name.
+        UserError: there is no such classifier, its weights are absent, or two of its outputs have the same name.
     """
     folder = Path(name).expanduser()
     base = name.partition("@")[0]
     if folder.is_dir() or not xrv.matches(base):
-        judge = _of_run(name, folder, flag)
+        classifier = _of_run(name, folder, flag)
     else:
-        judge = _of_torchxrayvision(name, base, weights_dir)
-    repeated = [label for label in judge.findings if judge.findings.count(label) > 1]
+        classifier = _of_torchxrayvision(name, base, weights_dir)
+    repeated = [label for label in classifier.findings if classifier.findings.count(label) > 1]
     if repeated:
         raise UserError(f"{flag} {name}: two of its outputs are called {repeated[0]}")
-    return judge
+    return classifier
 
 
 def _of_run(name: str, folder: Path, flag: str) -> EvalClassifier:
-    from eval.extractors import run_classifier as classifier
+    from eval.extractors import run_classifier
 
-    if not classifier.matches(name):
+    if not run_classifier.matches(name):
         known = ", ".join(sorted(xrv.ALIASES))
         if folder.is_dir():
             raise UserError(f"{flag} {folder} holds no trained classifier: make one with train.py --tune classifier")

@@ -1,8 +1,8 @@
-"""Vision models of transformers, from a local folder or the hub's cache: RAD-DINO and any other that AutoModel knows.
+"""RAD-DINO and other vision models of transformers (AutoModel), from a local folder or the hub's cache.
 
-Variants are ways of an image to the network:
+Variants (preprocessing of an image):
     native          the model's own processor on the image as it is (the default)
-    chexgenbench    Pillow's bilinear 299 × 299 first, which CheXGenBench does to RAD-DINO (518 px) too
+    chexgenbench    Pillow's bilinear 299 × 299 first, as CheXGenBench does even for RAD-DINO (518 px)
 
 Features are the projected image embedding of models with text, else the pooler's output, else the CLS token. Weights
 are read from safetensors only, and code from a repository is never run.
@@ -27,7 +27,7 @@ KNOWN = {  # repository, size, dimension
     "rad-dino": ("microsoft/rad-dino", "346 MB", 768),
 }
 PROCESSOR = "preprocessor_config.json"
-SPOKEN_OF = ("size", "crop_size", "resample", "do_resize", "do_center_crop", "do_normalize", "image_mean", "image_std")
+SHOWN = ("size", "crop_size", "resample", "do_resize", "do_center_crop", "do_normalize", "image_mean", "image_std")
 
 NAMES = {
     "rad-dino": "microsoft/rad-dino (Pérez-García et al. 2024), 768; @native @chexgenbench",
@@ -52,10 +52,10 @@ def build(request: Request) -> Extractor:
     if not weights:
         raise UserError(f"{folder} has no .safetensors weights: pickled ones are not read, convert them first")
     settings = read_json(folder / PROCESSOR)
-    way = json.dumps({key: settings[key] for key in SPOKEN_OF if key in settings})
+    settings_text = json.dumps({key: settings[key] for key in SHOWN if key in settings})
     return Extractor(
         name=f"{request.name}@{variant}",
-        preprocessing=("pil-bilinear 299 → " if variant == "chexgenbench" else "") + f"processor {way}",
+        preprocessing=("pil-bilinear 299 → " if variant == "chexgenbench" else "") + f"processor {settings_text}",
         prepare=partial(prepare, folder=folder, first=299 if variant == "chexgenbench" else None),
         load=partial(load, folder),
         dimension=dimension,
@@ -65,7 +65,7 @@ def build(request: Request) -> Extractor:
 
 
 def prepare(image: Image.Image, folder: Path, first: int | None) -> np.ndarray:
-    """What the model's processor makes of the image: (3, height, width)."""
+    """Preprocessing by the model's processor: (3, height, width)."""
     if first:
         image = image.resize((first, first), Image.Resampling.BILINEAR)
     pixels: np.ndarray = processor(folder)(images=image.convert("RGB"), return_tensors="np")["pixel_values"][0]
@@ -74,14 +74,14 @@ def prepare(image: Image.Image, folder: Path, first: int | None) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def processor(folder: Path) -> Any:
-    """The model's image processor over Pillow, whose filters are those of the published numbers."""
+    """The model's image processor on Pillow, whose filters the published numbers were computed with."""
     from transformers import AutoImageProcessor
 
     options = {"local_files_only": True, "trust_remote_code": False}
     try:
         try:
             return AutoImageProcessor.from_pretrained(folder, backend="pil", **options)
-        except ImportError:  # there is none over Pillow for this model
+        except ImportError:  # this model has no processor on Pillow
             return AutoImageProcessor.from_pretrained(folder, **options)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder / PROCESSOR} cannot be used ({str(error).splitlines()[0]})") from None
@@ -107,7 +107,7 @@ def load(folder: Path, device: Any) -> Any:
     absent = set(loaded["missing_keys"])
     if random := sorted(name for name in absent if not name.startswith("pooler.")):
         raise UserError(f"{folder}: {len(random)} weights are absent (first: {random[0]}): download it again")
-    processor(folder)  # before workers are forked, which then have it
+    processor(folder)  # cached before the workers are forked
     model = model.eval().to(device)
 
     def features(batch: Any) -> Any:

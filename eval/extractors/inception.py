@@ -1,9 +1,9 @@
-"""The Inception-v3 of the Fréchet inception distance, with the weights of 2015-12-05: pool3, 2048 wide.
+"""Inception-v3 of the Fréchet inception distance (FID), weights of 2015-12-05: pool3 features, 2048 wide.
 
-Variants are ways of an image to the network; none of their values compares with another's:
+Variants (preprocessing of an image; distances of different variants are not comparable):
     clean           bicubic 299 in float, antialiased, as clean-fid (Parmar et al. 2022, arXiv 2104.11222; the default)
     torchmetrics    torch's antialiased bilinear 299 inside the network, as torchmetrics
-    tensorflow      the bilinear of TensorFlow 1 inside the network, as torch-fidelity and the first paper
+    tensorflow      the bilinear of TensorFlow 1 inside the network, as torch-fidelity and the original paper
     chexgenbench    Pillow's bilinear 299 in whole grey levels, as CheXGenBench before torchmetrics
 """
 
@@ -17,16 +17,16 @@ import numpy as np
 from PIL import Image
 
 from eval.extractors import Extractor, Request
-from eval.extractors.geometry import bicubic_float
 from eval.extractors.pickles import load_state
 from eval.extractors.weights import WeightsFile
+from eval.inputs.images import bicubic_float
 from sdcxr.runtime.errors import UserError
 
 WEIGHTS = WeightsFile(
     file="weights-inception-2015-12-05-6726825d.pth",
     url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
     size=95_628_359,
-    sha256="6726825d",  # its first digits, which are also part of the name
+    sha256="6726825d",  # the first digits, also part of the file name
 )
 SIDE = 299
 
@@ -40,19 +40,19 @@ def matches(name: str) -> bool:
 def build(request: Request) -> Extractor:
     if importlib.util.find_spec("torch_fidelity") is None:
         raise UserError("--extractor inception needs torch-fidelity: pip install 'torch-fidelity>=0.4'")
-    ways = {
+    paths = {
         "clean": ("pil-bicubic float 299 → ±1", prepare_clean),
         "torchmetrics": ("torch bilinear antialias 299 → ±1", prepare_torchmetrics),
         "tensorflow": ("tensorflow-1 bilinear 299 → ±1", prepare_tensorflow),
         "chexgenbench": ("pil-bilinear 299 → ±1", prepare_chexgenbench),
     }
-    variant = request.choose(tuple(ways))
+    variant = request.choose(tuple(paths))
     hub = Path(os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "torch")
     file = WEIGHTS.find(request.weights_dir, hub.expanduser() / "hub" / "checkpoints")
-    resize, prepare = ways[variant]
+    path, prepare = paths[variant]
     return Extractor(
         name=f"inception@{variant}",
-        preprocessing=resize,
+        preprocessing=path,
         prepare=prepare,
         load=partial(load, file),
         dimension=2048,
@@ -86,17 +86,17 @@ def prepare_chexgenbench(image: Image.Image) -> np.ndarray:
 
 
 def load(file: Path, device: Any) -> Any:
-    """Grey values (batch, 1, 299, 299) in [0, 255] to pool3."""
+    """The network: grey values (batch, 1, 299, 299) in [0, 255] to pool3 features (batch, 2048)."""
     import io
 
     import torch
     from torch_fidelity import FeatureExtractorInceptionV3
 
-    # torch-fidelity unpickles whatever it is given: it gets back what a restricted unpickler has read.
+    # torch-fidelity unpickles any content, so give it only what the restricted unpickler has read.
     safe = io.BytesIO()
     torch.save(load_state(file), safe)
     safe.seek(0)
     whole = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=safe)
-    # The layers in their order without the last: its own forward would resize first.
+    # The layers in order without the last one; the network's own forward would resize first.
     layers = torch.nn.Sequential(*list(whole.children())[:-1], torch.nn.Flatten()).eval().to(device)
     return lambda batch: layers(((batch - 128) / 128).expand(-1, 3, -1, -1))

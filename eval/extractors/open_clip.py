@@ -1,10 +1,8 @@
-"""Image and text towers of open_clip, from folders on this machine: OpenAI's CLIP, BiomedCLIP, any `local-dir`.
+"""CLIP and BiomedCLIP: image and text towers of open_clip, from local folders or the hub's cache.
 
-Each tower is built by itself: for images no text encoder's configuration is looked for. Features are the projected
-embeddings as they come, not normalised.
-
-The way of an image is what open_clip_config.json asks for; with OpenAI's weights and square images that is also
-cmmd-pytorch's (Jayasumana et al. 2024, arXiv 2401.09603).
+The towers are built separately: images need no configuration of a text encoder. Features are the projected embeddings,
+not normalised. Preprocessing follows open_clip_config.json; with OpenAI's weights and square images it equals that of
+cmmd-pytorch (Jayasumana et al. 2024, arXiv 2401.09603).
 """
 
 from functools import lru_cache, partial
@@ -90,19 +88,19 @@ def transform(folder: Path) -> Any:
 
 
 def prepare(image: Image.Image, folder: Path) -> np.ndarray:
-    """What open_clip feeds: (3, side, side)."""
+    """open_clip's preprocessing: (3, side, side)."""
     pixels: np.ndarray = transform(folder)(image.convert("RGB")).numpy()
     return pixels
 
 
 def load(folder: Path, weights: Path, openai: bool, device: Any) -> Any:
-    """The image tower alone, with all of its weights.
+    """The image tower without the text tower.
 
     Args:
-        folder: where open_clip_config.json lies.
-        weights: the file of the whole model.
-        openai: whether these are OpenAI's weights, which need QuickGELU whatever the configuration says.
-        device: where the network shall compute.
+        folder: folder of open_clip_config.json.
+        weights: file of the whole model.
+        openai: whether these are OpenAI's weights, which need QuickGELU even if the configuration does not say so.
+        device: the torch device.
     """
     from open_clip.model import CLIPVisionCfg, _build_vision_tower
 
@@ -110,18 +108,18 @@ def load(folder: Path, weights: Path, openai: bool, device: Any) -> Any:
     vision = CLIPVisionCfg(**about["vision_cfg"] | {"timm_model_pretrained": False, "output_tokens": False})
     tower = _build_vision_tower(about["embed_dim"], vision, quick_gelu=openai or about.get("quick_gelu", False))
     _fill(tower, "visual.", read_state(weights), weights)
-    transform(folder)  # before workers are forked, which then have it
+    transform(folder)  # cached before the workers are forked
     return tower.eval().float().to(device)
 
 
 def load_texts(folder: Path, weights: Path, openai: bool, weights_dir: Path | None, device: Any) -> Any:
-    """The text tower alone: texts to embeddings (n, dimension), not normalised, in the space of the image tower.
+    """The text tower without the image tower: texts to embeddings (n, dimension) in the space of the images.
 
-    A text encoder of transformers takes its architecture from the folder that `hf_model_name` names, or from the hub's
-    repository of that name in `weights_dir` or the hub's cache; its weights are those of the whole model.
+    The architecture of a text encoder of transformers comes from the folder or repository `hf_model_name` (in
+    `weights_dir` or the hub's cache), its weights from the file of the whole model.
 
     Raises:
-        UserError: that configuration is nowhere on this machine.
+        UserError: that configuration is not on this machine.
     """
     import open_clip
     import torch
@@ -148,7 +146,7 @@ def load_texts(folder: Path, weights: Path, openai: bool, weights_dir: Path | No
 
 
 def _fill(tower: Any, prefix: str, state: dict[str, Any], weights: Path) -> None:
-    """Load a tower's part of a state dict, all of it."""
+    """Load a tower's part of a state dict into it, strictly."""
     part = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     try:
         tower.load_state_dict(part)
@@ -157,10 +155,10 @@ def _fill(tower: Any, prefix: str, state: dict[str, Any], weights: Path) -> None
 
 
 def read_state(weights: Path) -> dict[str, Any]:
-    """A state dict from safetensors, or from a pickle that holds nothing but tensors.
+    """A state dict from safetensors, or from a pickle of tensors.
 
     Raises:
-        UserError: it is damaged, or holds other objects.
+        UserError: it is damaged or contains other objects.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file

@@ -1,11 +1,11 @@
-"""State dicts out of pickles, as they were shared before torch warned of them.
+"""Safe loading of pickled weights: state dicts of files that may contain tensors and listed layers only.
 
-A pickle can name any function and have it called. What reads it here looks names up in a list, so that anything else
-ends the reading. For the files of torch 1.6 and later torch's own restricted reader does that; it knows no modules in
-older files, for which this one restricts Python's unpickler in the same way.
+A pickle can call any function. Here names are looked up in a list, and any other name is an error. Files of torch 1.6
+and later are read by torch's own restricted unpickler; it does not support modules in older files, for which Python's
+unpickler is restricted in the same way.
 
-Of a pickled module only the tensors are kept, and no class of it is ever looked up: a constructor of the list would be
-called with what the file likes, and that of torchxrayvision's DenseNet downloads and unpickles whatever it is told.
+Of a pickled module only the tensors are kept, and its classes are never instantiated: their constructors would be
+called with arguments from the file, and that of torchxrayvision's DenseNet downloads and unpickles what it is given.
 """
 
 import io
@@ -29,9 +29,9 @@ HARMLESS = {
 
 
 class Layer:
-    """What a pickled module becomes: its attributes. It has no constructor, and so takes no arguments."""
+    """Stands for any pickled module and keeps its attributes; without a constructor it takes no arguments."""
 
-    dump_patches = False  # torch asks, where the pickle holds the source of the class
+    dump_patches = False  # torch reads it if the pickle contains the source of the class
     attributes: dict[str, Any]
 
     def __setstate__(self, attributes: dict[str, Any]) -> None:
@@ -39,14 +39,14 @@ class Layer:
 
 
 def load_state(file: Path, modules: Collection[type] = ()) -> dict[str, Any]:
-    """The state dict of a file of torch that holds one, or a pickled module; tensors are on the CPU.
+    """The state dict of a torch file that contains a state dict or a pickled module; tensors are on the CPU.
 
     Args:
-        file: tensors, or modules of the given classes, in containers.
-        modules: all that it may hold beside tensors.
+        file: the file.
+        modules: classes that it may contain beside tensors.
 
     Raises:
-        UserError: it is damaged, or holds anything else.
+        UserError: it is damaged or contains anything else.
     """
     import torch
 
@@ -64,18 +64,18 @@ def load_state(file: Path, modules: Collection[type] = ()) -> dict[str, Any]:
                 found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         state = _tensors(found) if isinstance(found, Layer) else found
         if not isinstance(state, dict):
-            raise ValueError(f"it holds a {type(state).__name__}")
-    except Exception as error:  # damage shows in whatever an unpickler stumbles over
+            raise ValueError(f"it contains a {type(state).__name__}")
+    except Exception as error:  # damaged files raise errors of any class
         short = ", ".join(sorted(kind.__name__ for kind in modules)) or "tensors"
         raise UserError(
-            f"{file} is damaged, or holds something else than {short} ({_reason(error)}): download it again, or save "
-            f"its state dict alone under this name"
+            f"{file} is damaged, or contains something else than {short} ({_reason(error)}): "
+            f"download it again, or save its state dict alone under this name"
         ) from None
     return state
 
 
 def _tensors(layer: Layer, prefix: str = "") -> dict[str, Any]:
-    """What `state_dict()` of the module would give."""
+    """The module's `state_dict()`."""
     own = layer.attributes
     unsaved = own.get("_non_persistent_buffers_set", ())
     state = {
@@ -89,7 +89,7 @@ def _tensors(layer: Layer, prefix: str = "") -> dict[str, Any]:
 
 
 def _restricted(modules: Collection[str]) -> SimpleNamespace:
-    """What torch.load needs of the module `pickle`, with an unpickler that knows the list only."""
+    """The parts of the module `pickle` that torch.load uses, with an unpickler restricted to the list."""
 
     class Unpickler(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Any:
@@ -107,7 +107,7 @@ def _restricted(modules: Collection[str]) -> SimpleNamespace:
 
 
 def _reason(error: Exception) -> str:
-    """The line that says why, in the page that torch writes about its restricted reader."""
+    """The reason alone, out of torch's long message about its restricted unpickler."""
     _, found, rest = str(error).partition("WeightsUnpickler error:")
     lines = (rest if found else str(error)).strip().splitlines()
     return lines[0].strip().rstrip(".") if lines else type(error).__name__

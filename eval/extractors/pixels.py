@@ -1,4 +1,4 @@
-"""Grey values as features: no weights, for plumbing and for seeing that a metric notices blur and noise."""
+"""Grey values as features (`pixels-64`): need no weights; for tests, and to see how metrics react to blur and noise."""
 
 import re
 from functools import partial

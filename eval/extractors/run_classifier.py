@@ -1,4 +1,4 @@
-"""A classifier trained by `train.py --tune classifier`: the features before its last layer."""
+"""Run folders of `train.py --tune classifier` as extractors: the features before the last layer."""
 
 from functools import partial
 from pathlib import Path
@@ -8,11 +8,11 @@ import numpy as np
 from PIL import Image
 
 from eval.extractors import Extractor, Request
-from eval.extractors.geometry import centre_square
+from eval.inputs.images import centre_square
 from sdcxr.io.files import read_json
 from sdcxr.runtime.errors import UserError
 
-NAMES = {"RUN": "run folder of train.py --tune classifier: what its last layer reads"}
+NAMES = {"RUN": "run folder of train.py --tune classifier: the features before its last layer"}
 
 
 def matches(name: str) -> bool:
@@ -34,7 +34,7 @@ def build(request: Request) -> Extractor:
 
 
 def prepare(image: Image.Image, resolution: int) -> np.ndarray:
-    """What the classifier was trained on: (1, resolution, resolution) in [-1, 1]."""
+    """Preprocessing of the classifier's training: (1, resolution, resolution) in [-1, 1]."""
     image = centre_square(image)
     if image.width != resolution:
         image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
@@ -49,14 +49,13 @@ def load(folder: Path, device: Any) -> Any:
 
 
 def part_of(run: str, name: str) -> Path:
-    """The folder of a trained part: that of the name in a run folder, or the folder itself."""
+    """The folder of a trained part: the subfolder `name` of a run folder if it exists, else the folder itself."""
     folder = Path(run).expanduser()
     return folder / name if (folder / name).is_dir() else folder
 
 
 def is_task(folder: Path, keys: set[str]) -> bool:
-    """Whether a folder holds weights and the config.json of our task, which has these keys, and not, say, that of a
-    transformers model."""
+    """Whether a folder holds weights and a config.json with these keys, unlike a model of transformers."""
     config = folder / "config.json"
     try:
         return (folder / "model.safetensors").is_file() and config.is_file() and keys <= set(read_json(config))

@@ -1,4 +1,4 @@
-"""Image and text towers trained by `train.py --tune clip`: unit embeddings of images and of texts in one space."""
+"""Run folders of `train.py --tune clip` as extractors: unit embeddings of images and of texts in one space."""
 
 from functools import partial
 from pathlib import Path
@@ -8,7 +8,7 @@ from eval.extractors import Extractor, Request
 from eval.extractors.run_classifier import is_task, part_of, prepare
 from sdcxr.io.files import read_json
 
-NAMES = {"RUN (clip)": "run folder of train.py --tune clip: its embeddings, of texts too"}
+NAMES = {"RUN (clip)": "run folder of train.py --tune clip: its embeddings, also of texts"}
 
 
 def matches(name: str) -> bool:

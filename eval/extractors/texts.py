@@ -1,4 +1,4 @@
-"""Texts in the space of an extractor's images, for extractors that have a text tower."""
+"""Text embeddings by extractors with a text tower (CLIP), in the space of their image features."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +37,7 @@ def extract_texts(texts: Sequence[str], extractor: str, *, weights_dir: Path | N
 
 
 def with_text(folder: ImageFolder) -> np.ndarray:
-    """The rows of a folder that have a text, by number; none where no two texts differ, since all fit equally then."""
+    """Row numbers of images with a text; none if all texts are equal, since then every text matches every image."""
     texts = folder.rows["text"] if "text" in folder.rows else pd.Series("", folder.rows.index)
     keys = texts.map(text_key).to_numpy()
     rows = np.flatnonzero(keys != "")

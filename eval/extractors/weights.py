@@ -1,4 +1,4 @@
-"""Weights that others trained: where their files come from, and that the one found here is the right one."""
+"""Pretrained weights of others: where to get them, where to find them locally, checks of size and checksum."""
 
 import hashlib
 from contextlib import suppress
@@ -12,28 +12,28 @@ from sdcxr.runtime.errors import UserError
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file that a user has to provide, because nothing is downloaded silently."""
+    """A file that the user has to provide: nothing is downloaded."""
 
     file: str
-    """Its name, as its origin gives it."""
+    """Its name at the origin."""
     url: str
     """Where to get it."""
     size: int | None = None
-    """Bytes, where they are known for sure; then another size is refused."""
+    """Bytes, if confirmed: files of another size are refused."""
     about: str = ""
-    """The size for a reader, where it is not known for sure: "about 28 MB, size unconfirmed"."""
+    """The size in words if not confirmed: "about 28 MB, size unconfirmed"."""
     sha256: str = ""
-    """The checksum, or its first digits, where known; then another file is refused."""
+    """The checksum or its first digits, if known: other files are refused."""
 
     def find(self, weights_dir: Path | None, *others: Path) -> Path:
-        """The file, checked.
+        """Path of the file, after its check.
 
         Args:
             weights_dir: the folder of `--weights_dir`.
-            others: further folders to look into, only for weights whose checksum is known.
+            others: further folders to search, if the checksum is known.
 
         Raises:
-            UserError: the file is absent, or is not what it should be.
+            UserError: the file is absent or has another size or checksum.
         """
         for folder in [weights_dir, *(others if self.sha256 else ())]:
             if folder is not None and (folder / self.file).is_file():
@@ -50,10 +50,10 @@ class WeightsFile:
         return self.about or f"{self.size or 0:,} bytes"
 
     def check(self, path: Path) -> None:
-        """Refuse a file of another size or checksum.
+        """Check the size and checksum of a file.
 
         Raises:
-            UserError: see above.
+            UserError: they differ.
         """
         if self.size is not None and path.stat().st_size != self.size:
             found = path.stat().st_size
@@ -81,28 +81,28 @@ def state_of(path: Path) -> tuple[int, int, int]:
 
 
 def remembered_checksum(path: Path, memory: Path) -> str:
-    """`checksum`, kept in the folder `memory` for as long as the file's size and times of change stay the same."""
+    """`checksum`, cached in the folder `memory` until `state_of` the file changes."""
     identity = " ".join(map(str, (path.resolve(), *state_of(path))))
     record = memory / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.sha256"
     if record.is_file():
         return record.read_text(encoding="utf-8")
     found = checksum(path)
-    with suppress(OSError):  # a memory that cannot be written to costs time, and nothing else
+    with suppress(OSError):  # unwritable cache: only slower
         memory.mkdir(parents=True, exist_ok=True)
         write_text(record, found)
     return found
 
 
 def hub_folder(repository: str, weights_dir: Path | None, about: str) -> Path:
-    """The folder of a repository of the Hugging Face hub: below `--weights_dir`, else in the hub's cache.
+    """The local folder of a repository of the Hugging Face hub: in `--weights_dir`, else in the hub's cache.
 
     Args:
         repository: `owner/name`.
-        weights_dir: may hold it as `owner/name` or `name`.
+        weights_dir: may contain it as `owner/name` or `name`.
         about: its size in words, for the message.
 
     Raises:
-        UserError: it is in neither place; says how to get it.
+        UserError: it is in neither place; the message says how to get it.
     """
     name = repository.partition("/")[2]
     folders = (weights_dir / repository, weights_dir / name) if weights_dir else ()

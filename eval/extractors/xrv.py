@@ -1,12 +1,12 @@
 """torchxrayvision's classifiers of chest radiographs (Cohen et al. 2022, arXiv 2111.00595): `features2`, 1024 wide.
 
-Variants are ways of an image to the network:
-    xrv       as torchxrayvision's README does: ±1024, central square, skimage's resize (the default)
-    torch     as its models do to larger images: ±1024, central square, torch's antialiased bilinear
-    roentgen  as RoentGen's evaluation does (Bluethgen et al. 2024, 10.1038/s41551-024-01246-y): 299 first, then 224
+Variants (preprocessing of an image):
+    xrv       as in torchxrayvision's README: ±1024, central square, skimage's resize (the default)
+    torch     as its models resize larger images: ±1024, central square, torch's antialiased bilinear
+    roentgen  as in RoentGen's evaluation (Bluethgen et al. 2024, 10.1038/s41551-024-01246-y): 299 first, then 224
 
-torchxrayvision's own constructors download where a file is absent and unpickle whatever it holds. Here nothing is
-downloaded, and a pickle may hold nothing but the layers of a DenseNet.
+torchxrayvision's own constructors download missing files and unpickle any content. Here nothing is downloaded, and a
+pickle may contain the layers of a DenseNet only.
 """
 
 import warnings
@@ -20,13 +20,13 @@ import numpy as np
 from PIL import Image
 
 from eval.extractors import Extractor, Request
-from eval.extractors.geometry import bicubic_float, centre_square
 from eval.extractors.pickles import load_state
 from eval.extractors.weights import WeightsFile
+from eval.inputs.images import bicubic_float, centre_square
 from sdcxr.runtime.errors import UserError
 
 RELEASE = "https://github.com/mlmed/torchxrayvision/releases/download/v1/"
-TRAINED_ON = {  # as the files are named → as the weights are
+TRAINED_ON = {  # part of the file name → name of the weights
     "nih-pc-chex-mimic_ch-google-openi-kaggle": "all",
     "nih": "nih",
     "pc": "pc",
@@ -67,7 +67,7 @@ def build(request: Request) -> Extractor:
     side = 512 if name == RESNET else 224
     variant = request.choose(("xrv", "torch") if name == RESNET else ("xrv", "torch", "roentgen"))
     file = FILES[name].find(request.weights_dir)
-    ways: dict[str, tuple[str, Callable[[Image.Image], np.ndarray]]] = {
+    paths: dict[str, tuple[str, Callable[[Image.Image], np.ndarray]]] = {
         "xrv": (f"±1024 → centre crop → skimage bilinear antialias {side}", partial(prepare_xrv, side=side)),
         "torch": (f"±1024 → centre crop → torch bilinear antialias {side}", partial(prepare_torch, side=side)),
         "roentgen": (
@@ -75,10 +75,10 @@ def build(request: Request) -> Extractor:
             prepare_roentgen,
         ),
     }
-    resize, prepare = ways[variant]
+    path, prepare = paths[variant]
     return Extractor(
         name=f"{request.name}@{variant}",
-        preprocessing=resize,
+        preprocessing=path,
         prepare=prepare,
         load=partial(load, name, file),
         dimension=2048 if name == RESNET else 1024,
@@ -88,7 +88,7 @@ def build(request: Request) -> Extractor:
 
 
 def prepare_xrv(image: Image.Image, side: int) -> np.ndarray:
-    """What torchxrayvision's README feeds: (1, side, side) in [-1024, 1024]."""
+    """Preprocessing of torchxrayvision's README: (1, side, side) in [-1024, 1024]."""
     xrv = torchxrayvision()
     values = xrv.datasets.normalize(np.asarray(image), 255)[None]
     resized: np.ndarray = xrv.datasets.XRayResizer(side)(xrv.datasets.XRayCenterCrop()(values))
@@ -96,14 +96,14 @@ def prepare_xrv(image: Image.Image, side: int) -> np.ndarray:
 
 
 def prepare_torch(image: Image.Image, side: int) -> np.ndarray:
-    """What torchxrayvision's models make of a larger image: (1, side, side) in [-1024, 1024]."""
+    """Preprocessing inside torchxrayvision's models for larger images: (1, side, side) in [-1024, 1024]."""
     return _bilinear(_scaled(np.asarray(centre_square(image), dtype=np.float32)), side)
 
 
 def prepare_roentgen(image: Image.Image) -> np.ndarray:
-    """RoentGen's path; of its centre crop nothing is left to do, because the first resize is square already.
+    """Preprocessing of RoentGen's evaluation. Its centre crop has no effect: the first resize is square already.
 
-    The luma of three equal channels is 0.9999 times the channel, because torchvision's weights sum up to that.
+    The luma of three equal channels is 0.9999 times the channel: torchvision's weights sum to that.
     """
     luma = np.float32(0.2989 + 0.587 + 0.114)
     return _bilinear(_scaled(bicubic_float(image, 299) * luma), 224)
@@ -133,14 +133,14 @@ def load(name: str, file: Path, device: Any) -> Any:
 
 
 def network_of(name: str, file: Path) -> Any:
-    """The network of a weights file in evaluation mode; its outputs are logits with nothing else done to them.
+    """Load a weights file into its network, in evaluation mode; its outputs are plain logits.
 
     Args:
         name: a key of `FILES`.
         file: its weights.
 
     Returns:
-        torchxrayvision's DenseNet, or torchvision's ResNet-50; `pathologies` name the logits ("" where untrained).
+        torchxrayvision's DenseNet, or torchvision's ResNet-50; `pathologies` names the logits ("" if untrained).
 
     Raises:
         UserError: the file holds something else.
@@ -163,7 +163,7 @@ def network_of(name: str, file: Path) -> Any:
 
 
 def _state(file: Path) -> dict[str, Any]:
-    """The state dict of a file that holds one, or a pickled DenseNet, and nothing else."""
+    """The state dict of a file that contains a state dict or a pickled DenseNet, and nothing else."""
     from torch import nn
 
     models = torchxrayvision().models
@@ -173,7 +173,7 @@ def _state(file: Path) -> dict[str, Any]:
 
 
 def torchxrayvision() -> ModuleType:
-    """The library; its import would silence all warnings of the process."""
+    """Import torchxrayvision, which would otherwise silence all warnings of the process."""
     with warnings.catch_warnings():
         import torchxrayvision as xrv
 

@@ -1,4 +1,4 @@
-"""The two sides of every comparison: a folder of images, with or without its table."""
+"""Folders of real and synthetic images: read and check both sides, patients, prompts, pairs of the same prompt."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sdcxr.io.files import existing_folder, inside, read_json
-from sdcxr.io.manifest import image_ids, read_metadata
+from sdcxr.io.manifest import image_ids, read_metadata, text_key
 from sdcxr.runtime.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
@@ -63,7 +63,7 @@ class ImageFolder:
 
 
 def read_folder(folder: str | Path, flag: str) -> ImageFolder:
-    """A split of a dataset folder, a samples folder, or a plain folder of images.
+    """Read a split of a dataset folder, a samples folder, or a plain folder of images.
 
     Args:
         folder: the folder.
@@ -103,14 +103,19 @@ def read_sides(real: str | Path, synthetic: str | Path) -> tuple[ImageFolder, Im
     return sides
 
 
+def _sizes(images: ImageFolder) -> set[tuple[str, int]]:
+    """Names and sizes in bytes of the files; missing ones are reported when they are read."""
+    return {(name, path.stat().st_size) for name, path in zip(images.ids, images.paths, strict=True) if path.is_file()}
+
+
 def say_phantoms(*folders: Path) -> None:
-    """One line on stdout where a folder holds phantoms."""
+    """Print a notice if any folder holds phantoms."""
     if any(map(is_phantom, folders)):
         print(PHANTOM, flush=True)
 
 
 def is_phantom(folder: Path) -> bool:
-    """Whether a split of a dataset folder, or the whole, holds phantoms, by the record of its preparation."""
+    """Whether a dataset folder, or a split of one, holds phantoms: by prep.json, the record of its preparation."""
     folder = folder.expanduser().absolute()  # "." has no parent
     record = next((place / "prep.json" for place in (folder, folder.parent) if (place / "prep.json").is_file()), None)
     if record is None:
@@ -120,13 +125,22 @@ def is_phantom(folder: Path) -> bool:
     return bool(about.get("phantom")) or (raw is not None and (Path(raw) / "phantom.json").is_file())
 
 
-def _sizes(images: ImageFolder) -> set[tuple[str, int]]:
-    """Names and bytes of the files; missing ones are reported when they are read."""
-    return {(name, path.stat().st_size) for name, path in zip(images.ids, images.paths, strict=True) if path.is_file()}
+def prompts_of(folder: ImageFolder) -> np.ndarray:
+    """Integer code of each image's prompt, equal for equal texts (without texts: for equal prompt ids), shape (n,)."""
+    if "text" in folder.rows:
+        keys = [text_key(text) or name for text, name in zip(folder.rows["text"], folder.ids, strict=True)]
+    else:
+        keys = folder.prompt_ids or folder.ids
+    return np.unique(keys, return_inverse=True)[1]
+
+
+def patients_of(folder: ImageFolder) -> np.ndarray:
+    """Integer code of each image's patient, shape (n,); every synthetic image is a patient of its own."""
+    return np.arange(len(folder)) if folder.is_samples else np.unique(folder.groups, return_inverse=True)[1]
 
 
 def partners(real: ImageFolder, synthetic: ImageFolder) -> np.ndarray:
-    """For each synthetic image the row of the real image that its prompt came with, or -1; shape (n_synthetic,).
+    """Row number of the real image that each synthetic image's prompt came with, or -1; shape (n_synthetic,).
 
     Raises:
         UserError: two real images have the id of one prompt.
@@ -134,7 +148,7 @@ def partners(real: ImageFolder, synthetic: ImageFolder) -> np.ndarray:
     prompts, ids = synthetic.prompt_ids or synthetic.ids, image_ids(real.rows)
     twice = ids[ids.duplicated() & ids.isin(prompts)]
     if len(twice):
-        raise UserError(f"{real.folder}: two images have the id {twice.iloc[0]}: which one belongs to its prompt?")
+        raise UserError(f"{real.folder}: two images have the id {twice.iloc[0]}: make ids in metadata.csv unique")
     rows = {name: i for i, name in enumerate(ids)}
     return np.array([rows.get(name, -1) for name in prompts])
 
@@ -154,6 +168,6 @@ def same_prompts(real: ImageFolder, synthetic: ImageFolder) -> list[tuple[Path, 
 
 
 def spread_out(items: list[Any], count: int) -> list[Any]:
-    """At most `count` items, evenly from the list."""
+    """At most `count` items, evenly spaced in the list."""
     step = max(len(items) / count, 1.0)
     return [items[int(i * step)] for i in range(min(count, len(items)))]

@@ -1,4 +1,7 @@
-"""Image files to network inputs: one loader for both sides of a comparison, grey, and never a stand-in."""
+"""Image files as grey arrays and network inputs: decoding, unusable files, crop and resize, a DataLoader of batches.
+
+Real and synthetic images take the same path. An image that cannot be read is an error, never replaced by another.
+"""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -6,29 +9,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from sdcxr.io.pixels import BadImage, open_image
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.threads import available_cores
 
-LISTED = 10  # unreadable images that a message names
+LISTED = 10  # unusable images that a message names
 
 
 class Unusable(Exception):
-    """An image that cannot be looked at; the message says why."""
+    """An image that cannot be evaluated; the message completes a sentence that begins with its name."""
 
 
 def refuse(problems: Sequence[str], paths: Sequence[Path]) -> None:
-    """Stop where images are unusable.
+    """Raise an error that lists the unusable images, if there are any.
 
     Args:
-        problems: a name and what is wrong with it, for every unusable image.
+        problems: for every unusable image its name and what is wrong with it.
         paths: all images.
 
     Raises:
-        UserError: there are any; names the first.
+        UserError: `problems` is not empty.
     """
     if problems:
         more = f"; and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
@@ -41,10 +43,10 @@ def refuse(problems: Sequence[str], paths: Sequence[Path]) -> None:
 def read_grey(path: Path) -> tuple[Image.Image, float]:
     """An image in mode L, and how coloured it was.
 
-    Colour is turned into ITU-R 601 luma; transparency is dropped.
+    Colour becomes ITU-R 601 luma; transparency is dropped.
 
     Returns:
-        The image and the mean over its pixels of largest minus smallest channel, in grey levels (0 for grey images).
+        The image, and the mean over its pixels of largest minus smallest channel in grey levels (0 for grey images).
 
     Raises:
         Unusable: the file is missing or damaged, or has more than 8 bits per pixel.
@@ -63,11 +65,73 @@ def read_grey(path: Path) -> tuple[Image.Image, float]:
     return colour.convert("L"), float(spread.mean())
 
 
+def read_greys(paths: Sequence[Path], size: int) -> np.ndarray:
+    """Images as one uint8 array of shape (n, size, size), averaged over areas (larger images) or bicubic (smaller).
+
+    Convert to float before subtracting: uint8 wraps around.
+
+    Raises:
+        UserError: files are missing, damaged or deeper than 8 bits; the first of them are named.
+    """
+    greys = np.empty((len(paths), size, size), np.uint8)
+
+    def read(i: int) -> str | None:
+        try:
+            image, _ = read_grey(paths[i])
+        except Unusable as problem:
+            return f"{paths[i].name} {problem}"
+        if image.size != (size, size):
+            larger = min(image.size) >= size
+            image = image.resize((size, size), Image.Resampling.BOX if larger else Image.Resampling.BICUBIC)
+        greys[i] = np.asarray(image)
+        return None
+
+    with ThreadPoolExecutor(available_cores()) as pool:  # Pillow decodes outside the interpreter's lock
+        refuse([problem for problem in pool.map(read, range(len(paths))) if problem], paths)
+    return greys
+
+
+def smallest_side(paths: Sequence[Path]) -> int:
+    """The shortest side of any of the images in pixels; nothing is decoded.
+
+    Raises:
+        UserError: files are missing or not images; the first of them are named.
+    """
+    sides, problems = [], []
+    for path in paths:
+        try:
+            with open_image(path) as image:
+                sides.append(min(image.size))
+        except BadImage as bad:
+            problems.append(f"{path.name} {bad}")
+    refuse(problems, paths)
+    return min(sides)
+
+
+def centre_square(image: Image.Image) -> Image.Image:
+    """The central square of an image, cropped like torchxrayvision's XRayCenterCrop."""
+    width, height = image.size
+    if width == height:
+        return image
+    side = min(width, height)
+    left, top = width // 2 - side // 2, height // 2 - side // 2
+    return image.crop((left, top, left + side, top + side))
+
+
+def bicubic_float(image: Image.Image, side: int) -> np.ndarray:
+    """Antialiased bicubic resize in float without rounding: (side, side) in [0, 255], float32.
+
+    As in clean-fid (Parmar et al. 2022, arXiv 2104.11222).
+    """
+    exact = Image.fromarray(np.asarray(image, dtype=np.float32))
+    return np.asarray(exact.resize((side, side), Image.Resampling.BICUBIC)).clip(0, 255)
+
+
 Item = tuple[int, np.ndarray | str, float]
 
 
-class Inputs(torch.utils.data.Dataset[Item]):
-    """Of each image: its number, the network's input or what is wrong with it, and its colour (see `read_grey`)."""
+class Inputs:
+    """A torch Dataset: of each image its number, the network's input or its problem, and its colour (`read_grey`)."""
 
     def __init__(self, paths: Sequence[Path], prepare: Callable[[Image.Image], np.ndarray]):
         self.paths = paths
@@ -85,9 +149,11 @@ class Inputs(torch.utils.data.Dataset[Item]):
 
 
 class Batch:
-    """Inputs that are usable, stacked, and what is wrong with the others."""
+    """The usable inputs of a batch, stacked, and the problems of the others by number."""
 
     def __init__(self, items: Sequence[Item]):
+        import torch
+
         usable = {i: value for i, value, _ in items if not isinstance(value, str)}
         self.problems = {i: value for i, value, _ in items if isinstance(value, str)}
         shape = next(iter(usable.values())).shape if usable else None
@@ -111,58 +177,13 @@ def batches(
     pin_memory: bool,
 ) -> Any:
     """A DataLoader of `Batch` in the order of the paths; workers decode ahead of the network."""
-    return torch.utils.data.DataLoader(
-        Inputs(paths, prepare),
+    from torch.utils.data import DataLoader
+
+    return DataLoader(
+        Inputs(paths, prepare),  # type: ignore[arg-type]  # a Dataset by its methods, so that torch is imported late
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=Batch,
         pin_memory=pin_memory,
         prefetch_factor=2 if workers else None,
     )
-
-
-def read_greys(paths: Sequence[Path], size: int) -> np.ndarray:
-    """Images as uint8 of shape (n, size, size): one grey channel, the mean over areas where an image is larger.
-
-    Subtract them only after a conversion to float: uint8 wraps around.
-
-    Raises:
-        UserError: files are missing, damaged or deeper than 8 bits; the first of them are named.
-    """
-    from eval.inputs.images import Unusable, read_grey, refuse
-
-    greys = np.empty((len(paths), size, size), np.uint8)
-
-    def read(i: int) -> str | None:
-        try:
-            image, _ = read_grey(paths[i])
-        except Unusable as problem:
-            return f"{paths[i].name} {problem}"
-        if image.size != (size, size):
-            larger = min(image.size) >= size
-            image = image.resize((size, size), Image.Resampling.BOX if larger else Image.Resampling.BICUBIC)
-        greys[i] = np.asarray(image)
-        return None
-
-    with ThreadPoolExecutor(available_cores()) as pool:  # Pillow decodes outside the interpreter's lock
-        refuse([fault for fault in pool.map(read, range(len(paths))) if fault], paths)
-    return greys
-
-
-def smallest_side(paths: Sequence[Path]) -> int:
-    """The shortest side of any of the images, in pixels; reads their headers only.
-
-    Raises:
-        UserError: files are missing or no images; the first of them are named.
-    """
-    from eval.inputs.images import refuse
-
-    sides, faults = [], []
-    for path in paths:
-        try:
-            with Image.open(path) as opened:
-                sides.append(min(opened.size))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            faults.append(f"{path.name} is missing or damaged")
-    refuse(faults, paths)
-    return min(sides)

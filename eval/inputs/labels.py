@@ -1,92 +1,48 @@
-"""Findings by name: the truth about images from their tables, whatever their source calls a finding."""
+"""Ground-truth labels of images by finding, and the findings that all sources have in common."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
 
-import numpy as np
 import pandas as pd
 
 from eval.inputs.folders import ImageFolder
-from sdcxr.io.manifest import LABELS, image_ids
+from sdcxr.io.labels import UncertainPolicy, chexpert_name, fill_labels, read_labels
 from sdcxr.runtime.errors import UserError
 
-Uncertain = Literal["ignore", "zeros", "ones"]
-"""What becomes of the label -1: unknown, negative or positive (U-Ignore, U-Zeros, U-Ones; Irvin et al. 2019,
-arXiv 1901.07031)."""
-FILLED = {"ignore": np.nan, "zeros": 0.0, "ones": 1.0}
 
-# Names of NIH14 and torchxrayvision that mean the same as one of CheXpert's. Nothing else does: Pleural Thickening is
-# a part of Pleural Other, Mass and Nodule are parts of Lung Lesion.
-SYNONYMS = {"effusion": "Pleural Effusion"}
+def truth_of(images: ImageFolder, labels: str | None, uncertain: UncertainPolicy, flag: str) -> pd.DataFrame:
+    """Ground truth of each image (rows, in the order of the folder) for each finding (columns): 1, 0 or NaN (unknown).
 
-
-def chexpert_name(name: str) -> str:
-    """A finding under CheXpert's name where it has one, else its own with spaces."""
-    plain = name.replace("_", " ").strip()
-    return (SYNONYMS | {label.lower(): label for label in LABELS}).get(plain.lower(), plain)
-
-
-def truth_of(images: ImageFolder, labels: str | None, uncertain: Uncertain, flag: str) -> pd.DataFrame:
-    """What is known of each image: a column a finding, 1, 0 or NaN, in the order of the folder.
-
-    Blank is unknown, not negative: a report that does not mention a finding says nothing.
+    Blank is unknown, not negative: a report that does not mention a finding says nothing about it.
 
     Args:
-        images: a folder with a table.
-        labels: CSV joined by the id of the prompt or of the image; None for the labels in the folder's table.
+        images: a folder with metadata.csv.
+        labels: CSV of labels, joined by the id of the prompt or of the image; None: the labels in metadata.csv.
         uncertain: what -1 becomes.
         flag: the folder's command-line flag, for messages.
 
     Raises:
-        UserError: the folder has no table, images have no row in the CSV, or a column of the table is no label.
+        UserError: the folder has no metadata.csv, images have no row in the CSV, or the CSV is unusable.
     """
     if images.prompt_ids is None:
         raise UserError(f"{flag} {images.folder}: has no metadata.csv, so its images have no labels")
-    if labels is None:
-        table = images.rows[[label for label in LABELS if label in images.rows]].astype(float)
-        source = str(images.folder / "metadata.csv")
-    else:
-        table, source = by_id(labels, images), f"--labels {labels}"
+    table = read_labels(images.rows, labels, complete=True)
     names = {column: chexpert_name(str(column)) for column in table.columns}
-    taken = set(table.columns)
-    table = table.rename(columns={column: name for column, name in names.items() if name not in taken})
-    known = table.isin([1.0, 0.0, -1.0]) | table.isna()
-    for name in table.columns[~known.all()]:
-        if name in LABELS:
-            odd = table[name][~known[name]].iloc[0]
-            raise UserError(f"{source}: the column {name} holds {odd:g}: labels are 1, 0, -1 or empty")
-    # What else holds other numbers is a measurement beside the labels, such as the heart's width.
-    return table.loc[:, known.all()].replace(-1.0, FILLED[uncertain]).dropna(axis="columns", how="all")
+    table = table.rename(columns={column: name for column, name in names.items() if name not in table})
+    return fill_labels(table, uncertain).dropna(axis="columns", how="all")
 
 
-def by_id(file: str, images: ImageFolder) -> pd.DataFrame:
-    """The numeric columns of `--labels` for each image, by the id of its prompt, or its own.
-
-    Raises:
-        UserError: images have no row there.
-    """
-    from sdcxr.tasks.classifier import read_labels
-
-    table = read_labels(file)
-    keys = images.rows["id"] if "id" in images.rows else image_ids(images.rows)
-    missing = keys[~keys.isin(table.index)]
-    if len(missing):
-        raise UserError(f"--labels {file}: {len(missing)} of {len(keys)} images have no row (first: {missing.iloc[0]})")
-    return table.select_dtypes("number").astype(float).reindex(keys).reset_index(drop=True)
-
-
-def choose(wanted: str | None, sources: Mapping[str, Iterable[str]]) -> tuple[list[str], dict[str, str]]:
-    """The findings that all sources have, and of the others what they lack.
+def choose_findings(wanted: str | None, sources: Mapping[str, Iterable[str]]) -> tuple[list[str], dict[str, str]]:
+    """The findings that all sources have.
 
     Args:
-        wanted: `--findings`, names separated by commas; None for all.
-        sources: finding names by what they are ("the classifier", "--real"); the first decides the order.
+        wanted: `--findings`, names separated by commas; None: all.
+        sources: names of findings by source ("the classifier", "--real"); the first source gives the order.
 
     Returns:
-        The findings, and for each other finding of any source where it is absent.
+        The findings; and for each finding that is left out the sources that lack it.
 
     Raises:
-        UserError: a wanted finding is absent somewhere, or nothing is common to all.
+        UserError: a source lacks a wanted finding, or no finding is common to all.
     """
     have = {source: set(names) for source, names in sources.items()}
     known = list(dict.fromkeys(name for names in sources.values() for name in names))
@@ -102,7 +58,7 @@ def choose(wanted: str | None, sources: Mapping[str, Iterable[str]]) -> tuple[li
             lacking = absent.get(name) or "any of them"
             raise UserError(f"--findings: {name!r} (not in {lacking}) is not among: {', '.join(common) or 'none'}")
     if not names:
-        raise UserError("--findings: names no finding")
+        raise UserError("--findings: no finding is given")
     return list(dict.fromkeys(names)), {}
 
 

@@ -1,8 +1,11 @@
-"""Which synthetic images are copies of training images? Normalised cross-correlation, every pair, small shifts allowed.
+"""Copies of training images: whitened cross-correlation of all pairs at small shifts; distances in grey levels.
 
-Chest radiographs are alike: the plain correlation of two patients passes 0.9. So the mean radiograph is subtracted and
-the spectrum flattened up to 10 cycles per image, after which other patients stay far below a copy, even one that was
-shifted, brightened, blurred, noised or compressed.
+Chest radiographs resemble each other: the plain correlation between two patients exceeds 0.9. Subtracting the mean
+radiograph and flattening the spectrum up to 10 cycles per image leaves other patients far below a copy, even one that
+was shifted, brightened, blurred, compressed or made noisy.
+
+`pixel_rms`, `tile_distance` and `closest_pairs` are the plain distances of the literature, and find samples of one
+prompt that repeat each other.
 """
 
 import io
@@ -22,11 +25,12 @@ CYCLES = 10.0  # per image, where the low-pass falls to 1/e
 INNER = GRID - 2 * REACH  # what stays in view at every shift
 CHUNK = 2048  # images held in float at once
 SAME_FILE = 0.9999  # correlation above which two images are the same picture, stored twice
+TILES = 4  # a side, of `tile_distance`
 
 
 @dataclass(frozen=True)
 class Whitening:
-    """What radiographs of a training set have in common, to be taken off before they are compared."""
+    """What all radiographs of a training set share, removed before they are compared."""
 
     mean: "Tensor"
     """Mean of the normalised images, shape (INNER, INNER)."""
@@ -39,11 +43,11 @@ class Matches:
     """The best match of each query among the references."""
 
     correlation: np.ndarray
-    """In [-1, 1], shape (queries,); -1 where every reference was forbidden."""
+    """In [-1, 1], shape (queries,); -1 if every reference is of the query's own group."""
     index: np.ndarray
-    """Of the reference, shape (queries,)."""
+    """Row number of the reference, shape (queries,)."""
     shift: np.ndarray
-    """Down and right, of the query against the reference, as a share of the image's side, shape (queries, 2)."""
+    """Down and right, of the query against the reference, as a fraction of the image's side, shape (queries, 2)."""
 
 
 def whitening(greys: np.ndarray) -> Whitening:
@@ -91,7 +95,7 @@ def descriptors(greys: np.ndarray, common: Whitening, down: int = 0, right: int 
     return torch.nn.functional.normalize(torch.view_as_real(spectrum).flatten(1), dim=1).masked_fill(flat[:, None], 0.0)
 
 
-def search(
+def best_matches(
     queries: np.ndarray,
     references: np.ndarray,
     common: Whitening,
@@ -100,7 +104,7 @@ def search(
 ) -> Matches:
     """The reference that each query correlates with most, over all references and shifts.
 
-    Memory beyond the arguments stays below 400 MB, whatever their number.
+    Needs less than 400 MB beyond the arguments, for any number of images.
 
     Args:
         queries: uint8 of shape (n, GRID, GRID).
@@ -133,36 +137,6 @@ def search(
                 index[here] = torch.where(better, place + first, index[here])
                 shift[here] = torch.where(better[:, None], torch.tensor(moved) / GRID, shift[here])
     return Matches(correlation.clamp(-1, 1).numpy(), index.numpy(), shift.numpy())
-
-
-def copy_threshold(correlations: np.ndarray, n_queries: int, false_alarms: float = 0.05) -> float:
-    """The correlation above which a best match is called a copy.
-
-    Fisher's z of the best matches of images that cannot be copies has a tail that is exponential or lighter; it is
-    fitted to the upper tenth (by its median, so that an undiscovered duplicate does no harm) and continued, with the
-    upper 95 % bound of its scale: few images give a higher threshold.
-
-    Args:
-        correlations: of real images with their best match among the training images of other patients, shape (n,).
-        n_queries: how many images will be judged.
-        false_alarms: how many of them, if none is a copy, may be called one on average.
-    """
-    z = np.arctanh(np.clip(correlations.astype(np.float64), -SAME_FILE, SAME_FILE))
-    start = np.quantile(z, 0.9)
-    excess = z[z >= start] - start
-    scale = np.median(excess) / np.log(2) * (1 + 1.64 / np.sqrt(len(excess)))
-    return float(np.tanh(start + scale * np.log(max(1.0, 0.1 * n_queries / false_alarms))))
-
-
-def altered(image: Image.Image, generator: np.random.Generator) -> Image.Image:
-    """A copy that is harder to find: moved by 2 pixels, darker, with noise of 8 grey levels, stored as JPEG."""
-    grey = np.asarray(image.convert("L"), dtype=np.float32)
-    moved = np.pad(grey, 2, mode="edge")[:-4, 4:]
-    noisy = moved * 0.9 + 10 + generator.normal(0, 8, grey.shape)
-    file = io.BytesIO()
-    Image.fromarray(noisy.round().clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=75)
-    with Image.open(file) as stored:
-        return stored.convert("L")
 
 
 def _inner(greys: np.ndarray, down: int, right: int) -> "Tensor":
@@ -198,11 +172,38 @@ def _window() -> "Tensor":
     return torch.outer(hann, hann) ** 0.25
 
 
-TILES = 4  # a side
+def copy_threshold(correlations: np.ndarray, n_queries: int, false_alarms: float = 0.05) -> float:
+    """The correlation above which a best match counts as a copy.
+
+    Fisher's z of the best matches of images that cannot be copies has an exponential or lighter tail. It is fitted to
+    the upper tenth (by its median, which an undiscovered duplicate does not move) and extrapolated with the upper 95 %
+    bound of its scale: fewer images give a higher threshold.
+
+    Args:
+        correlations: of real images with their best match among the training images of other patients, shape (n,).
+        n_queries: number of images that will be compared with the threshold.
+        false_alarms: expected number of them above the threshold if none is a copy.
+    """
+    z = np.arctanh(np.clip(correlations.astype(np.float64), -SAME_FILE, SAME_FILE))
+    start = np.quantile(z, 0.9)
+    excess = z[z >= start] - start
+    scale = np.median(excess) / np.log(2) * (1 + 1.64 / np.sqrt(len(excess)))
+    return float(np.tanh(start + scale * np.log(max(1.0, 0.1 * n_queries / false_alarms))))
+
+
+def altered(image: Image.Image, generator: np.random.Generator) -> Image.Image:
+    """A copy that is harder to detect: shifted by 2 pixels, darker, with noise of 8 grey levels, as JPEG."""
+    grey = np.asarray(image.convert("L"), dtype=np.float32)
+    moved = np.pad(grey, 2, mode="edge")[:-4, 4:]
+    noisy = moved * 0.9 + 10 + generator.normal(0, 8, grey.shape)
+    file = io.BytesIO()
+    Image.fromarray(noisy.round().clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=75)
+    with Image.open(file) as stored:
+        return stored.convert("L")
 
 
 def pixel_rms(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Root mean square difference in grey levels, of uint8 as of floats.
+    """Root mean square difference in grey levels, for uint8 and floats alike.
 
     Args:
         first: shape (..., height, width).
@@ -218,7 +219,7 @@ def pixel_rms(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def tile_distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """The largest `pixel_rms` of 4 × 4 tiles over 255 (Carlini et al. 2023, arXiv 2301.13188, section 4.1).
 
-    Equal backgrounds do not make different images alike.
+    Unlike a mean over the image it does not shrink with the share of equal background.
 
     Args:
         first: grey levels, shape (n, side, side), the side a multiple of 4.
@@ -237,12 +238,12 @@ def tile_distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def closest_pairs(greys: np.ndarray, prompts: np.ndarray, most: int = 100) -> np.ndarray:
-    """The smallest `tile_distance` between two images of each prompt that has two.
+    """The smallest `tile_distance` between two images of each prompt that has at least two.
 
     Args:
         greys: uint8 of shape (n, side, side).
         prompts: integer of each image, shape (n,).
-        most: images of a prompt that are compared.
+        most: images of a prompt to compare.
     """
     closest = []
     for prompt in np.unique(prompts):

@@ -1,19 +1,18 @@
-"""Whose picture is it? Cosines of a re-identification network's features, among pictures of many patients."""
+"""Re-identification (reid): training patients recognised in synthetic images by a network's features."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eval.diversity import patients_of
 from eval.extractors.cache import extract
-from eval.inputs.folders import ImageFolder
-from eval.memorization.thresholds import Detection, calibrate, found_rows
+from eval.inputs.folders import ImageFolder, patients_of
+from eval.memorization.thresholds import Detection, detection_rows, fit_threshold
 from eval.metrics.bootstrap import group_rows
 from eval.metrics.nearest import CELLS
 from eval.metrics.retrieval import unit
 
-PATIENTS = Detection("reid_share", "reid_cosine_max", "n_reidentified", "real images of patients with several")
+REID_DETECTION = Detection("reid_share", "reid_cosine_max", "n_reidentified", "real images of patients with several")
 
 
 def reidentify(
@@ -47,13 +46,13 @@ def reidentify(
     floor = nearest_by_cosine(others, known)[0]
     cosine, index = nearest_by_cosine(made, known)
 
-    def to_others(chosen: np.ndarray, patients: np.ndarray) -> np.ndarray:
+    def match_others(chosen: np.ndarray, patients: np.ndarray) -> np.ndarray:
         return nearest_by_cosine(known[chosen], known, patients[chosen], patients)[0]
 
-    threshold, n_calibration = calibrate(train, floor, len(synthetic), to_others, seed)
+    threshold, n_calibration = fit_threshold(train, floor, len(synthetic), match_others, seed)
     same = [within_patient(known, patients_of(train)), within_patient(others, patients_of(real)[kept])]
-    rows = found_rows(
-        PATIENTS,
+    rows = detection_rows(
+        REID_DETECTION,
         cosine,
         threshold,
         floor,
@@ -71,16 +70,17 @@ def nearest_by_cosine(
     query_patients: np.ndarray | None = None,
     gallery_patients: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The picture of the gallery that each query is most alike.
+    """The most similar image of the gallery for each query.
 
     Args:
         queries: features, shape (n, dimension).
         gallery: shape (m, dimension).
-        query_patients: with `gallery_patients`, integers of shape (n,): own pictures of a patient do not count.
+        query_patients: with `gallery_patients`, integers of shape (n,): images of the query's own patient do not
+            count.
         gallery_patients: integers of shape (m,).
 
     Returns:
-        Cosines and row numbers of the gallery, both of shape (n,); -1 where every picture is the patient's own.
+        Cosines and row numbers of the gallery, both of shape (n,); -1 if all are of the query's patient.
     """
     gallery = unit(gallery)
     best, index = np.empty(len(queries)), np.empty(len(queries), int)
@@ -96,14 +96,14 @@ def nearest_by_cosine(
 
 
 def within_patient(features: np.ndarray, patients: np.ndarray) -> np.ndarray:
-    """The highest cosine of each picture with another one of its patient, of patients with two pictures or more.
+    """The highest cosine of each image with another one of its patient, for patients with at least two images.
 
     Args:
         features: shape (n, dimension).
-        patients: of each picture, shape (n,).
+        patients: of each image, shape (n,).
 
     Returns:
-        Shape (pictures of such patients,).
+        Shape (images of such patients,).
     """
     found = []
     for rows in group_rows([str(patient) for patient in patients]):

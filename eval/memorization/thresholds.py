@@ -1,4 +1,4 @@
-"""From the best match of each synthetic image to a verdict: what likeness is too much among different patients."""
+"""Detection thresholds for copies and re-identified patients, fitted to real images of different patients."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,103 +6,107 @@ from typing import Any
 
 import numpy as np
 
-from eval.diversity import patients_of
-from eval.inputs.folders import ImageFolder
+from eval.inputs.folders import ImageFolder, patients_of
 from eval.memorization.copies import copy_threshold
 from eval.metrics.bootstrap import group_interval, mean
 from eval.scores import score_row
 from sdcxr.runtime.errors import UserError
 
-FEWEST = 20  # real images from which a threshold can be fitted
-CALIBRATION = 1000  # training images searched for their likes of other patients
+FEWEST = 20  # real images that a threshold is fitted to
+CALIBRATION = 1000  # training images matched with those of other patients
 
 
 @dataclass(frozen=True)
 class Detection:
-    """What is looked for, by the names of its rows and columns."""
+    """A kind of memorisation: the names of its metrics and columns."""
 
-    share: str
-    highest: str
-    number: str
-    known: str
-    """Images in which it is known to be, in words."""
-
-
-COPIES = Detection("copy_share", "copy_correlation_max", "n_copies", "altered training images")
+    share_metric: str
+    max_metric: str
+    count_column: str
+    positives: str
+    """Images that are known to show it, in words."""
 
 
-def calibrate(
+COPY_DETECTION = Detection("copy_share", "copy_correlation_max", "n_copies", "altered training images")
+
+
+def fit_threshold(
     train: ImageFolder,
     of_held_out: np.ndarray,
     n_queries: int,
-    to_others: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    match_others: Callable[[np.ndarray, np.ndarray], np.ndarray],
     seed: int,
 ) -> tuple[float, int]:
-    """The correlation from which a match is a copy, and from how many real images of other patients it was fitted.
+    """The similarity from which a match is a copy, and how many real images it was fitted to.
 
-    Held-out images serve, and training images against those of other patients where patients are known.
+    Fitted to the best matches of held-out images and, if all patients are known, of training images with those of other
+    patients.
 
     Args:
         train: the images that are searched.
-        of_held_out: correlations of held-out images with their best match.
-        n_queries: images that will be judged.
-        to_others: the same of some training images (row numbers, and the patients of all) with other patients.
-        seed: of the draw of these.
+        of_held_out: similarity of each held-out image with its best match.
+        n_queries: number of images that will be compared with the threshold.
+        match_others: gives the similarities of some training images (row numbers) with their best match of another
+            patient (patients of all training images); -1 where there is none.
+        seed: of the draw of these training images.
 
     Raises:
         UserError: there are fewer than FEWEST such images.
     """
-    correlations = of_held_out
+    similarities = of_held_out
     if "subject_id" in train.rows and (train.rows["subject_id"] != "").all():
         patients = patients_of(train)
         chosen = np.random.default_rng(seed).permutation(len(train))[:CALIBRATION]
-        others = to_others(chosen, patients)
-        correlations = np.concatenate([correlations, others[others > -1]])
-    if len(correlations) < FEWEST:
+        others = match_others(chosen, patients)
+        similarities = np.concatenate([similarities, others[others > -1]])
+    if len(similarities) < FEWEST:
         raise UserError(
-            f"{len(correlations)} real images of other patients: a threshold needs {FEWEST}. "
+            f"{len(similarities)} real images of other patients: a threshold needs {FEWEST}. "
             f"Give more in --real, or --train with subject_id in its metadata.csv"
         )
-    return copy_threshold(correlations, n_queries), len(correlations)
+    return copy_threshold(similarities, n_queries), len(similarities)
 
 
-def found_rows(
-    what: Detection,
-    correlation: np.ndarray,
+def detection_rows(
+    detection: Detection,
+    similarity: np.ndarray,
     threshold: float,
     with_held_out: np.ndarray,
-    of_known: np.ndarray,
+    of_positives: np.ndarray,
     groups: Sequence[str],
     about: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    """Share of images above a threshold, and the highest value; the floors are those of images that are innocent.
+    """Score rows: share of synthetic images above the threshold, and the highest similarity.
+
+    The floor is the same statistic where nothing can be detected: matches with held-out images.
 
     Args:
-        what: is looked for.
-        correlation: of each synthetic image with its best match among the training images.
+        detection: the kind of memorisation.
+        similarity: of each synthetic image with its best match among the training images.
         threshold: from which it counts.
-        with_held_out: the same where nothing is to be found.
-        of_known: the same where something is, for the sensitivity.
+        with_held_out: the same with held-out images.
+        of_positives: the same of images that are known to be positive, for the sensitivity.
         groups: the prompt of each synthetic image.
         about: further columns.
     """
-    found = (correlation >= threshold).astype(float)
-    low, high = group_interval(found, groups, mean)
-    if not found.any():  # a bootstrap of zeros knows nothing: the rule of three
+    detected = (similarity >= threshold).astype(float)
+    low, high = group_interval(detected, groups, mean)
+    if not detected.any():  # a bootstrap of zeros has no width: the rule of three
         high = min(1.0, 3 / len(set(groups)))
-    sensitivity = float(np.mean(of_known >= threshold)) if len(of_known) else None
+    sensitivity = float(np.mean(of_positives >= threshold)) if len(of_positives) else None
     notes = [about["note"]]
     if sensitivity is None:
-        notes.append(f"how many of {what.known} the threshold finds is unknown: there are none")
+        notes.append(f"sensitivity unknown: there are no {detection.positives}")
     elif sensitivity < 0.9:
-        notes.append(f"the threshold finds only {sensitivity:.0%} of {what.known}")
+        notes.append(f"the threshold finds only {sensitivity:.0%} of {detection.positives}")
     about = about | {"threshold": threshold}
+    note = "; ".join(filter(None, notes)) or None
     return [
-        score_row(what.share, mean(found), images="synthetic", ci_low=low, ci_high=high)
+        score_row(detection.share_metric, mean(detected), images="synthetic", ci_low=low, ci_high=high)
         | {"floor": mean(with_held_out >= threshold)}
         | about
-        | {what.number: int(found.sum()), "sensitivity": sensitivity, "note": "; ".join(filter(None, notes)) or None},
-        score_row(what.highest, float(correlation.max()), images="synthetic")
+        | {detection.count_column: int(detected.sum()), "sensitivity": sensitivity, "note": note},
+        score_row(detection.max_metric, float(similarity.max()), images="synthetic")
         | {"floor": float(with_held_out.max())}
         | about,
     ]

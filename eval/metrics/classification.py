@@ -1,4 +1,4 @@
-"""Scores of a classifier against labels, as pure functions of arrays."""
+"""AUROC, average precision, F1 and Pearson correlation of classifier scores, weighted for bootstraps."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,10 @@ import numpy as np
 
 
 class Ranking:
-    """Labels in the order of their scores, sorted once for as many weighted scores as a bootstrap asks for.
+    """AUROC and average precision with sample weights, as scikit-learn computes them, but sorted only once.
+
+    `roc_auc_score(labels, scores, sample_weight=weights)` sorts in every call; a bootstrap of a thousand weightings of
+    the same scores needs one sort.
 
     Args:
         labels: 1 and 0, NaN where unknown (left out), shape (n,).
@@ -19,13 +22,13 @@ class Ranking:
         self.positive = (labels[self.rows] == 1).astype(np.float64)
         ordered = scores[self.rows]
         self.ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)) if len(ordered) else self.rows
-        """The last row of each distinct score: equal scores are passed together."""
+        """The last row of each distinct score: a threshold passes equal scores together."""
 
     def auroc(self, weights: np.ndarray | None = None) -> float:
-        """Area under the ROC curve, which is the share of pairs in order, ties counting one half; NaN for one class.
+        """Area under the ROC curve: the share of correctly ordered pairs, ties counting one half; NaN for one class.
 
         Args:
-            weights: how often each row counts, shape (n,); once by default.
+            weights: how often each row counts, shape (n,); default: once.
         """
         hits, alarms = self._counts(weights)
         if not len(hits) or not hits[-1] or not alarms[-1]:
@@ -35,28 +38,28 @@ class Ranking:
         return float(area / (hits[-1] * alarms[-1]))
 
     def average_precision(self, weights: np.ndarray | None = None) -> float:
-        """Mean precision at the positives: the sum of precision × gain in recall, without interpolation.
+        """Average precision: the sum of precision × gain in recall, without interpolation; NaN for one class.
 
-        NaN for one class. Unlike the AUROC it grows with the share of positives, which is its chance level.
+        Its chance level is the share of positives.
 
         Args:
-            weights: as above.
+            weights: as in `auroc`.
         """
         hits, alarms = self._counts(weights)
         if not len(hits) or not hits[-1] or not alarms[-1]:
             return float("nan")
-        precision = hits / np.maximum(hits + alarms, 1e-300)  # rows that no draw took come to 0 / 0
+        precision = hits / np.maximum(hits + alarms, 1e-300)  # 0 / 0 for rows of weight 0
         return float(np.sum(np.diff(hits, prepend=0.0) * precision) / hits[-1])
 
     def _counts(self, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Positives and negatives with at least each distinct score, from the highest score on."""
+        """Cumulative counts of positives and negatives at each distinct score, from the highest on."""
         times = np.ones(len(self.rows)) if weights is None else weights[self.rows].astype(np.float64)
         hits = np.cumsum(times * self.positive)[self.ends]
         return hits, np.cumsum(times)[self.ends] - hits
 
 
 Statistic = Callable[[np.ndarray | None], float]
-"""A score as a function of how often each row counts, shape (n,); None: once."""
+"""A statistic as a function of how often each row counts, shape (n,); None: once."""
 
 
 def auroc(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -77,26 +80,26 @@ def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
     return Ranking(labels, scores).average_precision()
 
 
-def f1(truth: np.ndarray, said: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """Harmonic mean of precision and recall of yes/no answers; NaN where neither side ever says yes.
+def f1(truth: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """F1 of binary predictions: harmonic mean of precision and recall; NaN if both are always negative.
 
     Args:
         truth: bool, shape (n,).
-        said: bool, shape (n,).
-        weights: how often each row counts, shape (n,); once by default.
+        predicted: bool, shape (n,).
+        weights: how often each row counts, shape (n,); default: once.
     """
     times = np.ones(len(truth)) if weights is None else weights
-    both, either = times[truth & said].sum(), times[truth].sum() + times[said].sum()
+    both, either = times[truth & predicted].sum(), times[truth].sum() + times[predicted].sum()
     return float(2 * both / either) if either else float("nan")
 
 
 def pearson(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """Pearson's correlation coefficient; NaN where one of the two is constant.
+    """Pearson's correlation coefficient; NaN if one side is constant.
 
     Args:
         x: shape (n,).
         y: shape (n,).
-        weights: how often each row counts, shape (n,); once by default.
+        weights: how often each row counts, shape (n,); default: once.
     """
     times = np.ones(len(x)) if weights is None else weights.astype(np.float64)
     counted = times > 0

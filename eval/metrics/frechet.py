@@ -1,4 +1,4 @@
-"""Fréchet distance between Gaussians fitted to two sets of features (FID, FD-x), and its limit for many images."""
+"""Fréchet distance (FID, FD) of two sets of features, and its extrapolation to infinitely many images (FID∞)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from sdcxr.runtime.errors import UserError
 def frechet_distance(real: np.ndarray, synthetic: np.ndarray) -> float:
     """|μx − μy|² + tr(Σx + Σy − 2 (Σx Σy)^½), covariances with N − 1 (Heusel et al. 2017, arXiv 1706.08500).
 
-    Biased upward: for equal isotropic distributions of dimension d and N images a side by about 2d/N + d(d + 1)/(2N)
-    times the variance. So compare only at equal N, beside a real-against-real floor.
+    Biased upward: for equal isotropic distributions of dimension d with N images a side by about 2d/N + d(d + 1)/(2N)
+    times the variance. Compare only at equal N, beside a real-against-real floor.
 
     Args:
         real: features, shape (n_real, dimension), n_real at least 2.
@@ -23,7 +23,7 @@ def frechet_distance(real: np.ndarray, synthetic: np.ndarray) -> float:
         0 or more, in squared units of the features; 0 for equal arrays.
 
     Raises:
-        UserError: too few rows, dimensions that differ, values that are not finite.
+        UserError: there are too few rows, dimensions differ, values are not finite.
     """
     real, synthetic = validate_features(real, synthetic)
     return _distance(_fit(real), _fit(synthetic))
@@ -43,17 +43,17 @@ def frechet_infinity(
     points: int = 15,
     seed: int = 0,
 ) -> float:
-    """The distance for endlessly many synthetic images: a line fitted to it over 1/N, read at 0.
+    """The distance for infinitely many synthetic images: intercept of a line fitted over 1/N.
 
-    After Chong & Forsyth 2020 (arXiv 1911.07023); as there and in dgm-eval only the synthetic side is thinned, so what
-    the finite real side adds stays. The smallest subset has as many images as dimensions, or half of all if
-    that is less: below that the distance is no longer linear in 1/N.
+    Chong & Forsyth 2020 (arXiv 1911.07023). As there and in dgm-eval only the synthetic side is subsampled, so the bias
+    of the finite real side remains. The smallest subset has as many images as dimensions, or half of all if that is
+    less: below, the distance is not linear in 1/N.
 
     Args:
         real: features, shape (n_real, dimension).
         synthetic: features, shape (n_synthetic, dimension).
-        sizes: numbers of synthetic images to measure at; default: `points` of them, evenly up to all.
-        points: how many, where `sizes` is not given.
+        sizes: sizes of the synthetic subsets; default: `points` evenly spaced ones up to all.
+        points: number of sizes if `sizes` is not given.
         seed: of the subsets, drawn without replacement.
 
     Returns:
@@ -76,7 +76,7 @@ def frechet_infinity(
 
 @dataclass(frozen=True)
 class _Gaussian:
-    """A normal distribution: its mean (dimension,), and rows R (any number, dimension) with RᵀR = its covariance."""
+    """A normal distribution: mean (dimension,) and a root R (rows, dimension) with RᵀR = covariance."""
 
     mean: np.ndarray
     root: np.ndarray
@@ -96,7 +96,7 @@ def _of_moments(mean: np.ndarray, covariance: np.ndarray) -> _Gaussian:
 def _distance(x: _Gaussian, y: _Gaussian) -> float:
     """tr (Σx Σy)^½ is the sum of the singular values of Rx Ryᵀ, whose squares are the eigenvalues of Σx Σy.
 
-    Roots of these eigenvalues would lose every direction whose variance is below 1e-7 of the largest.
+    Square roots of these eigenvalues would lose all directions with a variance below 1e-7 of the largest.
     """
     shift = x.mean - y.mean
     common = np.linalg.svd(x.root @ y.root.T, compute_uv=False).sum()

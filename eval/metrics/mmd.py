@@ -1,4 +1,4 @@
-"""Maximum mean discrepancies of two sets of features: KID and CMMD, of all images and of many subsets in one pass."""
+"""Kernel inception distance (KID) and CMMD: maximum mean discrepancies, of all images or many subsets in one pass."""
 
 from collections.abc import Callable
 
@@ -42,13 +42,13 @@ def mmd2(
     Args:
         x: float64, shape (n, dimension).
         y: float64, shape (m, dimension).
-        kernel: gives the kernel matrix of two sets of rows.
-        members_x: boolean, shape (n, subsets): which rows each subset has, 2 or more; default: one subset of all.
+        kernel: function of two sets of rows that returns their kernel matrix.
+        members_x: boolean, shape (n, subsets): the rows of each subset, 2 or more; default: one subset of all.
         members_y: boolean, shape (m, subsets).
         unbiased: which estimator.
 
     Returns:
-        Shape (subsets,). The kernel matrices are computed once, in blocks of rows, whatever the number of subsets.
+        Shape (subsets,). The kernel matrices are computed once for all subsets, in blocks of rows.
     """
     weights_x, weights_y = _weights(x, members_x), _weights(y, members_y)
     n, m = weights_x.sum(axis=0), weights_y.sum(axis=0)
@@ -65,9 +65,9 @@ def mmd2(
 
 
 def kid(real: np.ndarray, synthetic: np.ndarray) -> float:
-    """Kernel Inception Distance of all images: `mmd2`, unbiased, with the `polynomial` kernel.
+    """Kernel inception distance (KID) of all images: unbiased `mmd2` with the `polynomial` kernel.
 
-    What the mean over random subsets estimates with more noise. Unbiased at every N, so it compares across N.
+    The mean over random subsets estimates the same with more noise. Unbiased at every N, so comparable across N.
 
     Args:
         real: features, shape (n_real, dimension).
@@ -86,18 +86,18 @@ def kid(real: np.ndarray, synthetic: np.ndarray) -> float:
 def kid_subsets(
     real: np.ndarray, synthetic: np.ndarray, size: int = 1000, count: int = 100, seed: int = 0
 ) -> tuple[float, float]:
-    """KID as the field prints it: mean and standard deviation (divisor `count`) over random subsets of both sides.
+    """KID as usually reported: mean and standard deviation (divisor `count`) over random subsets of both sides.
 
     Args:
         real: features, shape (n_real, dimension).
         synthetic: features, shape (n_synthetic, dimension).
-        size: images a subset has of each side, drawn without replacement.
-        count: subsets.
+        size: images of each side in a subset, drawn without replacement.
+        count: number of subsets.
         seed: of the draws.
 
     Raises:
-        UserError: see `kid`; or a side does not have more than `size` images. All subsets would then be the same set
-            and the standard deviation nothing but 0.
+        UserError: see `kid`; or a side has no more than `size` images: all subsets would be the same, and the standard
+            deviation 0.
     """
     real, synthetic = validate_features(real, synthetic)
     members = subsets_for_kid(len(real), len(synthetic), size, count, seed)
@@ -109,8 +109,8 @@ def subsets_for_kid(n_real: int, n_synthetic: int, size: int, count: int, seed: 
     """The subsets of `kid_subsets`, as boolean arrays (n_real, count) and (n_synthetic, count)."""
     if size < 2 or size >= min(n_real, n_synthetic):
         raise UserError(
-            f"KID subsets of {size} images need 2 or more, and more than that on both sides; "
-            f"there are {n_real} real and {n_synthetic} synthetic images: use smaller subsets, or KID of all images"
+            f"KID subsets of {size} images need more images on both sides, and 2 or more in a subset; there are "
+            f"{n_real} real and {n_synthetic} synthetic images: use smaller subsets, or KID of all images"
         )
     generator = np.random.default_rng(seed)
     return random_subsets(n_real, size, count, generator), random_subsets(n_synthetic, size, count, generator)
@@ -152,7 +152,7 @@ def _weights(x: np.ndarray, members: np.ndarray | None) -> np.ndarray:
 
 
 def _within(x: np.ndarray, weights: np.ndarray, kernel: Kernel) -> np.ndarray:
-    """Σᵢⱼ wᵢ wⱼ k(xᵢ, xⱼ) for each column of weights; what lies right of a diagonal block counts twice."""
+    """Σᵢⱼ wᵢ wⱼ k(xᵢ, xⱼ) for each column of weights; entries right of a diagonal block count twice."""
     total = np.zeros(weights.shape[1])
     for start in range(0, len(x), ROWS):
         rows = slice(start, start + ROWS)

@@ -1,14 +1,14 @@
-"""Multi-scale structural similarity of grey images."""
+"""Multi-scale structural similarity (MS-SSIM) of grey images."""
 
 import numpy as np
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the scales from fine to coarse (Wang et al. 2003)
-WINDOW, SIGMA = 11, 1.5  # the Gaussian in which means and variances are taken, in pixels
+WINDOW, SIGMA = 11, 1.5  # of the Gaussian window, in pixels
 C1, C2 = 0.01**2, 0.03**2  # for values in [0, 1]
 
 
 def n_scales(size: int) -> int:
-    """How many of the five scales an image has: at the last one the window still fits (176 pixels for all five).
+    """Number of scales, up to five, at which the window fits into an image (all five from 176 pixels on).
 
     Args:
         size: the shorter side in pixels.
@@ -17,13 +17,13 @@ def n_scales(size: int) -> int:
 
 
 def ms_ssim(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """MS-SSIM of pairs of images (Wang, Simoncelli, Bovik 2003), the data range being fixed at 1.
+    """MS-SSIM of pairs of images (Wang, Simoncelli, Bovik 2003) for the data range 1.
 
-    An image too small for five scales is measured on those it has, their weights scaled to the same sum: such values
-    compare among themselves only.
+    Images too small for five scales use fewer, with weights scaled to the same sum; values of different numbers of
+    scales are not comparable.
 
     Args:
-        first: float in [0, 1], shape (pairs, height, width); uint8 is refused, for its range is another.
+        first: float in [0, 1], shape (pairs, height, width); uint8 raises a TypeError.
         second: the same.
 
     Returns:
@@ -54,7 +54,7 @@ def ms_ssim(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         structure = (2 * covariance + C2) / (variance + C2)
         if scale == scales - 1:
             structure = structure * (2 * mean_x * mean_y + C1) / (mean_x**2 + mean_y**2 + C1)
-        # A negative mean has no real power; the usual implementations take zero.
+        # Negative means have no real power; like other implementations take zero.
         value *= structure.mean(dim=(1, 2, 3)).clamp(min=0).double() ** weights[scale]
         x, y = torch.nn.functional.avg_pool2d(x, 2), torch.nn.functional.avg_pool2d(y, 2)
     return value.numpy()

@@ -1,4 +1,4 @@
-"""Precision, recall, density and coverage: how far two sets of features lie in each other's neighbourhoods."""
+"""Precision, recall, density and coverage (PRDC) of two sets of features, of all images or many subsets in one pass."""
 
 import numpy as np
 
@@ -12,27 +12,27 @@ NAMES = ("precision", "recall", "density", "coverage")
 def prdc(real: np.ndarray, synthetic: np.ndarray, k: int = 5) -> dict[str, float]:
     """Precision and recall (Kynkäänniemi et al. 2019, arXiv 1904.06991), density and coverage (Naeem et al. 2020).
 
-    The latter are of arXiv 2002.09797. The ball of an image reaches to the k-th nearest other image of its own side;
-    its rim does not belong to it, as in the code of Naeem et al.
+    Density and coverage: arXiv 2002.09797. The ball of an image extends to the k-th nearest other image of its own side
+    and excludes its boundary, as in the code of Naeem et al.
 
     * precision: share of synthetic images in at least one real ball;
     * recall: share of real images in at least one synthetic ball;
-    * density: real balls around a synthetic image, over k; may exceed 1;
-    * coverage: share of real images whose ball holds a synthetic image.
+    * density: number of real balls around a synthetic image over k; may exceed 1;
+    * coverage: share of real images whose ball contains a synthetic image.
 
-    All four depend on the numbers of images: match them. The sides are not interchangeable.
+    All four depend on the numbers of images: use equal numbers. The sides are not interchangeable.
 
     Args:
         real: features, shape (n_real, dimension).
         synthetic: features, shape (n_synthetic, dimension).
-        k: which neighbour; 5 in the density and coverage paper, 3 in the precision and recall paper.
+        k: number of the neighbour; 5 in the density and coverage paper, 3 in the precision and recall paper.
 
     Returns:
         The four by name. The first two and the last lie in [0, 1].
 
     Raises:
-        UserError: a side has fewer than k + 2 rows or all its rows are equal (no ball has a size); dimensions that
-            differ; values that are not finite.
+        UserError: a side has fewer than k + 2 rows, or all its rows are equal (balls of size 0); dimensions differ;
+            values are not finite.
     """
     return {name: float(values[0]) for name, values in prdc_of_subsets(real, synthetic, k).items()}
 
@@ -44,20 +44,20 @@ def prdc_of_subsets(
     members_real: np.ndarray | None = None,
     members_synthetic: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """`prdc` of many pairs of subsets, for one pass over the distances.
+    """`prdc` of many pairs of subsets in one pass over the distances.
 
     Args:
         real: see `prdc`.
         synthetic: see `prdc`.
         k: see `prdc`.
-        members_real: boolean, shape (n_real, subsets): which rows each subset has; default: one subset of all.
+        members_real: boolean, shape (n_real, subsets): the rows of each subset; default: one subset of all.
         members_synthetic: boolean, shape (n_synthetic, subsets).
 
     Returns:
         Arrays of shape (subsets,) by name.
 
     Raises:
-        UserError: as `prdc`, for the smallest subset.
+        UserError: as in `prdc`, for the smallest subset.
     """
     real, synthetic = validate_features(real, synthetic)
     members_real = np.ones((len(real), 1), bool) if members_real is None else members_real
@@ -72,7 +72,7 @@ def prdc_of_subsets(
             raise UserError(
                 f"all {len(features)} {side} feature rows are equal: there are no neighbourhoods to compare"
             )
-    centre = np.median(real, axis=0)  # nearer to the origin less is lost in |x|² + |y|² − 2 x·y
+    centre = np.median(real, axis=0)  # |x|² + |y|² − 2 x·y loses less precision near the origin
     real, synthetic = real - centre, synthetic - centre
     radii_real, radii_synthetic = _radii(real, k, members_real), _radii(synthetic, k, members_synthetic)
     return _count(real, synthetic, k, members_real, members_synthetic, radii_real, radii_synthetic)
@@ -87,7 +87,7 @@ def _count(
     radii_real: np.ndarray,
     radii_synthetic: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """Who lies in whose ball, counted for every pair of subsets."""
+    """The four metrics of every pair of subsets, from counts of images in balls."""
     subsets = members_real.shape[1]
     in_real_ball = np.zeros((len(synthetic), subsets), bool)
     recalled, pairs, covered = np.zeros(subsets), np.zeros(subsets), np.zeros(subsets)
@@ -108,12 +108,12 @@ def _count(
 
 
 def _radii(x: np.ndarray, k: int, members: np.ndarray) -> np.ndarray:
-    """Squared distance of every row to its k-th nearest other row in each subset, a rim less, shape (n, subsets).
+    """Squared distance of every row to its k-th nearest other row in each subset, minus rounding, shape (n, subsets).
 
-    Each row's nearest neighbours are listed once; the k-th one of a subset is then the k-th listed one that it has.
+    The nearest neighbours of a row are listed once; the k-th in a subset is the k-th of the list that is a member.
     """
     n, subsets = members.shape
-    listed = min(n - 1, k if members.all() else 6 * k + 30)  # in half of all images 30 in vain do not happen by chance
+    listed = min(n - 1, k if members.all() else 6 * k + 30)  # enough for half-samples; the loop below handles the rest
     radii = np.empty((n, subsets))
     for start in range(0, n, ROWS):
         squared = _squared_distances(x[start : start + ROWS], x)
@@ -125,9 +125,9 @@ def _radii(x: np.ndarray, k: int, members: np.ndarray) -> np.ndarray:
         for subset in range(subsets):
             found = members[nearest, subset].cumsum(axis=1)
             radii[start + own, subset] = distances[own, (found >= k).argmax(axis=1)]
-            for row in np.flatnonzero(found[:, -1] < k):  # a row whose whole neighbourhood is left out
+            for row in np.flatnonzero(found[:, -1] < k):  # rows with fewer than k members in the list
                 radii[start + row, subset] = np.partition(squared[row, members[:, subset]], k - 1)[k - 1]
-    # Distances that differ by rounding alone are equal, and the rim is outside.
+    # Distances that differ by rounding only are equal, and the boundary is outside.
     return radii - 1e-13 * (radii + (x**2).sum(axis=1)[:, None])
 
 

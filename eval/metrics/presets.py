@@ -1,4 +1,4 @@
-"""What is measured between two sets of features, with which parameters: the metrics and the published presets."""
+"""Presets of fidelity metrics: FD, KID, PRDC and CMMD with the parameters of publications; their standard errors."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,41 +12,41 @@ from eval.metrics.prdc import NAMES, prdc, prdc_of_subsets
 from sdcxr.runtime.errors import UserError
 
 ALL = ("fd", "fd_infinity", "kid", "kid_subsets", *NAMES, "cmmd")
-OF_COVARIANCES = ("fd", "fd_infinity")  # want many more images than dimensions
-HALVES_OF_LIMIT, POINTS_OF_LIMIT = 25, 5  # for the standard error of FD∞, each point a distance
+OF_COVARIANCES = ("fd", "fd_infinity")  # need many more images than dimensions
+HALVES_OF_LIMIT, POINTS_OF_LIMIT = 25, 5  # for the standard error of FD∞: each point costs a distance
 
 
 @dataclass(frozen=True)
 class Preset:
-    """An extractor with its image path, and the metrics taken on its features."""
+    """An extractor with its preprocessing, and the metrics of its features."""
 
     extractor: str
-    """As eval.features knows it: the variant after @ is the path from file to network."""
+    """Name of the extractor; the variant after @ is the preprocessing."""
     metrics: tuple[str, ...] = ALL
     k: int = 5
-    """Neighbour of precision, recall, density and coverage."""
+    """Number of the neighbour for precision, recall, density and coverage."""
     kid_subset_size: int | None = None
-    """Images of each side in a subset; None: 1000, or half the smaller side if that is less."""
+    """Images of each side in a subset; None: 1000, or half of the smaller side if that is less."""
     kid_subsets: int = 100
     name: str | None = None
-    """Of a published way; None: this project's own choice."""
+    """Name of the published protocol; None: this project's own choice."""
 
     def subset_size(self, n: int) -> int:
-        """Images in a subset of KID where the smaller side has n."""
+        """Size of KID's subsets if the smaller side has n images."""
         return self.kid_subset_size or min(1000, n // 2)
 
 
-# KID of all images stands beside every Fréchet distance, also where the original did without it: it has no bias.
+# KID of all images accompanies every Fréchet distance, even if the original lacks it: it has no bias.
 PRESETS = {
     preset.name: preset
     for preset in (
         # torchmetrics 1.9 with its defaults.
         Preset("inception@torchmetrics", ("fd", "kid", "kid_subsets"), 5, 1000, 100, "fid-inception-torchmetrics"),
-        # clean-fid 0.1.35. Up to 1000 images its KID takes all of them 100 times over: that is "kid".
+        # clean-fid 0.1.35. Up to 1000 images its KID averages 100 times the same: that is "kid".
         Preset("inception@clean", ("fd", "kid", "kid_subsets"), 5, 1000, 100, "fid-clean"),
         # RoentGen's evaluation: clean-fid's distance of XRV-all's features2, 5,000 images in the paper.
         Preset("xrv-all@roentgen", ("fd", "kid"), name="fd-xrv-roentgen"),
-        # CheXGenBench's subsets for KID are the whole smaller side: "kid" is what their mean converges to.
+        # CheXGenBench's KID subsets are the whole smaller side: their mean converges to "kid".
         Preset("rad-dino@chexgenbench", ("fd", "kid", *NAMES), k=5, name="fd-rad-dino-chexgenbench"),
         Preset("rad-dino", ("fd", "fd_infinity", "kid", "kid_subsets", *NAMES), k=5, name="fd-rad-dino"),
         Preset("clip:ViT-L-14-336", ("cmmd",), name="cmmd"),
@@ -56,16 +56,16 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Measured:
-    """A value, or why there is none."""
+    """A value, or the reason why there is none."""
 
     value: float
     sd: float = float("nan")
-    """Of KID over its subsets."""
+    """Standard deviation of KID over its subsets."""
     problem: str | None = None
 
 
 def measure(real: np.ndarray, synthetic: np.ndarray, preset: Preset, seed: int = 0) -> dict[str, Measured]:
-    """The preset's metrics by name. One that these arrays do not allow has the value NaN and says why.
+    """The preset's metrics by name; a metric that cannot be computed is NaN with the reason.
 
     Args:
         real: features, shape (n_real, dimension), finite.
@@ -100,7 +100,7 @@ def measure(real: np.ndarray, synthetic: np.ndarray, preset: Preset, seed: int =
 def _kids(
     real: np.ndarray, synthetic: np.ndarray, size: int, count: int, seed: int, measured: dict[str, Measured]
 ) -> Measured:
-    """KID over subsets; that of all images, which comes with it for nothing, is put beside it."""
+    """KID over subsets; also puts KID of all images, computed in the same pass, into `measured`."""
     subsets = subsets_for_kid(len(real), len(synthetic), size, count, seed)
     in_real, in_synthetic = (np.pad(members, ((0, 0), (1, 0)), constant_values=True) for members in subsets)
     values = mmd2(real, synthetic, polynomial, in_real, in_synthetic)

@@ -1,7 +1,7 @@
-"""How alike two reports are: BLEU, ROUGE and the F1 of findings, as sums over pairs that a bootstrap can draw again.
+"""Text metrics of reports: BLEU, ROUGE and F1 of findings, as functions of sums over pairs that can be bootstrapped.
 
-Each metric is a table of statistics, a row per pair of texts, and a function from their sums to the score. So a corpus
-score, its interval and its shuffled baseline come from the same numbers without reading the texts again.
+Each metric is a table of statistics, a row per pair of texts, and a function of their sums. A corpus score, its
+interval and its shuffled baseline come from the same table without processing the texts again.
 """
 
 import math
@@ -12,32 +12,33 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
+from sdcxr.io.labels import UncertainPolicy, fill_labels
+
 Tokenise = Callable[[str], list[str]]
 
 # The five findings that papers on report generation average over (F1-CheXbert-5).
 TOP5 = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
-UNCERTAIN_AS = {"present": 1.0, "absent": 0.0, "ignored": math.nan}
 
 
 def words(text: str) -> list[str]:
-    """Lower-case runs of letters and digits, as ROUGE's reference implementation without stemming takes them."""
+    """Lower-case runs of letters and digits: the tokens of ROUGE's reference implementation without stemming."""
     return re.findall(r"[a-z0-9]+", text.lower())
 
 
 def pieces(text: str) -> list[str]:
-    """What stands between spaces, case and punctuation kept, as RadEval gives it to BLEU."""
+    """Tokens between white space, with case and punctuation: RadEval's tokens for BLEU."""
     return text.split()
 
 
 def bleu_statistics(
     references: Sequence[str], hypotheses: Sequence[str], tokenise: Tokenise = words, order: int = 4
 ) -> np.ndarray:
-    """What BLEU counts, for each pair of texts.
+    """The counts of BLEU for each pair of texts.
 
     Args:
-        references: what should be said.
-        hypotheses: what is said, as many.
-        tokenise: text to tokens.
+        references: reference texts.
+        hypotheses: generated texts, as many.
+        tokenise: function from text to tokens.
         order: longest n-gram.
 
     Returns:
@@ -49,7 +50,7 @@ def bleu_statistics(
         matches, totals = [], []
         for n in range(1, order + 1):
             there = _ngrams(said, n)
-            matches.append((there & _ngrams(wanted, n)).total())  # a repeated n-gram counts as often as it is wanted
+            matches.append((there & _ngrams(wanted, n)).total())  # clipped to the count in the reference
             totals.append(there.total())
         rows.append([*matches, *totals, len(said), len(wanted)])
     return np.array(rows, dtype=float).reshape(-1, 2 * order + 2)
@@ -62,7 +63,7 @@ def bleu(sums: np.ndarray) -> np.ndarray:
         sums: of `bleu_statistics` over pairs, shape (…, 2 · order + 2).
 
     Returns:
-        Values in [0, 1] of shape (…); 0 where no longest n-gram matches (no smoothing).
+        Values in [0, 1] of shape (…); 0 if an order has no match (no smoothing).
     """
     order = sums.shape[-1] // 2 - 1
     matches, totals, lengths = np.split(sums, [order, 2 * order], axis=-1)
@@ -73,7 +74,7 @@ def bleu(sums: np.ndarray) -> np.ndarray:
 
 
 def rouge(reference: str, hypothesis: str, n: int | None) -> float:
-    """F1 of ROUGE-n (Lin 2004), or of ROUGE-L, the longest common subsequence of words, where `n` is None."""
+    """F1 of ROUGE-n (Lin 2004); `n` None: of ROUGE-L, the longest common subsequence of words."""
     wanted, said = words(reference), words(hypothesis)
     if n is None:
         common, sizes = _longest_common(wanted, said), len(wanted) + len(said)
@@ -84,12 +85,12 @@ def rouge(reference: str, hypothesis: str, n: int | None) -> float:
 
 
 def rouge_statistics(references: Sequence[str], hypotheses: Sequence[str], n: int | None) -> np.ndarray:
-    """`rouge` of each pair, and 1, for `mean_of`; shape (pairs, 2)."""
+    """`rouge` of each pair and a column of ones, for `mean_of`; shape (pairs, 2)."""
     return pair_statistics([rouge(*pair, n) for pair in _pairs(references, hypotheses)])
 
 
 def pair_statistics(values: Sequence[float] | np.ndarray) -> np.ndarray:
-    """A value of each pair, and 1, for `mean_of`; shape (pairs, 2)."""
+    """A value of each pair and a column of ones, for `mean_of`; shape (pairs, 2)."""
     column = np.asarray(values, dtype=float)
     return np.column_stack([column, np.ones_like(column)])
 
@@ -100,24 +101,24 @@ def mean_of(sums: np.ndarray) -> np.ndarray:
 
 
 def label_statistics(
-    reference: pd.DataFrame, hypothesis: pd.DataFrame, findings: Sequence[str], uncertain: str = "present"
+    reference: pd.DataFrame, hypothesis: pd.DataFrame, findings: Sequence[str], uncertain: UncertainPolicy = "ones"
 ) -> np.ndarray:
-    """Hits, false alarms and misses of every finding, for each pair of texts. Columns are found by name.
+    """True positives, false positives and false negatives of every finding, for each pair of texts.
 
-    A finding that is not mentioned counts as absent.
+    Columns are matched by name. A finding that is not mentioned counts as negative.
 
     Args:
-        reference: labels (1, 0, -1, NaN), a row per text and a column per finding, in any order.
-        hypothesis: the same of the other text.
-        findings: names of the columns that count.
-        uncertain: what -1 counts as: "present" (as f1chexbert's reports do), "absent", or "ignored": then a pair in
-            which either text is in doubt about a finding does not count for it.
+        reference: labels (1, 0, -1, NaN) of the texts (rows) for the findings (columns, in any order).
+        hypothesis: the same of the generated texts.
+        findings: names of the columns to use.
+        uncertain: what -1 counts as: "ones" (as in f1chexbert), "zeros", or "ignore": then a pair does not count for a
+            finding that is uncertain in either text.
 
     Returns:
         Shape (pairs, 3, findings): true positives, false positives, false negatives.
     """
     wanted, said = (
-        table[list(findings)].fillna(0).replace(-1, UNCERTAIN_AS[uncertain]).to_numpy(float)
+        fill_labels(table[list(findings)], uncertain, blanks="zeros").to_numpy(float)
         for table in (reference, hypothesis)
     )
     known = np.isfinite(wanted) & np.isfinite(said)
@@ -126,14 +127,14 @@ def label_statistics(
 
 
 def label_f1(sums: np.ndarray) -> np.ndarray:
-    """F1 of each finding from sums of shape (…, 3, findings); NaN where neither side ever has the finding."""
+    """F1 of each finding from sums of shape (…, 3, findings); NaN if neither side ever has the finding."""
     hits, alarms, misses = np.moveaxis(sums, -2, 0)
     total = 2 * hits + alarms + misses
     return np.where(total > 0, 2 * hits / np.where(total > 0, total, 1), np.nan)
 
 
 def micro_f1(sums: np.ndarray) -> np.ndarray:
-    """F1 of all findings counted together, from sums of shape (…, 3, findings)."""
+    """F1 of the summed counts of all findings, from sums of shape (…, 3, findings)."""
     return label_f1(sums.sum(axis=-1, keepdims=True))[..., 0]
 
 
@@ -142,8 +143,8 @@ def macro_f1(sums: np.ndarray, absent_as: float = math.nan) -> np.ndarray:
 
     Args:
         sums: of `label_statistics`.
-        absent_as: F1 of a finding that neither side ever has: NaN leaves it out, 0 is what scikit-learn's report and
-            therefore f1chexbert gives.
+        absent_as: F1 of a finding that neither side ever has: NaN leaves it out, 0 as in scikit-learn's report and
+            f1chexbert.
     """
     scores = label_f1(sums)
     scores = np.where(np.isnan(scores), absent_as, scores)
@@ -151,37 +152,6 @@ def macro_f1(sums: np.ndarray, absent_as: float = math.nan) -> np.ndarray:
     counted = known.sum(axis=-1)
     mean = np.where(known, scores, 0).sum(axis=-1) / np.maximum(counted, 1)
     return np.where(counted > 0, mean, np.nan)
-
-
-def drawn_sums(
-    statistics: np.ndarray, groups: Sequence[str] | np.ndarray, resamples: int = 1000, seed: int = 0
-) -> np.ndarray:
-    """Sums of statistics over bootstrap samples of whole groups.
-
-    Args:
-        statistics: shape (pairs, …).
-        groups: what is drawn together, such as the images of a patient, length pairs.
-        resamples: bootstrap samples.
-        seed: of the draws.
-
-    Returns:
-        Shape (resamples, …).
-    """
-    names, member = np.unique(np.asarray(groups), return_inverse=True)
-    of_group = np.zeros((len(names), *statistics.shape[1:]))
-    np.add.at(of_group, member, statistics)
-    generator = np.random.default_rng(seed)
-    times = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
-    return np.tensordot(times.astype(float), of_group, axes=1)
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """The 95 % percentile interval of bootstrap values; NaN where none is known."""
-    known = values[np.isfinite(values)]
-    if not len(known):
-        return math.nan, math.nan
-    low, high = np.percentile(known, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def _pairs(references: Sequence[str], hypotheses: Sequence[str]) -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
-"""What a report generator says about images: any image-to-text model of transformers, from a folder or the hub's cache.
+"""Report generation from images by an image-to-text model of transformers, from a folder or the hub's cache.
 
-Weights are read from safetensors only, code from a repository is never run, and nothing is downloaded. Decoding is
-greedy, so that the same images give the same reports.
+Weights are read from safetensors only, code from a repository is never run, nothing is downloaded. Decoding is greedy:
+the same images give the same reports.
 """
 
 from collections.abc import Sequence
@@ -10,28 +10,29 @@ from pathlib import Path
 from typing import Any
 
 from eval.extractors.weights import hub_folder
+from eval.inputs.images import Unusable, read_grey, refuse
 from sdcxr.io.hub import is_hub_name
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.quiet import quiet_libraries
 
 
 @dataclass(frozen=True)
-class Reader:
-    """A model on its device, and its ways from pictures to tensors and from tokens to text."""
+class ReportModel:
+    """A model on its device with its image processor and tokenizer."""
 
     model: Any
     images: Any
-    """Image processor, or the processor of both where the model has one."""
+    """The image processor, or the joint processor of images and text."""
     tokenizer: Any
     question: str | None
-    """What is said to the model beside the picture, for models that want it."""
+    """Instruction beside the image, for models that need one."""
     max_new_tokens: int
 
-    def read(self, pictures: list[Any]) -> list[str]:
-        """The reports of RGB pictures, white space normalised.
+    def write_reports(self, pictures: list[Any]) -> list[str]:
+        """Reports of RGB images, with normalised white space.
 
         Raises:
-            UserError: the model cannot make text of them: its message says why, without any of the text.
+            UserError: the model cannot process them; the message contains none of the text.
         """
         import torch
 
@@ -45,7 +46,7 @@ class Reader:
             raise UserError(f"--generator cannot read images: {str(error).splitlines()[0]}{hint}") from None
         asked = inputs.get("input_ids")
         if asked is not None and not self.model.config.is_encoder_decoder:
-            tokens = tokens[:, asked.shape[1] :]  # decoders repeat what they were asked
+            tokens = tokens[:, asked.shape[1] :]  # decoder-only models repeat the question
         return [" ".join(text.split()) for text in self.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
 
 
@@ -58,37 +59,37 @@ def write_reports(
     max_new_tokens: int = 100,
     batch_size: int = 16,
 ) -> list[str]:
-    """A report for every image; every process reads its share, and gets all.
+    """A report for every image; each process generates its share, and all return all reports.
 
     Args:
-        paths: the image files; grey and coloured ones alike are read as grey.
+        paths: image files, read as grey.
         generator: folder of an image-to-text model, or its name on the hub.
-        weights_dir: where models of the hub lie as `owner/name` or `name`.
-        question: instruction for models that want one.
-        max_new_tokens: where a report is cut off.
-        batch_size: images read at once.
+        weights_dir: folder of models of the hub, as `owner/name` or `name`.
+        question: instruction for models that need one.
+        max_new_tokens: maximum length of a report in tokens.
+        batch_size: images per forward pass.
 
     Raises:
-        UserError: the model is absent, not in safetensors form, incomplete or of another kind; images are unreadable.
+        UserError: the model is absent, incomplete, not in safetensors form or of another kind; images are unreadable.
     """
     from tqdm import tqdm
 
-    from eval.inputs.images import read_grey, refuse
     from sdcxr.runtime.processes import processes
 
     state = processes()
     mine = paths[state.process_index :: state.num_processes]
     refuse([problem for problem in _of_all([_problem(path) for path in mine]) if problem], paths)
-    reader = load(generator, weights_dir, question, max_new_tokens)
+    model = load(generator, weights_dir, question, max_new_tokens)
     starts = range(0, len(mine), batch_size)
     reports: list[str] = []
     for start in tqdm(starts, desc="reading images", unit="batch", leave=False, disable=not state.is_main_process):
-        reports += reader.read([read_grey(path)[0].convert("RGB") for path in mine[start : start + batch_size]])
+        pictures = [read_grey(path)[0].convert("RGB") for path in mine[start : start + batch_size]]
+        reports += model.write_reports(pictures)
     return _of_all(reports)
 
 
 def _of_all(mine: list[Any]) -> list[Any]:
-    """What all processes have of every n-th image, in the order of the images."""
+    """Gather the values of all processes, each of which has every n-th image, in the order of the images."""
     from accelerate.utils import gather_object
 
     parts = gather_object([mine])
@@ -99,9 +100,7 @@ def _of_all(mine: list[Any]) -> list[Any]:
 
 
 def _problem(path: Path) -> str | None:
-    """What is wrong with an image, seen at once and not after hours spent on the others."""
-    from eval.inputs.images import Unusable, read_grey
-
+    """The problem of an unusable image: all are checked before hours are spent on the others."""
     try:
         read_grey(path)
     except Unusable as problem:
@@ -109,8 +108,8 @@ def _problem(path: Path) -> str | None:
     return None
 
 
-def load(generator: str, weights_dir: Path | None, question: str | None, max_new_tokens: int) -> Reader:
-    """The model of a folder or hub name, with every weight it needs, on the device of this process.
+def load(generator: str, weights_dir: Path | None, question: str | None, max_new_tokens: int) -> ReportModel:
+    """Load the model of a folder or hub name with all of its weights on the device of this process.
 
     Raises:
         UserError: see `write_reports`.
@@ -128,7 +127,7 @@ def load(generator: str, weights_dir: Path | None, question: str | None, max_new
         with quiet_libraries():
             images = AutoProcessor.from_pretrained(folder, **options)
             tokenizer = getattr(images, "tokenizer", None)
-            if tokenizer is None:  # encoder and decoder that were put together have a processor each
+            if tokenizer is None:  # models put together from an encoder and a decoder have one processor each
                 images = AutoImageProcessor.from_pretrained(folder, **options)
                 tokenizer = AutoTokenizer.from_pretrained(folder, **options)
             model, loaded = AutoModelForImageTextToText.from_pretrained(
@@ -138,7 +137,7 @@ def load(generator: str, weights_dir: Path | None, question: str | None, max_new
         raise UserError(f"--generator {folder} cannot be loaded ({str(error).strip().splitlines()[0]})") from None
     if absent := sorted(loaded["missing_keys"]):
         raise UserError(f"--generator {folder}: {len(absent)} weights are absent (first: {absent[0]})")
-    return Reader(model.eval().to(processes().device), images, tokenizer, question, max_new_tokens)
+    return ReportModel(model.eval().to(processes().device), images, tokenizer, question, max_new_tokens)
 
 
 def locate_report_model(generator: str, weights_dir: Path | None) -> Path:

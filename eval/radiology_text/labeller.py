@@ -1,8 +1,8 @@
-"""Which of CheXpert's 14 findings a report states, denies or doubts: rules in the manner of NegBio, without weights.
+"""Rule-based report labeller: CheXpert's 14 findings as positive, negated, uncertain or not mentioned, without weights.
 
-It is not CheXbert and not the CheXpert labeller: the words and rules are this module's own. A mention of a finding
-takes the denial or doubt whose scope it lies in; over a text, stated beats doubted beats denied. How often it errs on
-real reports stands in `docs/decisions.md`.
+Rules in the manner of NegBio with words of its own; neither CheXbert nor the CheXpert labeller. A mention of a finding
+is negated or uncertain if it lies in the scope of such a cue; over a text positive beats uncertain beats negated. For
+its agreement with human labels see `docs/decisions.md`.
 """
 
 import re
@@ -33,7 +33,7 @@ from eval.radiology_text.labeller_words import (
 from sdcxr.io.manifest import LABELS
 
 PRESENT, NEGATED, UNCERTAIN, ABSENT = 1.0, 0.0, -1.0, float("nan")
-REACH = 300  # characters that a denial or a doubt is looked for on either side of a finding
+REACH = 300  # characters on either side of a finding that are searched for a cue
 _ALTERNATIVES = re.compile(r"\b(?:or|nor|versus|vs|and/or)\b|/(?=[a-z])")
 _LISTED = re.compile(r"\b(?:or|nor|and)\b")
 _COMMA = re.compile(rf"(?:,|\band\b|\bwith\b|/)(?=\s*(?:(?:an?|the|there (?:is|are)|some)\s+)*(?:{AFFIRMING})\b)")
@@ -47,22 +47,22 @@ class Mention:
     start: int
     end: int
     anchor: int
-    """Where its last word starts; "not" stands before it in "the heart is not enlarged"."""
+    """Start of its last word; "not" precedes it in "the heart is not enlarged"."""
     status: float | None = None
-    """Known from the words themselves ("normal heart size"), whatever stands around them."""
+    """Set if the words themselves determine it ("normal heart size")."""
 
 
 def label(text: str) -> dict[str, float]:
     """The labels of one report or impression.
 
-    "No Finding" is 1 where neither a finding (devices apart) nor another abnormality is stated or doubted, and the text
-    says that something is normal or denies a finding; otherwise it is absent, never 0.
+    "No Finding" is 1 if no finding (except devices) and no other abnormality is positive or uncertain, and the text
+    negates a finding or calls something normal; otherwise NaN, never 0.
 
     Args:
         text: English report text, of any length; case does not matter.
 
     Returns:
-        For each of the 14 names of `LABELS`: 1 stated, 0 denied, -1 uncertain, NaN not mentioned.
+        For each of the 14 names of `LABELS`: 1 positive, 0 negated, -1 uncertain, NaN not mentioned.
     """
     said: dict[str, set[float]] = {}
     normal = False
@@ -81,12 +81,12 @@ def label(text: str) -> dict[str, float]:
 
 
 def label_table(texts: Iterable[str]) -> pd.DataFrame:
-    """The labels of many texts: one row each, a column per name of `LABELS`."""
+    """Labels of texts (rows) for all names of `LABELS` (columns)."""
     return pd.DataFrame([label(text) for text in texts], columns=list(LABELS), dtype=np.float64)
 
 
 def sentences(text: str) -> list[str]:
-    """Lower-case sentences without list numbers; a full stop inside a number or an abbreviation ends none."""
+    """Split a text into lower-case sentences without list numbers; numbers and abbreviations keep their full stops."""
     text = re.sub(r"\n\s*\n", ". ", text.lower())
     text = re.sub(r"\b(?:vs|dr|approx|i\.e|e\.g|a\.m|p\.m)\.", lambda match: match[0].replace(".", ""), text)
     text = re.sub(r"(?:^|(?<=[\s.:;]))\d{1,2}[.)](?=\s|[a-z])", ". ", " ".join(text.split()))
@@ -95,7 +95,7 @@ def sentences(text: str) -> list[str]:
 
 @lru_cache(maxsize=4096)
 def mentions(sentence: str) -> tuple[Mention, ...]:
-    """The findings that a sentence names, and "" for any other abnormality, in the order of `FINDINGS`."""
+    """Mentions of findings in a sentence in the order of `FINDINGS`, and of other abnormalities as ""."""
     masked = NOT_MENTIONS.sub(lambda match: "_" * len(match[0]), sentence)
     found = []
     for finding, pattern in FINDINGS.items():
@@ -112,7 +112,7 @@ def _span(match: re.Match[str]) -> tuple[int, int, int]:
 
 
 def status(sentence: str, mention: Mention) -> float:
-    """What a sentence says about a finding that it names: `PRESENT`, `NEGATED` or `UNCERTAIN`."""
+    """Status of a mention in its sentence: `PRESENT`, `NEGATED` or `UNCERTAIN`."""
     if mention.status is not None:
         return mention.status
     if _before(DOUBTED_BEFORE["of a denial"], sentence, mention) or _after(DOUBTED_AFTER, sentence, mention):
@@ -128,7 +128,7 @@ def status(sentence: str, mention: Mention) -> float:
 
 
 def _denied_before(sentence: str, mention: Mention) -> bool:
-    """Whether an odd number of denials governs the mention; "not without effusion" states one."""
+    """Whether the mention is in the scope of a negation; a double one ("not without effusion") does not count."""
     cues = [
         cue
         for cue in DENIED_BEFORE.finditer(sentence, max(0, mention.anchor - REACH), mention.anchor)
@@ -139,7 +139,7 @@ def _denied_before(sentence: str, mention: Mention) -> bool:
 
 
 def _before(cue: re.Pattern[str], sentence: str, mention: Mention, whole_list: bool = False) -> bool:
-    """Whether a doubt stands before the mention with nothing between that ends its scope."""
+    """Whether an uncertainty cue precedes the mention, with no end of its scope between them."""
     for match in cue.finditer(sentence, max(0, mention.anchor - REACH), mention.anchor):
         if whole_list:
             if not BREAKS.search(sentence, match.end(), mention.anchor):
@@ -156,7 +156,7 @@ def _before(cue: re.Pattern[str], sentence: str, mention: Mention, whole_list: b
 def _is_cut(sentence: str, start: int, end: int) -> bool:
     """Whether the scope of a cue that ends at `start` ends before `end`.
 
-    It does at a conjunction that opens a new statement, and where a list goes on with what is plainly there ("no
+    A scope ends at a conjunction that starts a new statement, and where a list continues with a positive finding ("no
     pneumothorax, small effusion"), unless alternatives follow ("no edema, large effusion or pneumothorax").
     """
     if BREAKS.search(sentence, start, end):

@@ -1,4 +1,4 @@
-"""The words of the report labeller: names of findings, and what denies or doubts them. All for lower-case text."""
+"""Vocabulary of the report labeller as patterns for lower-case text: findings, cues of negation and uncertainty."""
 
 import re
 
@@ -98,7 +98,7 @@ FINDINGS: dict[str, re.Pattern[str]] = {
     ),
 }
 
-# Words that look like a finding of the chest and are none.
+# Words that look like a finding of the chest but are not.
 NOT_MENTIONS = _any(
     r"\bpericardial effusions?",
     r"\b(?:joint|knee|glenohumeral) effusions?",
@@ -117,7 +117,7 @@ NOT_MENTIONS = _any(
     r"\bleading\b",
 )
 
-# What is said of the heart and the mediastinum without the name of a finding.
+# Statements on heart and mediastinum without the name of a finding.
 NORMAL_STRUCTURES: dict[str, re.Pattern[str]] = {
     "Cardiomegaly": _any(
         rf"\b{_HEART}\W+(?:(?!enlarge|limit|border|abnormal|top|large|though|but)[a-z-]+[^\w-]+){{0,7}}?{_NORMAL}\b",
@@ -134,7 +134,7 @@ AMPLE_HEART = _any(
     rf"\bborderline (?:\w+ )?(?:{_HEART}|enlarge\w+)",
 )
 
-# Another abnormality, which no label names but which is no normal chest either.
+# Other abnormalities: no label of CheXpert, but no normal chest.
 ABNORMAL = _any(
     r"\bemphysem\w*",
     r"\bcopd\b",
@@ -176,7 +176,7 @@ NORMAL_STATEMENTS = _any(
 )
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Denials and doubts, and where their scope ends.
+# Cues of negation and uncertainty, and where their scope ends.
 
 _NOT_PARTLY = r"(?<!not )(?<!largely )(?<!nearly )(?<!partially )(?<!partly )(?<!mostly )(?<!almost )"
 DENIED_BEFORE = _any(
@@ -198,7 +198,7 @@ DENIED_BEFORE = _any(
     r"\binstead of\b",
     r"\bexcludes?\b",
 )
-# "No change in the effusion" denies nothing about the effusion, and "not only" stresses it.
+# "No change in the effusion" does not negate the effusion, and "not only" stresses it.
 NOT_A_DENIAL = re.compile(
     r"(?:no|not|without)\b(?:\s+(?:significant(?:ly)?|interval|appreciable|substantial(?:ly)?|definite|other|major|acute|much|"
     r"evidence of|short|visible|in|the|real|apparent|detectable|large)\b)*\s+"
@@ -287,7 +287,7 @@ BREAKS = _any(
 )
 VERBS = re.compile(r"\b(?:is|are|was|were|has|have|had|with|there|without|no|may|might|could|shows?|demonstrates?)\b")
 
-# Words that open something that is there, where a denied list would only name the next finding.
+# Words that start a positive statement; a negated list would only name the next finding.
 AFFIRMING = (
     r"small|tiny|mild|mildly|moderate|moderately|large|trace|minimal|minimally|slight|slightly|severe|marked|massive|"
     r"left|right|bilateral|bibasilar|biapical|stable|unchanged|persistent|persisting|residual|continued|increased|"

@@ -1,69 +1,68 @@
-"""The metrics of reports against prompts, by name: each is a table of statistics of pairs, and scores of their sums."""
+"""Report metrics by name (BLEU, ROUGE, F1 of findings, BERTScore, RadGraph) as functions of sums over pairs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from eval.metrics import text as text_scores
 from eval.metrics.text import TOP5
+from eval.radiology_text import networks
 from eval.radiology_text.labeller import label_table
+from sdcxr.io.labels import UncertainPolicy
 from sdcxr.io.manifest import LABELS
 from sdcxr.runtime.errors import UserError
 
 METRICS = ("bleu", "rouge", "labels", "bertscore", "chexbert", "radgraph")
 WITHOUT_WEIGHTS = METRICS[:3]
 
-Uncertain = Literal["present", "absent", "ignored"]
 Score = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A score of pairs of texts (see `eval.text_scores`)."""
+    """A metric of pairs of texts as sums of statistics (see `eval.metrics.text`)."""
 
     name: str
     statistics: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    """Of prompts and reports, both by number: a row of statistics for each pair."""
+    """(row numbers of prompts, of reports) to statistics, a row for each pair."""
     scores: dict[str | None, Score]
-    """From sums to values, by label of the row."""
+    """Functions of the sums of statistics, by label of the score row."""
     shuffles: int = 5
-    """How often prompts are shuffled for the baseline; once where a network reads every pair."""
+    """Shuffles of the prompts for the baseline; one for networks, which are slow."""
     preset: str | None = None
     note: str | None = None
 
 
-def check(names: Sequence[str], weights_dir: Path | None) -> None:
-    """Refuse metrics that cannot be had, before a generator has worked for hours.
+def check_metrics(names: Sequence[str], weights_dir: Path | None) -> None:
+    """Check that all metrics can be computed, before a report model runs for hours.
 
     Raises:
-        UserError: a name is unknown, there is none, or its package or weights are absent.
+        UserError: a name is unknown, none is given, or a package or weights are absent.
     """
     unknown = [name for name in names if name not in METRICS]
     if unknown or not names:
         raise UserError(f"--metrics: {', '.join(unknown) or 'none'} is not among: {', '.join(METRICS)}")
     for name in names:
         if name not in WITHOUT_WEIGHTS:
-            from eval.radiology_text.networks import locate_metric_weights
-
-            locate_metric_weights(name, weights_dir)
+            networks.locate_metric_weights(name, weights_dir)
 
 
 def metrics_of(
-    prompts: list[str], reports: list[str], names: Sequence[str], weights_dir: Path | None, uncertain: Uncertain
+    prompts: list[str], reports: list[str], names: Sequence[str], weights_dir: Path | None, uncertain: UncertainPolicy
 ) -> list[Metric]:
-    """Metrics over prompts and reports.
+    """The metrics of reports against prompts.
 
     Args:
-        prompts: what should be said.
-        reports: what is said, as many.
-        names: of `METRICS`.
-        weights_dir: where the weights of bertscore, chexbert and radgraph lie.
-        uncertain: what a doubted finding of the labeller counts as.
+        prompts: reference texts.
+        reports: generated texts, as many.
+        names: names in `METRICS`.
+        weights_dir: folder of the weights of bertscore, chexbert and radgraph.
+        uncertain: what an uncertain finding of the labeller counts as.
 
     Raises:
         UserError: weights are absent.
@@ -99,7 +98,7 @@ def metrics_of(
 def _of_texts(
     prompts: list[str], reports: list[str], statistics: Callable[[list[str], list[str]], np.ndarray]
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Statistics of pairs by number, from statistics of pairs of texts."""
+    """Statistics as a function of row numbers, from statistics as a function of texts."""
     return lambda wanted, said: statistics([prompts[i] for i in wanted], [reports[i] for i in said])
 
 
@@ -107,11 +106,12 @@ def _finding_f1(
     name: str,
     wanted: pd.DataFrame,
     said: pd.DataFrame,
-    uncertain: str,
+    uncertain: UncertainPolicy,
     preset: str,
     absent_as: float = np.nan,
+    note: str | None = None,
 ) -> Metric:
-    """F1 per finding, and micro and macro over 5 and 14 findings, from two tables of labels by name."""
+    """F1 per finding, and micro and macro F1 over 5 and 14 findings, from two tables of labels."""
     scores: dict[str | None, Score] = {}
     macro_f1 = partial(text_scores.macro_f1, absent_as=absent_as)
     for findings in (TOP5, LABELS):
@@ -127,42 +127,37 @@ def _finding_f1(
         ),
         scores,
         preset=preset,
+        note=note,
     )
 
 
 def _at(places: list[int], score: Score, sums: np.ndarray) -> np.ndarray:
-    """A score of some columns of sums, by number."""
+    """A score of the columns `places` of the sums."""
     return score(sums[..., places])
 
 
-def _network(name: str, statistics: Any, labels: Sequence[str | None] = (None,), **others: Any) -> Metric:
-    """A metric that is a mean over pairs of what a network says of them: a column of statistics for each label."""
+def _network(name: str, statistics: Any, labels: Sequence[str | None] = (None,)) -> Metric:
+    """A metric that is the mean over pairs of a network's score: a column of statistics for each label."""
     scores: dict[str | None, Score] = {
         label: partial(_at, [i, -1], text_scores.mean_of) for i, label in enumerate(labels)
     }
-    return Metric(name, statistics, scores, shuffles=1, **others)
+    return Metric(name, statistics, scores, shuffles=1, note=networks.EXPERIMENTAL)
 
 
 def _bertscore(weights_dir: Path | None, prompts: list[str], reports: list[str]) -> np.ndarray:
-    from eval.radiology_text.networks import bertscore
-
-    return text_scores.pair_statistics(bertscore(prompts, reports, weights_dir))
+    return text_scores.pair_statistics(networks.bertscore(prompts, reports, weights_dir))
 
 
 def _chexbert(prompts: list[str], reports: list[str], weights_dir: Path | None) -> Metric:
-    """F1-CheXbert as the package f1chexbert counts it: doubted is present, a finding that nobody has scores 0."""
-    from eval.radiology_text.networks import chexbert_labels
-
-    both = chexbert_labels([*prompts, *reports], weights_dir)
+    """F1-CheXbert as in the package f1chexbert: uncertain is present, a finding absent on both sides scores 0."""
+    both = networks.chexbert_labels([*prompts, *reports], weights_dir)
     wanted, said = both.iloc[: len(prompts)], both.iloc[len(prompts) :]
-    return _finding_f1("chexbert_f1", wanted, said, "present", "f1chexbert", absent_as=0.0)
+    return _finding_f1("chexbert_f1", wanted, said, "ones", "f1chexbert", absent_as=0.0, note=networks.EXPERIMENTAL)
 
 
 def _radgraph(prompts: list[str], reports: list[str], weights_dir: Path | None) -> Metric:
-    from eval.radiology_text.networks import RADGRAPH_LEVELS, radgraph_f1
-
     def statistics(wanted: np.ndarray, said: np.ndarray) -> np.ndarray:
-        values = radgraph_f1([prompts[i] for i in wanted], [reports[i] for i in said], weights_dir)
+        values = networks.radgraph_f1([prompts[i] for i in wanted], [reports[i] for i in said], weights_dir)
         return np.column_stack([*values, np.ones(len(wanted))])
 
-    return _network("radgraph_f1", statistics, RADGRAPH_LEVELS)
+    return _network("radgraph_f1", statistics, networks.RADGRAPH_LEVELS)

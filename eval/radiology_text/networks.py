@@ -1,6 +1,8 @@
-"""Likeness of two reports as networks see it: BERTScore, CheXbert's findings and RadGraph's, from weights on disk.
+"""BERTScore, CheXbert labels and RadGraph F1 of radiology reports, from local weights. Experimental.
 
-None of them is downloaded: files that are absent are named with their size and origin.
+Tested with small random networks of the same architectures only, never with the published weights: compare with the
+original packages before relying on a value. Nothing is downloaded; the error for an absent file names its size and
+origin.
 """
 
 import importlib
@@ -17,10 +19,12 @@ from sdcxr.io.files import read_json
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.quiet import quiet_libraries
 
+EXPERIMENTAL = "experimental: not yet verified with the published weights"
+
 SCORERS = "https://huggingface.co/StanfordAIMI/RRG_scorers/resolve/main/"
 CHEXBERT = WeightsFile("chexbert.pth", SCORERS + "chexbert.pth", about="1.31 GB")
 CHEXBERT_TOKENIZER = "google-bert/bert-base-uncased", "0.2 MB, its tokenizer files are enough"
-# The order of CheXbert's 14 heads, and what its four classes mean. The last head knows two classes only.
+# The order of CheXbert's 14 heads, and the labels of its four classes. The last head has two classes only.
 CHEXBERT_HEADS = (
     "Enlarged Cardiomediastinum",
     "Cardiomegaly",
@@ -40,8 +44,8 @@ CHEXBERT_HEADS = (
 CHEXBERT_CLASSES = np.array([np.nan, 1.0, 0.0, -1.0])
 HEAD_WIDTH = 64  # of BERT's attention, in all sizes
 
-# What RoentGen's evaluation uses. The baseline is what random English sentence pairs score at that layer, with which
-# bert-score rescales (its table for this model and language, layer 5).
+# As in RoentGen's evaluation. The baseline is the score of random English sentence pairs at that layer, from the table
+# of bert-score for this model.
 BERTSCORE_MODEL = "distilbert/distilbert-base-uncased", "268 MB"
 BERTSCORE_LAYER = 5
 BERTSCORE_BASELINE = 0.66620487
@@ -51,14 +55,14 @@ RADGRAPH_LEVELS = ("simple", "partial", "complete")
 
 
 def locate_metric_weights(metric: str, weights_dir: Path | None) -> None:
-    """Look for what a metric needs, without loading it.
+    """Check that a metric's package and weights are there, without loading them.
 
     Args:
         metric: "bertscore", "chexbert" or "radgraph".
-        weights_dir: where it may lie.
+        weights_dir: folder of the weights.
 
     Raises:
-        UserError: a package or a file is absent: which, how large, and where to get it.
+        UserError: a package or a file is absent; the message names its size and origin.
     """
     if metric == "bertscore":
         hub_folder(BERTSCORE_MODEL[0], weights_dir, BERTSCORE_MODEL[1])
@@ -71,7 +75,7 @@ def locate_metric_weights(metric: str, weights_dir: Path | None) -> None:
         settings = read_json(RADGRAPH.find(weights_dir).parent / "config.json")
         encoder = settings["dataset_reader"]["token_indexers"]["bert"]["model_name"]
         if not Path(encoder).is_dir():
-            hub_folder(encoder, None, "438 MB")  # the package looks nowhere but in the hub's cache
+            hub_folder(encoder, None, "438 MB")  # the package searches the hub's cache only
 
 
 def bertscore(
@@ -82,20 +86,20 @@ def bertscore(
     baseline: float = BERTSCORE_BASELINE,
     batch_size: int = 64,
 ) -> np.ndarray:
-    """BERTScore's F1 of each pair (Zhang et al. 2020), without idf weights, rescaled to 0 for unrelated sentences.
+    """BERTScore F1 of each pair (Zhang et al. 2020), without idf weights, rescaled to 0 for unrelated sentences.
 
-    It hardly notices a denial: "no pneumothorax" and "pneumothorax" are close to each other.
+    Almost insensitive to negation: "no pneumothorax" and "pneumothorax" are close to each other.
 
     Args:
-        references: what should be said.
-        hypotheses: what is said, as many.
-        weights_dir: where distilbert-base-uncased lies.
-        layer: whose hidden states are compared; 0 is the embeddings.
-        baseline: F1 that becomes 0.
-        batch_size: texts embedded at once.
+        references: reference texts.
+        hypotheses: generated texts, as many.
+        weights_dir: folder with distilbert-base-uncased.
+        layer: layer of the hidden states that are compared; 0: the embeddings.
+        baseline: F1 that is rescaled to 0.
+        batch_size: texts per forward pass.
 
     Returns:
-        Shape (pairs,); at most 1, and 0 before rescaling where a text is empty.
+        Shape (pairs,); at most 1; before rescaling 0 if a text is empty.
 
     Raises:
         UserError: the model is absent.
@@ -109,7 +113,7 @@ def bertscore(
 
 
 def _greedy_f1(reference: np.ndarray, hypothesis: np.ndarray) -> float:
-    """Of unit token embeddings, special tokens first and last, which may be matched but do not count themselves."""
+    """F1 of greedy matching of unit token embeddings. Special tokens (first, last) can be matched but do not count."""
     cosine = hypothesis @ reference.T
     precision, recall = cosine.max(axis=1)[1:-1], cosine.max(axis=0)[1:-1]
     if not len(precision) or not len(recall):
@@ -151,7 +155,7 @@ def _embed(texts: list[str], folder: Path, layer: int, batch_size: int) -> list[
 
 
 def chexbert_labels(texts: Sequence[str], weights_dir: Path | None, batch_size: int = 64) -> pd.DataFrame:
-    """CheXbert's labels (Smit et al. 2020): 1, 0, -1 or NaN, a row per text and a column per finding, by name.
+    """CheXbert labels (Smit et al. 2020) of each text (rows) for each finding (columns): 1, 0, -1 or NaN.
 
     Raises:
         UserError: its weights or its tokenizer are absent or damaged.
@@ -178,7 +182,7 @@ def chexbert_labels(texts: Sequence[str], weights_dir: Path | None, batch_size: 
 
 
 def _load_chexbert(path: Path) -> tuple[Any, Any]:
-    """BERT and the 14 heads of a checkpoint, whose sizes are read from the weights themselves."""
+    """BERT and the 14 heads of a checkpoint; all sizes are inferred from the weights."""
     import pickle
 
     import torch
@@ -199,7 +203,7 @@ def _load_chexbert(path: Path) -> tuple[Any, Any]:
         encoder = BertModel(config)
         heads = torch.nn.ModuleList([torch.nn.Linear(width, 4) for _ in range(13)] + [torch.nn.Linear(width, 2)])
         whole = torch.nn.ModuleDict({"bert": encoder, "linear_heads": heads})
-        state.pop("bert.embeddings.position_ids", None)  # saved by older transformers, and no weights
+        state.pop("bert.embeddings.position_ids", None)  # a buffer that older transformers saved
         whole.load_state_dict(state)
     except (OSError, KeyError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -208,12 +212,12 @@ def _load_chexbert(path: Path) -> tuple[Any, Any]:
 
 
 def radgraph_f1(references: Sequence[str], hypotheses: Sequence[str], weights_dir: Path | None) -> np.ndarray:
-    """F1-RadGraph of each pair (Delbrouck et al. 2022) at the levels `RADGRAPH_LEVELS`; shape (3, pairs).
+    """RadGraph F1 of each pair (Delbrouck et al. 2022) at the levels `RADGRAPH_LEVELS`, shape (3, pairs).
 
     Raises:
-        UserError: the package radgraph, its weights or the text encoder beneath them are absent.
+        UserError: the package radgraph, its weights or its text encoder are absent.
     """
-    locate_metric_weights("radgraph", weights_dir)  # the package would download what is absent
+    locate_metric_weights("radgraph", weights_dir)  # the package would download absent files
     score = importlib.import_module("radgraph").F1RadGraph(
         reward_level="all", model_type="radgraph", model_cache_dir=str(weights_dir)
     )

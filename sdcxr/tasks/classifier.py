@@ -13,8 +13,7 @@ from sdcxr.backbones.image_classifier import ARCHITECTURE, RESOLUTION, Classifie
 from sdcxr.config import TrainConfig
 from sdcxr.data.examples import LabelledImages
 from sdcxr.io.files import atomic, write_json
-from sdcxr.io.manifest import LABELS, with_labels
-from sdcxr.io.tables import read_csv
+from sdcxr.io.labels import fill_labels, read_labels
 from sdcxr.runtime.errors import UserError
 from sdcxr.tasks.base import training_rows, validation_rows
 
@@ -79,34 +78,8 @@ def label_table(rows: pd.DataFrame, file: str | None, labels: list[str] | None =
 
     Where none are named, those that are never positive, or never negative, cannot be learnt and are left out.
     """
-    if file is None:
-        found = rows[[label for label in LABELS if label in rows]]
-    else:
-        table = read_labels(file)
-        found = table[_binary(table)].reindex(rows["id"])
-    values = found.astype(float).where(lambda frame: frame.isin([0.0, 1.0]))
+    values = fill_labels(read_labels(rows, file))
     learnable = labels or [name for name in values.columns if values[name].nunique() == 2]
     if not learnable:
         raise UserError(f"no label has both positive and negative images in {file or 'metadata.csv'}")
     return learnable, values[learnable].to_numpy()
-
-
-def read_labels(file: str) -> pd.DataFrame:
-    """The table of `--labels`, by dicom_id; of rows with the same labels the first.
-
-    Raises:
-        UserError: it is missing, no CSV table, has no dicom_id or labels that are none, or contradicts itself.
-    """
-    table = read_csv(file, "--labels", dtype={"dicom_id": str}, keep_default_na=True)
-    if "dicom_id" not in table:
-        raise UserError(f"--labels {file}: no column dicom_id (it has: {', '.join(table.columns)})")
-    table = with_labels(table, table["dicom_id"], f"--labels {file}")
-    ids = table[["dicom_id", *_binary(table)]].drop_duplicates()["dicom_id"]
-    if ids.duplicated().any():
-        raise UserError(f"--labels {file}: rows of {ids[ids.duplicated()].iloc[0]} contradict each other")
-    return table.drop_duplicates("dicom_id").set_index("dicom_id")
-
-
-def _binary(table: pd.DataFrame) -> list[str]:
-    """The columns that hold labels; others are texts or measurements."""
-    return [name for name in table.columns if set(table[name].dropna().unique()) <= {0, 1, -1}]

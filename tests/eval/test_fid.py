@@ -210,7 +210,7 @@ def test_copies_are_told():
     ("values", "message"),
     [
         (np.full((20, 4), np.nan), "20 of 20 synthetic feature rows are not finite"),
-        (np.ones((20, 5)), "4 .real. and 5 .synthetic. dimensions"),
+        (np.ones((20, 5)), "real features have 4 dimensions and synthetic ones 5"),
         (np.ones((1, 4)), "1 synthetic images"),
         (np.full((20, 4), 1e30), "20 of 20 synthetic feature rows are not finite, or beyond 1e.20"),
     ],

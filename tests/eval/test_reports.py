@@ -138,16 +138,17 @@ def test_a_denial_read_as_a_finding_costs_the_finding_though_words_agree(folders
     assert value(rows, "labeller_f1", label="Pneumothorax") == 1
 
 
-def test_doubt_is_counted_as_the_flag_says(folders, tmp_path):
+def test_uncertain_findings_count_by_the_policy(folders, tmp_path, capfd):
     said = ["Possible left pneumothorax.", "No acute process.", "Mild cardiomegaly."]
     table = csv(tmp_path / "r.csv", id=["a", "b", "c"], text=said)
     f1 = {
         uncertain: value(
             run(folders, tmp_path, generated=table, uncertain=uncertain), "labeller_f1", label="Pneumothorax"
         )
-        for uncertain in ("present", "absent", "ignored")
+        for uncertain in ("ones", "zeros", "ignore", "present")
     }
-    assert f1 == {"present": 1, "absent": 0, "ignored": None}
+    assert f1 == {"ones": 1, "zeros": 0, "ignore": None, "present": 1}
+    assert capfd.readouterr().err.count("--uncertain present is deprecated: use --uncertain ones") == 1
 
 
 def test_intervals_resample_patients_and_prompts(folders):

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.radiology_text.general_captions import CAPTIONS
 from eval.scores import read_scores
 from eval.text_encoder import (
+    CAPTIONS,
     TextEncoderConfig,
     base_of,
     distinct_texts,
@@ -20,7 +20,6 @@ from eval.text_encoder import (
     neighbours_kept,
     probe,
     probe_rows,
-    truth,
 )
 from sdcxr import backbones
 from sdcxr.io.manifest import text_key, write_metadata
@@ -69,12 +68,6 @@ def test_a_test_split_of_known_texts_is_refused(tmp_path):
     write_split(tmp_path / "test", ["clear"], [0], ["b"])
     with pytest.raises(UserError, match=r"others in test \(1 and 0\)"):
         distinct_texts(tmp_path)
-
-
-def test_blank_labels_are_negative_or_unknown_and_uncertain_ones_never_count():
-    rows = pd.DataFrame({"Edema": [1.0, 0.0, -1.0, None], "text": list("abcd")})
-    np.testing.assert_equal(truth(rows, True)["Edema"].to_numpy(), [1, 0, np.nan, 0])
-    np.testing.assert_equal(truth(rows, False)["Edema"].to_numpy(), [1, 0, np.nan, np.nan])
 
 
 def test_findings_with_one_class_are_left_out(capfd):

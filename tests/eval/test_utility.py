@@ -129,7 +129,7 @@ def test_a_densenet_of_torchxrayvision_is_begun_from(experiment, tmp_path, monke
         assert (begun.network(pixels) == 0).all()
     with pytest.raises(UserError, match=r"densenet121-d121.* not in --weights_dir"):
         evaluate(config(experiment, weights_dir=str(experiment), **changes))
-    with pytest.raises(UserError, match="resnet50-res512-all: of torchxrayvision's networks only the DenseNets"):
+    with pytest.raises(UserError, match="resnet50-res512-all: only the DenseNets of torchxrayvision"):
         evaluate(config(experiment, **changes | {"backbone": "resnet50-res512-all"}))
 
 

@@ -1,10 +1,11 @@
-"""Tests of eval.loading: one grey image for every kind of file, and a reason for every one that is unusable."""
+"""One grey image for every kind of file, a reason for every unusable one; arrays and batches of images."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from eval.inputs.images import Batch, Inputs, Unusable, read_grey
+from eval.inputs.images import Batch, Inputs, Unusable, read_grey, read_greys, smallest_side
+from sdcxr.runtime.errors import UserError
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 
@@ -18,7 +19,7 @@ def test_a_grey_picture_is_the_same_in_every_mode(tmp_path, mode):
     np.testing.assert_allclose(np.asarray(image, int), GREY, atol=1)
 
 
-def test_colour_becomes_luma_and_is_told(tmp_path):
+def test_colour_becomes_luma_and_is_measured(tmp_path):
     red = np.zeros((4, 4, 3), np.uint8)
     red[:2, :, 0] = 200
     Image.fromarray(red).save(tmp_path / "image.png")
@@ -53,14 +54,34 @@ def test_damage_is_named_without_the_folder(tmp_path):
         read_grey(tmp_path / "none.png")
 
 
-def test_a_jpeg_whose_rest_is_zeros_is_damaged(tmp_path):
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
-    Image.fromarray(noise).save(tmp_path / "x.jpg")
-    whole = (tmp_path / "x.jpg").read_bytes()
-    assert read_grey(tmp_path / "x.jpg")[0].size == (64, 64)
-    (tmp_path / "x.jpg").write_bytes(whole[: len(whole) // 2].ljust(len(whole), b"\0"))
-    with pytest.raises(Unusable, match="the JPEG has no end"):
-        read_grey(tmp_path / "x.jpg")
+def test_modes_formats_and_sizes_become_one_array(tmp_path):
+    grey = np.kron(np.arange(64, dtype=np.uint8).reshape(8, 8) * 4, np.ones((4, 4), np.uint8))
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    Image.fromarray(grey).convert("RGB").save(tmp_path / "b.png")
+    Image.fromarray(np.kron(grey, np.ones((2, 2), np.uint8))).save(tmp_path / "c.jpg", quality=95)
+    Image.fromarray(grey[::4, ::4]).save(tmp_path / "d.png")
+    paths = [tmp_path / name for name in ("a.png", "b.png", "c.jpg")]
+    greys = read_greys(paths, 8)
+    assert greys.shape == (3, 8, 8) and greys.dtype == np.uint8
+    assert (greys[0] == grey[::4, ::4]).all()  # the mean over 4 × 4 equal pixels
+    assert np.abs(greys.astype(int) - greys[0].astype(int)).max() <= 4
+    assert smallest_side([*paths, tmp_path / "d.png"]) == 8
+    assert read_greys([tmp_path / "d.png"], 32).shape == (1, 32, 32)  # a smaller one is enlarged
+
+
+def test_unusable_files_are_listed(tmp_path):
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "good.png")
+    (tmp_path / "torn.png").write_bytes((tmp_path / "good.png").read_bytes()[:40])
+    Image.fromarray(np.zeros((9, 9), np.uint16)).save(tmp_path / "deep.png")
+    paths = [tmp_path / name for name in ("good.png", "torn.png", "deep.png", "gone.png")]
+    with pytest.raises(
+        UserError, match=r"3 of 4 images.*torn\.png cannot be read.*deep\.png has more.*gone\.png does not"
+    ):
+        read_greys(paths, 8)
+    with pytest.raises(UserError, match=r"1 of 4 images.*gone\.png does not exist"):
+        smallest_side([path for path in paths if path.name != "torn.png"] + [paths[0]])
+    with pytest.raises(UserError, match="and 2 more"):
+        read_greys([tmp_path / f"{i}.png" for i in range(12)], 8)
 
 
 def test_a_batch_keeps_what_is_usable_and_says_what_is_not(tmp_path):

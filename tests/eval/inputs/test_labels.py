@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from eval.inputs.folders import ImageFolder
-from eval.inputs.labels import chexpert_name, choose, truth_of
+from eval.inputs.labels import choose_findings, truth_of
 from sdcxr.runtime.errors import UserError
 
 NAN = float("nan")
@@ -18,22 +18,6 @@ def folder(**columns) -> ImageFolder:
     return ImageFolder(
         Path("nowhere"), pd.DataFrame({"file_name": [f"{i}.png" for i in range(n)], "text": ""} | columns)
     )
-
-
-@pytest.mark.parametrize(
-    ("name", "wanted"),
-    [
-        ("Effusion", "Pleural Effusion"),
-        ("effusion", "Pleural Effusion"),
-        ("Lung Lesion", "Lung Lesion"),
-        ("lung_opacity", "Lung Opacity"),
-        ("Pleural_Thickening", "Pleural Thickening"),  # not Pleural Other
-        ("Right Effusion", "Right Effusion"),
-        ("", ""),
-    ],
-)
-def test_names_are_chexperts_where_it_has_one(name, wanted):
-    assert chexpert_name(name) == wanted
 
 
 @pytest.mark.parametrize(
@@ -80,7 +64,7 @@ def test_a_column_under_chexperts_name_goes_before_its_synonym(tmp_path):
         (b"id,Left\n0,1\n", r"no column dicom_id \(it has: id, Left\)"),
         (b"dicom_id,Edema\n0,2\nz,1\n", r"column Edema holds '2(\.0)?' in the row of 0: labels are 1, 0, -1 or empty"),
         (b"dicom_id,Edema\n0,yes\nz,1\n", "column Edema holds 'yes' in the row of 0"),
-        (b"dicom_id,Effusion\n0,2\nz,1\n", "column Pleural Effusion holds 2: labels are"),
+        (b"dicom_id,Effusion\n0,2\nz,1\n", "column Effusion holds 2: labels are"),
         (b"dicom_id,Left\n0,1\nz,1\n0,0\n", "rows of 0 contradict each other"),
         (b"dicom_id,Left\n0,1\nz,1\n0,\n", "rows of 0 contradict each other"),
         (None, "does not exist"),
@@ -114,17 +98,17 @@ def test_findings_are_those_that_all_sources_have():
         "--real": ["Edema", "Left", "Fracture"],
         "--synthetic": ["Left", "Edema", "Pneumonia"],
     }
-    assert choose(None, sources) == (
+    assert choose_findings(None, sources) == (
         ["Left", "Edema"],
         {"Fracture": "--synthetic", "Pneumonia": "the classifier and --real"},
     )
-    assert choose("Edema, Left,edema", sources) == (["Edema", "Left"], {})
+    assert choose_findings("Edema, Left,edema", sources) == (["Edema", "Left"], {})
     with pytest.raises(UserError, match=r"'Fracture' .not in --synthetic. is not among: Left, Edema"):
-        choose("Fracture", sources)
+        choose_findings("Fracture", sources)
     with pytest.raises(UserError, match=r"'Lefft' .not in any of them"):
-        choose("Lefft", sources)
-    with pytest.raises(UserError, match="names no finding"):
-        choose(" ,", sources)
+        choose_findings("Lefft", sources)
+    with pytest.raises(UserError, match="no finding is given"):
+        choose_findings(" ,", sources)
     with pytest.raises(UserError, match="no finding is common to the classifier, --real and --synthetic"):
-        choose(None, sources | {"the classifier": ["Hernia"]})
-    assert choose("Effusion", {source: ["Pleural Effusion"] for source in sources})[0] == ["Pleural Effusion"]
+        choose_findings(None, sources | {"the classifier": ["Hernia"]})
+    assert choose_findings("Effusion", {source: ["Pleural Effusion"] for source in sources})[0] == ["Pleural Effusion"]

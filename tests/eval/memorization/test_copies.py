@@ -7,7 +7,20 @@ import pytest
 from PIL import Image
 
 from eval.memorization import copies
-from eval.memorization.copies import CYCLES, GRID, INNER, REACH, altered, copy_threshold, descriptors, search, whitening
+from eval.memorization.copies import (
+    CYCLES,
+    GRID,
+    INNER,
+    REACH,
+    altered,
+    best_matches,
+    closest_pairs,
+    copy_threshold,
+    descriptors,
+    pixel_rms,
+    tile_distance,
+    whitening,
+)
 
 
 def radiographs(n: int, seed: int, side: int = 128) -> list[Image.Image]:
@@ -67,11 +80,11 @@ OTHERS = radiographs(80, 1)
 )
 def test_changed_copies_are_found_and_others_are_not(change):
     train, common = small(TRAIN), whitening(small(TRAIN))
-    threshold = copy_threshold(search(small(OTHERS), train, common).correlation, n_queries=40)
+    threshold = copy_threshold(best_matches(small(OTHERS), train, common).correlation, n_queries=40)
     assert threshold < 0.97
     planted = [3, 50, 149, 7]
     queries = small(radiographs(36, 2) + [change(TRAIN[i]) for i in planted])
-    found = search(queries, train, common)
+    found = best_matches(queries, train, common)
     assert np.flatnonzero(found.correlation >= threshold).tolist() == [36, 37, 38, 39]
     assert found.index[36:].tolist() == planted
 
@@ -88,11 +101,11 @@ def test_what_all_have_in_common_does_not_count():
     train, common = small(TRAIN), whitening(small(TRAIN))
     plain = (unit(small(OTHERS)) @ unit(train).T).max()
     assert plain > 0.9
-    assert search(small(OTHERS), train, common).correlation.max() < plain - 0.1
+    assert best_matches(small(OTHERS), train, common).correlation.max() < plain - 0.1
 
 
 def test_shift_is_reported_down_and_to_the_right():
-    found = search(small([moved(TRAIN[0])]), small(TRAIN), whitening(small(TRAIN)))
+    found = best_matches(small([moved(TRAIN[0])]), small(TRAIN), whitening(small(TRAIN)))
     assert found.shift[0].tolist() == [2 / 128, -2 / 128]
 
 
@@ -127,7 +140,7 @@ def test_search_equals_all_products(monkeypatch, chunk):
     best = np.max(
         [(descriptors(queries, common, y, x) @ targets.T).numpy() for y in range(-2, 3) for x in range(-2, 3)], axis=0
     )
-    found = search(queries, train, common)
+    found = best_matches(queries, train, common)
     assert found.correlation == pytest.approx(best.max(axis=1), abs=1e-5)
     assert (found.index == best.argmax(axis=1)).all()
 
@@ -135,22 +148,22 @@ def test_search_equals_all_products(monkeypatch, chunk):
 def test_own_patient_is_never_a_match():
     train, common = small(TRAIN[:20]), whitening(small(TRAIN))
     groups = np.arange(20) // 2
-    found = search(train, train, common, groups, groups)
+    found = best_matches(train, train, common, groups, groups)
     assert (groups[found.index] != groups).all()
     assert found.correlation.max() < 0.95
-    alone = search(train, train, common, np.zeros(20, int), np.zeros(20, int))
+    alone = best_matches(train, train, common, np.zeros(20, int), np.zeros(20, int))
     assert (alone.correlation == -1).all()
 
 
 def test_image_without_structure_matches_nothing():
     train = small(TRAIN)
     flat = np.full((2, GRID, GRID), 30, np.uint8)
-    found = search(flat, np.concatenate([train, flat]), whitening(train))
+    found = best_matches(flat, np.concatenate([train, flat]), whitening(train))
     assert np.abs(found.correlation).max() == 0
 
 
 def test_single_training_image_can_be_searched():
-    found = search(small(TRAIN[:2]), small(TRAIN[:1]), whitening(small(TRAIN[:1])))
+    found = best_matches(small(TRAIN[:2]), small(TRAIN[:1]), whitening(small(TRAIN[:1])))
     assert np.isfinite(found.correlation).all()
 
 
@@ -174,3 +187,33 @@ def test_threshold_grows_with_the_number_judged_and_survives_a_hidden_duplicate(
     assert copy_threshold(known, 100) < copy_threshold(known, 10_000) < 0.95
     with_duplicate = np.append(known, 1.0)
     assert copy_threshold(with_duplicate, 100) == pytest.approx(copy_threshold(known, 100), abs=0.01)
+
+
+def flat(value: int, side: int = 8) -> np.ndarray:
+    return np.full((side, side), value, np.uint8)
+
+
+@pytest.mark.parametrize(("first", "second", "expected"), [(7, 7, 0), (250, 5, 245)])
+def test_pixel_rms_of_flat_images(first, second, expected):
+    assert pixel_rms(flat(first), flat(second)) == pytest.approx(expected)
+
+
+def test_pixel_rms_of_a_near_duplicate_is_small():
+    noisy = np.random.default_rng(0).integers(100, 105, (64, 64)).astype(np.uint8)
+    assert pixel_rms(noisy, flat(102, 64)) < 2  # uint8 would wrap around
+
+
+def test_tile_distance_is_that_of_the_tile_which_differs_most():
+    first = np.zeros((1, 16, 16), np.uint8)
+    second = first.copy()
+    second[0, 4:8, 8:12] = 255
+    assert tile_distance(first, second) == pytest.approx([1.0])
+    assert pixel_rms(first, second) == pytest.approx([255 / 4])
+    assert tile_distance(second, first) == pytest.approx([1.0])
+    assert tile_distance(first, first) == pytest.approx([0.0])
+
+
+def test_closest_pair_is_over_all_samples_of_a_prompt():
+    greys = np.stack([flat(value) for value in (0, 200, 100, 102, 50)])
+    prompts = np.array([1, 1, 1, 1, 2])
+    assert closest_pairs(greys, prompts) == pytest.approx([2 / 255])  # the prompt with one sample has none

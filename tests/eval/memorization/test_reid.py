@@ -1,4 +1,4 @@
-"""Re-identification: patients shown anew are counted, others are not, and a blind network says that it is blind."""
+"""Re-identification: training patients in new images are counted, others are not; a blind network is reported."""
 
 from pathlib import Path
 
@@ -8,20 +8,20 @@ import pytest
 
 from eval.extractors.cache import Features
 from eval.inputs.folders import ImageFolder
-from eval.memorization import reid as identity
+from eval.memorization import reid
 from eval.memorization.reid import nearest_by_cosine, reidentify, within_patient
-from eval.memorization.thresholds import calibrate
+from eval.memorization.thresholds import fit_threshold
 from sdcxr.runtime.errors import UserError
 
 DIMENSION = 64
 
 
-def test_the_most_alike_is_that_of_all_products_in_any_chunks(monkeypatch):
+def test_nearest_by_cosine_is_that_of_all_products_in_any_chunks(monkeypatch):
     draws = np.random.default_rng(0)
     queries, gallery = draws.normal(size=(13, 5)), 7 * draws.normal(size=(17, 5))
     expected = np.array([[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for b in gallery] for a in queries])
     for cells in (10**6, 40):
-        monkeypatch.setattr(identity, "CELLS", cells)
+        monkeypatch.setattr(reid, "CELLS", cells)
         cosine, index = nearest_by_cosine(queries, gallery)
         np.testing.assert_allclose(cosine, expected.max(axis=1))
         np.testing.assert_array_equal(index, expected.argmax(axis=1))
@@ -61,7 +61,7 @@ def judge(monkeypatch, train: ImageFolder, real: ImageFolder, shown: list[int], 
         noise = np.random.default_rng(len(people)).normal(size=(len(people), DIMENSION))
         return Features(noise if blind else faces[people] + 0.3 * noise, folder.ids, {})
 
-    monkeypatch.setattr(identity, "extract", see)
+    monkeypatch.setattr(reid, "extract", see)
     kept = np.arange(len(real))[2:]
     return reidentify(train, real, kept, synthetic, "net", Path("w"), {"note": None}, 0)
 
@@ -93,15 +93,15 @@ def test_without_patients_with_several_images_the_sensitivity_is_unknown(monkeyp
     train, real = side("train", list(range(60))), side("real", list(range(100, 140)))
     rows, _ = judge(monkeypatch, train, real, [5, *range(500, 530)])
     assert rows[0]["n_reidentified"] == 1 and rows[0]["sensitivity"] is None
-    assert "is unknown: there are none" in rows[0]["note"]
+    assert "sensitivity unknown" in rows[0]["note"]
 
 
 def test_only_known_patients_and_images_with_others_beside_them_make_the_threshold():
     unknown = side("train", list(range(10)))
     unknown = ImageFolder(unknown.folder, unknown.rows.assign(subject_id=""))
     with pytest.raises(UserError, match="9 real images of other patients: a threshold needs 20"):
-        calibrate(unknown, np.zeros(9), 5, lambda chosen, patients: np.zeros(30), 0)
+        fit_threshold(unknown, np.zeros(9), 5, lambda chosen, patients: np.zeros(30), 0)
     held_out = np.random.default_rng(0).uniform(0.2, 0.5, 40)
-    alone = calibrate(side("train", [1] * 30), held_out, 5, lambda chosen, patients: np.full(30, -1.0), 0)
-    assert alone == calibrate(unknown, held_out, 5, lambda chosen, patients: np.zeros(0), 0)
+    alone = fit_threshold(side("train", [1] * 30), held_out, 5, lambda chosen, patients: np.full(30, -1.0), 0)
+    assert alone == fit_threshold(unknown, held_out, 5, lambda chosen, patients: np.zeros(0), 0)
     assert alone[1] == 40

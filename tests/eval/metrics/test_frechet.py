@@ -1,4 +1,4 @@
-"""The Fréchet distance and its limit, on closed forms, against three libraries, and against public faults."""
+"""Fréchet distance and its limit: closed forms, bias, agreement with libraries. More numbers: eval.known_answers."""
 
 import numpy as np
 import pytest
@@ -17,51 +17,24 @@ def with_moments(mean: np.ndarray, covariance: np.ndarray, n: int = 50) -> np.nd
     return mean + whitened @ np.linalg.cholesky(covariance).T
 
 
-def matrix_root(covariance: np.ndarray) -> np.ndarray:
-    variances, axes = np.linalg.eigh(covariance)
-    return axes @ np.diag(np.sqrt(variances)) @ axes.T
-
-
 @pytest.mark.parametrize(
-    ("mean_x", "covariance_x", "mean_y", "covariance_y", "distance"),
+    ("of_x", "of_y", "distance"),
     [
-        ([0.0], [[1.0]], [3.0], [[4.0]], 10.0),  # (μ difference)² + (σ difference)²
-        ([0.0, 0.0], A, [0.0, 0.0], B, 8 - 2 * np.sqrt(14)),  # tr √M = √(tr M + 2 √det M) for 2 × 2
-        ([0.0, 0.0], A, [0.0, 0.0], A, 0.0),
+        (([0.0], [[1.0]]), ([3.0], [[4.0]]), 10.0),  # (μ difference)² + (σ difference)²
+        (([0.0, 0.0], A), ([0.0, 0.0], B), 8 - 2 * np.sqrt(14)),  # tr √M = √(tr M + 2 √det M) for 2 × 2
+        (([0.0, 0.0], A), ([0.0, 0.0], A), 0.0),
     ],
 )
-def test_closed_forms(mean_x, covariance_x, mean_y, covariance_y, distance):
-    moments = [np.array(value) for value in (mean_x, covariance_x, mean_y, covariance_y)]
-    assert frechet_of_moments(*moments) == pytest.approx(distance, abs=1e-12)
-    rows = with_moments(*moments[:2]), with_moments(*moments[2:])
+def test_rows_with_given_moments_have_the_closed_form(of_x, of_y, distance):
+    rows = [with_moments(np.array(mean), np.array(covariance)) for mean, covariance in (of_x, of_y)]
     assert frechet_distance(*rows) == pytest.approx(distance, abs=1e-10)
 
 
 def test_singular_covariances_have_a_distance():
-    along = np.outer(
-        [0.1, 0.7, 0.3], [0.1, 0.7, 0.3]
-    )  # one variance of 0.59, and two of 0 that rounding makes negative
+    # One variance of 0.59, and two of 0 that rounding makes negative.
+    along = np.outer([0.1, 0.7, 0.3], [0.1, 0.7, 0.3])
     assert frechet_of_moments(np.zeros(3), along, np.zeros(3), 4 * along) == pytest.approx(0.59)
     assert frechet_of_moments(np.zeros(3), along, np.zeros(3), np.zeros((3, 3))) == pytest.approx(0.59)
-
-
-def test_of_unit_covariances_a_shift_of_1_per_dimension_counts_once_each():
-    assert frechet_of_moments(np.zeros(2048), np.eye(2048), np.ones(2048), np.eye(2048)) == pytest.approx(
-        2048, abs=1e-6
-    )
-
-
-def test_product_of_two_roots_is_another_number():
-    faulty = np.trace(A + B) - 2 * np.trace(matrix_root(A) @ matrix_root(B))
-    assert faulty == pytest.approx(0.5358983849, abs=1e-10)
-    assert frechet_of_moments(np.zeros(2), A, np.zeros(2), B) == pytest.approx(0.5166852264521, abs=1e-12)
-
-
-def test_covariances_divide_by_n_minus_1():
-    real, synthetic = np.array([[1.0, 2], [1, 2], [1, 2]]), np.array([[2.0, 2], [1, 2], [1, 2]])
-    faulty = np.sum((real.mean(0) - synthetic.mean(0)) ** 2) + np.trace(np.cov(synthetic.T, bias=True))
-    assert faulty == pytest.approx(1 / 3)
-    assert frechet_distance(real, synthetic) == pytest.approx(0.4444444, abs=1e-7)
 
 
 STEEP = np.append(1.0, np.full(63, 3e-4))  # standard deviations: together the small ones are half a per cent of all
@@ -81,45 +54,24 @@ def test_directions_of_little_variance_count():
 
 
 @pytest.mark.parametrize(
-    ("d", "n", "expected", "tolerance"),
+    ("d", "n", "tolerance"),
     [
-        (64, 1000, 2.208, 0.1),
-        (64, 2000, 1.104, 0.03),
-        (64, 4000, 0.552, 0.015),
-        (128, 4000, 2.128, 0.03),
-        (16, 500, 0.336, 0.03),
+        (64, 4000, 0.015),
+        (128, 4000, 0.03),
     ],
 )
-def test_bias_of_equal_distributions_is_that_of_theory(d, n, expected, tolerance):
+def test_bias_of_equal_distributions_is_that_of_theory(d, n, tolerance):
     generator = np.random.default_rng(0)
     draws = [frechet_distance(generator.normal(size=(n, d)), generator.normal(size=(n, d))) for _ in range(10)]
-    assert np.mean(draws) == pytest.approx(expected, abs=tolerance)
-    assert expected == pytest.approx(2 * d / n + d * (d + 1) / (2 * n), abs=1e-3)
+    assert np.mean(draws) == pytest.approx(2 * d / n + d * (d + 1) / (2 * n), abs=tolerance)
 
 
-def test_mean_over_shards_is_not_the_distance_of_all():
-    generator = np.random.default_rng(0)
-    real, synthetic = generator.normal(size=(2, 1000, 32))
-    pairs = zip(np.split(real, 10), np.split(synthetic, 10), strict=True)
-    faulty = np.mean([frechet_distance(*pair) for pair in pairs])
-    assert faulty > 8 * frechet_distance(real, synthetic)
-
-
-def test_float32_covariances_lose_what_float64_keeps():
+def test_float32_features_far_from_the_origin_keep_their_small_distance():
     generator = np.random.default_rng(0)
     real = (generator.normal(size=(400, 32)) * 0.01 + 300).astype(np.float32)
     synthetic = (generator.normal(size=(400, 32)) * 0.01 + 300).astype(np.float32)
 
-    def float32(rows):  # as running sums do: E[xxᵀ] − μμᵀ
-        mean = rows.mean(axis=0)
-        return mean, (rows.T @ rows - len(rows) * np.outer(mean, mean)) / np.float32(len(rows) - 1)
-
-    (mean_x, x), (mean_y, y) = float32(real), float32(synthetic)
-    product = np.linalg.eigvals(x @ y).astype(complex)
-    faulty = ((mean_x - mean_y) ** 2).sum() + np.trace(x + y) - 2 * np.sqrt(product).real.sum()
-    right = frechet_distance(real, synthetic)
-    assert 0 < right < 2 * np.trace(np.cov(real.T))
-    assert not abs(faulty - right) < 10 * right
+    assert 0 < frechet_distance(real, synthetic) < 2 * np.trace(np.cov(real.T))
 
 
 def test_fewer_images_than_dimensions_are_computed_and_mostly_bias():
@@ -127,8 +79,8 @@ def test_fewer_images_than_dimensions_are_computed_and_mostly_bias():
     assert frechet_distance(real, synthetic) == pytest.approx(309.7, rel=0.05)
 
 
-@pytest.mark.parametrize("shape", [((300, 24), (200, 24)), ((15, 24), (200, 24)), ((15, 24), (12, 24))])
-def test_agrees_with_torch_fidelity(shape):
+@pytest.mark.parametrize("shape", [((15, 24), (200, 24)), ((15, 24), (12, 24))])
+def test_fewer_images_than_dimensions_agree_with_torch_fidelity(shape):
     torch = pytest.importorskip("torch")
     fidelity = pytest.importorskip("torch_fidelity.metric_fid")
     generator = np.random.default_rng(3)
@@ -208,7 +160,7 @@ def test_limit_needs_sizes_that_there_are(sizes):
     [
         (np.ones((1, 3)), np.ones((5, 3)), "1 real images: a distribution needs at least 2"),
         (np.ones((5, 3)), np.ones((0, 3)), "0 synthetic images"),
-        (np.ones((5, 3)), np.ones((5, 4)), r"3 \(real\) and 4 \(synthetic\) dimensions"),
+        (np.ones((5, 3)), np.ones((5, 4)), "real features have 3 dimensions and synthetic ones 4"),
         (np.ones((5, 3)), np.array([[1, 2, 3], [1, np.nan, 3], [1, 2, np.inf]]), "2 of 3 synthetic .*first: row 1"),
         (np.ones(5), np.ones((5, 1)), r"shape \(5,\)"),
     ],

@@ -1,4 +1,4 @@
-"""KID and CMMD on closed forms, against torch-fidelity, torchmetrics, clean-fid, and against public faults."""
+"""KID and CMMD: bias, subsets, agreement with torch-fidelity and clean-fid. More numbers: eval.known_answers."""
 
 import numpy as np
 import pytest
@@ -8,20 +8,12 @@ from eval.metrics.mmd import cmmd, gaussian, kid, kid_subsets, mmd2, polynomial,
 from sdcxr.runtime.errors import UserError
 
 
-@pytest.mark.parametrize(("synthetic", "value"), [(np.eye(2), -2.375), (np.array([[1.0, 1.0], [1.0, -1.0]]), -3.125)])
-def test_kid_of_small_sets(synthetic, value):
-    assert kid(np.eye(2), synthetic) == value
-
-
-def test_kid_of_equal_sets_is_not_0_as_faulty_estimators_have_it():
+def test_kid_of_equal_sets_is_negative():
     rows = np.random.default_rng(0).normal(size=(50, 4))
     kernel = polynomial(rows, rows)
     off_diagonal = ~np.eye(50, dtype=bool)
     assert kid(rows, rows) == pytest.approx(2 / 50 * (kernel[off_diagonal].mean() - kernel.diagonal().mean()))
     assert kid(rows, rows) < 0
-    biased = 2 * kernel.mean() - 2 * kernel.mean()
-    without_pairs = 2 * kernel[off_diagonal].mean() - 2 * kernel[off_diagonal].mean()
-    assert biased == without_pairs == 0
 
 
 def test_kid_of_equal_distributions_is_0_on_average_where_the_biased_estimator_is_not():
@@ -66,14 +58,6 @@ def test_agrees_with_torch_fidelity_on_its_own_subsets():
     assert values.std() == pytest.approx(expected["kernel_inception_distance_std"], rel=1e-9)
 
 
-def test_agrees_with_torchmetrics():
-    torch = pytest.importorskip("torch")
-    library = pytest.importorskip("torchmetrics.image.kid")
-    real, synthetic = np.random.default_rng(2).normal(size=(2, 60, 10))
-    expected = library.poly_mmd(torch.from_numpy(real), torch.from_numpy(synthetic))
-    assert kid(real, synthetic) == pytest.approx(float(expected), abs=1e-12)
-
-
 def test_agrees_with_clean_fid_where_its_subsets_are_all_images():
     fid = pytest.importorskip("cleanfid.fid")
     real, synthetic = np.random.default_rng(3).normal(size=(2, 80, 10))
@@ -105,12 +89,6 @@ def test_members_of_subsets_are_counted_and_differ():
     assert len({column.tobytes() for column in in_real.T}) == 6
 
 
-def test_cmmd_of_orthogonal_points():
-    first, second = np.repeat([[1.0, 0.0]], 3, axis=0), np.repeat([[0.0, 5.0]], 2, axis=0)
-    assert cmmd(first, second) == pytest.approx(19.9003, abs=1e-4)
-    assert cmmd(first, second) == pytest.approx(1000 * (2 - 2 * np.exp(-2 / 200)))
-
-
 def test_cmmd_of_equal_sets_is_0_and_its_bias_that_of_theory():
     generator = np.random.default_rng(0)
     rows = generator.normal(size=(100, 64))
@@ -122,14 +100,9 @@ def test_cmmd_of_equal_sets_is_0_and_its_bias_that_of_theory():
     assert np.mean(values) < 19.9 / 100
 
 
-def test_cmmd_of_raw_rows_or_of_a_linear_kernel_is_another_number():
-    generator = np.random.default_rng(0)
-    real, synthetic = generator.normal(size=(30, 8)), generator.normal(size=(30, 8)) * 4
-    raw = 1000 * mmd2(real, synthetic, gaussian, unbiased=False)[0]
-    linear = ((real.mean(axis=0) - synthetic.mean(axis=0)) ** 2).sum()
-    assert raw > 10 * cmmd(real, synthetic)  # the scale of the features alone
-    assert linear > 10 * cmmd(real, synthetic) / 1000
-    assert cmmd(real, 4 * real) == pytest.approx(0, abs=1e-10)
+def test_cmmd_does_not_see_the_length_of_rows():
+    rows = np.random.default_rng(0).normal(size=(30, 8))
+    assert cmmd(rows, 4 * rows) == pytest.approx(0, abs=1e-10)
 
 
 def test_rows_without_direction_are_refused():

@@ -12,12 +12,10 @@ def texture(size: int, n: int = 2, seed: int = 0) -> np.ndarray:
     return (0.7 * coarse + 0.3 * draws.random((n, size, size))).astype(np.float32)
 
 
-@pytest.mark.parametrize("size", [176, 192])
-def test_constants_have_the_closed_form(size):
-    dark, bright = np.full((1, size, size), 0.2), np.full((1, size, size), 0.8)
+def test_constants_have_the_closed_form_at_the_smallest_size_of_five_scales():
+    dark, bright = np.full((1, 176, 176), 0.2), np.full((1, 176, 176), 0.8)
     # Contrast and structure are 1; only the luminance at the coarsest scale is left.
     assert ms_ssim(dark, bright)[0] == pytest.approx(0.470666**0.1333, abs=1e-6)
-    assert ms_ssim(dark, bright)[0] == pytest.approx(0.904425, abs=1e-5)
 
 
 def test_equal_images_give_one():

@@ -1,10 +1,6 @@
-"""Tests of eval.labeller: what a sentence states, denies and doubts, and how it fares on Open-i's real reports."""
+"""Rule-based labels: positive, negated and uncertain mentions of findings in sentences and texts."""
 
-import importlib.util
 import math
-import sys
-import time
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -180,33 +176,10 @@ def test_every_text_has_labels_whatever_its_case(text):
         assert repr(label(text.upper())) == repr(found) == repr(label(text.lower()))
 
 
-def test_the_time_of_garbage_grows_as_its_length():
-    """Generators that have not learned yet repeat themselves; a careless pattern takes for ever on that."""
-
-    def seconds(n: int) -> float:
-        start = time.process_time()  # of this process: others may keep the machine busy
-        for part in ("no ", "or ", "is, ", "-", "-a", "no effusion ", "effusion or ", "heart ", "possible "):
-            label("heart pleural" + part * n + " effusion")
-        return time.process_time() - start
-
-    seconds(10)  # compiles the patterns
-    assert seconds(400) < 10 * seconds(100)  # of a square it would be 16 times, of an exponential for ever
-
-
-# Agreement with Open-i's indexers on the half of the reports that the words were not chosen on. The indexers leave out
-# much that a report states, hence the low precision of some findings; see docs/decisions.md.
-FLOORS = {"Atelectasis": 0.85, "Cardiomegaly": 0.85, "Lung Opacity": 0.85, "No Finding": 0.85, "Pleural Effusion": 0.85}
-
-
-def test_agreement_with_the_indexers_of_open_i(monkeypatch):
-    path = Path(__file__).parents[3] / "benchmarks" / "labeller.py"
-    spec = importlib.util.spec_from_file_location("benchmark_labeller", path)
-    benchmark = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, benchmark)
-    spec.loader.exec_module(benchmark)
-    ids, found, indexed = benchmark.openi("test")
-    assert len(ids) > 1800
-    scores = benchmark.agreement(indexed, (found == 1) | (found == -1))
-    for name, floor in FLOORS.items():
-        assert scores.loc[name, "F1"] >= floor, name
-    assert scores.loc["all", "recall"] >= 0.9
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "part", ["no ", "or ", "is, ", "-", "-a", "no effusion ", "effusion or ", "heart ", "possible "]
+)
+def test_repetitive_garbage_is_labelled(part):
+    """Untrained generators repeat themselves; a pattern that backtracks exponentially would not end on that."""
+    assert list(label("heart pleural" + part * 400 + " effusion")) == list(LABELS)
