@@ -45,7 +45,7 @@ class Cohort:
             self.rows = self.rows[~dropped]
 
     def reject(self, rows: pd.DataFrame, reasons: str | pd.Series, detail: str | pd.Series = "") -> None:
-        """Record rows that never were included; ids that they lack stay empty."""
+        """Record rows as rejected, such as reports that could not be parsed; ids that they lack stay empty."""
         new = rows.reindex(columns=list(IDS)).assign(reason=reasons, detail=detail)
         self.rejected = pd.concat([self.rejected, new]) if len(self.rejected) else new
 
