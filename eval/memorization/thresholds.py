@@ -91,7 +91,7 @@ def found_rows(
     if not found.any():  # a bootstrap of zeros knows nothing: the rule of three
         high = min(1.0, 3 / len(set(groups)))
     sensitivity = float(np.mean(of_known >= threshold)) if len(of_known) else None
-    notes = [about["note"]]
+    notes = list(about["notes"])
     if sensitivity is None:
         notes.append(f"how many of {what.known} the threshold finds is unknown: there are none")
     elif sensitivity < 0.9:
@@ -101,7 +101,7 @@ def found_rows(
         score_row(what.share, mean(found), images="synthetic", ci_low=low, ci_high=high)
         | {"floor": mean(with_held_out >= threshold)}
         | about
-        | {what.number: int(found.sum()), "sensitivity": sensitivity, "note": "; ".join(filter(None, notes)) or None},
+        | {what.number: int(found.sum()), "sensitivity": sensitivity, "notes": notes},
         score_row(what.highest, float(correlation.max()), images="synthetic")
         | {"floor": float(with_held_out.max())}
         | about,
