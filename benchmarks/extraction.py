@@ -106,7 +106,7 @@ def measure(
         for part in (few, images):
             cache = folder / f"cache-{repetition}-{len(part)}"
             start = time.perf_counter()
-            extract(part, config.extractor, weights_dir=weights_dir, cache_dir=cache)
+            extract(part, extractors.find_extractor(config.extractor, weights_dir), cache_dir=cache)
             seconds[len(part)] = time.perf_counter() - start
         speeds["whole"].append(len(images) / seconds[len(images)])
         speeds["steady"].append((len(images) - len(few)) / (seconds[len(images)] - seconds[len(few)]))

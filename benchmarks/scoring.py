@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from eval.fid import compare
+from eval.fid import compare_distributions
 from eval.metrics.bootstrap import half_samples
 from eval.metrics.prdc import NAMES
 from eval.metrics.presets import Preset, measure, standard_errors
@@ -105,7 +105,7 @@ def measure_one(way: str, real: np.ndarray, synthetic: np.ndarray) -> dict[str, 
             halves = [half_samples(groups, 100, np.random.default_rng(i)) for i in range(2)]
             standard_errors(x, y, PRESET, *halves)
         else:
-            compare(x, y, groups, groups, PRESET)
+            compare_distributions(x, y, groups, groups, PRESET)
     seconds = time.perf_counter() - started
     return {"seconds": round(seconds, 2), "peak_mb": round(peak_resident_bytes() / 1e6), "values": values}
 

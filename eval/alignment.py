@@ -1,68 +1,62 @@
-"""Do images and prompts belong together? Their mean cosine, beside real images and beside other prompts.
+"""Image-text alignment: mean cosine of images and prompts, compared with real images and with other prompts.
 
     python -m eval.alignment --real DATASET/test --synthetic SAMPLES --extractor RUN --output scores.json
 
-The extractor needs an image and a text tower, such as a run of `train.py --tune clip`. A cosine by itself says little:
-every pair of towers has its own scale. What can be read are the differences: to the mean cosine of the same images with
-all other prompts of their folder (what the prompt itself contributes; 0 where images ignore their prompts), and to the
-real images of the same prompts (0 where synthetic images fit as well as real ones).
+The extractor needs an image and a text tower, such as a run of `train.py --tune clip`. Every pair of towers has its own
+scale, so only differences can be read: to the mean cosine of the same images with all other prompts of their folder
+(what the prompt itself contributes; 0 where images ignore their prompts), and to the real images of the same prompts
+(0 where synthetic images fit as well as real ones).
 """
-
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from eval.command import Comparison, compare
+from eval.command import Comparison, run_comparison
+from eval.extractors.base import Extractor
 from eval.extractors.cache import extract
-from eval.extractors.texts import extract_texts, has_texts, with_text
+from eval.extractors.texts import extract_texts, with_text
 from eval.inputs.folders import ImageFolder, partners
 from eval.metrics.bootstrap import group_interval, mean
 from eval.metrics.retrieval import unit
-from eval.scores import score_row, value_text
+from eval.scores import Result, Row, Rows, note_text, score_row, value_text
 from sdcxr.io.manifest import text_key
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
+VERSION = 1  # of the rows: raise it when a value changes for the same images
+
 
 def main(config: Comparison) -> int:
-    return compare(config, evaluate, table)
+    return run_comparison(config, evaluate, table)
 
 
-def evaluate(
-    real: ImageFolder,
-    synthetic: ImageFolder,
-    extractor: str,
-    *,
-    weights_dir: Path | None = None,
-    seed: int = 0,
-) -> list[dict[str, Any]]:
+def evaluate(real: ImageFolder, synthetic: ImageFolder, extractor: Extractor, *, seed: int = 0) -> Result:
     """Score rows of both sides and of their difference.
 
     Raises:
         UserError: the extractor has no text tower; the synthetic images have no prompts, or all the same.
     """
-    if not has_texts(extractor, weights_dir):
-        raise UserError(f"--extractor {extractor} has no text tower: give one that has, e.g. a run of --tune clip")
+    if extractor.load_texts is None:
+        name = extractor.given_name
+        raise UserError(f"--extractor {name} has no text tower: give one that has, e.g. a run of --tune clip")
     partner = partners(real, synthetic)
     of: dict[str, np.ndarray] = {}
-    rows = []
+    rows, omitted = [], []
     for side, folder in (("synthetic", synthetic), ("real", real)):
         chosen = with_text(folder)
         if not len(chosen):
             if side == "synthetic":
                 raise UserError(f"{folder.folder}: alignment needs at least two different prompts")
-            print(f"left out: real images ({folder.folder} has no two different texts)")
+            omitted.append(f"real images ({folder.folder} has no two different texts)")
             continue
         texts = folder.rows["text"].iloc[chosen].tolist()
-        images = extract(folder, extractor, weights_dir=weights_dir).values[chosen]
-        own, others = cosines(images, extract_texts(texts, extractor, weights_dir=weights_dir), texts)
+        images = extract(folder, extractor).values[chosen]
+        own, others = cosines(images, extract_texts(texts, extractor), texts)
         rows += side_rows(own, others, np.array(folder.groups)[chosen], side, seed)
         of[side] = np.full(len(folder), np.nan)
         of[side][chosen] = own
     if "real" in of:
         rows.append(difference_row(of["synthetic"], of["real"], partner, seed))
-    return [row | {"extractor": extractor} for row in rows]
+    return Result([row | {"extractor": extractor.given_name} for row in rows], omitted)
 
 
 def cosines(images: np.ndarray, texts: np.ndarray, said: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -86,9 +80,7 @@ def cosines(images: np.ndarray, texts: np.ndarray, said: list[str]) -> tuple[np.
     return own, others
 
 
-def side_rows(
-    own: np.ndarray, others: np.ndarray, groups: np.ndarray, side: str, seed: int = 0
-) -> list[dict[str, Any]]:
+def side_rows(own: np.ndarray, others: np.ndarray, groups: np.ndarray, side: str, seed: int = 0) -> Rows:
     """Rows of one side: with own texts, with other texts, and the difference image by image.
 
     Args:
@@ -98,7 +90,7 @@ def side_rows(
         side: "synthetic" or "real".
         seed: of the bootstrap.
     """
-    n = {"n_real": len(own) if side == "real" else 0, "n_synthetic": len(own) if side == "synthetic" else 0}
+    n: Row = {"n_real": len(own) if side == "real" else 0, "n_synthetic": len(own) if side == "synthetic" else 0}
     values = {"alignment": own, "alignment_shuffled": others, "alignment_over_shuffled": own - others}
     rows = []
     for metric, value in values.items():
@@ -107,8 +99,8 @@ def side_rows(
     return rows
 
 
-def difference_row(synthetic: np.ndarray, real: np.ndarray, partner: np.ndarray, seed: int = 0) -> dict[str, Any]:
-    """Synthetic minus real: prompt by prompt where both sides have the prompt, else NaN with a note.
+def difference_row(synthetic: np.ndarray, real: np.ndarray, partner: np.ndarray, seed: int = 0) -> Row:
+    """Synthetic minus real: prompt by prompt where both sides have the prompt, else NaN.
 
     Args:
         synthetic: cosine of each synthetic image with its prompt, NaN without one, shape (n_synthetic,).
@@ -132,14 +124,12 @@ def difference_row(synthetic: np.ndarray, real: np.ndarray, partner: np.ndarray,
     )
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: Rows) -> str:
     """The rows as text."""
     lines = []
     for row in rows:
         n = row["n_real"] if row["images"] == "real" else row["n_synthetic"]
-        lines.append(
-            f"{row['metric']:26}{row['images']:12}{value_text(row):24}{n:6} images  {row['note'] or ''}".rstrip()
-        )
+        lines.append(f"{row['metric']:26}{row['images']:12}{value_text(row):24}{n:6} images  {note_text(row)}".rstrip())
     return "\n".join(lines)
 
 

@@ -1,42 +1,41 @@
-"""Do the synthetic radiographs show what their prompts say? A classifier's AUROC per finding, real images beside them.
+"""Classifier AUROC and average precision of each finding on synthetic and real images, and their agreement.
 
     python -m eval.classifier --classifier RUN --real DATASET/test --synthetic SAMPLES --output scores.json
     python -m eval.classifier --classifier xrv-all --weights_dir DIR --real DATASET/test --synthetic SAMPLES
 
-The classifier is a run of `train.py --tune classifier`, or one of torchxrayvision. Synthetic images are judged by the
-labels of their prompts; the same classifier on the real images is the most that can be expected of it. Where every
-prompt has its real image in --real, these are the real images that count. AUROC and average precision are taken by the
-name of a finding, where both classes occur; what chance gives stands beside them.
+Do the synthetic radiographs show what their prompts say? The classifier is a run of `train.py --tune classifier`, or
+one of torchxrayvision. The truth of a synthetic image is the labels of its prompt; the same classifier on the real
+images is the most to expect. Where every prompt has its real image in --real, only these real images are used. A
+finding has a value where both classes occur; the column `chance` is what guessing gives.
 
-Where real images belong to the prompts, two values without labels are added. Agreement: the classifier's answer about
-the real image (at least 0.5, which is torchxrayvision's operating point) is the truth about the synthetic one, as in
+Where real images belong to the prompts, two measures that need no labels are added. Agreement: the classifier's answer
+on the real image (at least 0.5, which is torchxrayvision's operating point) is the truth of the synthetic one, as in
 LLM-CXR (Lee et al. 2024, arXiv 2305.11490), as F1 and as AUROC: by finding with their mean, micro (all answers in one
 ranking) and weighted (findings by their positives). And Pearson's r between both probabilities, as in ChexGen (arXiv
 2509.03903).
 
-A classifier that was trained on the test images flatters the real side: xrv-all has seen MIMIC-CXR, NIH and Open-i.
+A classifier that was trained on the test images favours the real side: xrv-all knows MIMIC-CXR, NIH and Open-i.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from eval.extractors import classifiers
+from eval.command import weights_folder
+from eval.extractors.classifiers import EvalClassifier, find_classifier
 from eval.inputs.folders import ImageFolder, partners, read_sides
 from eval.inputs.labels import choose_findings, truth_of
 from eval.metrics.bootstrap import mean, percentiles, resampled
 from eval.metrics.classification import Ranking, Statistic, f1, pearson
-from eval.scores import publish, score_row, value_text
-from sdcxr.io.files import existing_folder
+from eval.scores import Result, Rows, publish, score_row, value_text
 from sdcxr.io.labels import UncertainPolicy
 from sdcxr.runtime.cli import run
 
-MIN_PAIRS = 3  # of which Pearson's r says anything
+VERSION = 1  # of the rows: raise it when a value changes for the same images
+MIN_PAIRS = 3  # fewest pairs for Pearson's r
 
 
 @dataclass
@@ -54,75 +53,71 @@ class ClassifierConfig:
     labels: str | None = None
     """CSV with a dicom_id column and columns of 1, 0, -1 and empty. Default: the labels in metadata.csv."""
     findings: str | None = None
-    """Names separated by commas. Default: all that the classifier knows and the labels have."""
+    """Names separated by commas. Default: all that the classifier and the labels have in common."""
     uncertain: UncertainPolicy = "ignore"
     """What the label -1 counts as: nothing, negative (zeros) or positive (ones). Empty never counts."""
     weights_dir: str | None = None
-    """Where torchxrayvision's weights lie."""
+    """Folder with torchxrayvision's weights."""
     seed: int = 0
-    """Of the bootstrap."""
+    """Seed of the bootstrap."""
 
 
 def main(config: ClassifierConfig) -> int:
-    real, synthetic = read_sides(config.real, config.synthetic)
-    rows = evaluate(
-        real,
-        synthetic,
-        config.classifier,
+    result = evaluate(
+        *read_sides(config.real, config.synthetic),
+        find_classifier(config.classifier, weights_folder(config.weights_dir)),
         labels=config.labels,
         findings=config.findings,
         uncertain=config.uncertain,
-        weights_dir=existing_folder(config.weights_dir, "--weights_dir") if config.weights_dir else None,
         seed=config.seed,
     )
-    publish(rows, config.output, table)
+    publish(result, config.output, table)
     return 0
 
 
 def evaluate(
     real: ImageFolder,
     synthetic: ImageFolder,
-    classifier: str,
+    classifier: EvalClassifier,
     *,
     labels: str | None = None,
     findings: str | None = None,
     uncertain: UncertainPolicy = "ignore",
-    weights_dir: Path | None = None,
     seed: int = 0,
-) -> list[dict[str, Any]]:
-    """Score rows of a classifier on both sides and of its agreement; what is left out is said on stdout.
+) -> Result:
+    """Score rows of a classifier on both sides and of its agreement.
 
     Labels and findings are checked before the first image is read.
 
     Args:
         real: real images with labels.
         synthetic: synthetic images with the labels of their prompts.
-        classifier: see `classifiers.find_classifier`.
+        classifier: as `eval.extractors.classifiers.find_classifier` returns it.
         labels: CSV of labels, instead of those in the tables.
         findings: names separated by commas; None for all that are known on all sides.
         uncertain: what -1 counts as.
-        weights_dir: where the weights of torchxrayvision lie.
         seed: of the bootstrap.
 
     Raises:
-        UserError: labels, findings or the classifier do not fit; images are unreadable.
+        UserError: labels or findings do not fit; images are unreadable.
     """
-    judge = classifiers.find_classifier(classifier, weights_dir)
     partner = partners(real, synthetic)
     if (partner >= 0).all():
         real = take(real, np.unique(partner))
         partner = partners(real, synthetic)
     sides = {"real": real, "synthetic": synthetic}
     truth = {side: truth_of(images, labels, uncertain, f"--{side}") for side, images in sides.items()}
-    sources: dict[str, Iterable[str]] = {"the classifier": judge.findings}
+    sources: dict[str, Iterable[str]] = {"the classifier": classifier.findings}
     sources |= {f"--{side}": frame.columns for side, frame in truth.items()}
     chosen, absent = choose_findings(findings, sources)
-    for where in dict.fromkeys(absent.values()):
-        print(f"left out: {', '.join(name for name, at in absent.items() if at == where)} (not in {where})")
+    omitted = [
+        f"{', '.join(name for name, at in absent.items() if at == where)} (not in {where})"
+        for where in dict.fromkeys(absent.values())
+    ]
     paired = np.flatnonzero(partner >= 0)
     if len(paired) < MIN_PAIRS:
-        print("left out: agreement with the real image of the same prompt (--real does not hold the prompts' images)")
-    seen = {side: judge.probabilities(images)[chosen] for side, images in sides.items()}
+        omitted.append("agreement with the real image of the same prompt (--real does not hold the prompts' images)")
+    seen = {side: classifier.probabilities(images)[chosen] for side, images in sides.items()}
     groups = {"real": np.array(real.groups), "synthetic": prompt_groups(real, synthetic, partner)}
     rows = score_labels({side: (truth[side][chosen], seen[side], groups[side]) for side in sides}, seed)
     if len(paired) >= MIN_PAIRS:
@@ -130,7 +125,7 @@ def evaluate(
         of_synthetic = seen["synthetic"].iloc[paired].reset_index(drop=True)
         n_real = len(np.unique(partner[paired]))
         rows += score_agreement(of_real, of_synthetic, groups["synthetic"][paired], n_real, seed)
-    return [row | {"extractor": judge.name, "uncertain": uncertain} for row in rows]
+    return Result([row | {"extractor": classifier.name, "uncertain": uncertain} for row in rows], omitted)
 
 
 def prompt_groups(real: ImageFolder, synthetic: ImageFolder, partner: np.ndarray) -> np.ndarray:
@@ -148,7 +143,7 @@ Side = tuple[pd.DataFrame, pd.DataFrame, np.ndarray]
 """Truth (1, 0, NaN) and probabilities, columns by the names of findings, and the groups of the images."""
 
 
-def score_labels(sides: dict[str, Side], seed: int = 0) -> list[dict[str, Any]]:
+def score_labels(sides: dict[str, Side], seed: int = 0) -> Rows:
     """AUROC and average precision: a row per finding and side, and the macro mean.
 
     The macro mean is over the findings that have both classes on all sides, so that the sides compare.
@@ -160,18 +155,15 @@ def score_labels(sides: dict[str, Side], seed: int = 0) -> list[dict[str, Any]]:
     findings = list(next(iter(sides.values()))[0].columns)
     tables = [truth for truth, _, _ in sides.values()]
     defined = [name for name in findings if all(truth[name].nunique() == 2 for truth in tables)]
-    rows: list[dict[str, Any]] = []
+    rows: Rows = []
     for side, (truth, seen, groups) in sides.items():
         rankings = [Ranking(truth[name].to_numpy(float), seen[name].to_numpy(float)) for name in findings]
         share = truth.mean()
+        columns = {name: truth[name] for name in findings} | {"macro": truth}
         counts = {
-            name: {
-                "n_positive": int((truth[name] == 1).sum()),
-                "n_negative": int((truth[name] == 0).sum()),
-                "note": None if share[name] not in (0, 1) else "one class only",
-            }
-            for name in findings
-        } | {"macro": {"n_positive": int((truth == 1).sum().sum()), "n_negative": int((truth == 0).sum().sum())}}
+            name: {"n_positive": int((values == 1).to_numpy().sum()), "n_negative": int((values == 0).to_numpy().sum())}
+            for name, values in columns.items()
+        }
         metrics: dict[str, tuple[Sequence[Statistic], pd.Series]] = {
             "auroc": ([each.auroc for each in rankings], pd.Series(0.5, findings)),
             "average_precision": ([each.average_precision for each in rankings], share),
@@ -179,15 +171,17 @@ def score_labels(sides: dict[str, Side], seed: int = 0) -> list[dict[str, Any]]:
         size = {"n_real": 0, "n_synthetic": 0} | {f"n_{side}": len(truth)}
         for metric, (statistics, chance) in metrics.items():
             for row in with_macro(metric, statistics, findings, defined, groups, seed):
-                at = mean(chance[defined].to_numpy(float)) if row["label"] == "macro" else float(chance[row["label"]])
-                note = row["note"] or counts[row["label"]].get("note")
-                rows.append(row | {"images": side, "chance": at} | size | counts[row["label"]] | {"note": note})
+                label = row["label"]
+                at = mean(chance[defined].to_numpy(float)) if label == "macro" else float(chance[label])
+                if label != "macro" and share[label] in (0, 1):
+                    row["notes"].append("one class only")
+                rows.append(row | {"images": side, "chance": at} | size | counts[label])
     return rows
 
 
 def score_agreement(
     of_real: pd.DataFrame, of_synthetic: pd.DataFrame, groups: np.ndarray, n_real: int, seed: int = 0
-) -> list[dict[str, Any]]:
+) -> Rows:
     """Rows of AUROC, F1 and Pearson's r between what is seen in a synthetic image and in the real one of its prompt.
 
     Args:
@@ -198,7 +192,7 @@ def score_agreement(
         seed: of the bootstrap.
     """
     findings = list(of_real.columns)
-    rows: list[dict[str, Any]] = []
+    rows: Rows = []
     pairs = [(of_real[name].to_numpy(float), of_synthetic[name].to_numpy(float)) for name in findings]
     metrics: dict[str, Sequence[Statistic]] = {
         "agreement_auroc": [Ranking((x >= 0.5).astype(float), y).auroc for x, y in pairs],
@@ -215,9 +209,7 @@ def score_agreement(
     return rows + [row | size | {"n_positive": positive["macro"]} for row in pooled_agreement(pairs, groups, seed)]
 
 
-def pooled_agreement(
-    pairs: Sequence[tuple[np.ndarray, np.ndarray]], groups: np.ndarray, seed: int = 0
-) -> list[dict[str, Any]]:
+def pooled_agreement(pairs: Sequence[tuple[np.ndarray, np.ndarray]], groups: np.ndarray, seed: int = 0) -> Rows:
     """The other two means of LLM-CXR's agreement: all answers in one ranking, and findings by their positives.
 
     Args:
@@ -254,7 +246,7 @@ def with_macro(
     defined: list[str],
     groups: np.ndarray,
     seed: int,
-) -> list[dict[str, Any]]:
+) -> Rows:
     """A row per finding, and their mean over the defined ones with an interval from the same bootstrap samples."""
     values = np.array([each(None) for each in statistics])
     drawn = resampled(statistics, groups, seed=seed)
@@ -274,7 +266,7 @@ AGREEMENT = {"agreement_auroc": "AUROC", "agreement_f1": "F1", "pearson_r": "Pea
 POOLED = ("micro", "weighted")
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: Rows) -> str:
     """The scores as text: a row per finding, real and synthetic side by side, then the agreement."""
     cells = {(row["metric"], row["label"], row["images"]): row for row in rows}
     labels = list(dict.fromkeys(row["label"] for row in rows if row["label"]))

@@ -1,12 +1,22 @@
-"""The command of a module that compares two folders by the features of one extractor."""
+"""What the commands of this room share: `--weights_dir`, and comparing two folders by the features of one extractor."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
+from eval.extractors import find_extractor
 from eval.inputs.folders import read_sides
-from eval.scores import publish
+from eval.scores import Result, Rows, publish
 from sdcxr.io.files import existing_folder
+
+
+def weights_folder(weights_dir: str | None) -> Path | None:
+    """The folder of `--weights_dir`, where it is given.
+
+    Raises:
+        UserError: it does not exist.
+    """
+    return existing_folder(weights_dir, "--weights_dir") if weights_dir else None
 
 
 @dataclass
@@ -22,25 +32,23 @@ class Comparison:
     output: str | None = None
     """JSON file of score rows. Default: the table is printed only."""
     weights_dir: str | None = None
-    """Where the weights of named extractors lie."""
+    """Folder with the weights of named extractors."""
     seed: int = 0
-    """Of the bootstrap and of all draws."""
+    """Seed of the bootstrap and of all random draws."""
 
 
-def compare(
-    config: Comparison, evaluate: Callable[..., list[dict[str, Any]]], table: Callable[[list[dict[str, Any]]], str]
-) -> int:
+def run_comparison(config: Comparison, evaluate: Callable[..., Result], table: Callable[[Rows], str]) -> int:
     """Read both folders, evaluate them, write the rows and print the table.
 
     Args:
         config: the command's flags.
-        evaluate: (real, synthetic, extractor, weights_dir=, seed=) to score rows.
+        evaluate: (real, synthetic, extractor, seed=) to a result.
         table: the rows as text.
 
     Raises:
-        UserError: a folder or the extractor is not what it should be.
+        UserError: a folder or the extractor cannot be used.
     """
     sides = read_sides(config.real, config.synthetic)
-    weights_dir = existing_folder(config.weights_dir, "--weights_dir") if config.weights_dir else None
-    publish(evaluate(*sides, config.extractor, weights_dir=weights_dir, seed=config.seed), config.output, table)
+    extractor = find_extractor(config.extractor, weights_folder(config.weights_dir))
+    publish(evaluate(*sides, extractor, seed=config.seed), config.output, table)
     return 0

@@ -1,10 +1,10 @@
-"""Does one prompt give many radiographs, and do all prompts together give as many as there are in reality?
+"""Diversity of synthetic images within and across prompts: MS-SSIM, feature distances and the Vendi score.
 
     python -m eval.diversity --real DATASET/test --synthetic SAMPLES --extractor RUN --output scores.json
 
-Within prompts: up to four images of a text, all six pairs. Across prompts: pairs with different texts. Real images are
-measured alike, always on pairs of different patients: that value is the floor of a synthetic row. MS-SSIM falls with
-diversity, distances and the Vendi score (an effective number of different images) rise.
+Within prompts: up to four images of a text, all six pairs. Across prompts: pairs with different texts. The floor of a
+synthetic row is the same measure on real images, always between different patients. MS-SSIM falls with diversity,
+distances and the Vendi score (an effective number of different images) rise.
 """
 
 from collections.abc import Sequence
@@ -15,16 +15,20 @@ from typing import Any
 
 import numpy as np
 
+from eval.command import weights_folder
+from eval.extractors import find_extractor
+from eval.extractors.base import Extractor
 from eval.extractors.cache import extract
 from eval.inputs.folders import ImageFolder, patients_of, prompts_of, read_sides
 from eval.inputs.images import read_greys, smallest_side
 from eval.metrics.bootstrap import bootstrap_counts, group_rows, percentiles, validate_features
 from eval.metrics.ms_ssim import WEIGHTS, ms_ssim, n_scales
 from eval.metrics.vendi import vendi, vendi_interval
-from eval.scores import publish, score_row, value_text
+from eval.scores import Result, Rows, note_text, publish, score_row, value_text
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
+VERSION = 1  # of the rows: raise it when a value changes for the same images
 RESAMPLES = 200
 FEATURE_PAIRS = 20_000  # across prompts
 KINDS = ("within_prompts", "across_prompts")
@@ -44,13 +48,13 @@ class DiversityConfig:
     output: str | None = None
     """JSON file of score rows. Default: the table is printed only."""
     weights_dir: str | None = None
-    """Where the weights of named extractors lie."""
+    """Folder with the weights of named extractors."""
     images_per_prompt: int = 4
     """Images of one text that are paired: 4 have 6 pairs."""
     max_pairs: int = 1500
-    """Pairs of a row whose MS-SSIM is computed; beyond, whole prompts or pairs are drawn."""
+    """Most pairs per row of MS-SSIM; where there are more, whole prompts or pairs are drawn."""
     seed: int = 0
-    """Of all draws."""
+    """Seed of all random draws."""
 
     def __post_init__(self) -> None:
         if self.images_per_prompt < 2:
@@ -60,76 +64,71 @@ class DiversityConfig:
 
 
 def main(config: DiversityConfig) -> int:
-    real, synthetic = read_sides(config.real, config.synthetic)
-    rows = evaluate(
-        real,
-        synthetic,
-        config.extractor,
-        weights_dir=Path(config.weights_dir) if config.weights_dir else None,
+    sides, weights_dir = read_sides(config.real, config.synthetic), weights_folder(config.weights_dir)
+    result = evaluate(
+        *sides,
+        find_extractor(config.extractor, weights_dir) if config.extractor else None,
         images_per_prompt=config.images_per_prompt,
         max_pairs=config.max_pairs,
         seed=config.seed,
     )
-    publish(rows, config.output, table)
+    publish(result, config.output, table)
     return 0
 
 
 def evaluate(
     real: ImageFolder,
     synthetic: ImageFolder,
-    extractor: str | None = None,
+    extractor: Extractor | None = None,
     *,
-    weights_dir: Path | None = None,
     images_per_prompt: int = 4,
     max_pairs: int = 1500,
     seed: int = 0,
-) -> list[dict[str, Any]]:
+) -> Result:
     """Score rows: MS-SSIM and mean feature distance within and across prompts, Vendi score; synthetic and real.
 
     Args:
         real: one side.
         synthetic: the other.
         extractor: its features give distances and the Vendi score; None leaves these out.
-        weights_dir: where the weights of named extractors lie.
         images_per_prompt: images of one text that are paired.
-        max_pairs: of a row of MS-SSIM.
+        max_pairs: most pairs per row of MS-SSIM.
         seed: of all draws.
 
     Raises:
-        UserError: images or weights are absent or unusable; fewer than 2 images on a side.
+        UserError: images are unusable; fewer than 2 images on a side.
     """
     sides = {"synthetic": synthetic, "real": real}
     for side, folder in sides.items():
         if len(folder) < 2:
             raise UserError(f"--{side} {folder.folder} holds {len(folder)} image: diversity needs at least 2")
-    # Before the pictures are read, so that absent weights are told at once.
     features = {}
     if extractor is not None:
-        values = [extract(folder, extractor, weights_dir=weights_dir).values for folder in (real, synthetic)]
+        values = [extract(folder, extractor).values for folder in (real, synthetic)]
         features["real"], features["synthetic"] = validate_features(*values)
-    rows = []
+    rows: Rows = []
     about: dict[str, Any] = {"n_real": len(real), "n_synthetic": len(synthetic)}
     size = min(smallest_side(folder.paths) for folder in sides.values())
     preset = f"grey {size} px, {n_scales(size)} scales"
-    note = None
+    notes = []
     if n_scales(size) < len(WEIGHTS):
-        note = f"{n_scales(size)} of 5 scales, for images below 176 px: not comparable with five"
+        notes.append(f"{n_scales(size)} of 5 scales, for images below 176 px: not comparable with five")
     for kind in KINDS:
         measured = {}
         for side, folder in sides.items():
             pairs = find_pairs(folder, kind, images_per_prompt, max_pairs, seed)
             measured[side] = pairs, ssim_of_pairs(folder.paths, pairs, size)
-        rows += _pair_rows(f"ms_ssim_{kind}", measured, about | {"preset": preset, "note": note})
+        rows += _pair_rows(f"ms_ssim_{kind}", measured, about | {"preset": preset, "notes": notes})
     if extractor is None:
-        return rows
-    about |= {"extractor": extractor}
+        return Result(rows)
+    about |= {"extractor": extractor.given_name}
     for kind in KINDS:
         measured = {}
         for side, folder in sides.items():
             pairs = find_pairs(folder, kind, images_per_prompt, FEATURE_PAIRS, seed)
             measured[side] = pairs, distance_of_pairs(features[side], pairs)
         rows += _pair_rows(f"feature_distance_{kind}", measured, about)
-    return rows + _vendi_rows(sides, features, about, seed)
+    return Result(rows + _vendi_rows(sides, features, about, seed))
 
 
 @dataclass(frozen=True)
@@ -235,14 +234,15 @@ def distance_of_pairs(features: np.ndarray, pairs: Pairs) -> np.ndarray:
     return np.concatenate(chunks) if chunks else np.zeros(0)
 
 
-def _pair_rows(metric: str, sides: dict[str, tuple[Pairs, np.ndarray]], about: dict[str, Any]) -> list[dict[str, Any]]:
+def _pair_rows(metric: str, sides: dict[str, tuple[Pairs, np.ndarray]], about: dict[str, Any]) -> Rows:
     """The synthetic row, with the real value as its floor, and the real row."""
     rows = []
     for side, (pairs, values) in sides.items():
         value, low, high = mean_of_pairs(values, pairs)
         row = score_row(metric, value, images=side, ci_low=low, ci_high=high, **about)
         if not len(pairs):
-            row["note"] = ONE_PER_PROMPT if metric.endswith("within_prompts") else "undefined: all images have one text"
+            reason = ONE_PER_PROMPT if metric.endswith("within_prompts") else "undefined: all images have one text"
+            row["notes"] = [reason]
         n_units = len(np.unique(np.concatenate(pairs.groups)))
         rows.append(
             row | {"n_pairs": len(pairs), "n_prompts" if metric.endswith("within_prompts") else "n_groups": n_units}
@@ -253,7 +253,7 @@ def _pair_rows(metric: str, sides: dict[str, tuple[Pairs, np.ndarray]], about: d
 
 def _vendi_rows(
     sides: dict[str, ImageFolder], features: dict[str, np.ndarray], about: dict[str, Any], seed: int
-) -> list[dict[str, Any]]:
+) -> Rows:
     """Vendi scores at the same number of images on both sides."""
     n = min(len(folder) for folder in sides.values())
     rows = []
@@ -268,7 +268,7 @@ def _vendi_rows(
         except UserError as problem:
             note = str(problem)
         row = score_row("vendi", value, images=side, ci_low=low, ci_high=high, **about)
-        rows.append(row | {f"n_{side}": n, "note": note})
+        rows.append(row | {f"n_{side}": n, "notes": [note]})
     rows[0]["floor"] = rows[1]["value"]
     return rows
 
@@ -282,17 +282,15 @@ def _spread(groups: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return order[np.argsort(turn, kind="stable")]
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
+def table(rows: Rows) -> str:
     """The rows as text, synthetic and real side by side."""
     lines = [f"{'':34}  {'synthetic':>24}  {'real, other patients':>24}"]
     for metric in dict.fromkeys(row["metric"] for row in rows):
         cells = {row["images"]: row for row in rows if row["metric"] == metric}
         lines.append(f"{metric:34}" + "".join(f"  {value_text(cells[side]):>24}" for side in cells))
-    notes: dict[str, list[str]] = {}
-    for row in rows:
-        if row["note"] and row["metric"] not in notes.setdefault(row["note"], []):
-            notes[row["note"]].append(row["metric"])
-    lines += [f"{', '.join(metrics)}: {note}" for note, metrics in notes.items()]
+    for note in dict.fromkeys(filter(None, map(note_text, rows))):
+        metrics = dict.fromkeys(row["metric"] for row in rows if note_text(row) == note)
+        lines.append(f"{', '.join(metrics)}: {note}")
     return "\n".join(lines)
 
 

@@ -1,26 +1,26 @@
-"""Features of image folders: arrays with names and provenance, extracted once and cached. Scores never see pictures.
+"""Extract image features of a folder into a safetensors file; list the feature extractors.
 
-    python -m eval.features --list                                                     # the extractors there are
+    python -m eval.features --list                                                     # all extractors
     python -m eval.features --images DIR --extractor xrv-all --weights_dir DIR --output FILE.safetensors
-    accelerate launch -m eval.features --images DIR --extractor RUN --output FILE      # every process takes its share
+    accelerate launch -m eval.features --images DIR --extractor RUN --output FILE      # sharded over processes
 
-A second call with the same images and weights reads the array from the cache, without the network.
+Arrays are cached: a second call with the same images and weights does not run the network.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from eval import extractors
+from eval.command import weights_folder
 from eval.extractors.cache import extract, write_features
 from eval.inputs.folders import read_folder
-from sdcxr.io.files import existing_folder
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
 
 @dataclass
 class FeaturesConfig:
-    """What to look at, and with what."""
+    """Images and extractor."""
 
     images: str | None = None
     """Folder of images: a split of a dataset folder, a samples folder, or a plain folder."""
@@ -43,8 +43,8 @@ def main(config: FeaturesConfig) -> int:
     if config.images is None or config.extractor is None or config.output is None:
         absent = [name for name in ("images", "extractor", "output") if getattr(config, name) is None]
         raise UserError(f"missing {', '.join('--' + name for name in absent)}")
-    weights_dir = existing_folder(config.weights_dir, "--weights_dir") if config.weights_dir else None
-    features = extract(read_folder(config.images, "--images"), config.extractor, weights_dir=weights_dir)
+    images = read_folder(config.images, "--images")
+    features = extract(images, extractors.find_extractor(config.extractor, weights_folder(config.weights_dir)))
 
     from sdcxr.runtime.processes import processes
 

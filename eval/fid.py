@@ -1,32 +1,35 @@
-"""How far is the distribution of the synthetic radiographs from that of the real ones?
+"""Fréchet distance (FID), KID, CMMD, precision and recall between synthetic and real radiographs.
 
     python -m eval.fid --real DATASET/test --synthetic SAMPLES --extractor xrv-all --output scores.json
     python -m eval.fid --real DATASET/test --synthetic SAMPLES --preset fd-xrv-roentgen --output scores.json
 
-Fréchet distance (and its limit for many images), KID, CMMD, precision, recall, density and coverage, each with the
-same between two halves of the real images (other patients) and an interval. Presets are others' ways, for comparison:
-fid-inception-torchmetrics, fid-clean, fd-xrv-roentgen, fd-rad-dino-chexgenbench, fd-rad-dino, cmmd.
+All metrics: Fréchet distance and its limit for many images, KID, CMMD, precision, recall, density and coverage; each
+with an interval, and with its floor, the same metric between two halves of the real images (different patients).
+Presets reproduce published evaluations, to compare with their numbers: fid-inception-torchmetrics, fid-clean,
+fd-xrv-roentgen, fd-rad-dino-chexgenbench, fd-rad-dino, cmmd.
 """
 
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from eval.command import weights_folder
+from eval.extractors import find_extractor
 from eval.extractors.cache import Features, extract
 from eval.inputs.folders import ImageFolder, read_sides
 from eval.metrics.bootstrap import disjoint_halves, group_rows, half_samples, validate_features
 from eval.metrics.prdc import NAMES
 from eval.metrics.presets import HALVES_OF_LIMIT, OF_COVARIANCES, PRESETS, Preset, measure, standard_errors
-from eval.scores import publish, score_row
+from eval.scores import Result, Row, Rows, note_text, publish, score_row
 from sdcxr.io.manifest import LABELS
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
-RESAMPLES = 100
+VERSION = 1  # of the rows: raise it when a value changes for the same images
+INTERVAL_DRAWS, FEWEST_DRAWS = 100, 20
 FEWEST_GROUPS = 8  # on a side, for an interval
 FEWEST_OF_LABEL = 10  # images on each side, for a row of a label
 NORMAL_95 = 1.959964
@@ -36,6 +39,7 @@ NORMAL_95 = 1.959964
 class FidConfig:
     """What to compare, and how."""
 
+    DEPRECATED: ClassVar[dict[str, str]] = {"resamples": "interval_draws"}
     real: str
     """Split of a dataset folder, or a folder of images."""
     synthetic: str
@@ -45,15 +49,15 @@ class FidConfig:
     extractor: str | None = None
     """Network whose features are compared, or a folder with one. All metrics are taken."""
     preset: str | None = None
-    """A published extractor, image path and choice of metrics, in place of --extractor."""
+    """A published combination of extractor, preprocessing and metrics, in place of --extractor."""
     weights_dir: str | None = None
     """Folder with the extractor's weights."""
-    resamples: int = RESAMPLES
-    """Random halves behind each interval; 0 for no intervals."""
+    interval_draws: int = INTERVAL_DRAWS
+    """Random half-samples behind each interval; 0 for no intervals."""
     per_label: bool = False
     """Also KID and CMMD of each finding, between equal numbers of images that have it."""
     seed: int = 0
-    """Of all random draws."""
+    """Seed of all random draws."""
 
     def __post_init__(self) -> None:
         if (self.extractor is None) == (self.preset is None):
@@ -63,22 +67,32 @@ class FidConfig:
             raise UserError(
                 f"--preset {self.preset}: unknown, did you mean {near}? (all: {', '.join(map(str, PRESETS))})"
             )
-        if self.resamples < 0 or 0 < self.resamples < 20:
-            raise UserError(f"--resamples {self.resamples}: 0 for no intervals, or at least 20")
+        check_interval_draws(self.interval_draws)
+
+
+def check_interval_draws(draws: int) -> None:
+    """Refuse so few draws that an interval would be noise.
+
+    Raises:
+        UserError: see above.
+    """
+    if draws < 0 or 0 < draws < FEWEST_DRAWS:
+        raise UserError(f"--interval_draws {draws}: 0 for no intervals, or at least {FEWEST_DRAWS}")
 
 
 def main(config: FidConfig) -> int:
     preset = PRESETS[config.preset] if config.preset is not None else Preset(str(config.extractor))
     sides = read_sides(config.real, config.synthetic)
     if config.per_label:
-        common_labels(*sides)  # known before hours of extraction
-    weights_dir = Path(config.weights_dir) if config.weights_dir else None
-    real, synthetic = (extract(side, preset.extractor, weights_dir=weights_dir) for side in sides)
+        common_labels(*sides)  # fails before hours of extraction
+    extractor = find_extractor(preset.extractor, weights_folder(config.weights_dir))
+    real, synthetic = (extract(side, extractor) for side in sides)
 
-    from sdcxr.runtime.processes import processes  # torch is there by now
+    from sdcxr.runtime.processes import processes  # torch is loaded by now
 
-    if processes().is_main_process:  # minutes on all cores, which the others would only dispute
-        options: dict[str, Any] = {"resamples": config.resamples, "per_label": config.per_label, "seed": config.seed}
+    if processes().is_main_process:  # it takes minutes on all cores
+        draws, per_label, seed = config.interval_draws, config.per_label, config.seed
+        options: dict[str, Any] = {"interval_draws": draws, "per_label": per_label, "seed": seed}
         publish(evaluate(*sides, real, synthetic, preset, **options), config.output, table)
     return 0
 
@@ -90,30 +104,30 @@ def evaluate(
     synthetic_features: Features,
     preset: Preset,
     *,
-    resamples: int = RESAMPLES,
+    interval_draws: int = INTERVAL_DRAWS,
     per_label: bool = False,
     seed: int = 0,
-) -> list[dict[str, Any]]:
+) -> Result:
     """Score rows of all images, then of each label.
 
     Beside the columns of all rows: `dimension`; `below_2d`, whether a side has fewer than two images per dimension;
     `floor_n`, images on each side of the floor; `floor_splits`, the random splits it is a mean over;
-    `value_at_floor_n`, the value between that many real and synthetic images, which the floor compares with; `k`;
-    `sd` of KID over its `subsets` of `subset_size`; `resamples`; `seed`; `resize` and `sha256`, path and weights of the
-    extractor.
+    `value_at_floor_n`, the value between that many real and synthetic images, which compares with the floor; `k`;
+    `sd` of KID over its `subsets` of `subset_size`; `resamples`, the draws of the interval; `seed`; `resize` and
+    `sha256`, preprocessing and weights of the extractor.
 
     Args:
         real: the folder, for patients and labels.
         synthetic: the folder, for prompts and labels.
         real_features: of the images of `real`, in its order.
         synthetic_features: of the images of `synthetic`, in its order.
-        preset: metrics and parameters; its extractor is only written down.
-        resamples: random halves behind each interval, 0 for none.
+        preset: metrics and parameters; its extractor is only recorded.
+        interval_draws: random half-samples behind each interval, 0 for none.
         per_label: whether to add rows of `kid` and `cmmd` for every label.
         seed: of all random draws.
 
     Returns:
-        Rows. One without a value has the reason in its note.
+        Rows; one without a value has the reason in its notes.
 
     Raises:
         UserError: features are not finite, fewer than two, of differing dimensions; or no labels for `per_label`.
@@ -125,38 +139,36 @@ def evaluate(
             )
     origin = _origin(real_features, preset)
     if origin != _origin(synthetic_features, preset):
-        raise UserError("the features of the two sides are of different extractors, weights or resize paths")
+        raise UserError("the features of the two sides come from different extractors, weights or preprocessing")
     x, y = validate_features(real_features.values, synthetic_features.values)
     groups = real.groups, synthetic.groups
-    rows = compare(x, y, *groups, preset, resamples, seed)
+    rows = compare_distributions(x, y, *groups, preset, interval_draws, seed)
     for label in common_labels(real, synthetic) if per_label else ():
         having = [np.flatnonzero(side.rows[label].to_numpy(float) == 1) for side in (real, synthetic)]
-        rows += label_rows(label, x, y, groups, having, preset, resamples, seed)
+        rows += label_rows(label, x, y, groups, having, preset, interval_draws, seed)
+    warnings = []
     if copies := _copies(x, y):
-        same = (
+        warnings.append(
             f"{copies} of {len(y)} synthetic images have exactly the features of a real one: are the folders mixed up?"
         )
-        for row in rows:
-            row["note"] = "; ".join(filter(None, (row["note"], same)))
-            row["warning"] = same  # python -m eval says it where it cannot be overlooked
-    return [row | origin for row in rows]
+    return Result([row | origin | {"notes": row["notes"] + warnings} for row in rows], warnings=warnings)
 
 
-def compare(
+def compare_distributions(
     x: np.ndarray,
     y: np.ndarray,
     groups_x: Sequence[str],
     groups_y: Sequence[str],
     preset: Preset,
-    resamples: int = RESAMPLES,
+    interval_draws: int = INTERVAL_DRAWS,
     seed: int = 0,
-) -> list[dict[str, Any]]:
+) -> Rows:
     """Rows of the preset's metrics between real features x and synthetic ones y, both float64 (images, dimension)."""
     generator = np.random.default_rng(seed)
     groups = min(len(group_rows(groups_x)), len(group_rows(groups_y)))
     errors: dict[str, float] = {}
-    if resamples and groups >= FEWEST_GROUPS:
-        halves = [half_samples(side, resamples, generator) for side in (groups_x, groups_y)]
+    if interval_draws and groups >= FEWEST_GROUPS:
+        halves = [half_samples(side, interval_draws, generator) for side in (groups_x, groups_y)]
         errors = standard_errors(x, y, preset, *halves)
     floor = _floor(x, y, groups_x, preset, generator, seed)
     n, dimension = min(len(x), len(y)), x.shape[1]
@@ -164,19 +176,19 @@ def compare(
     for name, measured in measure(x, y, preset, seed).items():
         low, high = _interval(name, measured.value, errors.get(name, float("nan")), groups)
         notes = [measured.problem, floor.note(n)]
-        if resamples and groups < FEWEST_GROUPS:
+        if interval_draws and groups < FEWEST_GROUPS:
             notes.append(f"no interval: only {groups} patients or prompts on a side")
-        elif resamples and name not in errors and measured.problem is None:
+        elif interval_draws and name not in errors and measured.problem is None:
             notes.append("no interval: halves of these images are too few")
         if name in NAMES and max(len(x), len(y)) > 1.25 * n:
             notes.append("more images on one side move it by themselves: compare only the value at the floor's N")
         if name in OF_COVARIANCES and n < 2 * dimension:
             notes.append(f"N = {n} is below 2 × {dimension} dimensions: mostly bias, compare with the floor only")
-        taken = min(resamples, HALVES_OF_LIMIT) if name == "fd_infinity" else resamples
+        taken = min(interval_draws, HALVES_OF_LIMIT) if name == "fd_infinity" else interval_draws
         row = score_row(name, measured.value, ci_low=low, ci_high=high, floor=floor.of_real.get(name, float("nan")))
         row |= {"n_real": len(x), "n_synthetic": len(y), "extractor": preset.extractor, "preset": preset.name}
         row |= {
-            "note": "; ".join(filter(None, notes)) or None,
+            "notes": [note for note in notes if note],
             "dimension": dimension,
             "below_2d": n < 2 * dimension,
             "floor_n": floor.n,
@@ -197,13 +209,13 @@ def label_rows(
     groups: tuple[Sequence[str], Sequence[str]],
     having: Sequence[np.ndarray],
     preset: Preset,
-    resamples: int,
+    interval_draws: int,
     seed: int,
-) -> list[dict[str, Any]]:
-    """KID and CMMD of the images that have a label, as many of one side as of the other, drawn at random.
+) -> Rows:
+    """KID and CMMD of the images that have a label, equally many of both sides, drawn at random.
 
-    No Fréchet distance: of a few hundred images it is mostly bias, and a rare finding would seem a badly drawn one.
-    CMMD is biased as well, by at most 19.9 / N: between labels only KID compares.
+    No Fréchet distance: on a few hundred images it is mostly bias, so that rare findings would look worse than common
+    ones. CMMD is biased as well, by at most 19.9 / N: between labels only KID compares.
 
     Args:
         label: its name.
@@ -212,24 +224,25 @@ def label_rows(
         groups: of all real, and of all synthetic images.
         having: row numbers of the real, and of the synthetic images that have the label.
         preset: for the name of the extractor.
-        resamples: random halves behind each interval.
+        interval_draws: random half-samples behind each interval.
         seed: of the draws.
     """
     preset = replace(preset, metrics=("kid", "cmmd"))
     n = min(map(len, having))
     if n < FEWEST_OF_LABEL:
         note = f"{len(having[0])} real and {len(having[1])} synthetic images: fewer than {FEWEST_OF_LABEL} on a side"
-        counts = {"n_real": len(having[0]), "n_synthetic": len(having[1])}
+        counts: Row = {"n_real": len(having[0]), "n_synthetic": len(having[1])}
         names = {"label": label, "extractor": preset.extractor, "preset": preset.name, "note": note}
         return [score_row(name, float("nan"), **counts, **names) for name in preset.metrics]
     generator = np.random.default_rng(seed)
     a, b = (np.sort(generator.choice(rows, n, replace=False)) for rows in having)
-    rows = compare(x[a], y[b], [groups[0][i] for i in a], [groups[1][i] for i in b], preset, resamples, seed)
+    groups_a, groups_b = [groups[0][i] for i in a], [groups[1][i] for i in b]
+    rows = compare_distributions(x[a], y[b], groups_a, groups_b, preset, interval_draws, seed)
     return [row | {"label": label} for row in rows]
 
 
 def common_labels(real: ImageFolder, synthetic: ImageFolder) -> list[str]:
-    """CheXpert labels, by name, that some image of either side is said to have or not to have.
+    """CheXpert labels, by name, that are known of some image on both sides.
 
     Raises:
         UserError: there is none.
@@ -266,7 +279,7 @@ class Floor:
     of_synthetic: dict[str, float]
 
     def note(self, n: int) -> str | None:
-        """What is to say about it beside a value between sides of n images or more."""
+        """Caveat of the floor beside a value between sides of n images or more."""
         if self.n is None:
             return "no floor: it needs real images of two patients or more on either half"
         if self.n < n:
@@ -277,7 +290,7 @@ class Floor:
 def _floor(
     x: np.ndarray, y: np.ndarray, groups: Sequence[str], preset: Preset, generator: np.random.Generator, seed: int
 ) -> Floor:
-    splits = min(max(5000 // len(x), 1), 10)  # of few images each split is noisy, and fast
+    splits = min(max(5000 // len(x), 1), 10)  # with few images each split is noisy, and fast
     halves = [disjoint_halves(groups, generator) for _ in range(splits)]
     n = min(len(y), *(len(half) for split in halves for half in split))
     if n < 2:
@@ -310,7 +323,7 @@ def _interval(name: str, value: float, error: float, groups: int) -> tuple[float
 
 
 def _origin(features: Features, preset: Preset) -> dict[str, Any]:
-    """Columns that say where features come from: the full name of the extractor, its resize path, its weights."""
+    """Columns about the origin of features: full name of the extractor, its preprocessing, its weights."""
     about = features.provenance
     checksums = " ".join(f"{name}:{checksum}" for name, checksum in about.get("sha256", {}).items())
     return {
@@ -326,7 +339,7 @@ def _copies(x: np.ndarray, y: np.ndarray) -> int:
     return sum(row.tobytes() in known for row in y)
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
+def table(rows: Rows) -> str:
     """The rows as text, and their notes."""
     lines = [f"{'':40} {'value':>10} {'95 % interval':>23} {'floor':>10} {'at its N':>10} {'N':>13}"]
     for row in rows:
@@ -334,12 +347,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         value, floor, beside = (_number(row.get(key)) for key in ("value", "floor", "value_at_floor_n"))
         interval, counts = f"{low} – {high}" if low else "", f"{row['n_real']} + {row['n_synthetic']}"
         lines.append(f"{_name(row):40} {value:>10} {interval:>23} {floor:>10} {beside:>10} {counts:>13}")
-    for note in dict.fromkeys(row["note"] for row in rows if row["note"]):
-        lines.append(f"{', '.join(_name(row) for row in rows if row['note'] == note)}: {note}")
+    for note in dict.fromkeys(filter(None, map(note_text, rows))):
+        lines.append(f"{', '.join(_name(row) for row in rows if note_text(row) == note)}: {note}")
     return "\n".join(lines)
 
 
-def _name(row: dict[str, Any]) -> str:
+def _name(row: Row) -> str:
     return f"{row['metric']} {row['label'] or ''}".strip()
 
 

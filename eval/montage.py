@@ -1,8 +1,8 @@
-"""One picture to look at: real radiographs beside the synthetic ones of the same prompts, the prompt below.
+"""Montage of real radiographs beside the synthetic ones of the same prompts, as one PNG.
 
     python -m eval.montage --real DATASET/test --synthetic SAMPLES --output montage.png
 
-The prompts are chosen evenly from all, not by the looks of their images.
+The prompts are chosen evenly from all, not by how their images look.
 """
 
 import textwrap
@@ -51,7 +51,7 @@ def main(config: MontageConfig) -> int:
     if not pairs:
         raise UserError(f"no image of {config.synthetic} was made by generate.py from a prompt of {config.real}")
     output = Path(config.output).expanduser()
-    picture = draw([(left, right, text) for left, right, _, text in pairs], config.columns, config.size)
+    picture = draw_montage([(left, right, text) for left, right, _, text in pairs], config.columns, config.size)
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic(output) as temporary:
         picture.save(temporary, format="PNG")
@@ -59,7 +59,7 @@ def main(config: MontageConfig) -> int:
     return 0
 
 
-def draw(pairs: list[tuple[Path, Path, str]], columns: int, size: int) -> Image.Image:
+def draw_montage(pairs: list[tuple[Path, Path, str]], columns: int, size: int) -> Image.Image:
     """Pairs tiled row by row, each with up to three lines of its prompt.
 
     Raises:

@@ -1,20 +1,20 @@
-"""Has the model memorised patients? Nearest neighbours, copies of training images, and samples that repeat themselves.
+"""Memorisation and privacy: nearest neighbours, copies of training images, and samples that repeat themselves.
 
     python -m eval.privacy --train DATASET/train --real DATASET/test --synthetic SAMPLES --output scores.json
     python -m eval.privacy … --extractor RUN                    # distances between features instead of grey values
-    python -m eval.privacy … --reid DIR                         # and patients shown anew, found by a network
+    python -m eval.privacy … --reid DIR                         # also training patients in new images
 
-Training images, held-out images of other patients, and synthetic ones. A model that has learnt without memorising comes
-as near to the one as to the other. Copies are looked for among all pairs of synthetic and training images, whichever
-the prompt, at small shifts; the threshold comes from real images of different patients, and altered copies of training
-images show what it finds. Beside the scores lies nearest.csv: the nearest training image of every synthetic one.
+Synthetic images of a model that has not memorised are as near to held-out images of other patients as to its training
+images. Copies are searched among all pairs of synthetic and training images, whatever the prompt, at small shifts; the
+threshold comes from real images of different patients, and altered copies of training images measure its sensitivity.
+nearest.csv is written beside the scores: the nearest training image of every synthetic one.
 
-Not found: copies that are mirrored, inverted, turned by 5 degrees or cropped by a tenth, and copies of a part.
+Not found: copies that are mirrored, inverted, rotated by 5 degrees or cropped by a tenth, and copies of a part.
 
-A patient who is shown anew, without a copied picture, takes a network that tells patients apart. None comes with this;
---reid takes any that `python -m eval.features --list` knows, such as a folder of transformers or of train.py. Cosines
-of its features are compared as correlations are above: the threshold from real images of different patients, and
-what it finds from those of the same patient. A network that was not made for it finds little, which is shown.
+Detecting a training patient in a new image needs a re-identification network (--reid); none is bundled. It can be any
+extractor of `python -m eval.features --list`, such as a folder of transformers or of train.py. The threshold on cosines
+of its features comes from real images of different patients, its sensitivity from those of the same patient. A network
+that was not trained for this finds little, and the sensitivity shows it.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from eval.command import weights_folder
 from eval.extractors import find_extractor
+from eval.extractors.base import Extractor
 from eval.extractors.cache import extract
 from eval.inputs.folders import ImageFolder, patients_of, prompts_of, read_folder, read_sides
 from eval.inputs.images import read_greys
@@ -45,13 +47,15 @@ from eval.memorization.reid import REID_DETECTION, reidentify
 from eval.memorization.thresholds import COPY_DETECTION, detection_rows, fit_threshold
 from eval.metrics.bootstrap import group_interval, mean
 from eval.metrics.nearest import authentic, nearness
-from eval.scores import publish, score_row, value_text
+from eval.scores import Result, Rows, note_text, publish, score_row, value_text
 from sdcxr.io.files import atomic
 from sdcxr.io.manifest import image_ids
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
+VERSION = 1  # of the rows: raise it when a value changes for the same images
 NEAREST = "nearest.csv"
+DEFAULT_EXTRACTOR = "pixels-32"
 PLANTED = 100  # altered training images searched
 
 
@@ -67,29 +71,29 @@ class PrivacyConfig:
     """Samples folder."""
     output: str
     """JSON file of score rows; nearest.csv is written beside it."""
-    extractor: str = "pixels-32"
-    """Name of a feature extractor, or a folder with one, for the distances; copies are found in grey values always."""
+    extractor: str = DEFAULT_EXTRACTOR
+    """Name of a feature extractor, or a folder with one, for the distances. Copies are always found in grey values."""
     reid: str | None = None
     """Re-identification network: name of an extractor, or a folder with one. Default: none."""
     weights_dir: str | None = None
-    """Where the weights of named extractors lie."""
+    """Folder with the weights of named extractors."""
     seed: int = 0
-    """Of all draws."""
+    """Seed of all random draws."""
 
 
 def main(config: PrivacyConfig) -> int:
     real, synthetic = read_sides(config.real, config.synthetic)
-    rows = evaluate(
+    weights_dir = weights_folder(config.weights_dir)
+    result = evaluate(
         read_folder(config.train, "--train"),
         real,
         synthetic,
-        config.extractor,
-        reid=config.reid,
-        weights_dir=Path(config.weights_dir) if config.weights_dir else None,
+        find_extractor(config.extractor, weights_dir),
+        reid=find_extractor(config.reid, weights_dir, "--reid") if config.reid else None,
         nearest=Path(config.output).parent / NEAREST,
         seed=config.seed,
     )
-    publish(rows, config.output, table)
+    publish(result, config.output, table)
     return 0
 
 
@@ -97,44 +101,40 @@ def evaluate(
     train: ImageFolder,
     real: ImageFolder,
     synthetic: ImageFolder,
-    extractor: str = "pixels-32",
+    extractor: Extractor,
     *,
-    reid: str | None = None,
-    weights_dir: Path | None = None,
+    reid: Extractor | None = None,
     nearest: Path | None = None,
     seed: int = 0,
-) -> list[dict[str, Any]]:
+) -> Result:
     """Score rows: nearness to training images, AuthPct, copies, distance to the prompt's own image, repeated samples.
 
     Args:
         train: what the model was trained on.
         real: other patients. Images whose patient, or the picture itself, is in `train` are left out, with a note.
         synthetic: what the model made.
-        extractor: whose features give the distances.
-        reid: whose features tell patients apart, if any.
-        weights_dir: where the weights of named extractors lie.
+        extractor: its features give the distances.
+        reid: re-identification network, if any.
         nearest: CSV of every synthetic image with its best match in `train` (file names and correlation only).
         seed: of all draws.
 
     Raises:
-        UserError: folders are the same; held-out images are those of `train`; too few real images; weights absent.
+        UserError: folders are the same; held-out images are those of `train`; too few real images.
     """
     refuse_same(train, real, synthetic)
-    if reid is not None:
-        find_extractor(reid, weights_dir, "--reid")  # known before hours of extraction
-    extracted = [extract(folder, extractor, weights_dir=weights_dir) for folder in (train, real, synthetic)]
+    extracted = [extract(folder, extractor) for folder in (train, real, synthetic)]
     features = [side.values for side in extracted]  # noqa: PD011 (no table)
     greys = [read_greys(folder.paths, GRID) for folder in (train, real, synthetic)]
     common = whitening(greys[0])
     of_real = best_matches(greys[1], greys[0], common)
     kept, note = held_out(train, real, of_real)
-    about = {"n_train": len(train), "n_real": len(kept), "n_synthetic": len(synthetic), "note": note}
+    about = {"n_train": len(train), "n_real": len(kept), "n_synthetic": len(synthetic), "notes": [note] if note else []}
     groups = synthetic.groups
     rows = distance_rows(
         features[0], features[1][kept], features[2], train.groups, [real.groups[i] for i in kept], groups, seed
     )
     for row in rows:
-        row |= {"extractor": extractor} | about
+        row |= {"extractor": extractor.given_name} | about
     matches = best_matches(greys[2], greys[0], common)
 
     def match_others(chosen: np.ndarray, patients: np.ndarray) -> np.ndarray:
@@ -154,18 +154,18 @@ def evaluate(
     rows += repetition_rows(synthetic, greys[2], greys[0], patients_of(train), about, seed)
     pairs = matched(train, synthetic, matches, threshold)
     if reid is not None:
-        identified, columns = reidentify(train, real, kept, synthetic, reid, weights_dir, about, seed)
+        identified, columns = reidentify(train, real, kept, synthetic, reid, about, seed)
         rows += identified
         pairs = pairs.assign(**columns)
     if nearest is not None:
         nearest.parent.mkdir(parents=True, exist_ok=True)
         with atomic(nearest) as temporary:
             pairs.sort_values("correlation", ascending=False, kind="stable").to_csv(temporary, index=False)
-    return rows
+    return Result(rows)
 
 
 def refuse_same(train: ImageFolder, real: ImageFolder, synthetic: ImageFolder) -> None:
-    """Folders that cannot be compared.
+    """Refuse folders that cannot be compared.
 
     Raises:
         UserError: two of them are one folder, or --train holds samples.
@@ -215,11 +215,11 @@ def distance_rows(
     real_groups: Sequence[str],
     synthetic_groups: Sequence[str],
     seed: int = 0,
-) -> list[dict[str, Any]]:
-    """Rows of what features tell: nearness to training and to held-out images, and AuthPct.
+) -> Rows:
+    """Rows of feature distances: nearness to training and to held-out images, and AuthPct.
 
-    The floor of the first two is what half of the held-out patients get, the other half being held out; AuthPct's is
-    what the held-out images get.
+    The floor of the first two is the value of one half of the held-out patients against the other half; that of AuthPct
+    is the value of the held-out images.
 
     Args:
         train: features, shape (n_train, dimension).
@@ -269,7 +269,7 @@ def planted(train: ImageFolder, greys: np.ndarray, common: Whitening, seed: int)
         with Image.open(train.paths[i]) as image:
             copies[place] = np.asarray(altered(image, generator).resize((GRID, GRID), Image.Resampling.BOX))
     found = best_matches(copies, greys, common)
-    # A picture that is stored twice is found under either name.
+    # A picture that is stored twice counts as found under either name.
     same = (found.index == chosen) | (greys[found.index] == greys[chosen]).all(axis=(1, 2))
     return np.where(same, found.correlation, -1.0)
 
@@ -281,7 +281,7 @@ def own_image_rows(
     greys: np.ndarray,
     about: dict[str, Any],
     seed: int,
-) -> list[dict[str, Any]]:
+) -> Rows:
     """Where prompts are those of training images: the distance of a prompt's nearest sample to its own image.
 
     The floor is the same with the image of another patient.
@@ -319,10 +319,10 @@ def repetition_rows(
     patients: np.ndarray,
     about: dict[str, Any],
     seed: int,
-) -> list[dict[str, Any]]:
-    """Share of prompts of which two samples are more alike than any two real patients (Carlini et al. 2023).
+) -> Rows:
+    """Share of prompts with two samples that are more similar than any two real patients (Carlini et al. 2023).
 
-    Memorised images come back whatever the seed; with four samples of a prompt this is a hint, with hundreds a test.
+    Memorised images recur for every seed; with four samples of a prompt this is a hint, with hundreds a test.
     """
     nearest = closest_pairs(greys, prompts_of(synthetic))
     generator = np.random.default_rng(seed)
@@ -359,7 +359,7 @@ def matched(train: ImageFolder, synthetic: ImageFolder, matches: Matches, thresh
     )
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
+def table(rows: Rows) -> str:
     """The rows as text."""
     lines = [f"{'':24}  {'synthetic':>26}  {'without memorisation':>22}"]
     for row in rows:
@@ -376,7 +376,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
                 f"{row[REID_DETECTION.count_column]} of {row['n_synthetic']} synthetic images are taken for a training "
                 f"patient (cosine ≥ {row['threshold']:.3f} by {row['extractor']})"
             )
-    return "\n".join(lines + sorted({row["note"] for row in rows if row["note"]}))
+    return "\n".join(lines + sorted(set(filter(None, map(note_text, rows)))))
 
 
 if __name__ == "__main__":

@@ -1,28 +1,29 @@
-"""Does a report generator read from a synthetic radiograph what its prompt says? The prompt's real image beside it.
+"""Report generation from synthetic and real radiographs, scored against the prompts: BLEU, ROUGE, F1 of findings.
 
-    python -m eval.reports --real DATASET/test --synthetic SAMPLES --generator DIR --output scores.json
+    python -m eval.reports --real DATASET/test --synthetic SAMPLES --report_model DIR --output scores.json
     python -m eval.reports --real DATASET/test --synthetic SAMPLES --generated reports.csv --output scores.json
-    accelerate launch -m eval.reports …                                          # every process reads its share
+    accelerate launch -m eval.reports …                                          # sharded over processes
 
-GENERATOR is any image-to-text model of transformers, trained on real radiographs and reports; reports.csv (file_name or
-id, text) holds what another program wrote. Each report is compared with the image's prompt: BLEU and ROUGE, and the F1
-of the findings that a rule-based labeller reads in both. It needs no weights and is not CheXbert. Beside every value:
-the same for the real images of the same prompts, which is the most that can be hoped for, and `shuffled`, what the
-reports score against other images' prompts. Texts of reports are written to --keep_texts only.
+The report model is any image-to-text model of transformers, trained on real radiographs and reports; reports.csv
+(file_name or id, text) holds the reports of another program. Each report is compared with the image's prompt: BLEU and
+ROUGE, and the F1 of the findings that a rule-based labeller finds in both. The labeller needs no weights and is not
+CheXbert. The same on the real images of the same prompts is the most to expect; `shuffled` is the score against other
+images' prompts. Texts of reports are written to --keep_texts only.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
+from eval.command import weights_folder
 from eval.inputs.folders import ImageFolder, read_sides
 from eval.metrics.bootstrap import RESAMPLES, percentiles, resampled_sums
 from eval.radiology_text.metrics import WITHOUT_WEIGHTS, Metric, check_metrics, metrics_of
-from eval.scores import publish, score_row, value_text
+from eval.scores import Result, Rows, note_text, publish, score_row, value_text
 from sdcxr.io.files import atomic
 from sdcxr.io.labels import UncertainPolicy, uncertain_policy
 from sdcxr.io.manifest import text_key
@@ -30,6 +31,7 @@ from sdcxr.io.tables import read_csv
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
+VERSION = 1  # of the rows: raise it when a value changes for the same images
 SHUFFLES = 5  # of the baseline
 
 
@@ -37,37 +39,38 @@ SHUFFLES = 5  # of the baseline
 class ReportsConfig:
     """What to compare."""
 
+    DEPRECATED: ClassVar[dict[str, str]] = {"generator": "report_model"}
     real: str
     """Split of the dataset folder whose rows were the prompts."""
     synthetic: str
     """Samples folder."""
     output: str
     """JSON file of score rows."""
-    generator: str | None = None
+    report_model: str | None = None
     """Image-to-text model: a folder, or the name of one in the hub's cache."""
     generated: str | None = None
-    """In place of --generator: CSV of reports with the columns file_name or id, and text; and images (real or
+    """In place of --report_model: CSV of reports with the columns file_name or id, and text; and images (real or
     synthetic) where it holds both and file names repeat."""
     metrics: str = ",".join(WITHOUT_WEIGHTS)
     """Of bleu, rouge, labels; and, with weights of their own, bertscore, chexbert, radgraph."""
     weights_dir: str | None = None
-    """Where these weights, and models of the hub, lie."""
+    """Folder with these weights, and with models of the hub."""
     uncertain: str = "ones"
     """What an uncertain finding counts as in F1: ones (present), zeros (absent), or ignore."""
     question: str | None = None
-    """What is said to a generator that wants an instruction beside the image."""
+    """Instruction beside the image, for models that need one."""
     max_new_tokens: int = 100
-    """Where a report is cut off."""
+    """Longest report in tokens."""
     batch_size: int = 16
-    """Images read at once."""
+    """Images per forward pass."""
     keep_texts: str | None = None
-    """CSV file for prompts and reports. They are nowhere else."""
+    """CSV file for prompts and reports. They are written to no other place."""
     seed: int = 0
-    """Of bootstrap and shuffles."""
+    """Seed of bootstrap and shuffles."""
 
     def __post_init__(self) -> None:
-        if (self.generator is None) == (self.generated is None):
-            raise UserError("give either --generator MODEL or --generated FILE.csv")
+        if (self.report_model is None) == (self.generated is None):
+            raise UserError("give either --report_model MODEL or --generated FILE.csv")
         for name in ("max_new_tokens", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} {getattr(self, name)}: must be at least 1")
@@ -75,7 +78,7 @@ class ReportsConfig:
 
 @dataclass(frozen=True)
 class Side:
-    """Images of one side with the prompt that each belongs to, and what was read from them."""
+    """Images of one side with their prompts and generated reports."""
 
     name: str
     """ "synthetic" or "real"."""
@@ -89,7 +92,7 @@ class Side:
 
 def main(config: ReportsConfig) -> int:
     metrics = list(dict.fromkeys(name.strip() for name in config.metrics.split(",") if name.strip()))
-    weights_dir = Path(config.weights_dir).expanduser() if config.weights_dir else None
+    weights_dir = weights_folder(config.weights_dir)
     check_metrics(metrics, weights_dir)
     uncertain = uncertain_policy(config.uncertain, "--uncertain")
     real, synthetic = read_sides(config.real, config.synthetic)
@@ -99,7 +102,7 @@ def main(config: ReportsConfig) -> int:
     else:
         sides = generate(
             sides,
-            str(config.generator),
+            str(config.report_model),
             weights_dir=weights_dir,
             question=config.question,
             max_new_tokens=config.max_new_tokens,
@@ -111,44 +114,31 @@ def main(config: ReportsConfig) -> int:
         return 0
     if config.keep_texts:
         write_texts(Path(config.keep_texts), sides)
-    source = config.generator or Path(str(config.generated)).name
-    rows = compare(sides, source, metrics, weights_dir=weights_dir, uncertain=uncertain, seed=config.seed)
-    publish(rows, config.output, table)
+    source = config.report_model or Path(str(config.generated)).name
+    options: dict[str, Any] = {"weights_dir": weights_dir, "uncertain": uncertain, "seed": config.seed}
+    publish(Result(compare_reports(sides, source, metrics, **options)), config.output, table)
     return 0
 
 
 def evaluate(
     real: ImageFolder,
     synthetic: ImageFolder,
-    generator: str,
+    report_model: str,
     *,
-    metrics: Sequence[str] = WITHOUT_WEIGHTS,
     weights_dir: Path | None = None,
-    uncertain: UncertainPolicy = "ones",
-    question: str | None = None,
-    max_new_tokens: int = 100,
-    batch_size: int = 16,
     seed: int = 0,
-) -> list[dict[str, Any]]:
-    """Score rows of a report generator on both sides; arguments as in `ReportsConfig`.
+) -> Result:
+    """Score rows of the reports that a model generates for both sides, by the metrics that need no weights.
 
     Raises:
-        UserError: there are no prompts or no pairs; the generator or weights are absent; images are unreadable.
+        UserError: there are no prompts or no pairs; the model is absent; images are unreadable.
     """
-    check_metrics(metrics, weights_dir)
-    sides = generate(
-        pair_sides(real, synthetic),
-        generator,
-        weights_dir=weights_dir,
-        question=question,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-    )
-    return compare(sides, generator, metrics, weights_dir=weights_dir, uncertain=uncertain, seed=seed)
+    sides = generate(pair_sides(real, synthetic), report_model, weights_dir=weights_dir)
+    return Result(compare_reports(sides, report_model, seed=seed))
 
 
 def pair_sides(real: ImageFolder, synthetic: ImageFolder) -> list[Side]:
-    """Synthetic images with their prompts, and the real images of the same prompts; nothing is read from them yet.
+    """Synthetic images with their prompts, and the real images of the same prompts; still without reports.
 
     Raises:
         UserError: the synthetic images have no prompts, or none of them comes from the real folder.
@@ -171,11 +161,11 @@ def _side(name: str, folder: ImageFolder, prompt_of: dict[str, str]) -> Side:
     return Side(name, files, paths, keys, [prompt_of[key] for key in keys], groups, [])
 
 
-def generate(sides: list[Side], generator: str, **settings: Any) -> list[Side]:
-    """The sides with the reports that a generator writes; settings as in `report_generator.write_reports`."""
+def generate(sides: list[Side], report_model: str, **settings: Any) -> list[Side]:
+    """The sides with generated reports; settings as in `eval.radiology_text.generator.write_reports`."""
     from eval.radiology_text.generator import write_reports
 
-    reports = write_reports([path for side in sides for path in side.paths], generator, **settings)
+    reports = write_reports([path for side in sides for path in side.paths], report_model, **settings)
     ends = np.cumsum([len(side.files) for side in sides])
     return [_with_reports(side, reports[end - len(side.files) : end]) for side, end in zip(sides, ends, strict=True)]
 
@@ -235,16 +225,16 @@ def write_texts(path: Path, sides: list[Side]) -> None:
         pd.concat(tables).to_csv(temporary, index=False)
 
 
-def compare(
+def compare_reports(
     sides: list[Side],
-    generator: str,
+    source: str,
     metrics: Sequence[str] = WITHOUT_WEIGHTS,
     *,
     weights_dir: Path | None = None,
     uncertain: UncertainPolicy = "ones",
     seed: int = 0,
-) -> list[dict[str, Any]]:
-    """Score rows of reports against prompts, for each side.
+) -> Rows:
+    """Score rows of reports against prompts, for each side; `source` is the model or file of the reports.
 
     Raises:
         UserError: weights of a metric are absent.
@@ -258,11 +248,11 @@ def compare(
     prompts = {side.name: set(side.prompt_ids) for side in sides}
     without = len(prompts["synthetic"] - prompts.get("real", set()))
     note = f"{without} of {len(prompts['synthetic'])} prompts have no real image beside them" if without else None
-    common = {"n_real": 0, **sizes, "extractor": generator}
-    return [row | common | {"note": "; ".join(filter(None, (row["note"], note))) or None} for row in rows]
+    common = {"n_real": 0, **sizes, "extractor": source}
+    return [row | common | {"notes": row["notes"] + ([note] if note else [])} for row in rows]
 
 
-def _rows(side: Side, metric: Metric, orders: list[np.ndarray], seed: int) -> list[dict[str, Any]]:
+def _rows(side: Side, metric: Metric, orders: list[np.ndarray], seed: int) -> Rows:
     everything = np.arange(len(side.files))
     statistics = metric.statistics(everything, everything)
     drawn = resampled_sums(statistics, side.groups, RESAMPLES, seed)
@@ -299,7 +289,7 @@ def _shuffled(side: Side, seed: int) -> list[np.ndarray]:
     return [np.where(keys[order] == keys, -1, order) for order in orders]
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: Rows) -> str:
     """The rows as text: synthetic and real side by side, with the shuffled baseline."""
     cells = {(row["metric"], row["preset"], row["label"], row["images"]): row for row in rows}
     sides = [side for side in ("synthetic", "real") if any(row["images"] == side for row in rows)]
@@ -311,7 +301,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             lines.append(f"{name:50}" + "".join(f"{value_text(row):>22}{row['shuffled']:10.3f}" for row in found))
     sizes = " and ".join(f"{rows[0][f'n_{side}']} {side}" for side in sides)
     lines.append(f"{sizes} images; 95 % bootstrap intervals; shuffled: against other images' prompts")
-    lines += sorted({row["note"] for row in rows if row["note"]})
+    lines += sorted(set(filter(None, map(note_text, rows))))
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Can a synthetic radiograph stand for a real one in a search? By finding, and by prompt in both directions.
+"""Retrieval: images search images by finding, images search prompts and prompts search images; precision@k, recall@k.
 
     python -m eval.retrieval --real DATASET/test --synthetic SAMPLES --extractor RUN --output scores.json
 
@@ -10,14 +10,14 @@ images. Equal texts are all right answers, each row asks once; among equal simil
 Chance stands beside every value.
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eval.command import Comparison, compare
+from eval.command import Comparison, run_comparison
+from eval.extractors.base import Extractor
 from eval.extractors.cache import extract
-from eval.extractors.texts import extract_texts, has_texts, with_text
+from eval.extractors.texts import extract_texts, with_text
 from eval.inputs.folders import ImageFolder
 from eval.metrics.bootstrap import group_interval, mean, median
 from eval.metrics.retrieval import (
@@ -28,11 +28,12 @@ from eval.metrics.retrieval import (
     first_ranks,
     precision_at,
 )
-from eval.scores import score_row, value_text
+from eval.scores import Result, Rows, score_row, value_text
 from sdcxr.io.manifest import LABELS, text_key
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
+VERSION = 1  # of the rows: raise it when a value changes for the same images
 PRECISION_AT = (5, 10, 50)
 RECALL_AT = (1, 5, 10)
 MIN_IMAGES = 5  # with a finding, on either side: fewer say nothing, and drop out of bootstrap samples
@@ -40,41 +41,32 @@ CHUNK = 1024  # queries compared with the whole gallery at once
 
 
 def main(config: Comparison) -> int:
-    return compare(config, evaluate, table)
+    return run_comparison(config, evaluate, table)
 
 
-def evaluate(
-    real: ImageFolder,
-    synthetic: ImageFolder,
-    extractor: str,
-    *,
-    weights_dir: Path | None = None,
-    seed: int = 0,
-) -> list[dict[str, Any]]:
-    """Score rows of all searches that the folders and the extractor allow; what they do not is said on stdout.
+def evaluate(real: ImageFolder, synthetic: ImageFolder, extractor: Extractor, *, seed: int = 0) -> Result:
+    """Score rows of all searches that the folders and the extractor allow.
 
     Raises:
         UserError: nothing can be searched: no finding in common, and no texts or no text tower.
     """
     labels = common_findings(real, synthetic)
     sides = {"synthetic": synthetic, "real": real}
-    tower = has_texts(extractor, weights_dir)
+    name, tower = extractor.given_name, extractor.load_texts is not None
     texts = {side: with_text(folder) for side, folder in sides.items()}
     searchable = [side for side in sides if tower and len(texts[side])]
-    left_out = []
+    omitted = []
     if not labels:
-        left_out.append(f"image to image (no finding has {MIN_IMAGES} images in both folders)")
+        omitted.append(f"image to image (no finding has {MIN_IMAGES} images in both folders)")
     if not tower:
-        left_out.append(f"image and text ({extractor} has no text tower)")
+        omitted.append(f"image and text ({name} has no text tower)")
     elif len(searchable) < 2:
         absent = " and ".join(sorted(set(sides) - set(searchable)))
-        left_out.append(f"image and text ({absent} images have no two different texts)")
+        omitted.append(f"image and text ({absent} images have no two different texts)")
     if not labels and not searchable:
-        raise UserError(f"--extractor {extractor}: nothing to search by: {'; '.join(left_out)}")
-    if left_out:
-        print(f"left out: {'; '.join(left_out)}")
-    features = {side: extract(folder, extractor, weights_dir=weights_dir).values for side, folder in sides.items()}
-    rows = []
+        raise UserError(f"--extractor {name}: nothing to search by: {'; '.join(omitted)}")
+    features = {side: extract(folder, extractor).values for side, folder in sides.items()}
+    rows: Rows = []
     if labels:
         for side in sides:
             rows += by_finding(sides[side], features[side], real, features["real"], labels, side, seed)
@@ -82,11 +74,11 @@ def evaluate(
     for side in searchable:
         chosen = np.sort(np.random.default_rng(seed).permutation(texts[side])[:size])
         said = sides[side].rows["text"].iloc[chosen].tolist()
-        embedded = extract_texts(said, extractor, weights_dir=weights_dir)
+        embedded = extract_texts(said, extractor)
         groups = np.array(sides[side].groups)[chosen]
         rows += by_text(features[side][chosen], embedded, said, groups, side, seed)
-    sizes = {"n_real": len(real), "n_synthetic": len(synthetic), "extractor": extractor}
-    return [row | {key: value for key, value in sizes.items() if row[key] is None} for row in rows]
+    sizes = {"n_real": len(real), "n_synthetic": len(synthetic), "extractor": name}
+    return Result([row | {key: value for key, value in sizes.items() if row[key] is None} for row in rows], omitted)
 
 
 def common_findings(real: ImageFolder, synthetic: ImageFolder) -> list[str]:
@@ -105,7 +97,7 @@ def by_finding(
     labels: list[str],
     side: str,
     seed: int = 0,
-) -> list[dict[str, Any]]:
+) -> Rows:
     """Precision@k and mean reciprocal rank of images that search images, per finding and their mean over findings.
 
     The queries of a finding are the images whose label is 1. A real image belongs to them where its label is 1; where
@@ -177,7 +169,7 @@ def by_text(
     groups: np.ndarray,
     side: str,
     seed: int = 0,
-) -> list[dict[str, Any]]:
+) -> Rows:
     """Recall@k and median rank of an image's text among all texts, and of a text's image among all images.
 
     Row i of both arrays is one pair. All rows with the same words (`text_key`) belong to each other; the best rank
@@ -240,7 +232,7 @@ def by_text(
     return rows
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: Rows) -> str:
     """The rows as text: real and synthetic side by side, with chance."""
     cells = {(row["metric"], row["label"], row["images"]): row for row in rows}
     lines = [f"{'':28}{'':26}" + "".join(f"{side:>22}{'chance':>8}" for side in ("synthetic", "real"))]

@@ -1,7 +1,8 @@
-"""Score rows: what every module of this room returns, and the file that they are kept in."""
+"""Score rows, the Result of an evaluation, and scores.json."""
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,40 +21,70 @@ COLUMNS = (
     "n_synthetic",
     "extractor",
     "preset",
-    "note",  # what a reader has to know before believing the value, or null
+    "note",  # caveats about the value, joined by "; ", or null; a row in memory has them as the list `notes`
 )
+Row = dict[str, Any]
+Rows = list[Row]
 
 
-def score_row(metric: str, value: float, **others: Any) -> dict[str, Any]:
-    """One row of scores.json with every column of `COLUMNS`; further columns are allowed after them.
+@dataclass(frozen=True)
+class Result:
+    """What an evaluation returns."""
+
+    rows: Rows
+    omitted: list[str] = field(default_factory=list)
+    """What was not measured, each with its reason in brackets."""
+    warnings: list[str] = field(default_factory=list)
+    """What may be wrong with the inputs, whatever the scores are."""
+
+
+def score_row(metric: str, value: float, *, note: str | None = None, **others: Any) -> Row:
+    """One score with every column of `COLUMNS`; further columns are allowed after them.
 
     Args:
         metric: name of the metric.
         value: its value; NaN where it is not defined.
+        note: the only caveat; several are given as the list `notes`.
         others: further columns by name.
     """
-    row: dict[str, Any] = dict.fromkeys(COLUMNS)
-    row |= {"metric": metric, "images": "both", "value": value} | others
-    return row
+    row: Row = dict.fromkeys(COLUMNS[:-1])
+    return row | {"metric": metric, "images": "both", "value": value, "notes": [note] if note else []} | others
 
 
-def write_scores(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
+def write_scores(path: str | Path, rows: Sequence[Row]) -> None:
     """Write rows atomically as JSON; what is not finite becomes null, which pandas reads as NaN."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, as_json(rows))
+    write_json(path, [_with_note(row) for row in finite_or_none(rows)])
 
 
-def publish(rows: Sequence[dict[str, Any]], output: str | Path | None, table: Callable[[Any], str]) -> None:
-    """Write the rows, where a file is named, and print them as a table: once, however many processes there are."""
-    from sdcxr.runtime.processes import processes  # torch is there by now
+def _with_note(row: Row) -> Row:
+    others = {name: value for name, value in row.items() if name not in COLUMNS and name != "notes"}
+    return {name: row.get(name) for name in COLUMNS} | {"note": note_text(row) or None} | others
+
+
+def publish(result: Result, output: str | Path | None, table: Callable[[Rows], str]) -> None:
+    """Write the rows, where a file is named; print omissions, warnings and the table. On the main process only."""
+    from sdcxr.runtime.processes import processes  # torch is loaded by now
 
     if processes().is_main_process:
         if output is not None:
-            write_scores(output, rows)
-        print(table(rows))
+            write_scores(output, result.rows)
+        print_remarks(result.omitted, result.warnings)
+        print(table(result.rows))
 
 
-def value_text(row: dict[str, Any] | None) -> str:
+def print_remarks(omitted: Sequence[str], warnings: Sequence[str]) -> None:
+    """Print what was left out and what may be wrong, a line each."""
+    for line in [*(f"left out: {one}" for one in omitted), *(f"warning: {one}" for one in warnings)]:
+        print(line, flush=True)
+
+
+def note_text(row: Row) -> str:
+    """The caveats of a row as one text."""
+    return "; ".join(row["notes"])
+
+
+def value_text(row: Row | None) -> str:
     """A row's value with three decimals, and its interval in brackets where it has one; the row may be missing."""
     if row is None:
         return "not defined"
@@ -63,21 +94,24 @@ def value_text(row: dict[str, Any] | None) -> str:
     return f"{value:.3f}" + (f" ({low:.3f}–{high:.3f})" if math.isfinite(low) and math.isfinite(high) else "")
 
 
-def as_json(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with None for what is not finite, which JSON cannot say."""
+def finite_or_none(rows: Sequence[Row]) -> Rows:
+    """The rows with None for what is not finite, which JSON has no value for."""
     return [
         {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
         for row in rows
     ]
 
 
-def read_scores(path: str | Path) -> list[dict[str, Any]]:
+def read_scores(path: str | Path) -> Rows:
     """The rows of a scores.json.
 
     Raises:
-        UserError: it is not JSON, or no such rows.
+        UserError: the file is not JSON, or its content is not a list of score rows.
     """
     rows = read_json(path)
     if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= set(COLUMNS) for row in rows):
         raise UserError(f"{path} is no scores.json: a list of rows with {', '.join(COLUMNS)}")
-    return rows
+    return [
+        {name: value for name, value in row.items() if name != "note"} | {"notes": [row["note"]] if row["note"] else []}
+        for row in rows
+    ]

@@ -1,4 +1,4 @@
-"""What fine-tuning did to the text encoder: what its embeddings say about findings, and what they forgot.
+"""Text encoder before and after fine-tuning: linear probes for findings, and similarity of the embeddings (CKA).
 
     python -m eval.text_encoder --model RUN --data DATASET --output scores.json
     python -m eval.text_encoder --base CompVis/stable-diffusion-v1-4 --model RUN --data DATASET
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,7 @@ from eval.inputs.folders import ImageFolder, say_phantoms
 from eval.metrics.bootstrap import group_interval, mean
 from eval.metrics.classification import auroc
 from eval.metrics.retrieval import unit
-from eval.scores import publish, score_row, value_text
+from eval.scores import Result, Rows, note_text, publish, score_row, value_text
 from sdcxr.io.files import existing_folder
 from sdcxr.io.labels import UncertainPolicy, fill_labels, read_labels, uncertain_policy
 from sdcxr.io.manifest import read_metadata, split_folder, text_key
@@ -35,7 +35,8 @@ from sdcxr.io.run_folder import read_config
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
-MIN_TEXTS = 5  # with and without a finding, in training and test: fewer give no area worth printing
+VERSION = 1  # of the rows: raise it when a value changes for the same texts
+MIN_TEXTS = 5  # with and without a finding, in training and test: an AUROC of fewer says nothing
 NEIGHBOURS = 5
 CAPTIONS = files("eval.radiology_text").joinpath("general_captions.txt").read_text(encoding="utf-8").splitlines()
 
@@ -56,11 +57,12 @@ class TextEncoderConfig:
     """What an empty label of a text counts as: zeros (it does not claim the finding) or ignore. Uncertain ones (-1)
     never count."""
     pooling: Literal["mean", "end"] = "mean"
-    """Embedding of a text: the mean of its tokens' last states, which the UNet attends to, or that of its end token."""
+    """Embedding of a text: the mean of its tokens' last states, which the UNet attends to, or the state of its end
+    token."""
     regularisation: float = 1.0
     """C of the logistic regression, on standardised embeddings; smaller is stronger."""
     seed: int = 0
-    """Of the bootstrap."""
+    """Seed of the bootstrap."""
 
     def __post_init__(self) -> None:
         if not self.regularisation > 0:
@@ -69,7 +71,7 @@ class TextEncoderConfig:
 
 def main(config: TextEncoderConfig) -> int:
     base = config.base or base_of(config.model)
-    rows = evaluate(
+    result = evaluate(
         base,
         config.model,
         config.data,
@@ -79,7 +81,7 @@ def main(config: TextEncoderConfig) -> int:
         seed=config.seed,
     )
     say_phantoms(Path(config.data))
-    publish(rows, config.output, table)
+    publish(result, config.output, table)
     return 0
 
 
@@ -105,7 +107,7 @@ def evaluate(
     pooling: str = "mean",
     regularisation: float = 1.0,
     seed: int = 0,
-) -> list[dict[str, Any]]:
+) -> Result:
     """Score rows of the probe for each finding and their mean, and of what was kept.
 
     Args:
@@ -122,7 +124,7 @@ def evaluate(
     """
     train, test = distinct_texts(existing_folder(data, "--data"))
     truths = [fill_labels(read_labels(rows), blanks=blanks) for rows in (train, test)]
-    findings = learnable(*truths)
+    findings, absent = learnable(*truths)
     texts = [train["text"].tolist(), test["text"].tolist(), CAPTIONS]
     embedded = {which: embed(name, texts, pooling) for which, name in (("base", base), ("model", model))}
     groups = test["group"].to_numpy()
@@ -138,7 +140,10 @@ def evaluate(
         ("texts of the dataset", embedded["base"][1], embedded["model"][1], groups),
     ):
         rows += kept_rows(before, after, who, label, seed)
-    return [row | {"extractor": model, "base": base, "pooling": pooling} for row in rows]
+    omitted = []
+    if absent:
+        omitted.append(f"{', '.join(absent)} (fewer than {MIN_TEXTS} texts with or without, in train or test)")
+    return Result([row | {"extractor": model, "base": base, "pooling": pooling} for row in rows], omitted)
 
 
 def distinct_texts(data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -169,8 +174,8 @@ def distinct_texts(data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     return train, test
 
 
-def learnable(train: pd.DataFrame, test: pd.DataFrame) -> list[str]:
-    """Labels with enough texts of both kinds on both sides; the others are said on stdout.
+def learnable(train: pd.DataFrame, test: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """Labels with enough texts of both kinds on both sides, and the other labels.
 
     Raises:
         UserError: there is none.
@@ -183,9 +188,7 @@ def learnable(train: pd.DataFrame, test: pd.DataFrame) -> list[str]:
     ]
     if not enough:
         raise UserError(f"no finding has {MIN_TEXTS} texts with and without it in train and in test")
-    if absent := [label for label in known if label not in enough]:
-        print(f"left out: {', '.join(absent)} (fewer than {MIN_TEXTS} texts with or without, in train or test)")
-    return enough
+    return enough, [label for label in known if label not in enough]
 
 
 def embed(model: str, lists: Sequence[Sequence[str]], pooling: str = "mean") -> list[np.ndarray]:
@@ -228,9 +231,7 @@ def probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray, regularisatio
     return np.asarray(model.decision_function((test - centre) / spread))
 
 
-def probe_rows(
-    truth: pd.DataFrame, before: np.ndarray, after: np.ndarray, groups: np.ndarray, seed: int = 0
-) -> list[dict[str, Any]]:
+def probe_rows(truth: pd.DataFrame, before: np.ndarray, after: np.ndarray, groups: np.ndarray, seed: int = 0) -> Rows:
     """AUROC of either probe and their paired difference, per finding and as the mean over the findings.
 
     Args:
@@ -277,10 +278,8 @@ def _gain(everything: np.ndarray, findings: list[int], first: int, second: int) 
     return _area(everything, findings, second, 0) - _area(everything, findings, first, 0)
 
 
-def kept_rows(
-    before: np.ndarray, after: np.ndarray, groups: np.ndarray, label: str, seed: int = 0
-) -> list[dict[str, Any]]:
-    """How much of the base's embeddings is left: cosine, linear CKA and nearest neighbours.
+def kept_rows(before: np.ndarray, after: np.ndarray, groups: np.ndarray, label: str, seed: int = 0) -> Rows:
+    """Similarity to the embeddings of the base: cosine, linear CKA and nearest neighbours.
 
     Args:
         before: embeddings by the base, shape (n, width).
@@ -333,8 +332,8 @@ def neighbours_kept(before: np.ndarray, after: np.ndarray, k: int) -> np.ndarray
     return np.asarray(shared.mean(axis=1))
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as text: findings with both encoders side by side, then what was kept."""
+def table(rows: Rows) -> str:
+    """The rows as text: findings with both encoders side by side, then the similarities."""
     cells = {(row["metric"], row["label"]): row for row in rows}
     lines = [
         f"{'AUROC of the linear probe':28}{'texts with':>10}" + "".join(f"{w:>23}" for w in ("base", "tuned", "gain"))
@@ -346,7 +345,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in kept:
         beside = f"  unrelated {row['chance']:.3f}" if row.get("chance") is not None else ""
         about = f"{row['metric']} ({row['label']}, {row['n_real']})"
-        lines.append(f"{about:52}{value_text(row):>23}{beside}" + (f"  {row['note']}" if row["note"] else ""))
+        lines.append(f"{about:52}{value_text(row):>23}{beside}" + f"  {note_text(row)}".rstrip())
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Are synthetic radiographs worth training on? Classifiers trained on real images, synthetic ones, or both.
+"""Augmentation experiment: classifiers trained on real images, synthetic ones, or both, scored on real test images.
 
     python -m eval.utility --real DATASET --synthetic SAMPLES --output_dir DIR
     python -m eval.utility … --arms "R,S,R+S,S>R,R+3S,5S" --seeds 5     # three, and five times as many synthetic images
@@ -28,14 +28,14 @@ import pandas as pd
 
 from eval.augmentation import backbones
 from eval.augmentation.arms import Arm, ExperimentData, Labelled, gather, parse_arms, write_training_set
+from eval.command import weights_folder
 from eval.extractors import classifiers
-from eval.extractors.weights import checksum
 from eval.inputs.folders import say_phantoms
 from eval.metrics.bootstrap import RESAMPLES, mean, percentiles, resampled
 from eval.metrics.classification import Ranking, auroc
-from eval.scores import publish, score_row
+from eval.scores import Result, Row, Rows, print_remarks, publish, score_row
 from sdcxr.config import TrainConfig
-from sdcxr.io.files import check_same_settings, existing_folder, read_json, write_json
+from sdcxr.io.files import check_same_settings, checksum, read_json, write_json
 from sdcxr.io.labels import UncertainPolicy
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
@@ -66,7 +66,7 @@ class UtilityConfig:
     """timm model name, whose weights start from random ones; or a DenseNet of torchxrayvision such as xrv-nih, which
     starts from its own. Those have seen their data sets: no radiograph of --real should be among them."""
     weights_dir: str | None = None
-    """Where torchxrayvision's weights lie."""
+    """Folder with torchxrayvision's weights."""
     max_train_steps: int = 5000
     """Optimizer steps of each arm, however many images it has."""
     train_batch_size: int = 32
@@ -100,19 +100,6 @@ class UtilityConfig:
 
 
 def main(config: UtilityConfig) -> int:
-    rows = evaluate(config)
-    say_phantoms(Path(config.real), Path(config.synthetic))
-    publish(rows, Path(config.output_dir) / "scores.json", table)
-    return 0
-
-
-def evaluate(config: UtilityConfig) -> list[dict[str, Any]]:
-    """Train what is still missing and score all arms.
-
-    Raises:
-        UserError: images, labels or patients do not fit; the folder holds another experiment.
-        SystemExit: a signal stopped the training, with its exit code.
-    """
     arms = parse_arms(config.arms, config.synthetic_factor)
     data = gather(
         config.real,
@@ -123,9 +110,22 @@ def evaluate(config: UtilityConfig) -> list[dict[str, Any]]:
         uncertain=config.uncertain,
         max_real_samples=config.max_real_samples,
     )
+    print_remarks(data.omitted, data.warnings)  # before hours of training
+    result = evaluate(config, arms, data)
+    say_phantoms(Path(config.real), Path(config.synthetic))
+    publish(result, Path(config.output_dir) / "scores.json", table)
+    return 0
+
+
+def evaluate(config: UtilityConfig, arms: list[Arm], data: ExperimentData) -> Result:
+    """Train what is still missing and score all arms.
+
+    Raises:
+        UserError: the weights to start from are absent; the folder holds another experiment.
+        SystemExit: a signal stopped the training, with its exit code.
+    """
     output = Path(config.output_dir).expanduser().resolve()
-    weights_dir = existing_folder(config.weights_dir, "--weights_dir") if config.weights_dir else None
-    weights = backbones.weights_of(config.backbone, weights_dir)
+    weights = backbones.weights_of(config.backbone, weights_folder(config.weights_dir))
     base = str(output / "backbone") if weights else config.backbone
 
     from sdcxr.runtime.processes import processes
@@ -152,7 +152,8 @@ def evaluate(config: UtilityConfig) -> list[dict[str, Any]]:
     }
     rows = score(data.test, seen)
     budget = {"extractor": config.backbone, "max_train_steps": config.max_train_steps}
-    return [row | budget | sizes[row["arm"]] for row in rows]
+    omitted = [] if BASELINE in seen else [f"gains (--arms lacks {BASELINE})"]
+    return Result([row | budget | sizes[row["arm"]] for row in rows], omitted)
 
 
 def settings_of(config: UtilityConfig, data: ExperimentData, weights: Path | None, processes: int) -> dict[str, Any]:
@@ -269,8 +270,8 @@ def select(folder: Path, validation: Labelled, cache: Path) -> None:
     state.wait_for_everyone()
 
 
-def score(test: Labelled, seen: dict[str, list[pd.DataFrame]], draws_seed: int = 0) -> list[dict[str, Any]]:
-    """Rows of each arm's AUROC and of what it gains over R, per finding and as their mean.
+def score(test: Labelled, seen: dict[str, list[pd.DataFrame]], draws_seed: int = 0) -> Rows:
+    """Rows of each arm's AUROC and of its gain over R, per finding and as their mean; without R there are no gains.
 
     Patients and seeds are drawn together for all arms, so that differences are paired.
 
@@ -296,9 +297,8 @@ def score(test: Labelled, seen: dict[str, list[pd.DataFrame]], draws_seed: int =
     defined = [j for j in range(len(findings)) if np.isfinite(values[0, 0, j])]
     with_macro = [*((name, [j]) for j, name in enumerate(findings)), ("macro", defined)]
     rows = []
-    for metric, other in (("utility_auroc", None), ("utility_gain", BASELINE if BASELINE in arms else None)):
-        if metric == "utility_gain" and other is None:
-            print(f"left out: gains (--arms lacks {BASELINE})")
+    for metric, other in (("utility_auroc", None), ("utility_gain", BASELINE)):
+        if other is not None and other not in arms:
             continue
         for i, arm in enumerate(arms):
             if arm == other:
@@ -329,7 +329,7 @@ def score(test: Labelled, seen: dict[str, list[pd.DataFrame]], draws_seed: int =
     return rows
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: Rows) -> str:
     """The mean over the findings as text, an arm a line; the findings are in scores.json."""
     cells = {(row["metric"], row["arm"]): row for row in rows if row["label"] == "macro"}
     lines = [f"{'trained on':12}{'real':>8}{'synthetic':>11}{'AUROC, real test images':>34}{'gain over R':>36}"]
@@ -347,7 +347,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _shown(row: dict[str, Any], sign: str = "") -> str:
+def _shown(row: Row, sign: str = "") -> str:
     spread = f" ± {row['sd']:.3f}" if np.isfinite(row["sd"]) else ""
     return f"{row['value']:{sign}.3f}{spread} ({row['ci_low']:{sign}.3f} to {row['ci_high']:{sign}.3f})"
 

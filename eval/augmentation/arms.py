@@ -2,7 +2,7 @@
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,9 @@ class ExperimentData:
     test: Labelled
     synthetic: Labelled
     """In random order; an arm takes the first so many."""
+    omitted: list[str] = field(default_factory=list)
+    """Findings without both classes, and where."""
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def findings(self) -> list[str]:
@@ -137,7 +140,7 @@ def gather(
     max_real_samples: int | None = None,
     seed: int = 0,
 ) -> ExperimentData:
-    """Read, draw and check everything before anything trains; what is left out is said on stdout.
+    """Read, draw and check everything before anything trains.
 
     Args:
         real: dataset folder with all three splits.
@@ -161,7 +164,7 @@ def gather(
         raise UserError(f"--synthetic {synthetic} lies in --real")
     known = {split: Labelled(images, truth_of(images, labels, uncertain, "--real")) for split, images in splits.items()}
     made = Labelled(samples, truth_of(samples, labels, uncertain, "--synthetic"))
-    check_patients(splits, samples)
+    warnings = check_patients(splits, samples)
     n_real = len(known["train"].images) if max_real_samples is None else max_real_samples
     draws = np.random.default_rng(seed)
     train = known["train"].take(np.sort(_draw(len(known["train"].images), n_real, draws, "--max_real_samples", real)))
@@ -181,13 +184,14 @@ def gather(
         "the test split": known["test"].learnable,
     } | {f"{n} synthetic images": made.take(np.arange(n)).learnable for n in sorted(set(needed.values()))}
     chosen, absent = choose_findings(findings, sources)
-    for where in dict.fromkeys(absent.values()):
-        print(
-            f"left out: {', '.join(name for name, at in absent.items() if at == where)} (not both classes in {where})"
-        )
-    return ExperimentData(
-        *(part.take(np.arange(len(part.images)), chosen) for part in (train, known["validation"], known["test"], made))
+    omitted = [
+        f"{', '.join(name for name, at in absent.items() if at == where)} (not both classes in {where})"
+        for where in dict.fromkeys(absent.values())
+    ]
+    train, validation, test, made = (
+        part.take(np.arange(len(part.images)), chosen) for part in (train, known["validation"], known["test"], made)
     )
+    return ExperimentData(train, validation, test, made, omitted, warnings)
 
 
 def _draw(n: int, wanted: int, draws: np.random.Generator, flag: str, where: str) -> np.ndarray:
@@ -196,8 +200,8 @@ def _draw(n: int, wanted: int, draws: np.random.Generator, flag: str, where: str
     return draws.permutation(n)[:wanted]
 
 
-def check_patients(splits: dict[str, ImageFolder], samples: ImageFolder) -> None:
-    """Refuse patients that are on two sides of training, choosing and judging; say where that cannot be known.
+def check_patients(splits: dict[str, ImageFolder], samples: ImageFolder) -> list[str]:
+    """Refuse patients in two of training, validation and test; warn of prompts whose patient is unknown.
 
     Args:
         splits: real images by split.
@@ -223,8 +227,9 @@ def check_patients(splits: dict[str, ImageFolder], samples: ImageFolder) -> None
             )
     known = set(image_ids(splits["train"].rows))
     unknown = sum(name not in known and not patient for name, patient in zip(prompts, of_samples, strict=True))
-    if unknown:
-        print(f"warning: {unknown} of {len(samples)} prompts are not of --real: whose they are cannot be checked")
+    if not unknown:
+        return []
+    return [f"{unknown} of {len(samples)} prompts are not of --real: whose they are cannot be checked"]
 
 
 def _patients(images: ImageFolder) -> list[str]:

@@ -1,4 +1,4 @@
-"""Extracted features of an image folder, cached by images and weights, sharded over processes."""
+"""Extract the features of an image folder: cached by images and weights, sharded over processes."""
 
 import hashlib
 import json
@@ -6,62 +6,47 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eval import extractors
-from eval.extractors import Extractor
-from eval.extractors.weights import remembered_checksum, state_of
+from eval.extractors.base import Extractor
 from eval.inputs.folders import ImageFolder
 from sdcxr.io.files import atomic, user_cache
 from sdcxr.runtime.errors import UserError, explain_os_error, os_error_behind
 from sdcxr.runtime.threads import available_cores
 
-VERSION = 1  # of the extraction; arrays of another version are not taken from the cache
-BATCH = 32  # images through the network at once
+VERSION = 2  # of the extraction and its cache keys: raise it to extract everything anew
+BATCH = 32  # images per forward pass
 WORKERS_FROM = 64  # images from which worker processes are worth their start
 
 
 @dataclass(frozen=True)
 class Features:
-    """What an extractor sees in a folder of images."""
+    """Features of a folder of images."""
 
     values: np.ndarray
     """Shape (images, dimension), float32."""
     ids: list[str]
     """`ImageFolder.ids` of the rows, in the order of the folder."""
     provenance: dict[str, Any]
-    """extractor, sha256 of its weights, resize path, library versions, number of images, how coloured they were."""
+    """Extractor, checksums of its weights, preprocessing, library versions, number and colour of the images."""
 
 
-def extract(
-    images: ImageFolder, extractor: str, *, weights_dir: Path | None = None, cache_dir: Path | None = None
-) -> Features:
+def extract(images: ImageFolder, extractor: Extractor, *, cache_dir: Path | None = None) -> Features:
     """Features of all images, from the cache where it holds them; otherwise every process extracts its share.
 
     Args:
         images: the folder.
-        extractor: a name of `eval.extractors.names()` with an optional @variant, or a folder with a model.
-        weights_dir: where the weights of named extractors lie.
-        cache_dir: where arrays are kept; default: `features` below the user's cache.
+        extractor: as `eval.extractors.find_extractor` returns it.
+        cache_dir: folder of the cached arrays; default: `features` below the user's cache.
 
     Raises:
-        UserError: the weights are absent (file, size, origin are named), or images are unreadable (they are listed).
-    """
-    return extract_with(images, extractors.find_extractor(extractor, weights_dir), cache_dir=cache_dir)
-
-
-def extract_with(images: ImageFolder, chosen: Extractor, *, cache_dir: Path | None = None) -> Features:
-    """`extract` by an extractor that was found already.
-
-    Raises:
-        UserError: images are unreadable (they are listed).
+        UserError: images are unreadable (they are listed), or the weights are damaged.
     """
     cache = cache_dir or user_cache() / "features"
-    provenance = describe(chosen, images, cache)
+    provenance = describe(extractor) | {"folder": str(images.folder), "n_images": len(images)}
     path = cache / f"{_key(provenance, images)}.safetensors"
     found = _read(path, images.ids)
     if found is not None and int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -77,57 +62,40 @@ def extract_with(images: ImageFolder, chosen: Extractor, *, cache_dir: Path | No
         return found
     share = slice(state.process_index, None, state.num_processes)
     features = _merge(
-        gather_object([_forward(chosen, images.paths[share], images.ids[share], state)]), images, provenance
+        gather_object([_forward(extractor, images.paths[share], images.ids[share], state)]), images, provenance
     )
     if state.is_main_process:
         _keep(path, features)
     return features
 
 
-def describe(extractor: Extractor, images: ImageFolder, cache: Path) -> dict[str, Any]:
-    """Everything but the images that the features depend on."""
-    versions = {}
-    for name in ("torch", "pillow", *extractor.libraries):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:  # a source checkout without metadata
-            versions[name] = "unknown"
-    return {
-        "extractor": extractor.name,
-        "resize": extractor.preprocessing,
-        "sha256": {file.name: remembered_checksum(file, cache / "checksums") for file in extractor.weights},
-        "versions": versions,
-        "version": VERSION,
-        "folder": str(images.folder),
-        "n_images": len(images),
-    }
+def describe(extractor: Extractor) -> dict[str, Any]:
+    """What the features depend on beside the images."""
+    return extractor.provenance | {"version": VERSION}
 
 
 def _key(provenance: dict[str, Any], images: ImageFolder) -> str:
-    """The name of an array in the cache: a hash over its provenance, and the name and state of every image."""
-    named = zip(images.paths, images.ids, strict=True)
-    # A missing one is reported when it is read.
-    files = [[name, state_of(path) if path.is_file() else None] for path, name in named]
+    """The name of an array in the cache: a hash over its provenance and the state of the images."""
     about = provenance | {"folder": str(images.folder.resolve())}
-    return hashlib.sha256(json.dumps([about, files], sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps([about, images.files_hash], sort_keys=True).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
 class _Share:
-    """What one process has seen of every n-th image."""
+    """The features that one process extracted, of every n-th image."""
 
     values: np.ndarray
     """Shape (images, dimension), or (0, 0) where there were no images or unusable ones."""
     colour: list[float]
-    """Of each image, as `eval.loading.read_grey` gives it."""
+    """Of each image, as `eval.inputs.images.read_grey` returns it."""
     problems: dict[str, str]
     """Of unusable images, by name."""
 
 
 def _forward(extractor: Extractor, paths: Sequence[Path], names: Sequence[str], state: Any) -> _Share:
-    """What the images on this process give, in order.
+    """Features of the images of this process, in order.
 
-    Once an image has turned out unusable the rest are only read, for the list of all that are.
+    After the first unusable image the others are only read, to list all that are unusable.
     """
     import torch
     from tqdm import tqdm
@@ -147,7 +115,7 @@ def _forward(extractor: Extractor, paths: Sequence[Path], names: Sequence[str], 
             total=len(paths), desc=extractor.name, unit="image", disable=not state.is_main_process, leave=False
         ) as bar,
         torch.inference_mode(),
-        torch.backends.cudnn.flags(enabled=True, allow_tf32=False),  # TF32 would be seen in the third digit
+        torch.backends.cudnn.flags(enabled=True, allow_tf32=False),  # TF32 changes the third digit
     ):
         for batch in loader:
             problems |= {names[i]: problem for i, problem in batch.problems.items()}
@@ -200,7 +168,7 @@ def write_features(path: Path, features: Features) -> None:
 
 
 def _keep(path: Path, features: Features) -> None:
-    """Write to the cache. Where that cannot be done, the features are still there: a line says what is lost."""
+    """Write to the cache; on a full or read-only disk warn and go on, because the features are in memory."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_features(path, features)
@@ -213,7 +181,7 @@ def _keep(path: Path, features: Features) -> None:
 
 
 def _read(path: Path, ids: list[str]) -> Features | None:
-    """The array of the cache, or None where there is none, or only a damaged one."""
+    """The cached array; None if it is absent or damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:

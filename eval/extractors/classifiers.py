@@ -19,8 +19,9 @@ import numpy as np
 import pandas as pd
 
 from eval import extractors
-from eval.extractors import Extractor, xrv
-from eval.extractors.cache import extract_with
+from eval.extractors import xrv
+from eval.extractors.base import Extractor
+from eval.extractors.cache import extract
 from eval.inputs.folders import ImageFolder
 from sdcxr.io.files import read_json
 from sdcxr.io.labels import chexpert_name
@@ -51,7 +52,7 @@ class EvalClassifier:
         Raises:
             UserError: images are unreadable or the weights are damaged.
         """
-        features = extract_with(images, self.extractor, cache_dir=cache_dir)
+        features = extract(images, self.extractor, cache_dir=cache_dir)
         logits = np.asarray(features.values, dtype=np.float64)
         probabilities = 1 / (1 + np.exp(-np.clip(logits, -700, 700)))
         if self.thresholds is not None:

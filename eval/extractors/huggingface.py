@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from eval.extractors import Extractor, Request
+from eval.extractors.base import Extractor, Request
 from eval.extractors.weights import hub_folder
 from sdcxr.io.files import read_json
 from sdcxr.io.hub import is_hub_name

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from eval.extractors import Extractor, Request
+from eval.extractors.base import Extractor, Request
 from sdcxr.runtime.errors import UserError
 
 NAMES = {"pixels-…": "N × N grey values in [0, 1], e.g. pixels-64; no weights"}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from eval.extractors import Extractor, Request
+from eval.extractors.base import Extractor, Request
 from eval.inputs.images import centre_square
 from sdcxr.io.files import read_json
 from sdcxr.runtime.errors import UserError

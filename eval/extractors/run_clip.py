@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eval.extractors import Extractor, Request
+from eval.extractors.base import Extractor, Request
 from eval.extractors.run_classifier import is_task, part_of, prepare
 from sdcxr.io.files import read_json
 

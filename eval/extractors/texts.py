@@ -1,35 +1,26 @@
 """Text embeddings by extractors with a text tower (CLIP), in the space of their image features."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from eval import extractors
+from eval.extractors.base import Extractor
 from eval.inputs.folders import ImageFolder
 from sdcxr.io.manifest import text_key
 from sdcxr.runtime.errors import UserError
 
 
-def has_texts(extractor: str, weights_dir: Path | None = None) -> bool:
-    """Whether an extractor embeds texts, too.
-
-    Raises:
-        UserError: nobody knows the extractor, or its weights are absent.
-    """
-    return extractors.find_extractor(extractor, weights_dir).load_texts is not None
-
-
-def extract_texts(texts: Sequence[str], extractor: str, *, weights_dir: Path | None = None) -> np.ndarray:
+def extract_texts(texts: Sequence[str], extractor: Extractor) -> np.ndarray:
     """Embeddings of texts, shape (n, dimension), float32; what passes the tower's length is cut off.
 
     Raises:
-        UserError: the extractor has no text tower; nobody knows it; its weights are absent.
+        UserError: the extractor has no text tower.
     """
-    tower = extractors.find_extractor(extractor, weights_dir).load_texts
+    tower = extractor.load_texts
     if tower is None:
-        raise UserError(f"--extractor {extractor} has no text tower: give one that has, e.g. a run of --tune clip")
+        name = extractor.given_name
+        raise UserError(f"--extractor {name} has no text tower: give one that has, e.g. a run of --tune clip")
     from sdcxr.runtime.processes import processes
 
     distinct, rows = np.unique(np.asarray(texts, dtype=object), return_inverse=True)

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdcxr.io.files import write_text
+from sdcxr.io.files import checksum, state_of, write_text
 from sdcxr.io.hub import cached_snapshot
 from sdcxr.runtime.errors import UserError
 
@@ -63,21 +63,6 @@ class WeightsFile:
                 f"{path} has the sha256 {found_sum[:16]}… instead of {self.sha256[:16]}…: "
                 f"download it again from {self.url}"
             )
-
-
-def checksum(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def state_of(path: Path) -> tuple[int, int, int]:
-    """What changes with a file: its size in bytes, and its times of change in ns.
-
-    The second of these is the system's own, which no `cp -p` or `tar` puts back.
-    """
-    stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def remembered_checksum(path: Path, memory: Path) -> str:

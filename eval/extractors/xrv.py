@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from eval.extractors import Extractor, Request
+from eval.extractors.base import Extractor, Request
 from eval.extractors.pickles import load_state
 from eval.extractors.weights import WeightsFile
 from eval.inputs.images import bicubic_float, centre_square

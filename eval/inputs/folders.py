@@ -1,13 +1,15 @@
 """Folders of real and synthetic images: read and check both sides, patients, prompts, pairs of the same prompt."""
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from sdcxr.io.files import existing_folder, inside, read_json
+from sdcxr.io.files import checksum, existing_folder, inside, read_json, state_of
 from sdcxr.io.manifest import image_ids, read_metadata, text_key
 from sdcxr.runtime.errors import UserError
 
@@ -20,7 +22,7 @@ PHANTOM = (
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The images of one side, in the order of their table."""
+    """The images of one side, in the order of their table. Read once: files are not looked at again after a change."""
 
     folder: Path
     rows: pd.DataFrame
@@ -52,6 +54,20 @@ class ImageFolder:
                 known = self.rows[column].astype(str)
                 groups = known.where(known != "", groups)
         return groups.tolist()
+
+    @cached_property
+    def files_hash(self) -> str:
+        """Hash of the name, size and times of change of every image; absent files are reported when they are read."""
+        named = zip(self.ids, self.paths, strict=True)
+        states = [f"{name} {state_of(path) if path.is_file() else None}" for name, path in named]
+        return hashlib.sha256("\n".join(states).encode()).hexdigest()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of everything that scores of this folder depend on: its place, its table, and `files_hash`."""
+        table = self.folder / "metadata.csv"
+        about = [str(self.folder.resolve()), checksum(table) if table.is_file() else "", self.files_hash]
+        return hashlib.sha256("\n".join(about).encode()).hexdigest()
 
     @property
     def is_samples(self) -> bool:
@@ -86,11 +102,10 @@ def read_folder(folder: str | Path, flag: str) -> ImageFolder:
 
 
 def read_sides(real: str | Path, synthetic: str | Path) -> tuple[ImageFolder, ImageFolder]:
-    """Both sides, refused where they are swapped or the same folder; phantoms, and copies of one folder, are said on
-    stdout.
+    """Load both folders for a command; print a notice for phantoms and a warning where both hold the same files.
 
     Raises:
-        UserError: see above.
+        UserError: they are swapped, or the same folder.
     """
     sides = read_folder(real, "--real"), read_folder(synthetic, "--synthetic")
     if sides[0].folder.resolve() == sides[1].folder.resolve():

@@ -1,10 +1,10 @@
 """Re-identification (reid): training patients recognised in synthetic images by a network's features."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from eval.extractors.base import Extractor
 from eval.extractors.cache import extract
 from eval.inputs.folders import ImageFolder, patients_of
 from eval.memorization.thresholds import Detection, detection_rows, fit_threshold
@@ -20,8 +20,7 @@ def reidentify(
     real: ImageFolder,
     kept: np.ndarray,
     synthetic: ImageFolder,
-    network: str,
-    weights_dir: Path | None,
+    network: Extractor,
     about: dict[str, Any],
     seed: int,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -32,15 +31,14 @@ def reidentify(
         real: held-out images, of which `kept` are of other patients.
         kept: row numbers.
         synthetic: what the model made.
-        network: an extractor.
-        weights_dir: where the weights of named extractors lie.
+        network: the re-identification network.
         about: further columns of the rows.
         seed: of the draws.
 
     Raises:
-        UserError: weights are absent; there are too few real images for a threshold.
+        UserError: there are too few real images for a threshold.
     """
-    extracted = [extract(folder, network, weights_dir=weights_dir) for folder in (train, real, synthetic)]
+    extracted = [extract(folder, network) for folder in (train, real, synthetic)]
     known, others, made = (side.values for side in extracted)
     others = others[kept]
     floor = nearest_by_cosine(others, known)[0]
@@ -58,7 +56,7 @@ def reidentify(
         floor,
         np.concatenate(same),
         synthetic.groups,
-        about | {"extractor": network, "preset": "cosine", "n_calibration": n_calibration},
+        about | {"extractor": network.given_name, "preset": "cosine", "n_calibration": n_calibration},
     )
     columns = {"reid_train": [train.ids[i] for i in index], "reid_cosine": cosine.round(4)}
     return rows, columns | {"reidentified": cosine >= threshold}

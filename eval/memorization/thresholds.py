@@ -94,18 +94,17 @@ def detection_rows(
     if not detected.any():  # a bootstrap of zeros has no width: the rule of three
         high = min(1.0, 3 / len(set(groups)))
     sensitivity = float(np.mean(of_positives >= threshold)) if len(of_positives) else None
-    notes = [about["note"]]
+    notes = list(about["notes"])
     if sensitivity is None:
         notes.append(f"sensitivity unknown: there are no {detection.positives}")
     elif sensitivity < 0.9:
         notes.append(f"the threshold finds only {sensitivity:.0%} of {detection.positives}")
     about = about | {"threshold": threshold}
-    note = "; ".join(filter(None, notes)) or None
     return [
         score_row(detection.share_metric, mean(detected), images="synthetic", ci_low=low, ci_high=high)
         | {"floor": mean(with_held_out >= threshold)}
         | about
-        | {detection.count_column: int(detected.sum()), "sensitivity": sensitivity, "note": note},
+        | {detection.count_column: int(detected.sum()), "sensitivity": sensitivity, "notes": notes},
         score_row(detection.max_metric, float(similarity.max()), images="synthetic")
         | {"floor": float(with_held_out.max())}
         | about,

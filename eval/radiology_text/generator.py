@@ -43,7 +43,7 @@ class ReportModel:
                 tokens = self.model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=self.max_new_tokens)
         except (ValueError, TypeError) as error:
             hint = "" if self.question else " (a model that wants an instruction gets it with --question)"
-            raise UserError(f"--generator cannot read images: {str(error).splitlines()[0]}{hint}") from None
+            raise UserError(f"--report_model cannot read images: {str(error).splitlines()[0]}{hint}") from None
         asked = inputs.get("input_ids")
         if asked is not None and not self.model.config.is_encoder_decoder:
             tokens = tokens[:, asked.shape[1] :]  # decoder-only models repeat the question
@@ -134,9 +134,9 @@ def load(generator: str, weights_dir: Path | None, question: str | None, max_new
                 folder, use_safetensors=True, output_loading_info=True, dtype=torch.float32, **options
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError) as error:
-        raise UserError(f"--generator {folder} cannot be loaded ({str(error).strip().splitlines()[0]})") from None
+        raise UserError(f"--report_model {folder} cannot be loaded ({str(error).strip().splitlines()[0]})") from None
     if absent := sorted(loaded["missing_keys"]):
-        raise UserError(f"--generator {folder}: {len(absent)} weights are absent (first: {absent[0]})")
+        raise UserError(f"--report_model {folder}: {len(absent)} weights are absent (first: {absent[0]})")
     return ReportModel(model.eval().to(processes().device), images, tokenizer, question, max_new_tokens)
 
 
@@ -149,10 +149,10 @@ def locate_report_model(generator: str, weights_dir: Path | None) -> Path:
     folder = Path(generator).expanduser()
     if not folder.is_dir():
         if not is_hub_name(generator):
-            raise UserError(f"--generator {generator}: no such folder (a hub name has the form owner/name)")
+            raise UserError(f"--report_model {generator}: no such folder (a hub name has the form owner/name)")
         folder = hub_folder(generator, weights_dir, "size unknown")
     if not (folder / "config.json").is_file():
-        raise UserError(f"--generator {folder} has no config.json: it is not the folder of a model of transformers")
+        raise UserError(f"--report_model {folder} has no config.json: it is not the folder of a model of transformers")
     if not any(folder.glob("*.safetensors")):
-        raise UserError(f"--generator {folder} has no .safetensors weights: pickled ones are not read, convert them")
+        raise UserError(f"--report_model {folder} has no .safetensors weights: pickled ones are not read, convert them")
     return folder

@@ -1,25 +1,23 @@
-"""report.html: scores, plots and pictures in one file that a browser opens from disk, without a network."""
+"""Write report.html: scores, plots and pictures in one file that a browser opens from disk, without a network."""
 
+import base64
 import hashlib
+import io
 import platform
 from dataclasses import dataclass
-from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import pandas as pd
-
 from eval.inputs.folders import PHANTOM, ImageFolder, is_phantom, same_prompts, spread_out
-from eval.summary import sections
-from eval.summary import sections as training_sections
-from eval.summary.page import Html, details, page, pairs, paragraph, section, table
+from eval.summary.blocks import Pair, Picture, Section, Table
+from eval.summary.sections import sections_of, tiles
 from eval.summary.steps import Outcome
 from sdcxr import __version__
 from sdcxr.io.files import inside, write_text
 
 PROMPTS = 12  # pairs in the sample grid
 NEIGHBOURS = 8  # nearest pairs shown
-PICTURE = 192  # pixels of a thumbnail
+THUMBNAIL = 192  # pixels
 LIBRARIES = ("numpy", "pandas", "pillow", "torch", "torchvision", "transformers", "diffusers", "scikit-learn", "timm")
 
 
@@ -33,13 +31,8 @@ class Report:
     outcome: Outcome
     command: str
     nearest: Path
-    """nearest.csv of the privacy part; need not be there."""
+    """nearest.csv of the privacy step; need not exist."""
     show_prompts: bool = False
-
-    @property
-    def phantom(self) -> bool:
-        """Whether images of a side are phantoms."""
-        return any(is_phantom(side.folder) for side in (self.real, self.synthetic))
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -48,154 +41,117 @@ def write_report(path: Path, report: Report) -> None:
 
 
 def render(report: Report) -> str:
-    """The page."""
-    rows = report.outcome.rows
-    n = f"{len(report.real):,} real and {len(report.synthetic):,} synthetic images; in brackets 95 % intervals."
-    blocks = {
-        "pictures": ("Pictures", samples(report)),
-        "fidelity": ("Fidelity", sections.fidelity(rows)),
-        "classifier": ("Findings", sections.classifier(rows)),
-        "labels": ("Labels", sections.per_label(rows)),
-        "alignment": ("Alignment", sections.alignment(rows)),
-        "retrieval": ("Retrieval", sections.retrieval(rows)),
-        "diversity": ("Diversity", diversity(report)),
-        "privacy": ("Privacy", privacy(report)),
-        "reports": ("Reports", written_reports(report)),
-        "utility": ("Utility", training_sections.utility(rows)),
-        "text-encoder": ("Text encoder", training_sections.text_encoder(rows)),
-        "left-out": ("Left out", left_out(report)),
-        "provenance": ("Provenance", provenance(report)),
-    }
-    menu = "".join(f'<a href="#{anchor}">{name}</a>' for anchor, (name, content) in blocks.items() if content)
-    body = [
-        "<h1>Synthetic chest radiographs, measured</h1>",
-        paragraph(n, "dim"),
-        paragraph(PHANTOM, "warning") if report.phantom else "",
-        *(paragraph(line, "warning") for line in report.outcome.warnings),
-        f"<nav>{menu}</nav>",
-        sections.tiles(rows),
-        *(content for _, content in blocks.values()),
-    ]
-    title = "Synthetic chest radiographs, measured"
-    return page(title, [part for part in body if part], report.phantom)
+    """The page: everything in it is escaped but the SVG and the legends of `eval.summary.plots`."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    page = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("report.html.j2")
+    phantom = any(is_phantom(side.folder) for side in (report.real, report.synthetic))
+    return page.render(
+        n_real=len(report.real),
+        n_synthetic=len(report.synthetic),
+        phantom=PHANTOM if phantom else "",
+        warnings=report.outcome.warnings,
+        tiles=tiles(report.outcome.rows),
+        command=report.command,
+        sections=[pictures(report), *_measured(report), *_left_out(report), provenance(report)],
+    )
 
 
-def samples(report: Report) -> str:
-    """Real images beside the synthetic ones of the same prompts; where prompts are of other images, synthetic ones."""
+def _measured(report: Report) -> list[Section]:
+    """The sections of all steps, the nearest training images behind privacy."""
+    sections = sections_of(report.outcome.rows)
+    place = next((i for i, section in enumerate(sections) if section.anchor == "privacy"), None)
+    if place is not None and report.train is not None and report.nearest.is_file():
+        sections.insert(place + 1, nearest_images(report.nearest, report.synthetic, report.train))
+    return sections
+
+
+def pictures(report: Report) -> Section:
+    """Real images beside the synthetic ones of the same prompts; without such prompts, images of either side."""
     shown = report.show_prompts or is_phantom(report.real.folder)
-    figures = []
-    for real, synthetic, name, text in spread_out(same_prompts(report.real, report.synthetic), PROMPTS):
-        figures.append((real, "real", synthetic, "synthetic", text if shown and text else name))
-    about = (
-        "Each pair has one prompt: its real image on the left, the first synthetic one on the right. Chosen evenly "
-        "from all prompts, not by their looks."
-    )
-    paired = bool(figures)
-    if not paired:
+    pairs = spread_out(same_prompts(report.real, report.synthetic), PROMPTS)
+    if pairs:
         about = (
-            "No synthetic image was made from a prompt of --real: those of a pair have nothing to do with each other."
+            "Each pair has one prompt: its real image on the left, the first synthetic one on the right. Chosen evenly "
+            "from all prompts, not by how they look."
         )
-        count = min(PROMPTS, len(report.real), len(report.synthetic))
-        sides = (spread_out(side.paths, count) for side in (report.real, report.synthetic))
-        for a, b in zip(*sides, strict=True):
-            figures.append((a, "real", b, "synthetic", f"{a.name}; {b.name}"))
-    hidden = (
-        "Prompts are hidden, because they may be text of patients' reports (--show_prompts shows them). Below each "
-        "pair stands the id of its row."
-    )
-    words = [paragraph(about), "" if shown or not paired else paragraph(hidden, "dim")]
-    return section("pictures", "Pictures", *words, pairs(figures, PICTURE))
-
-
-def diversity(report: Report) -> str:
-    """Within and across prompts."""
-    return sections.compared(
-        report.outcome.rows,
-        "diversity",
-        "diversity",
-        "How various are they?",
-        "Pairs of images of one prompt, and of different prompts, beside pairs of real images of different patients.",
-    )
-
-
-def privacy(report: Report) -> str:
-    """Scores of memorisation and the nearest pairs."""
-    scores = sections.compared(
-        report.outcome.rows,
-        "privacy",
-        "privacy",
-        "Do they repeat training images?",
-        "Nearness to training images beside nearness to held-out ones, and a search for copies. Copies that are "
-        "mirrored, turned or cropped are not looked for, and patients shown anew only by the network of --reid.",
-    )
-    if not scores or report.train is None or not report.nearest.is_file():
-        return scores
-    found = pd.read_csv(report.nearest, dtype={"synthetic": str, "train": str}).head(NEIGHBOURS)
-    figures = [
-        (
-            inside(report.synthetic.folder, row["synthetic"]),
-            "synthetic",
-            inside(report.train.folder, row["train"]),
-            "training",
-            f"correlation {row['correlation']:.3f}{', a copy' if row['copy'] else ''}: {row['synthetic']}",
+        hint = (
+            "Prompts are hidden, because they may be text of patients' reports (--show_prompts shows them). Below each "
+            "pair is the id of its row."
         )
-        for row in found.to_dict("records")
-    ]
-    return scores + section(
-        "nearest",
-        "Nearest training images",
-        paragraph("The synthetic images that are most alike a training image, and that image. All pairs: nearest.csv."),
-        pairs(figures, PICTURE),
-    )
+        captioned = [(real, synthetic, text if shown and text else name) for real, synthetic, name, text in pairs]
+        return Section("pictures", about, "" if shown else hint, pairs=[_pair("real", *one) for one in captioned])
+    about = "No synthetic image was made from a prompt of --real: the images of a pair do not belong together."
+    count = min(PROMPTS, len(report.real), len(report.synthetic))
+    sides = (spread_out(side.paths, count) for side in (report.real, report.synthetic))
+    named = [_pair("real", a, b, f"{a.name}; {b.name}") for a, b in zip(*sides, strict=True)]
+    return Section("pictures", about, pairs=named)
 
 
-def written_reports(report: Report) -> str:
-    """What a generator reads from the images."""
-    return sections.tables_only(
-        report.outcome.rows,
-        "reports",
-        "reports",
-        "What a report generator reads in them",
-        "Its reports against the prompts; held against: other images' prompts.",
-    )
+def nearest_images(table: Path, synthetic: ImageFolder, train: ImageFolder) -> Section:
+    """The synthetic images that are most similar to a training image, beside that image."""
+    import pandas as pd
+
+    found = pd.read_csv(table, dtype={"synthetic": str, "train": str}).head(NEIGHBOURS)
+    pairs = []
+    for row in found.to_dict("records"):
+        caption = f"correlation {row['correlation']:.3f}{', a copy' if row['copy'] else ''}: {row['synthetic']}"
+        paths = inside(synthetic.folder, row["synthetic"]), inside(train.folder, row["train"])
+        pairs.append(_pair("synthetic", *paths, caption))
+    return Section("nearest", pairs=pairs)
 
 
-def left_out(report: Report) -> str:
-    """What was not measured, why, and how to have it."""
+def _pair(left_name: str, left: Path, right: Path, caption: str) -> Pair:
+    other = {"real": "synthetic", "synthetic": "training"}[left_name]
+    return Pair(picture(left, left_name), picture(right, other), caption)
+
+
+def picture(path: Path, name: str, size: int = THUMBNAIL) -> Picture:
+    """A grey thumbnail of at most size × size pixels; what is not square is centred on black."""
+    from PIL import Image, ImageOps
+
+    from eval.inputs.images import Unusable, read_grey  # torch comes with it
+
+    try:
+        grey, _ = read_grey(path)
+    except Unusable as problem:
+        return Picture(name, problem=f"{path.name} {problem}")
+    grey = ImageOps.pad(grey, (min(size, max(grey.size)),) * 2, Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    grey.save(buffer, format="PNG", optimize=True)
+    return Picture(name, "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii"))
+
+
+def _left_out(report: Report) -> list[Section]:
     lines = [[one.name, one.reason] for one in report.outcome.skipped]
-    return section("left-out", "Not measured", table(["part", "why, and how to have it"], lines))
+    return [Section("left-out", tables=[Table(["evaluation", "why, and how to get it"], lines)])] if lines else []
 
 
-def provenance(report: Report) -> str:
-    """Where the numbers come from."""
-    folders = [("--real", report.real), ("--synthetic", report.synthetic), ("--train", report.train)]
-    about = [[flag, str(side.folder), f"{len(side):,}", counted(side)] for flag, side in folders if side is not None]
-    networks = [
-        [one["extractor"], one["resize"], Html("<br>".join(f"{k}: <code>{v}</code>" for k, v in one["sha256"].items()))]
-        for one in report.outcome.provenance
-    ]
-    versions = {"sdcxr": __version__, "python": platform.python_version()} | {
-        name: installed(name) for name in LIBRARIES
-    }
+def provenance(report: Report) -> Section:
+    """Origin of the numbers: folders, settings of the samples, extractors with their weights, library versions."""
+    flags = [("--real", report.real), ("--synthetic", report.synthetic), ("--train", report.train)]
+    folders = [[flag, str(side.folder), f"{len(side):,}", _groups(side)] for flag, side in flags if side is not None]
+    extractors = [[one["extractor"], one["resize"], one["sha256"]] for one in report.outcome.provenance]
+    versions = {"sdcxr": __version__, "python": platform.python_version()}
+    versions |= {name: _installed(name) for name in LIBRARIES}
     for one in report.outcome.provenance:
         versions |= one["versions"]
-    return section(
-        "provenance",
-        "Provenance",
-        f"<p>Made by <code>{escape(report.command)}</code></p>",
-        paragraph(
-            "The pictures on this page are of the data sets named here: the terms of those data sets hold for it."
-        ),
-        table(["flag", "folder", "images", "of"], about, numbers=(2,)),
-        table(["samples", "setting"], sample_settings(report.synthetic)),
-        table(["extractor", "way of an image to it", "sha256 of its weights"], networks),
-        details(
-            "Versions", table(["library", "version"], [[name, found] for name, found in versions.items() if found])
-        ),
-    )
+    tables = [
+        Table(["flag", "folder", "images", "of"], folders, numbers=(2,)),
+        Table(["samples", "setting"], sample_settings(report.synthetic)),
+        Table(["extractor", "preprocessing", "sha256 of its weights"], extractors),
+    ]
+    libraries = Table(["library", "version"], [[name, found] for name, found in versions.items() if found])
+    return Section("provenance", tables=[table for table in tables if table.rows], folded=[libraries])
 
 
-def counted(side: ImageFolder) -> str:
+def _groups(side: ImageFolder) -> str:
     """How many patients or prompts a folder has."""
     of = "patients" if "subject_id" in side.rows else "prompts" if "id" in side.rows else "files"
     return f"{len(set(side.groups)):,} {of}"
@@ -213,7 +169,7 @@ def sample_settings(synthetic: ImageFolder) -> list[list[str]]:
     return lines
 
 
-def installed(name: str) -> str:
+def _installed(name: str) -> str:
     """The version of a distribution, empty where it is not installed."""
     try:
         return version(name)

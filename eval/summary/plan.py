@@ -1,276 +1,289 @@
-"""Which parts of `python -m eval` apply to the folders and networks that are there, and why others do not."""
+"""Registry of the evaluations that `python -m eval` runs, and the plan: which apply, and why others are left out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from eval.extractors.cache import describe
-from eval.extractors.weights import checksum
+from eval import alignment, classifier, diversity, fid, privacy, reports, retrieval, text_encoder
+from eval.command import weights_folder
+from eval.extractors import find_extractor
+from eval.extractors.base import Extractor
+from eval.extractors.cache import extract
+from eval.extractors.classifiers import EvalClassifier, find_classifier
 from eval.inputs.folders import ImageFolder
 from eval.metrics.presets import PRESETS, Preset
-from eval.scores import read_scores
-from eval.summary.steps import Part, Rows, Skipped, fingerprint_extractor, fingerprint_images, fingerprint_model
-from sdcxr.io.files import user_cache
+from eval.scores import Result, read_scores
+from eval.summary.config import EvalConfig
+from eval.summary.steps import EvalStep, Skipped, fingerprint_model
+from sdcxr.io.files import checksum
 from sdcxr.runtime.errors import UserError
-
-if TYPE_CHECKING:
-    from eval.__main__ import EvalConfig
 
 DEFAULT_EXTRACTORS = ("xrv-all",)
 DEFAULT_PRESETS = ("fd-xrv-roentgen", "fid-clean", "fd-rad-dino", "cmmd")
-DEFAULT_CLIP = "biomedclip"
+DEFAULT_IMAGE_TEXT_MODEL = "biomedclip"
 WITHOUT_WEIGHTS = "pixels-32"
+ROLE = "an image-to-text model trained on real radiographs"
+
+
+@dataclass(frozen=True)
+class Distance:
+    """A preset with its extractor."""
+
+    preset: Preset
+    extractor: Extractor
+    explicit: bool
+    """Whether the user asked for it."""
+
+    @property
+    def name(self) -> str:
+        return self.preset.name or self.preset.extractor
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What all parts share."""
+    """What all evaluations share: folders, and the networks, each resolved once."""
 
-    config: "EvalConfig"
+    config: EvalConfig
     real: ImageFolder
     synthetic: ImageFolder
     train: ImageFolder | None
     output: Path
     weights_dir: Path | None
+    classifier: EvalClassifier | None
+    image_text_model: Extractor | None
+    distances: list[Distance]
+    skipped: list[Skipped]
+    """Networks that are absent."""
 
-    def part(
-        self, name: str, evaluate: Callable[[], Rows], extractor: str | None = None, explicit: bool = True, **more: Any
-    ) -> Part:
-        """A part on both folders, with the keywords of `Part`; further ones are settings."""
-        files = more.pop("files", ())
-        about = (fingerprint_extractor(extractor, self.weights_dir, self.real),) if extractor else ()
-        images = [fingerprint_images(folder) for folder in (self.real, self.synthetic)]
-        return Part(name, evaluate, {"images": images, "seed": self.config.seed, **more}, explicit, files, about)
+    @property
+    def network(self) -> Extractor | None:
+        """The network for image features in diversity, privacy, and in retrieval without texts."""
+        named = [one.extractor for one in self.distances if one.preset.extractor != WITHOUT_WEIGHTS]
+        return named[0] if named else self.image_text_model
+
+    def step(
+        self,
+        evaluate: Callable[..., Result],
+        extractors: Sequence[Extractor | None] = (),
+        *,
+        variant: str | None = None,
+        explicit: bool = True,
+        files: tuple[Path, ...] = (),
+        **settings: Any,
+    ) -> EvalStep:
+        """A step on both folders; further keywords are settings that its rows depend on."""
+        settings |= {"images": [self.real.fingerprint, self.synthetic.fingerprint], "seed": self.config.seed}
+        found = tuple(extractor for extractor in extractors if extractor is not None)
+        evaluate = partial(evaluate, seed=self.config.seed)
+        return EvalStep(evaluate, settings, found, variant, explicit, files)
 
 
-def plan(
-    config: "EvalConfig", real: ImageFolder, synthetic: ImageFolder, train: ImageFolder | None, output: Path
-) -> tuple[list[Part], list[Skipped]]:
-    """The parts to take, in order, and those left out.
+@dataclass(frozen=True)
+class Evaluation:
+    """A kind of evaluation in the registry."""
+
+    name: str
+    version: int
+    """VERSION of its module: rows that another version kept are computed anew."""
+    plan: Callable[[Inputs], Iterator[EvalStep | Skipped]]
+    """The steps that apply to the inputs, and what is left out with the reason.
+
+    Raises `UserError` where a flag asks for something that is absent."""
+
+
+def register(evaluation: Evaluation) -> None:
+    """Add an evaluation; `python -m eval` runs it after the others, and the report shows its rows as a table."""
+    EVALUATIONS.append(evaluation)
+
+
+def plan_steps(inputs: Inputs) -> tuple[list[EvalStep], list[Skipped]]:
+    """The steps of all evaluations in the order of the registry, and what is left out.
 
     Raises:
-        UserError: something that was asked for by a flag is absent.
+        UserError: something that a flag asks for is absent.
     """
-    weights_dir = Path(config.weights_dir).expanduser() if config.weights_dir else None
-    if weights_dir is not None and not weights_dir.is_dir():
-        raise UserError(f"--weights_dir {weights_dir}: no such folder")
-    inputs = Inputs(config, real, synthetic, train, output, weights_dir)
+    steps, skipped = [], list(inputs.skipped)
+    for evaluation in EVALUATIONS:
+        for planned in evaluation.plan(inputs):
+            if isinstance(planned, Skipped):
+                skipped.append(planned)
+            else:
+                steps.append(replace(planned, name=evaluation.name, version=evaluation.version))
+    return steps, skipped
+
+
+def resolve_inputs(
+    config: EvalConfig, real: ImageFolder, synthetic: ImageFolder, train: ImageFolder | None, output: Path
+) -> Inputs:
+    """Find all networks, without loading them.
+
+    Raises:
+        UserError: one that a flag names is absent.
+    """
+    weights_dir = weights_folder(config.weights_dir)
     skipped: list[Skipped] = []
-    presets = _presets(inputs, skipped)
-    clip = _clip(inputs, skipped)
-    network = _network(inputs, presets, clip)
-    parts = [_fidelity(inputs, preset, explicit) for preset, explicit in presets]
-    for make in (_classifier, _utility, _generator, _text_encoder):
-        parts += make(inputs, skipped)
-    if clip:
-        parts.append(_of_extractor(inputs, "alignment", clip, bool(config.clip)))
-    else:
-        skipped.append(Skipped("alignment", "it needs an image and a text tower: --clip RUN of train.py --tune clip"))
-    searcher = clip or network
-    if searcher:
-        parts.append(_of_extractor(inputs, "retrieval", searcher, bool(config.clip)))
-    else:
-        skipped.append(Skipped("retrieval", "it needs a network: --clip, --classifier, or weights in --weights_dir"))
-    parts.append(_of_extractor(inputs, "diversity", network, False))
-    parts += _privacy(inputs, network or WITHOUT_WEIGHTS, skipped)
-    return parts, skipped
+    distances = _named_distances(config, weights_dir)
+    judge = find_classifier(config.classifier, weights_dir) if config.classifier else None
+    image_text_model = None
+    if config.image_text_model:
+        image_text_model = find_extractor(config.image_text_model, weights_dir, "--image_text_model")
+    if not distances:
+        distances = _default_distances(weights_dir, skipped)
+        if config.classifier and Path(config.classifier).is_dir():
+            distances.append(Distance(Preset(config.classifier), find_extractor(config.classifier), False))
+        if image_text_model and Path(image_text_model.given_name).is_dir():
+            distances.append(Distance(Preset(image_text_model.given_name), image_text_model, False))
+        distances = distances or [Distance(Preset(WITHOUT_WEIGHTS), find_extractor(WITHOUT_WEIGHTS), False)]
+    if not config.image_text_model:
+        try:
+            image_text_model = find_extractor(DEFAULT_IMAGE_TEXT_MODEL, weights_dir)
+        except UserError as error:
+            skipped.append(Skipped(f"images and texts by {DEFAULT_IMAGE_TEXT_MODEL}", str(error)))
+    return Inputs(config, real, synthetic, train, output, weights_dir, judge, image_text_model, distances, skipped)
 
 
-def _presets(inputs: Inputs, skipped: list[Skipped]) -> list[tuple[Preset, bool]]:
-    """What the distributions are compared by, and whether the user asked for it."""
-    config = inputs.config
-    extractors, names = comma_list(config.extractor), comma_list(config.preset)
-    for name in names:
+def _named_distances(config: EvalConfig, weights_dir: Path | None) -> list[Distance]:
+    """The extractors and presets that flags name."""
+    presets = [Preset(name) for name in comma_list(config.extractor)]
+    for name in comma_list(config.preset):
         if name not in PRESETS:
             raise UserError(f"--preset {name}: unknown (there are: {', '.join(map(str, PRESETS))})")
-    if extractors or names:
-        chosen = [Preset(name) for name in extractors] + [PRESETS[name] for name in names]
-        for preset in chosen:
-            fingerprint_extractor(preset.extractor, inputs.weights_dir, inputs.real)
-        return [(preset, True) for preset in chosen]
-    own = [(Preset(name), False) for name in (config.classifier, config.clip) if name and Path(name).is_dir()]
-    there: list[tuple[Preset, bool]] = []
+        presets.append(PRESETS[name])
+    return [Distance(preset, find_extractor(preset.extractor, weights_dir), True) for preset in presets]
+
+
+def _default_distances(weights_dir: Path | None, skipped: list[Skipped]) -> list[Distance]:
+    """The default extractors and presets whose weights are found; the others are appended to `skipped`, by reason."""
+    found = []
     absent: dict[str, list[str]] = {}
     for preset in [*map(Preset, DEFAULT_EXTRACTORS), *(PRESETS[name] for name in DEFAULT_PRESETS)]:
         try:
-            fingerprint_extractor(preset.extractor, inputs.weights_dir, inputs.real)
-            there.append((preset, False))
+            found.append(Distance(preset, find_extractor(preset.extractor, weights_dir), False))
         except UserError as error:
             absent.setdefault(str(error), []).append(preset.name or preset.extractor)
     skipped += [Skipped(f"fidelity by {', '.join(names)}", reason) for reason, names in absent.items()]
-    return there + own or [(Preset(WITHOUT_WEIGHTS), False)]
-
-
-def _clip(inputs: Inputs, skipped: list[Skipped]) -> str | None:
-    """The extractor for images and texts, where there is one."""
-    if inputs.config.clip:
-        _named(inputs, "--clip", inputs.config.clip)
-        return inputs.config.clip
-    name = DEFAULT_CLIP
-    try:
-        fingerprint_extractor(name, inputs.weights_dir, inputs.real)
-    except UserError as error:
-        skipped.append(Skipped(f"images and texts by {name}", str(error)))
-        return None
-    return name
-
-
-def _named(inputs: Inputs, flag: str, name: str) -> dict[str, Any]:
-    """Provenance of the extractor that a flag names.
-
-    Raises:
-        UserError: as `fingerprint_extractor`, with the name of the flag.
-    """
-    return fingerprint_extractor(name, inputs.weights_dir, inputs.real, flag)
-
-
-def _network(inputs: Inputs, presets: list[tuple[Preset, bool]], clip: str | None) -> str | None:
-    """The network that looks at images in diversity, privacy, and in retrieval without texts."""
-    named = [preset.extractor for preset, _ in presets if preset.extractor != WITHOUT_WEIGHTS]
-    return next(iter([*named, *filter(None, [clip])]), None)
-
-
-def _fidelity(inputs: Inputs, preset: Preset, explicit: bool) -> Part:
-    name, config = preset.name or preset.extractor, inputs.config
-    evaluate = partial(_evaluate_fidelity, inputs, preset)
-    about = {"resamples": config.resamples, "preset": preset.name}
-    return inputs.part(f"fidelity by {name}", evaluate, preset.extractor, explicit, **about)
-
-
-def _evaluate_fidelity(inputs: Inputs, preset: Preset) -> Rows:
-    from eval import fid
-    from eval.extractors.cache import extract
-
-    sides = inputs.real, inputs.synthetic
-    of_real, of_synthetic = (extract(side, preset.extractor, weights_dir=inputs.weights_dir) for side in sides)
-    try:
-        labels = bool(fid.common_labels(*sides))
-    except UserError:
-        labels = False
-    # Published ways have no rows of labels; theirs would be of too few images for a distance between Gaussians.
-    labels = labels and preset.name is None
-    return fid.evaluate(
-        *sides,
-        of_real,
-        of_synthetic,
-        preset,
-        resamples=inputs.config.resamples,
-        per_label=labels,
-        seed=inputs.config.seed,
-    )
-
-
-def _of_extractor(inputs: Inputs, name: str, extractor: str | None, explicit: bool) -> Part:
-    def evaluate() -> Rows:
-        from importlib import import_module
-
-        module = import_module(f"eval.{name}")
-        options = {"weights_dir": inputs.weights_dir, "seed": inputs.config.seed}
-        rows: Rows = module.evaluate(inputs.real, inputs.synthetic, extractor, **options)
-        return rows
-
-    return inputs.part(name, evaluate, extractor, explicit)
-
-
-def _classifier(inputs: Inputs, skipped: list[Skipped]) -> list[Part]:
-    config = inputs.config
-    if not config.classifier:
-        skipped.append(
-            Skipped(
-                "classifier", "no --classifier: a run of train.py --tune classifier, or the name of a published one"
-            )
-        )
-        return []
-
-    from eval.extractors import classifiers
-
-    judge = classifiers.find_classifier(config.classifier, inputs.weights_dir)
-    labels = Path(config.labels).expanduser() if config.labels else None
-    if labels is not None and not labels.is_file():
-        raise UserError(f"--labels {labels}: no such file")
-
-    def evaluate() -> Rows:
-        from eval import classifier
-
-        return classifier.evaluate(
-            inputs.real,
-            inputs.synthetic,
-            str(config.classifier),
-            weights_dir=inputs.weights_dir,
-            labels=config.labels,
-            findings=config.findings,
-            seed=config.seed,
-        )
-
-    part = inputs.part("classifier", evaluate, labels=labels and checksum(labels), findings=config.findings)
-    return [replace(part, provenance=(describe(judge.extractor, inputs.real, user_cache() / "features"),))]
-
-
-def _utility(inputs: Inputs, skipped: list[Skipped]) -> list[Part]:
-    if not inputs.config.utility:
-        skipped.append(
-            Skipped("utility", "no --utility: it trains classifiers, which is python -m eval.utility by itself")
-        )
-        return []
-    path = Path(inputs.config.utility).expanduser()
-    if not path.is_file():
-        raise UserError(f"--utility {path}: no such file")
-    return [inputs.part("utility", partial(read_scores, path), scores=checksum(path))]
-
-
-def _generator(inputs: Inputs, skipped: list[Skipped]) -> list[Part]:
-    generator = inputs.config.generator
-    if not generator:
-        skipped.append(Skipped("reports", "no --generator: an image-to-text model trained on real radiographs"))
-        return []
-
-    def evaluate() -> Rows:
-        from eval import reports
-
-        return reports.evaluate(
-            inputs.real, inputs.synthetic, generator, weights_dir=inputs.weights_dir, seed=inputs.config.seed
-        )
-
-    return [inputs.part("reports", evaluate, model=fingerprint_model(generator))]
-
-
-def _text_encoder(inputs: Inputs, skipped: list[Skipped]) -> list[Part]:
-    model, data = inputs.config.model, inputs.real.folder.resolve().parent
-    if not model:
-        skipped.append(Skipped("text encoder", "no --model: the run that made the samples"))
-        return []
-    if not (data / "train" / "metadata.csv").is_file() or not (data / "test" / "metadata.csv").is_file():
-        raise UserError(f"--model: its text encoder is measured on train and test of a dataset; {data} has not both")
-
-    from eval import text_encoder
-
-    base = text_encoder.base_of(model)
-    tables = [checksum(data / split / "metadata.csv") for split in ("train", "test")]
-    evaluate = partial(text_encoder.evaluate, base, model, data, seed=inputs.config.seed)
-    return [inputs.part("text encoder", evaluate, model=fingerprint_model(model), base=base, tables=tables)]
-
-
-def _privacy(inputs: Inputs, extractor: str, skipped: list[Skipped]) -> list[Part]:
-    train, reid, nearest = inputs.train, inputs.config.reid, inputs.output / "nearest.csv"
-    if train is None:
-        skipped.append(Skipped("privacy", "no --train: the images that the model was trained on"))
-        return []
-
-    def evaluate() -> Rows:
-        from eval import privacy
-
-        options: dict[str, Any] = {"reid": reid, "weights_dir": inputs.weights_dir, "seed": inputs.config.seed}
-        return privacy.evaluate(train, inputs.real, inputs.synthetic, extractor, nearest=nearest, **options)
-
-    from eval.privacy import refuse_same
-
-    refuse_same(train, inputs.real, inputs.synthetic)
-    part = inputs.part("privacy", evaluate, extractor, True, files=(nearest,), train=fingerprint_images(train))
-    return [replace(part, provenance=(*part.provenance, _named(inputs, "--reid", reid))) if reid else part]
+    return found
 
 
 def comma_list(names: str | None) -> list[str]:
     """Names separated by commas."""
     return [name.strip() for name in (names or "").split(",") if name.strip()]
+
+
+def _plan_fidelity(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
+    draws = inputs.config.interval_draws
+    for one in inputs.distances:
+        about: dict[str, Any] = {"preset": one.preset.name, "interval_draws": draws}
+        evaluate = partial(_evaluate_fidelity, inputs, one)
+        yield inputs.step(evaluate, [one.extractor], variant=one.name, explicit=one.explicit, **about)
+
+
+def _evaluate_fidelity(inputs: Inputs, distance: Distance, seed: int) -> Result:
+    sides = inputs.real, inputs.synthetic
+    real, synthetic = (extract(side, distance.extractor) for side in sides)
+    try:
+        labels = bool(fid.common_labels(*sides))
+    except UserError:
+        labels = False
+    # Published presets have no rows of labels: too few images for a distance between Gaussians.
+    labels = labels and distance.preset.name is None
+    draws = inputs.config.interval_draws
+    return fid.evaluate(*sides, real, synthetic, distance.preset, interval_draws=draws, per_label=labels, seed=seed)
+
+
+def _plan_classifier(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
+    config, judge = inputs.config, inputs.classifier
+    if judge is None:
+        reason = "no --classifier: a run of train.py --tune classifier, or the name of a published one"
+        yield Skipped("classifier", reason)
+        return
+    labels = Path(config.labels).expanduser() if config.labels else None
+    if labels is not None and not labels.is_file():
+        raise UserError(f"--labels {labels}: no such file")
+    about: dict[str, Any] = {"labels": config.labels, "findings": config.findings}
+    evaluate = partial(classifier.evaluate, inputs.real, inputs.synthetic, judge, **about)
+    yield inputs.step(evaluate, [judge.extractor], **about | {"labels": labels and checksum(labels)})
+
+
+def _plan_utility(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
+    if not inputs.config.utility:
+        yield Skipped("utility", "no --utility: it trains classifiers, which is python -m eval.utility by itself")
+        return
+    path = Path(inputs.config.utility).expanduser()
+    if not path.is_file():
+        raise UserError(f"--utility {path}: no such file")
+    yield inputs.step(lambda seed: Result(read_scores(path)), scores=checksum(path))
+
+
+def _plan_reports(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
+    name = inputs.config.report_model
+    if not name:
+        yield Skipped("reports", f"no --report_model: {ROLE}")
+        return
+    evaluate = partial(reports.evaluate, inputs.real, inputs.synthetic, name, weights_dir=inputs.weights_dir)
+    yield inputs.step(evaluate, model=fingerprint_model(name))
+
+
+def _plan_text_encoder(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
+    model, data = inputs.config.model, inputs.real.folder.resolve().parent
+    if not model:
+        yield Skipped("text encoder", "no --model: the run that made the samples")
+        return
+    tables = [data / split / "metadata.csv" for split in ("train", "test")]
+    if not all(table.is_file() for table in tables):
+        raise UserError(f"--model: its text encoder is measured on train and test of a dataset; {data} has not both")
+    base = text_encoder.base_of(model)
+    about = {"model": fingerprint_model(model), "base": base, "tables": list(map(checksum, tables))}
+    yield inputs.step(partial(text_encoder.evaluate, base, model, data), **about)
+
+
+def _plan_alignment(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
+    model, explicit = inputs.image_text_model, bool(inputs.config.image_text_model)
+    if model is None:
+        reason = "it needs an image and a text tower: --image_text_model RUN of train.py --tune clip"
+        yield Skipped("alignment", reason)
+        return
+    yield inputs.step(partial(alignment.evaluate, inputs.real, inputs.synthetic, model), [model], explicit=explicit)
+
+
+def _plan_retrieval(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
+    model, explicit = inputs.image_text_model or inputs.network, bool(inputs.config.image_text_model)
+    if model is None:
+        reason = "it needs a network: --image_text_model, --classifier, or weights in --weights_dir"
+        yield Skipped("retrieval", reason)
+        return
+    yield inputs.step(partial(retrieval.evaluate, inputs.real, inputs.synthetic, model), [model], explicit=explicit)
+
+
+def _plan_diversity(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
+    evaluate = partial(diversity.evaluate, inputs.real, inputs.synthetic, inputs.network)
+    yield inputs.step(evaluate, [inputs.network], explicit=False)
+
+
+def _plan_privacy(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
+    train, config, nearest = inputs.train, inputs.config, inputs.output / privacy.NEAREST
+    if train is None:
+        yield Skipped("privacy", "no --train: the images that the model was trained on")
+        return
+    privacy.refuse_same(train, inputs.real, inputs.synthetic)
+    extractor = inputs.network or find_extractor(privacy.DEFAULT_EXTRACTOR)
+    reid = find_extractor(config.reid, inputs.weights_dir, "--reid") if config.reid else None
+    sides = train, inputs.real, inputs.synthetic
+    evaluate = partial(privacy.evaluate, *sides, extractor, reid=reid, nearest=nearest)
+    yield inputs.step(evaluate, [extractor, reid], files=(nearest,), train=train.fingerprint)
+
+
+EVALUATIONS = [
+    Evaluation("fidelity", fid.VERSION, _plan_fidelity),
+    Evaluation("classifier", classifier.VERSION, _plan_classifier),
+    Evaluation("utility", 1, _plan_utility),  # reads the rows of eval.utility
+    Evaluation("reports", reports.VERSION, _plan_reports),
+    Evaluation("text encoder", text_encoder.VERSION, _plan_text_encoder),
+    Evaluation("alignment", alignment.VERSION, _plan_alignment),
+    Evaluation("retrieval", retrieval.VERSION, _plan_retrieval),
+    Evaluation("diversity", diversity.VERSION, _plan_diversity),
+    Evaluation("privacy", privacy.VERSION, _plan_privacy),
+]
+"""In the order of the report's rows."""

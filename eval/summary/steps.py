@@ -1,53 +1,62 @@
-"""The parts of `python -m eval`: which of them apply to what is there, and rows that are kept between calls."""
+"""Steps of `python -m eval`: run each evaluation, or reuse the rows that an earlier call kept."""
 
 import hashlib
-import io
 import json
 import time
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from eval import extractors
+from eval.extractors.base import Extractor
 from eval.extractors.cache import describe
-from eval.extractors.weights import checksum, state_of
-from eval.inputs.folders import ImageFolder
-from eval.scores import as_json
-from sdcxr import __version__
-from sdcxr.io.files import read_json, user_cache, write_json
+from eval.scores import Result, Rows, finite_or_none
+from sdcxr.io.files import read_json, state_of, write_json
 from sdcxr.runtime.errors import UserError
 
-KEPT = ".parts"  # folder below --output_dir
-Rows = list[dict[str, Any]]
+KEPT = ".steps"  # folder below --output_dir
 
 
 @dataclass(frozen=True)
-class Part:
-    """One evaluation with all that its rows depend on."""
+class EvalStep:
+    """One evaluation with everything that its rows depend on."""
 
-    name: str
-    evaluate: Callable[[], Rows]
+    evaluate: Callable[[], Result]
     settings: dict[str, Any]
-    """Everything but code and versions that the rows depend on: JSON."""
+    """Images, flags and models that the rows depend on: JSON."""
+    extractors: tuple[Extractor, ...] = ()
+    variant: str | None = None
+    """Tells several steps of one evaluation apart, such as the extractor of a distance."""
     explicit: bool = True
-    """Whether the user asked for it: what goes wrong then is an error, otherwise it is left out."""
+    """Whether the user asked for it: a failure then is an error, otherwise the step is left out."""
     files: tuple[Path, ...] = ()
     """Written beside the rows."""
-    provenance: tuple[dict[str, Any], ...] = ()
-    """Of the extractors that it takes, as features have it."""
+    name: str = ""
+    """Of the evaluation; `plan_steps` fills in this and the version."""
+    version: int = 0
+    """Of the evaluation's rows."""
 
     @property
+    def title(self) -> str:
+        """Name and variant in words."""
+        return f"{self.name} by {self.variant}" if self.variant else self.name
+
+    @cached_property
+    def provenance(self) -> list[dict[str, Any]]:
+        """Of its extractors."""
+        return [describe(extractor) for extractor in self.extractors]
+
+    @cached_property
     def key(self) -> str:
-        """Equal for equal settings."""
-        about = [self.name, self.settings, [_without_folder(one) for one in self.provenance], __version__]
+        """Hash of everything that the rows depend on."""
+        about = [self.name, self.variant, self.version, self.settings, self.provenance]
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A part that was not taken, and why."""
+    """Something that is not measured, and why."""
 
     name: str
     reason: str
@@ -55,104 +64,76 @@ class Skipped:
 
 @dataclass
 class Outcome:
-    """What came of the parts."""
+    """What all steps gave."""
 
     rows: Rows = field(default_factory=list)
-    """Score rows of all parts, with the column `part`."""
+    """Score rows of all steps, with the columns `part` (name and variant in words), `step` and `variant`."""
     skipped: list[Skipped] = field(default_factory=list)
     provenance: list[dict[str, Any]] = field(default_factory=list)
     """Of each extractor once."""
-
-    @property
-    def warnings(self) -> list[str]:
-        """What is wrong with the folders, whatever the scores say."""
-        return list(dict.fromkeys(row["warning"] for row in self.rows if row.get("warning")))
+    warnings: list[str] = field(default_factory=list)
 
 
-def run_parts(parts: Sequence[Part], skipped: Sequence[Skipped], folder: Path) -> Outcome:
-    """The rows of all parts, in order: computed, or those of an earlier call with the same settings. Says so line by
-    line.
+def run_steps(steps: Sequence[EvalStep], skipped: Sequence[Skipped], folder: Path) -> Outcome:
+    """The rows of all steps, in order: computed, or kept by an earlier call with the same settings. Prints progress.
 
     Args:
-        parts: to take.
-        skipped: what is left out from the outset.
-        folder: where rows are kept, one file for each part.
+        steps: what to evaluate.
+        skipped: what the plan leaves out.
+        folder: below it the rows are kept, one file for each step.
 
     Raises:
-        UserError: an explicit part cannot be done; what was done before it is kept.
+        UserError: an explicit step cannot be done; the rows of the steps before it are kept.
     """
     outcome = Outcome(skipped=list(skipped))
-    for part in parts:
-        path = folder / KEPT / f"{_file_name(part.name)}.json"
-        kept = read_kept(path, part)
+    for step in steps:
+        path = folder / KEPT / f"{_file_name(step.title)}.json"
+        kept = read_kept(path, step)
         if kept is not None:
-            print(f"{part.name}: {len(kept['rows'])} rows, kept from an earlier call", flush=True)
+            print(f"{step.title}: {len(kept['rows'])} rows, kept from an earlier call", flush=True)
         else:
-            started, said = time.perf_counter(), io.StringIO()
+            started = time.perf_counter()
             try:
-                with redirect_stdout(said):  # what a module leaves out goes into the report
-                    rows = part.evaluate()
+                result = step.evaluate()
             except UserError as error:
-                if part.explicit:
+                if step.explicit:
                     raise
-                print(f"{part.name}: left out, see below", flush=True)
-                outcome.skipped.append(Skipped(part.name, str(error)))
+                print(f"{step.title}: left out, see below", flush=True)
+                outcome.skipped.append(Skipped(step.title, str(error)))
                 continue
-            seconds = time.perf_counter() - started
-            remarks = [line.removeprefix("left out: ") for line in said.getvalue().splitlines() if line.strip()]
-            kept = {"key": part.key, "rows": as_json(rows), "remarks": remarks}
+            rows = finite_or_none(result.rows)
+            kept = {"key": step.key, "rows": rows, "omitted": result.omitted, "warnings": result.warnings}
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, kept)
-            print(f"{part.name}: {len(rows)} rows in {seconds:.1f} s", flush=True)
-        outcome.rows += [{**row, "part": part.name} for row in kept["rows"]]
-        outcome.skipped += [Skipped(part.name, remark) for remark in kept["remarks"]]
-        outcome.provenance += [one for one in part.provenance if one not in outcome.provenance]
+            print(f"{step.title}: {len(rows)} rows in {time.perf_counter() - started:.1f} s", flush=True)
+        outcome.rows += [row | {"part": step.title, "step": step.name, "variant": step.variant} for row in kept["rows"]]
+        outcome.skipped += [Skipped(step.title, reason) for reason in kept["omitted"]]
+        outcome.warnings += [line for line in kept["warnings"] if line not in outcome.warnings]
+        outcome.provenance += [one for one in step.provenance if one not in outcome.provenance]
     return outcome
 
 
-def read_kept(path: Path, part: Part) -> dict[str, Any] | None:
-    """The rows of an earlier call, or None: there are none, of other settings, damaged, or a file is gone."""
+def read_kept(path: Path, step: EvalStep) -> dict[str, Any] | None:
+    """What an earlier call kept, or None: nothing, of other settings, damaged, or a file of the step is gone."""
     try:
-        kept = read_json(path)
-        current = kept["key"] == part.key and isinstance(kept["rows"], list) and isinstance(kept["remarks"], list)
+        kept: dict[str, Any] = read_json(path)
+        lists = all(isinstance(kept[name], list) for name in ("rows", "omitted", "warnings"))
+        current = lists and kept["key"] == step.key
     except (OSError, UserError, KeyError, TypeError):
         return None
-    return kept if current and all(file.is_file() for file in part.files) else None
+    return kept if current and all(file.is_file() for file in step.files) else None
 
 
-def _file_name(name: str) -> str:
-    """A part's name as that of a file; names that differ in signs only differ in the digits behind."""
-    plain = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in name).strip("._")[-60:]
-    return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
-def _without_folder(provenance: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in provenance.items() if key not in ("folder", "n_images")}
-
-
-def fingerprint_images(folder: ImageFolder) -> str:
-    """A hash over the table of a folder, and the name and state of every image."""
-    table = folder.folder / "metadata.csv"
-    files = [checksum(table) if table.is_file() else ""]
-    files += [f"{path.name} {state_of(path) if path.is_file() else None}" for path in folder.paths]
-    return hashlib.sha256("\n".join([str(folder.folder.resolve()), *files]).encode()).hexdigest()
+def _file_name(title: str) -> str:
+    """A step's title as a file name; a hash tells titles apart that differ in punctuation only."""
+    plain = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in title).strip("._")[-60:]
+    return f"{plain}-{hashlib.sha256(title.encode()).hexdigest()[:8]}"
 
 
 def fingerprint_model(name: str) -> Any:
-    """What tells a model's folder from what it was before: its files with their state; else its name."""
+    """Fingerprint of a model folder: paths, sizes and times of change of its files; a name that is none stays."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
         return name
     files = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".json", ".yaml", ".bin"))
     return [str(folder.resolve()), *([str(path), *state_of(path)] for path in files)]
-
-
-def fingerprint_extractor(
-    name: str, weights_dir: Path | None, images: ImageFolder, flag: str = "--extractor"
-) -> dict[str, Any]:
-    """Provenance of an extractor, without loading it.
-
-    Raises:
-        UserError: nobody knows it, or its weights are absent.
-    """
-    return describe(extractors.find_extractor(name, weights_dir, flag), images, user_cache() / "features")

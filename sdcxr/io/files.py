@@ -1,5 +1,6 @@
 """Atomic file writes, JSON, path checks, and the user's cache folder."""
 
+import hashlib
 import json
 import os
 import secrets
@@ -55,6 +56,21 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error})") from None
+
+
+def checksum(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def state_of(path: Path) -> tuple[int, int, int]:
+    """Size in bytes, mtime and ctime in ns: differs when the content may differ.
+
+    The ctime is set by the system; `cp -p` and `tar` restore the mtime only.
+    """
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def existing_folder(path: str | Path, flag: str) -> Path:

@@ -4,16 +4,20 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
-from eval.__main__ import EvalConfig, main
+from eval.__main__ import main
 from eval.inputs.folders import PHANTOM, read_folder
-from eval.scores import COLUMNS, read_scores, score_row, write_scores
-from eval.summary.plan import DEFAULT_EXTRACTORS, DEFAULT_PRESETS, Inputs, _presets
-from eval.summary.steps import KEPT, Part, Skipped, fingerprint_model, run_parts
+from eval.scores import COLUMNS, Result, read_scores, score_row, write_scores
+from eval.summary.config import EvalConfig
+from eval.summary.plan import DEFAULT_EXTRACTORS, DEFAULT_PRESETS, Evaluation, register, resolve_inputs
+from eval.summary.steps import KEPT, EvalStep, Skipped, fingerprint_model, run_steps
+from sdcxr.runtime.cli import parse
 from sdcxr.runtime.errors import UserError
 
 
@@ -22,7 +26,12 @@ def evaluate(folders, tmp_path):
     """`evaluate(**flags)` runs the command on the folders and returns the rows of scores.json."""
 
     def call(**flags):
-        named = {"real": folders.real, "synthetic": folders.synthetic, "output_dir": tmp_path / "out", "resamples": 0}
+        named = {
+            "real": folders.real,
+            "synthetic": folders.synthetic,
+            "output_dir": tmp_path / "out",
+            "interval_draws": 0,
+        }
         assert (
             main(
                 EvalConfig(
@@ -37,7 +46,7 @@ def evaluate(folders, tmp_path):
     return call
 
 
-KEEP = ("resamples", "show_prompts", "seed")
+KEEP = ("interval_draws", "show_prompts", "seed")
 
 
 def parts_of(rows) -> list[str]:
@@ -54,7 +63,7 @@ def test_without_weights_what_needs_none_is_taken_and_the_rest_is_told(evaluate,
         r"left out: fidelity by fid-clean: the weights weights-inception",
         "left out: alignment: it needs an image and a text tower",
         "left out: classifier: no --classifier",
-        "left out: reports: no --generator",
+        "left out: reports: no --report_model",
         "left out: text encoder: no --model",
     ):
         assert line in said, line
@@ -87,7 +96,7 @@ def test_the_same_command_again_computes_nothing(evaluate, folders, tmp_path, ca
     first = evaluate(train=folders.train)
     capsys.readouterr()
     for module in ("fid", "diversity", "privacy"):
-        monkeypatch.setattr(f"eval.{module}.evaluate", None)  # a call would fail
+        monkeypatch.setattr(f"eval.{module}.evaluate", lambda *_, **__: pytest.fail("computed"))
     assert evaluate(train=folders.train) == first
     assert capsys.readouterr().out.count("kept from an earlier call") == 3
 
@@ -105,7 +114,7 @@ def test_only_what_is_missing_is_computed(evaluate, folders, tmp_path, capsys):
     assert (tmp_path / "out" / "nearest.csv").is_file()
 
 
-@pytest.mark.parametrize("change", ["image", "image of the same time", "table", "seed", "resamples"])
+@pytest.mark.parametrize("change", ["image", "image of the same time", "table", "seed", "interval_draws"])
 def test_rows_of_other_images_or_settings_are_not_kept(evaluate, folders, capsys, change):
     evaluate()
     flags = {}
@@ -125,7 +134,7 @@ def test_rows_of_other_images_or_settings_are_not_kept(evaluate, folders, capsys
     capsys.readouterr()
     evaluate(**flags)
     kept = [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if "kept from" in line]
-    assert kept == (["diversity"] if change == "resamples" else [])
+    assert kept == (["diversity"] if change == "interval_draws" else [])
 
 
 def test_what_cannot_be_done_and_was_not_asked_for_is_left_out(evaluate, folders, capsys, tmp_path):
@@ -178,7 +187,7 @@ def test_patients_shown_anew_are_looked_for_on_request(evaluate, folders, tmp_pa
     assert (rows["reid_share"]["extractor"], rows["copy_share"]["part"]) == ("pixels-16", "privacy")
     assert "reid_train" in pd.read_csv(tmp_path / "out" / "nearest.csv")
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "share taken for a training patient" in page and "<td>pixels-16</td>" in page.replace(' class=""', "")
+    assert "share taken for a training patient" in page and '<td class="">pixels-16</td>' in page
     capsys.readouterr()
     evaluate(train=folders.train, reid="pixels-8")
     assert re.search(r"^privacy: \d+ rows in", capsys.readouterr().out, re.M)  # another network, other rows
@@ -204,8 +213,8 @@ def test_explicit_extractors_and_presets(evaluate, capsys):
         ({"extractor": "pixels-8,inceptoin"}, "inceptoin: unknown .did you mean inception"),
         ({"preset": "fid-clean"}, r"weights-inception.* are not in --weights_dir"),
         ({"preset": "fid"}, "--preset fid: unknown .there are: fid-inception-torchmetrics"),
-        ({"clip": "no/such"}, r"no/such .* is neither a folder here"),
-        ({"clip": "nosuch"}, "--clip nosuch: unknown"),
+        ({"image_text_model": "no/such"}, r"no/such .* is neither a folder here"),
+        ({"image_text_model": "nosuch"}, "--image_text_model nosuch: unknown"),
         (
             {"train": "train", "reid": "xrv-all"},
             r"the weights .* are not in --weights_dir: download them from https://",
@@ -213,9 +222,9 @@ def test_explicit_extractors_and_presets(evaluate, capsys):
         ({"train": "train", "reid": "nosuch"}, "^--reid nosuch: unknown"),
         ({"reid": "pixels-8"}, "--reid looks for the patients of --train: name it"),
         ({"classifier": "no/such"}, "--classifier no/such: neither a run folder"),
-        ({"weights_dir": "/no/such"}, "--weights_dir /no/such: no such folder"),
+        ({"weights_dir": "/no/such"}, "--weights_dir /no/such: does not exist"),
         ({"labels": "truth.csv"}, "--labels and --findings are for --classifier"),
-        ({"resamples": 5}, "--resamples 5"),
+        ({"interval_draws": 5}, "--interval_draws 5"),
         ({"utility": "no/such.json"}, "--utility no/such.json: no such file"),
         ({"model": "no/such"}, "no/such is no run folder"),
     ],
@@ -246,15 +255,16 @@ def test_several_processes_are_told_how(monkeypatch):
         EvalConfig(real="r", synthetic="s", output_dir="o")
 
 
-def test_parts_before_an_error_are_kept(tmp_path):
+def test_steps_before_an_error_are_kept(tmp_path):
     def fail():
         raise UserError("no such thing")
 
-    done = Part("first", lambda: [{"metric": "a", "value": float("nan")}], {})
+    done = EvalStep(lambda: Result([{"metric": "a", "value": float("nan")}]), {}, name="first", variant="x")
     with pytest.raises(UserError, match="no such thing"):
-        run_parts([done, Part("second", fail, {})], [], tmp_path)
-    again = Part("first", fail, {})
-    assert run_parts([again], [], tmp_path).rows == [{"metric": "a", "value": None, "part": "first"}]
+        run_steps([done, EvalStep(fail, {}, name="second")], [], tmp_path)
+    again = EvalStep(fail, {}, name="first", variant="x")
+    names = {"part": "first by x", "step": "first", "variant": "x"}
+    assert run_steps([again], [], tmp_path).rows == [{"metric": "a", "value": None} | names]
 
 
 def test_a_model_is_another_one_where_a_file_was_put_in_its_place(tmp_path):
@@ -267,37 +277,68 @@ def test_a_model_is_another_one_where_a_file_was_put_in_its_place(tmp_path):
     assert fingerprint_model(str(tmp_path)) != before
 
 
-def test_rows_of_another_version_are_not_kept(monkeypatch):
-    before = Part("some", list, {}).key
-    monkeypatch.setattr("eval.summary.steps.__version__", "0.0.0")
-    assert Part("some", list, {}).key != before
+def test_rows_of_another_version_of_an_evaluation_are_computed_anew(evaluate, capsys, monkeypatch):
+    from eval.summary import plan
+
+    evaluate()
+    capsys.readouterr()
+    newer = [replace(one, version=one.version + (one.name == "diversity")) for one in plan.EVALUATIONS]
+    monkeypatch.setattr(plan, "EVALUATIONS", newer)
+    evaluate()
+    shown = capsys.readouterr().out
+    assert "fidelity by pixels-32: 9 rows, kept" not in shown and re.search("^fidelity by .* kept from", shown, re.M)
+    assert re.search(r"^diversity: \d+ rows in", shown, re.M)
+
+
+def test_an_evaluation_from_outside_joins_scores_and_report(evaluate, tmp_path, monkeypatch):
+    from eval.summary import plan
+
+    def plan_brightness(inputs):
+        rows = [score_row("brightness", 0.25, images="synthetic")]
+        yield inputs.step(lambda seed: Result(rows, ["colour (all images are grey)"]))
+
+    monkeypatch.setattr(plan, "EVALUATIONS", list(plan.EVALUATIONS))
+    register(Evaluation("brightness", 1, plan_brightness))
+    rows = evaluate()
+    assert [row["value"] for row in rows if row["step"] == "brightness"] == [0.25]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert '<section id="brightness">' in page and "colour (all images are grey)" in page
+
+
+def test_old_names_of_flags_go_on_working(capsys):
+    flags = {"clip": "image_text_model", "generator": "report_model", "resamples": "interval_draws"}
+    words = [f"--{name}=40" for name in flags]
+    config = parse(main, ["--real=r", "--synthetic=s", "--output_dir=o", *words])
+    assert [str(getattr(config, name)) for name in flags.values()] == ["40"] * 3
+    assert capsys.readouterr().err.count("the old name goes in") == 3
 
 
 def test_published_networks_come_before_those_of_the_user(monkeypatch, folders, tmp_path):
-    monkeypatch.setattr("eval.summary.plan.fingerprint_extractor", lambda *_: {})
+    monkeypatch.setattr("eval.summary.plan.find_extractor", lambda name, *_: SimpleNamespace(given_name=name))
+    monkeypatch.setattr("eval.summary.plan.find_classifier", lambda *_: None)
     config = EvalConfig(str(folders.real), str(folders.synthetic), str(tmp_path), classifier=str(folders.train))
     sides = read_folder(folders.real, "--real"), read_folder(folders.synthetic, "--synthetic")
-    presets = _presets(Inputs(config, *sides, None, tmp_path, None), [])
-    assert [preset.name or preset.extractor for preset, _ in presets] == [
+    inputs = resolve_inputs(config, *sides, None, tmp_path)
+    assert inputs.network.given_name == "xrv-all"
+    assert [one.name for one in inputs.distances] == [
         *(*DEFAULT_EXTRACTORS, *DEFAULT_PRESETS),
         str(folders.train),
     ]
 
 
-def test_what_a_module_leaves_out_is_remembered(tmp_path, capsys):
+def test_what_an_evaluation_leaves_out_and_warns_of_is_kept_and_what_it_prints_is_not(tmp_path):
     def evaluate():
-        print("left out: Hernia (no image has it)")
-        return []
+        print("loading")
+        return Result([], ["Hernia (no image has it)"], ["mixed up?"])
 
     for _ in range(2):  # computed, then kept
-        assert run_parts([Part("some", evaluate, {})], [], tmp_path).skipped == [
-            Skipped("some", "Hernia (no image has it)")
-        ]
+        outcome = run_steps([EvalStep(evaluate, {}, name="some")], [], tmp_path)
+        assert outcome.skipped == [Skipped("some", "Hernia (no image has it)")] and outcome.warnings == ["mixed up?"]
 
 
 def test_names_that_differ_in_signs_have_files_of_their_own(tmp_path):
     for name in ("by a/b", "by a_b", "by A/b"):
-        run_parts([Part(name, lambda name=name: [{"metric": name}], {})], [], tmp_path)
+        run_steps([EvalStep(lambda name=name: Result([{"metric": name}]), {}, name=name)], [], tmp_path)
     assert len(list((tmp_path / KEPT).iterdir())) == 3
 
 
@@ -309,7 +350,7 @@ def test_networks_of_this_project(evaluate, folders, tmp_path, train_micro, micr
     small = {"data": data, "base": "test_resnet", "resolution": 64}
     train_micro(tmp_path / "classifier", tune="classifier", **small)
     train_micro(tmp_path / "clip", tune="clip", **small)
-    rows = evaluate(train=folders.train, classifier=tmp_path / "classifier", clip=tmp_path / "clip")
+    rows = evaluate(train=folders.train, classifier=tmp_path / "classifier", image_text_model=tmp_path / "clip")
     assert parts_of(rows) == [
         f"fidelity by {tmp_path / 'classifier'}",
         f"fidelity by {tmp_path / 'clip'}",

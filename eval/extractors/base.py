@@ -1,0 +1,95 @@
+"""Feature extractors: the Extractor and Family interfaces, and the request that a family builds an extractor from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from eval.extractors.weights import remembered_checksum
+from sdcxr.io.files import user_cache
+from sdcxr.runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Request:
+    """An extractor as the user named it: `name@variant`, and the folder of `--weights_dir`."""
+
+    name: str
+    variant: str | None
+    weights_dir: Path | None
+
+    def choose(self, variants: tuple[str, ...]) -> str:
+        """The requested variant; by default the first.
+
+        Raises:
+            UserError: there is no such variant; lists those there are.
+        """
+        if self.variant is None:
+            return variants[0]
+        if self.variant not in variants:
+            raise UserError(f"{self.name}@{self.variant}: no such variant (it has: {', '.join(variants)})")
+        return self.variant
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A network with its preprocessing of a grey image; everything but `load` is known without loading the network."""
+
+    name: str
+    """In full, with the variant: `xrv-all@roentgen`."""
+    preprocessing: str
+    """The filters and sizes in their order, in words."""
+    prepare: Callable[[Image.Image], np.ndarray]
+    """A grey image (mode L) of any size to one input (channels, height, width). Picklable, for worker processes."""
+    load: Callable[[Any], Callable[[Any], Any]]
+    """The network on a torch device: inputs (batch, channels, height, width) to features (batch, dimension)."""
+    dimension: int | None = None
+    """Width of the features where it is known without the network."""
+    weights: tuple[Path, ...] = ()
+    """Files that determine the network; empty where it needs no weights."""
+    libraries: tuple[str, ...] = ()
+    """Distributions whose versions matter, beside torch and pillow."""
+    load_texts: Callable[[Any], Callable[[list[str]], np.ndarray]] | None = None
+    """The text tower on a torch device: texts to (n, dimension) in the images' space; None where there is none."""
+    given_name: str = ""
+    """The name as the user gave it, for score rows and messages; set by `find_extractor`."""
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """What the features depend on beside the images: name, preprocessing, checksums of weights, versions."""
+        memory = user_cache() / "features" / "checksums"
+        return {
+            "extractor": self.name,
+            "resize": self.preprocessing,
+            "sha256": {file.name: remembered_checksum(file, memory) for file in self.weights},
+            "versions": {name: _version(name) for name in ("torch", "pillow", *self.libraries)},
+        }
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:  # a source checkout without metadata
+        return "unknown"
+
+
+class Family(Protocol):
+    """A kind of extractors: a module, or an object, with these members. Importing it must not import torch."""
+
+    NAMES: dict[str, str]
+    """Names (`…` for what follows) with a description each, for `python -m eval.features --list`."""
+
+    def matches(self, name: str) -> bool:
+        """Whether a name, without its variant, or a folder is of this family."""
+
+    def build(self, request: Request) -> Extractor:
+        """The extractor, whose network is not loaded yet.
+
+        Raises:
+            UserError: there is no such name or variant, or its weights are absent.
+        """

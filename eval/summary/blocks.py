@@ -1,0 +1,65 @@
+"""Building blocks of report.html: what the template shows as a section, plot, table, picture or headline number."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Tile(NamedTuple):
+    """A headline number, and what to compare it with."""
+
+    title: str
+    value: str
+    reference: str
+
+
+class Card(NamedTuple):
+    """A framed plot; SVG and legend come from `eval.summary.plots`."""
+
+    title: str
+    svg: str
+    legend: str = ""
+    notes: Sequence[str] = ()
+
+
+class Table(NamedTuple):
+    """A table of texts; a cell may be a dict, which is shown as lines of "name: value"."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str | dict[str, str]]]
+    numbers: Sequence[int] = ()
+    """Columns that are aligned to the right."""
+    title: str = ""
+
+
+class Picture(NamedTuple):
+    """A thumbnail as a data address, or why it cannot be shown."""
+
+    name: str
+    data: str = ""
+    problem: str = ""
+
+
+class Pair(NamedTuple):
+    """Two pictures side by side."""
+
+    left: Picture
+    right: Picture
+    caption: str
+
+
+@dataclass
+class Section:
+    """A part of the page; the template has its title and text by its anchor."""
+
+    anchor: str
+    text: str = ""
+    hint: str = ""
+    """Text in small print."""
+    cards: list[Card] = field(default_factory=list)
+    legend: str = ""
+    """For all cards."""
+    pairs: list[Pair] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    folded: list[Table] = field(default_factory=list)
+    """Tables to open on demand."""
