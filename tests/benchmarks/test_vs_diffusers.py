@@ -11,7 +11,7 @@ from sdcxr.runtime.cli import parse
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-import vs_diffusers as vs
+import vs_diffusers as vs  # noqa: E402
 
 
 def test_both_sides_are_given_the_same_values(tmp_path):
