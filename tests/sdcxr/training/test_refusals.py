@@ -87,13 +87,6 @@ def test_a_dataset_without_images(refused, tmp_path, micro_dataset):
     assert "has no images: its metadata.csv is empty" in refused(data=tmp_path / "data")
 
 
-@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "tokenizer", "scheduler"])
-def test_a_base_without_a_part(refused, tmp_path, micro_base, part):
-    shutil.copytree(micro_base, tmp_path / "base")
-    shutil.rmtree(tmp_path / "base" / part)
-    assert f"has no part '{part}': copy the whole pipeline" in refused(base=tmp_path / "base")
-
-
 @pytest.mark.parametrize("tune", ["unett", "unet+vae", "unet+unet", "everything"])
 def test_an_unknown_tune(refused, tune):
     assert f"--tune {tune}" in refused(tune=tune)
