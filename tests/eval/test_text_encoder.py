@@ -160,7 +160,7 @@ def test_embeddings_are_means_over_the_tokens_or_the_state_of_the_last(micro_bas
     for i, text in enumerate(texts):
         ids = parts.tokenizer(text, truncation=True, max_length=77, return_tensors="pt").input_ids
         with torch.no_grad():
-            states = parts.text_encoder(ids).last_hidden_state[0]
+            states = parts.text_encoder.module(ids).last_hidden_state[0]
         np.testing.assert_allclose(mean[i], states.mean(dim=0), atol=1e-5)
         np.testing.assert_allclose(end[i], states[-1], atol=1e-5)
 
@@ -173,7 +173,7 @@ def tuned(micro_base, tmp_path):
     parts = backbones.load(str(micro_base))
     torch.manual_seed(0)
     with torch.no_grad():
-        for parameter in parts.text_encoder.parameters():
+        for parameter in parts.text_encoder.module.parameters():
             parameter += 0.05 * torch.randn_like(parameter)
     backbones.save(parts, tmp_path / "run" / "pipeline")
     (tmp_path / "run" / "config.yaml").write_text(f"base: {micro_base}\n")

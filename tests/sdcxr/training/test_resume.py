@@ -86,7 +86,7 @@ def test_a_signal_ends_the_step_writes_a_checkpoint_and_loses_nothing(
     before_step(monkeypatch, 1, lambda: os.kill(os.getpid(), kind))
     assert train_micro(tmp_path, **SIX) == code
     assert signal.getsignal(kind) == old
-    assert "stopped at step 2 of 6: the same command again" in capfd.readouterr().out
+    assert "stopped at step 2 of 6: run the same command again" in capfd.readouterr().out
     assert [path.name for path in checkpoint.existing(tmp_path / "checkpoints")] == ["checkpoint-2"]
     assert train_micro(tmp_path, **SIX) == 0
     assert "resuming at step 2" in capfd.readouterr().out
