@@ -100,6 +100,20 @@ class UtilityConfig:
 
 
 def main(config: UtilityConfig) -> int:
+    arms, data = read_data(config)
+    print_remarks(data.omitted, data.warnings)  # before hours of training
+    result = evaluate(config, arms, data)
+    say_phantoms(Path(config.real), Path(config.synthetic))
+    publish(result, Path(config.output_dir) / "scores.json", table)
+    return 0
+
+
+def read_data(config: UtilityConfig) -> tuple[list[Arm], ExperimentData]:
+    """The arms, and all images with their labels.
+
+    Raises:
+        UserError: images, labels or patients do not fit.
+    """
     arms = parse_arms(config.arms, config.synthetic_factor)
     data = gather(
         config.real,
@@ -110,11 +124,7 @@ def main(config: UtilityConfig) -> int:
         uncertain=config.uncertain,
         max_real_samples=config.max_real_samples,
     )
-    print_remarks(data.omitted, data.warnings)  # before hours of training
-    result = evaluate(config, arms, data)
-    say_phantoms(Path(config.real), Path(config.synthetic))
-    publish(result, Path(config.output_dir) / "scores.json", table)
-    return 0
+    return arms, data
 
 
 def evaluate(config: UtilityConfig, arms: list[Arm], data: ExperimentData) -> Result:

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from eval import diversity
 from eval.diversity import (
     DiversityConfig,
     distance_of_pairs,
-    evaluate,
     find_pairs,
     main,
     mean_of_pairs,
@@ -20,8 +20,13 @@ from eval.diversity import (
     vendi_interval,
     vendi_of_kernel,
 )
+from eval.extractors import find_extractor
 from eval.inputs.folders import ImageFolder, read_folder
 from sdcxr.runtime.errors import UserError
+
+
+def evaluate(real: ImageFolder, synthetic: ImageFolder, extractor: str | None = None) -> list[dict]:
+    return diversity.evaluate(real, synthetic, extractor and find_extractor(extractor)).rows
 
 
 def folder(tmp_path: Path, name: str, greys: np.ndarray, **columns: list) -> Path:
@@ -85,7 +90,7 @@ def test_vendi_of_features_without_direction_is_refused_and_its_row_says_why(tmp
     synthetic, real = samples(tmp_path, black, [0, 0, 1, 1]), dataset(tmp_path, noise(4), [1, 2, 3, 4], ["a"] * 4)
     rows = evaluate(read_folder(real, "--real"), read_folder(synthetic, "--synthetic"), "pixels-8")
     row = one(rows, "vendi")
-    assert np.isnan(row["value"]) and "all zeros" in row["note"] and np.isfinite(row["floor"])
+    assert np.isnan(row["value"]) and "all zeros" in row["notes"][0] and np.isfinite(row["floor"])
 
 
 def test_vendi_interval_is_as_wide_as_the_score_varies():
@@ -203,7 +208,7 @@ def test_scales_that_are_missing_are_noted(tmp_path):
     real = dataset(tmp_path, noise(3, 80), [1, 2, 3], ["a", "a", "b"])
     row = one(evaluate(read_folder(real, "--real"), read_folder(synthetic, "--synthetic")), "ms_ssim_within_prompts")
     assert row["preset"] == "grey 64 px, 3 scales"  # at the smaller of both sizes
-    assert "3 of 5 scales" in row["note"]
+    assert "3 of 5 scales" in row["notes"][0]
 
 
 @pytest.mark.filterwarnings("error")
@@ -211,7 +216,7 @@ def test_images_smaller_than_the_window_have_no_value(tmp_path):
     synthetic = samples(tmp_path, noise(4, 8), [0, 0, 1, 1])
     real = dataset(tmp_path, noise(3, 8), [1, 2, 3], ["a", "a", "b"])
     row = one(evaluate(read_folder(real, "--real"), read_folder(synthetic, "--synthetic")), "ms_ssim_within_prompts")
-    assert np.isnan(row["value"]) and np.isnan(row["ci_low"]) and "0 of 5 scales" in row["note"]
+    assert np.isnan(row["value"]) and np.isnan(row["ci_low"]) and "0 of 5 scales" in row["notes"][0]
 
 
 def test_one_image_per_prompt_has_no_value_within_prompts(tmp_path, capsys):
