@@ -66,7 +66,7 @@ def render(report: Report) -> str:
 
 
 def _plot(card: Card, section: str) -> str:
-    """SVG of a card; readers who do not see it are told its title, or that of its section."""
+    """SVG of a card; its accessible name is the card's title, or that of the section."""
     title = card.title or section
     if card.bars:
         return bars(card.lines, title, card.bounds or (0.0, 1.0), card.at)
@@ -80,7 +80,7 @@ def _legend(block: Card | Section) -> str:
 
 
 def _measured(report: Report) -> list[Section]:
-    """The sections of all steps, the nearest training images behind privacy."""
+    """The sections of all steps; the nearest training images follow privacy."""
     sections = sections_of(report.outcome.rows)
     place = next((i for i, section in enumerate(sections) if section.anchor == "privacy"), None)
     if place is not None and report.train is not None and report.nearest.is_file():
