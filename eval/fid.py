@@ -309,7 +309,7 @@ def _floor(
 def _interval(name: str, value: float, error: float, groups: int) -> tuple[float, float]:
     """95 % of a normal distribution; of a share Wilson's interval (1927), whose ends stay within 0 and 1.
 
-    A share of 0 or 1 is never surer than its groups are many, whatever its standard error.
+    The interval of a share of 0 or 1 is that of as many images as there are groups, not of its standard error.
     """
     if name in ("precision", "recall", "coverage") and np.isfinite(error):
         edge = value in (0, 1)

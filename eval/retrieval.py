@@ -2,12 +2,12 @@
 
     python -m eval.retrieval --real DATASET/test --synthetic SAMPLES --extractor RUN --output scores.json
 
-Image to image: synthetic images search the real ones; precision@k is the share of the first k that carry a finding of
-the query's prompt, for findings with at least 5 images on either side. Beside it, real images search the real ones of
-other patients. Image to text and back, where the extractor has a text tower (such as a run of `train.py --tune clip`):
-recall@k and median rank of an image's own prompt among all prompts of its folder, and of a prompt's image among all
-images. Equal texts are all right answers, each row asks once; among equal similarities the wrong answers come first.
-Chance stands beside every value.
+Image to image: synthetic images search the real ones; precision@k is the share of the first k that have a finding of
+the query's prompt, for findings with at least 5 images on both sides. For comparison, real images search the real ones
+of other patients. Image to text and back, where the extractor has a text tower (such as a run of `train.py --tune
+clip`): recall@k and median rank of an image's own prompt among all prompts of its folder, and of a prompt's image among
+all images. Equal texts are all correct answers, each row is one query; wrong answers precede right ones at equal
+similarity. The column `chance` is the value of a random ranking.
 """
 
 from typing import Any
@@ -36,7 +36,7 @@ from sdcxr.runtime.errors import UserError
 VERSION = 1  # of the rows: raise it when a value changes for the same images
 PRECISION_AT = (5, 10, 50)
 RECALL_AT = (1, 5, 10)
-MIN_IMAGES = 5  # with a finding, on either side: fewer say nothing, and drop out of bootstrap samples
+MIN_IMAGES = 5  # with a finding, on both sides: fewer are absent from many bootstrap samples
 CHUNK = 1024  # queries compared with the whole gallery at once
 
 

@@ -3,14 +3,14 @@
     python -m eval.text_encoder --model RUN --data DATASET --output scores.json
     python -m eval.text_encoder --base CompVis/stable-diffusion-v1-4 --model RUN --data DATASET
 
-Linear probe: the encoder of the base and the fine-tuned one embed the texts of the dataset, frozen. A logistic
-regression per finding learns from the training split and is scored on texts of the test split: other patients, and no
-text that occurs in training. RoentGen reports such a gain for pneumothorax.
+Linear probe: the base encoder and the fine-tuned one embed the texts of the dataset, frozen. A logistic regression per
+finding is fitted on the training split and scored on texts of the test split: other patients, and no text that is also
+in training. RoentGen reports such a gain for pneumothorax.
 
 Forgetting: both encoders embed 60 everyday captions. `kept_cosine` is the mean cosine between a caption's two
-embeddings (how far they moved; beside it that of different captions), `kept_cka` the linear CKA of the two sets (1: the
-same up to rotation and scale, which a UNet trained along can follow), `kept_neighbours` the share of a caption's 5
-nearest captions that stayed. The same for the dataset's texts, whose change is what training is for.
+embeddings (its `chance` is that of different captions), `kept_cka` the linear CKA of the two sets (1: the same up to
+rotation and scale, which a UNet that trains along can follow), `kept_neighbours` the share of a caption's 5 nearest
+captions that stayed. The same for the dataset's texts, which training is meant to change.
 """
 
 from collections.abc import Sequence

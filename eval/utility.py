@@ -1,19 +1,18 @@
 """Augmentation experiment: classifiers trained on real images, synthetic ones, or both, scored on real test images.
 
     python -m eval.utility --real DATASET --synthetic SAMPLES --output_dir DIR
-    python -m eval.utility … --arms "R,S,R+S,S>R,R+3S,5S" --seeds 5     # three, and five times as many synthetic images
-    python -m eval.utility … --max_real_samples 1000                    # how it is where real images are few
+    python -m eval.utility … --arms "R,S,R+S,S>R,R+3S,5S" --seeds 5     # also 3 and 5 synthetic images per real one
+    python -m eval.utility … --max_real_samples 1000                    # with few real images
 
-Arms: R real images; S as many synthetic ones (times --synthetic_factor); R+S both mixed; S>R synthetic ones first, real
-ones afterwards. Every arm has the same number of optimizer steps of the same batch; S>R spends half of them on either.
-Of each run the checkpoint is kept that is best on the real validation split; the synthetic images never choose.
-The classifiers are scored on the real test split: mean and standard deviation over seeds, and the gain over R with the
-same seed, with intervals over patients and seeds. The images of an arm are drawn once, so the deviation is that of
-training alone.
+Arms: R real images; S as many synthetic ones (times --synthetic_factor); R+S both mixed; S>R synthetic ones first, then
+real ones. Every arm has the same number of optimizer steps of the same batch; S>R spends half of them on each stage.
+The best checkpoint of a run is chosen on the real validation split, never on synthetic images. The classifiers are
+scored on the real test split: mean and standard deviation over seeds, and the gain over R with the same seed, with
+intervals over patients and seeds. The images of an arm are drawn once, so the deviation is that of training alone.
 
-Generate from the training split, with a model that was trained on no other: prompts of patients of the validation or
-test split are refused, what the model was trained on cannot be seen here. The same command again goes on where it
-stopped; arms and seeds can be added.
+Generate the samples from the training split, with a model that was trained on no other split: prompts of patients of
+validation or test are refused, but the training data of the model cannot be checked here. The same command again
+resumes; arms and seeds can be added.
 """
 
 import hashlib
@@ -100,6 +99,20 @@ class UtilityConfig:
 
 
 def main(config: UtilityConfig) -> int:
+    arms, data = read_data(config)
+    print_remarks(data.omitted, data.warnings)  # before hours of training
+    result = evaluate(config, arms, data)
+    say_phantoms(Path(config.real), Path(config.synthetic))
+    publish(result, Path(config.output_dir) / "scores.json", table)
+    return 0
+
+
+def read_data(config: UtilityConfig) -> tuple[list[Arm], ExperimentData]:
+    """The arms, and all images with their labels.
+
+    Raises:
+        UserError: images, labels or patients do not fit.
+    """
     arms = parse_arms(config.arms, config.synthetic_factor)
     data = gather(
         config.real,
@@ -110,11 +123,7 @@ def main(config: UtilityConfig) -> int:
         uncertain=config.uncertain,
         max_real_samples=config.max_real_samples,
     )
-    print_remarks(data.omitted, data.warnings)  # before hours of training
-    result = evaluate(config, arms, data)
-    say_phantoms(Path(config.real), Path(config.synthetic))
-    publish(result, Path(config.output_dir) / "scores.json", table)
-    return 0
+    return arms, data
 
 
 def evaluate(config: UtilityConfig, arms: list[Arm], data: ExperimentData) -> Result:
@@ -157,7 +166,7 @@ def evaluate(config: UtilityConfig, arms: list[Arm], data: ExperimentData) -> Re
 
 
 def settings_of(config: UtilityConfig, data: ExperimentData, weights: Path | None, processes: int) -> dict[str, Any]:
-    """All that a run depends on beside its arm and seed: flags, and the images, labels and weights by hashes."""
+    """What a run depends on, except its arm and seed: flags, and hashes of images, labels and weights."""
     names = ("backbone", "max_train_steps", "learning_rate", "resolution", "validation_points")
     settings = {name: value for name, value in asdict(config).items() if name in names}
     settings["images_per_step"] = config.train_batch_size * processes

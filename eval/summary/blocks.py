@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from eval.summary.plots import Line
+
 
 class Tile(NamedTuple):
     """A headline number, and what to compare it with."""
@@ -13,13 +15,20 @@ class Tile(NamedTuple):
     reference: str
 
 
-class Card(NamedTuple):
-    """A framed plot; SVG and legend come from `eval.summary.plots`."""
+@dataclass
+class Card:
+    """A framed plot of `eval.summary.plots`: bars, or dots with their intervals."""
 
     title: str
-    svg: str
-    legend: str = ""
+    lines: Sequence[Line]
+    bounds: tuple[float, float] | None = None
+    """Ends of the axis; None: every line has an axis of its own."""
+    legend: dict[str, str] = field(default_factory=dict)
+    """Kinds of marks and what they mean."""
     notes: Sequence[str] = ()
+    bars: bool = False
+    at: float | None = None
+    """Where a dashed line crosses the bars."""
 
 
 class Table(NamedTuple):
@@ -57,7 +66,7 @@ class Section:
     hint: str = ""
     """Text in small print."""
     cards: list[Card] = field(default_factory=list)
-    legend: str = ""
+    legend: dict[str, str] = field(default_factory=dict)
     """For all cards."""
     pairs: list[Pair] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)

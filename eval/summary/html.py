@@ -9,7 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from eval.inputs.folders import PHANTOM, ImageFolder, is_phantom, same_prompts, spread_out
-from eval.summary.blocks import Pair, Picture, Section, Table
+from eval.summary.blocks import Card, Pair, Picture, Section, Table
+from eval.summary.plots import bars, forest, legend
 from eval.summary.sections import sections_of, tiles
 from eval.summary.steps import Outcome
 from sdcxr import __version__
@@ -44,15 +45,16 @@ def render(report: Report) -> str:
     """The page: everything in it is escaped but the SVG and the legends of `eval.summary.plots`."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    page = Environment(
+    pages = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-    ).get_template("report.html.j2")
+    )
+    pages.globals |= {"plot": _plot, "legend": _legend}
     phantom = any(is_phantom(side.folder) for side in (report.real, report.synthetic))
-    return page.render(
+    return pages.get_template("report.html.j2").render(
         n_real=len(report.real),
         n_synthetic=len(report.synthetic),
         phantom=PHANTOM if phantom else "",
@@ -63,8 +65,22 @@ def render(report: Report) -> str:
     )
 
 
+def _plot(card: Card, section: str) -> str:
+    """SVG of a card; its accessible name is the card's title, or that of the section."""
+    title = card.title or section
+    if card.bars:
+        return bars(card.lines, title, card.bounds or (0.0, 1.0), card.at)
+    return forest(card.lines, title, card.bounds)
+
+
+def _legend(block: Card | Section) -> str:
+    """HTML of the legend of a card or of all cards of a section."""
+    shape = "bars" if isinstance(block, Card) and block.bars else "dots"
+    return legend(block.legend, shape) if block.legend else ""
+
+
 def _measured(report: Report) -> list[Section]:
-    """The sections of all steps, the nearest training images behind privacy."""
+    """The sections of all steps; the nearest training images follow privacy."""
     sections = sections_of(report.outcome.rows)
     place = next((i for i, section in enumerate(sections) if section.anchor == "privacy"), None)
     if place is not None and report.train is not None and report.nearest.is_file():

@@ -1,8 +1,8 @@
 """Small plots as inline SVG, for a page without scripts: values with intervals, and bars.
 
-Made for columns of 320 to 560 pixels, side by side on a wide screen, one below the other on a narrow one. Labels stand
-above what they name. Colours are from Okabe and Ito's palette, which the colour-blind tell apart; every kind of mark
-has a shape or a lightness of its own as well, for print.
+Made for columns of 320 to 560 pixels, side by side on a wide screen, one below the other on a narrow one. Labels are
+above their marks. Colours are from Okabe and Ito's palette for colour-blind readers; every kind of mark also has its
+own shape or lightness, for print.
 """
 
 import math
@@ -13,7 +13,7 @@ from html import escape
 WIDTH = 424  # of the drawing, in its own units, about a pixel each
 MARGIN = 8  # left and right of the axis
 NUMBERS = 176  # width of the column with the values in digits, right of the axis
-LONGEST = 52  # letters of a label that find room
+LONGEST = 52  # letters of a label that fit
 NAME, LANE, GAP, FOOT = 17, 15, 8, 26  # heights: a label, a mark's lane, below a line, the axis
 
 SYNTHETIC, REAL, FLOOR, THINNED = "synthetic", "real", "floor", "thinned"
@@ -27,7 +27,7 @@ class Mark:
     value: float
     """NaN is written as "not defined"."""
     kind: str
-    """SYNTHETIC, REAL, FLOOR (what a value is held against) or THINNED (synthetic, of as few images as the floor)."""
+    """SYNTHETIC, REAL, FLOOR (what a value is compared with) or THINNED (synthetic, of as few images as the floor)."""
     low: float | None = None
     """The interval; None or NaN where there is none."""
     high: float | None = None
@@ -58,13 +58,13 @@ def number(value: float | None) -> str:
 
 
 def decimals(value: float) -> int:
-    """Digits behind the point with which two to four of a value are shown."""
+    """Digits after the decimal point that show two to four significant ones."""
     steps = ((1000, 0), (100, 1), (10, 2), (0.01, 3), (0.001, 4))
     return next((digits for least, digits in steps if abs(value) >= least), 3 if value == 0 else 5)
 
 
 def interval_text(value: float | None, low: float | None, high: float | None) -> str:
-    """Both ends, with as many decimals as the largest of them and the value between them needs."""
+    """Both ends, with the decimals that the largest of them and of the value between them has."""
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return ""
     digits = decimals(max(map(abs, (value or 0.0, low, high))))
@@ -76,13 +76,13 @@ def _fixed(value: float, digits: int) -> str:
 
 
 def forest(lines: Sequence[Line], title: str, bounds: tuple[float, float] | None = None) -> str:
-    """Values as dots with their intervals: circles synthetic, squares real, diamonds for what they are held against.
+    """Values as dots with their intervals: circles synthetic, squares real, diamonds for references.
 
     Args:
         lines: one below the other; their finite values decide the axis.
-        title: for readers who do not see the plot.
+        title: for screen readers.
         bounds: ends of the one axis of all lines. None: every line has an axis of its own from 0, because the numbers
-            do not compare.
+            are not comparable.
 
     Returns:
         An SVG element; an empty string without lines.
@@ -110,7 +110,7 @@ def bars(lines: Sequence[Line], title: str, bounds: tuple[float, float] = (0.0, 
 
     Args:
         lines: one below the other.
-        title: for readers who do not see the plot.
+        title: for screen readers.
         bounds: ends of the axis.
         at: where a dashed line crosses the bars, such as the value of chance.
     """

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 
 from eval.scores import Row, Rows, note_text
 from eval.summary.blocks import Card, Section, Table, Tile
-from eval.summary.plots import FLOOR, REAL, SYNTHETIC, THINNED, Line, Mark, bars, forest, interval_text, legend, number
+from eval.summary.plots import FLOOR, REAL, SYNTHETIC, THINNED, Line, Mark, interval_text, number
 from sdcxr.io.manifest import LABELS
 
 NAMES = {
@@ -46,7 +46,7 @@ NAMES = {
 MANIFOLD = ("precision", "recall", "density", "coverage")
 DISTANCES = ("fd", "fd_infinity", "kid", "cmmd")
 REFERENCES = ("floor", "chance", "shuffled")  # columns of what a value is compared with
-SIDES = {REAL: "real images", SYNTHETIC: "synthetic images"}
+SIDES = {SYNTHETIC: "synthetic images", REAL: "real images"}
 
 
 def sections_of(rows: Rows) -> list[Section]:
@@ -130,21 +130,18 @@ def fidelity(rows: Rows) -> Section:
         if n is not None:
             kinds |= {THINNED: f"the same, {n} against {n} images", FLOOR: f"floor: real against real, {n} against {n}"}
         distances = [_floor_line(overall[metric]) for metric in DISTANCES if metric in overall]
-        svg = forest(distances, f"Distances by {title} against the floor between real images")
         notes = dict.fromkeys(note for row in overall.values() for note in row["notes"])
-        section.cards.append(Card(f"Distances: {title}", svg, legend(kinds), list(notes)))
+        section.cards.append(Card(f"Distances: {title}", distances, None, kinds, list(notes)))
         shares = [_floor_line(overall[metric]) for metric in MANIFOLD if metric in overall]
         if shares:
             highest = max([1.0, *(m.value for line in shares for m in line.marks if math.isfinite(m.value))])
-            svg = forest(shares, f"Precision, recall, density, coverage by {title}", (0.0, highest))
-            section.cards.append(Card(f"Precision, recall, density, coverage: {title}", svg, legend(kinds)))
+            section.cards.append(Card(f"Precision, recall, density, coverage: {title}", shares, (0.0, highest), kinds))
         chosen = [row for row in own if row["metric"] == "kid" and row["label"] and row["value"] is not None]
         if chosen:
             names = [f"{row['label']} ({row['n_synthetic']:,} + {row['n_real']:,})" for row in chosen]
             lines = [Line(name, (mark(row), *_reference_mark(row))) for name, row in zip(names, chosen, strict=True)]
-            svg = forest(lines, "KID of each label", spread(lines))
-            shown = legend({SYNTHETIC: "synthetic against real", FLOOR: "real against real"})
-            section.cards.append(Card("KID of each label, equal numbers of images", svg, shown))
+            kinds = {SYNTHETIC: "synthetic against real", FLOOR: "real against real"}
+            section.cards.append(Card("KID of each label, equal numbers of images", lines, spread(lines), kinds))
         section.folded.append(score_table(own, title))
     return section
 
@@ -188,10 +185,9 @@ def classifier(rows: Rows) -> Section:
     for metric, chance in (("auroc", 0.5), ("ap", None), ("average_precision", None)):
         lines = _sides([row for row in rows if row["metric"] == metric], "label")
         if lines:
-            svg = bars(lines, f"{NAMES[metric]} of each finding, real and synthetic", at=chance)
-            title = f"{NAMES[metric][0].upper()}{NAMES[metric][1:]}"
+            title = f"{NAMES[metric][0].upper()}{NAMES[metric][1:]} of each finding"
             notes = ["Dashed: chance."] if chance else []
-            section.cards.append(Card(title, svg, legend(SIDES, "bars"), notes))
+            section.cards.append(Card(title, lines, (0.0, 1.0), SIDES, notes, bars=True, at=chance))
     return section
 
 
@@ -226,15 +222,12 @@ def alignment(rows: Rows) -> Section:
     section = Section("alignment", folded=[score_table(rows)])
     cosines = _sides([row for row in rows if row["metric"] in ("alignment", "alignment_shuffled")], "metric")
     if cosines:
-        shown = legend({SYNTHETIC: SIDES[SYNTHETIC], REAL: SIDES[REAL]})
-        svg = forest(cosines, "Cosines", spread(cosines))
-        section.cards.append(Card("Mean cosine of images and prompts", svg, shown))
+        section.cards.append(Card("Mean cosine of images and prompts", cosines, spread(cosines), SIDES))
     gains = [row for row in rows if row["metric"].startswith("alignment_over")]
     names = [display_name(row) + ("" if row["images"] == "both" else f", {row['images']}") for row in gains]
     lines = [Line(name, (mark(row),)) for name, row in zip(names, gains, strict=True)]
     if lines:
-        svg = forest(lines, "Differences of cosines", spread(lines))
-        section.cards.append(Card("Differences, image by image", svg))
+        section.cards.append(Card("Differences of cosines, image by image", lines, spread(lines)))
     return section
 
 
@@ -246,7 +239,6 @@ def retrieval(rows: Rows) -> Section:
         "Images search their prompts": lambda row: row["metric"].startswith("image_to_text_recall"),
         "Prompts search their images": lambda row: row["metric"].startswith("text_to_image_recall"),
     }
-    shown = legend({SYNTHETIC: SIDES[SYNTHETIC], REAL: SIDES[REAL], FLOOR: "chance"})
     for title, belongs in searches.items():
         lines = []
         for metric, found in _groups(
@@ -256,7 +248,7 @@ def retrieval(rows: Rows) -> Section:
             chances = [one for row in found for one in _reference_mark(row)][:1]
             lines.append(Line(NAMES.get(name, name), (*map(mark, found), *chances)))
         if lines:
-            section.cards.append(Card(title, forest(lines, title, (0.0, 1.0)), shown))
+            section.cards.append(Card(title, lines, (0.0, 1.0), SIDES | {FLOOR: "chance"}))
     return section
 
 
@@ -274,8 +266,8 @@ def own_scales(rows: Rows) -> Section:
         FLOOR: "what to expect without a fault",
     }
     kinds = {one.kind for line in lines for one in line.marks}
-    section.cards = [Card("", forest(lines[i : i + 4], section.anchor)) for i in range(0, len(lines), 4)]
-    section.legend = legend({kind: name for kind, name in names.items() if kind in kinds}) if lines else ""
+    section.cards = [Card("", lines[i : i + 4]) for i in range(0, len(lines), 4)]
+    section.legend = {kind: name for kind, name in names.items() if kind in kinds}
     return section
 
 
@@ -298,7 +290,7 @@ def utility(rows: Rows) -> Section:
             if metric == "utility_auroc":
                 ends = [end for row in found for end in (row["value"], row["ci_low"]) if end is not None]
                 bounds = (min([0.5, *ends]), 1.0)
-            section.cards.append(Card(title, forest(lines, title, bounds)))
+            section.cards.append(Card(title, lines, bounds))
     return section
 
 
@@ -312,14 +304,12 @@ def text_encoder(rows: Rows) -> Section:
             base = (mark(before[row["label"]], FLOOR),) if row["label"] in before else ()
             lines.append(Line("mean of the findings" if row["label"] == "macro" else row["label"], (mark(row), *base)))
     if lines:
-        svg = forest(lines, "AUROC of linear probes for findings, before and after", (0.0, 1.0))
-        shown = legend({SYNTHETIC: "after fine-tuning", FLOOR: "before"})
-        section.cards.append(Card("AUROC of linear probes for findings", svg, shown))
+        kinds = {SYNTHETIC: "after fine-tuning", FLOOR: "before"}
+        section.cards.append(Card("AUROC of linear probes for findings", lines, (0.0, 1.0), kinds))
     kept = [Line(display_name(row), (mark(row),)) for row in rows if row["metric"].startswith("kept_")]
     if kept:
         bounds = spread([*kept, Line("", (Mark(1.0, FLOOR),))])
-        svg = forest(kept, "What is left of the embeddings before fine-tuning", bounds)
-        section.cards.append(Card("What is left of the embeddings (1: all)", svg))
+        section.cards.append(Card("Similarity of the embeddings before and after (1: the same)", kept, bounds))
     return section
 
 

@@ -1,12 +1,15 @@
 """Alignment: cosines against their definition, baselines, pairs of prompts, and folders without texts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from eval import alignment
+from eval import alignment, command
 from eval.alignment import cosines, difference_row, main, side_rows
 from eval.command import Comparison
+from eval.extractors import find_extractor
 from eval.inputs.folders import ImageFolder, read_sides
 from eval.scores import read_scores
 from sdcxr.runtime.errors import UserError
@@ -48,19 +51,19 @@ def test_the_difference_to_real_images_is_taken_prompt_by_prompt():
     synthetic, partner = np.array([0.2, 0.4, 0.9, 0.5, np.nan, 0.6]), np.array([1, 1, 0, -1, 0, 3])
     row = difference_row(synthetic, np.array([0.8, 0.1, 0.3, np.nan]), partner)  # two lack a text
     assert row["value"] == pytest.approx((0.1 + 0.3 + 0.1) / 3)
-    assert (row["n_real"], row["n_synthetic"], row["note"]) == (2, 3, "2 prompts with a real image")
+    assert (row["n_real"], row["n_synthetic"], row["notes"]) == (2, 3, ["2 prompts with a real image"])
     assert np.isnan(difference_row(synthetic, np.array([0.8, 0.1, 0.3]), np.full(6, 1))["ci_low"])  # of one prompt
     strangers = difference_row(synthetic, np.array([0.8]), np.full(6, -1))
-    assert np.isnan(strangers["value"]) and strangers["note"] == "no prompt has its real image in --real"
+    assert np.isnan(strangers["value"]) and strangers["notes"] == ["no prompt has its real image in --real"]
 
 
 @pytest.fixture
 def texts_known(monkeypatch):
     """A text tower that tells texts by their length."""
-    monkeypatch.setattr(alignment, "has_texts", lambda *_: True)
     monkeypatch.setattr(
-        alignment, "extract_texts", lambda texts, *_, **__: np.eye(64)[[len(text) for text in texts]] + 0.1
+        command, "find_extractor", lambda *words: replace(find_extractor(*words), load_texts=lambda device: None)
     )
+    monkeypatch.setattr(alignment, "extract_texts", lambda texts, _: np.eye(64)[[len(text) for text in texts]] + 0.1)
 
 
 def test_the_command_writes_both_sides_and_their_difference(two_folders, texts_known, tmp_path, capfd):
@@ -74,8 +77,8 @@ def test_the_command_writes_both_sides_and_their_difference(two_folders, texts_k
 
 def test_images_of_one_patient_are_drawn_together(two_folders, texts_known):
     real, synthetic = read_sides(*two_folders)
-    one = ImageFolder(real.folder, real.rows.assign(subject_id="7"))
-    rows = {(row["metric"], row["images"]): row for row in alignment.evaluate(one, synthetic, "pixels-8")}
+    one, extractor = ImageFolder(real.folder, real.rows.assign(subject_id="7")), command.find_extractor("pixels-8")
+    rows = {(row["metric"], row["images"]): row for row in alignment.evaluate(one, synthetic, extractor).rows}
     assert np.isnan(rows["alignment", "real"]["ci_low"]) and np.isfinite(rows["alignment", "synthetic"]["ci_low"])
 
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from eval.classifier import ClassifierConfig, evaluate, main, prompt_groups, score_agreement, score_labels
-from eval.extractors import classifiers
+from eval import classifier
+from eval.classifier import ClassifierConfig, main, prompt_groups, score_agreement, score_labels
 from eval.inputs.folders import ImageFolder, partners
 from eval.metrics.bootstrap import group_interval
 from eval.metrics.classification import auroc
@@ -24,7 +24,7 @@ def row_of(rows, metric, label, images="synthetic"):
 
 
 class Known:
-    """A judge that reads the table: what each image's row says it sees."""
+    """A classifier that reads the table: what each image's row says it sees."""
 
     name, findings = "known", ["Left", "Edema", "Unlabelled"]
     asked = 0
@@ -36,11 +36,8 @@ class Known:
         )
 
 
-@pytest.fixture
-def known(monkeypatch):
-    monkeypatch.setattr(classifiers, "find_classifier", lambda name, weights_dir: Known())
-    Known.asked = 0
-    return Known
+def evaluate(real: ImageFolder, synthetic: ImageFolder, **settings) -> list[dict]:
+    return classifier.evaluate(real, synthetic, Known(), **settings).rows
 
 
 def real_side(n: int = 8) -> ImageFolder:
@@ -58,28 +55,29 @@ def synthetic_side(prompts: list[str], seen: list[float], edema: list[float]) ->
     return ImageFolder(Path("samples"), rows.assign(**{"Edema": edema, "seen Edema": seen, "seen Left": 0.5}))
 
 
-def test_uncertain_labels_count_as_the_flag_says(known):
+def test_uncertain_labels_count_as_the_flag_says():
     synthetic = synthetic_side(["d0", "d1", "d2", "d3"], [0.9, 0.1, 0.95, 0.0], [1, 0, -1, NAN])
     real = real_side(4)
     n = {}
     for uncertain in ("ignore", "zeros", "ones"):
-        row = row_of(evaluate(real, synthetic, "x", uncertain=uncertain), "auroc", "Edema")
+        row = row_of(evaluate(real, synthetic, uncertain=uncertain), "auroc", "Edema")
         n[uncertain] = (row["n_positive"], row["n_negative"], row["value"], row["uncertain"])
     assert n == {"ignore": (1, 1, 1.0, "ignore"), "zeros": (1, 2, 0.5, "zeros"), "ones": (2, 1, 1.0, "ones")}
 
 
-def test_the_real_side_is_that_of_the_same_prompts(known, capfd):
+def test_the_real_side_is_that_of_the_same_prompts():
     synthetic = synthetic_side(["d0", "d1", "d1", "d5"], [0.9, 0.1, 0.3, 0.2], [1, 0, 0, 0])
-    rows = evaluate(real_side(), synthetic, "x")
+    result = classifier.evaluate(real_side(), synthetic, Known())
+    rows = result.rows
     real = row_of(rows, "auroc", "Edema", "real")
     assert (real["n_real"], real["n_synthetic"], real["n_positive"], real["n_negative"]) == (3, 0, 1, 2)
     own = row_of(rows, "average_precision", "Edema")
     assert (own["n_real"], own["n_synthetic"]) == (0, 4)
     assert own["chance"] == pytest.approx(1 / 4) and own["value"] == 1.0
-    assert set(COLUMNS) <= set(own) and own["extractor"] == "known"
-    assert "left out: Left, Unlabelled (not in --real and --synthetic)" in capfd.readouterr().out
+    assert set(COLUMNS) - {"note"} <= set(own) and own["extractor"] == "known"
+    assert result.omitted == ["Left, Unlabelled (not in --real and --synthetic)"]
     elsewhere = synthetic_side(["d0", "d1", "d1", "z"], [0.9, 0.1, 0.3, 0.2], [1, 0, 0, 0])
-    assert row_of(evaluate(real_side(), elsewhere, "x"), "auroc", "Edema", "real")["n_real"] == 8
+    assert row_of(evaluate(real_side(), elsewhere), "auroc", "Edema", "real")["n_real"] == 8
 
 
 def test_images_of_one_patients_prompts_are_drawn_together():
@@ -90,9 +88,9 @@ def test_images_of_one_patients_prompts_are_drawn_together():
     assert prompt_groups(real, synthetic, partner).tolist() == ["p0", "p0", "p1", "z"]
 
 
-def test_pairs_of_one_patient_have_no_interval(known):
+def test_pairs_of_one_patient_have_no_interval():
     synthetic = synthetic_side(["z", "d0", "d0", "d1"], [0.9, 0.8, 0.6, 0.2], [1, 1, 1, 0])
-    row = row_of(evaluate(real_side(), synthetic, "x"), "pearson_r", "Edema")
+    row = row_of(evaluate(real_side(), synthetic), "pearson_r", "Edema")
     assert np.isfinite(row["value"]) and np.isnan(row["ci_low"]) and (row["n_real"], row["n_synthetic"]) == (2, 3)
 
 
@@ -106,8 +104,8 @@ def test_a_finding_with_one_class_keeps_its_name_and_is_not_in_the_mean():
     values = {row["label"]: row["value"] for row in rows if row["metric"] == "auroc"}
     assert values == {"Edema": pytest.approx(NAN, nan_ok=True), "Fracture": 0.0, "Pneumonia": 1.0, "macro": 0.5}
     macro = row_of(rows, "auroc", "macro", "real")
-    assert macro["n_labels"] == 2 and macro["note"] == "mean of 2 of 3 findings"
-    assert row_of(rows, "auroc", "Edema", "real")["note"] == "one class only"
+    assert macro["n_labels"] == 2 and macro["notes"] == ["mean of 2 of 3 findings"]
+    assert row_of(rows, "auroc", "Edema", "real")["notes"] == ["one class only"]
 
 
 def test_both_sides_have_the_mean_of_the_same_findings():
@@ -167,14 +165,15 @@ def test_agreement_is_pooled_over_answers_and_over_positives():
     assert row["value"] == pytest.approx(roc_auc_score(truth[:, :2], of_synthetic[known], average="weighted"))
 
 
-def test_without_the_prompts_images_there_is_no_agreement(known, capfd):
-    rows = evaluate(real_side(), synthetic_side(["x", "y", "z"], [0.9, 0.1, 0.2], [1, 0, 0]), "x")
-    assert {row["metric"] for row in rows} == {"auroc", "average_precision"}
-    assert "left out: agreement" in capfd.readouterr().out
+def test_without_the_prompts_images_there_is_no_agreement():
+    synthetic = synthetic_side(["x", "y", "z"], [0.9, 0.1, 0.2], [1, 0, 0])
+    result = classifier.evaluate(real_side(), synthetic, Known())
+    assert {row["metric"] for row in result.rows} == {"auroc", "average_precision"}
+    assert result.omitted[-1].startswith("agreement with the real image of the same prompt")
 
 
-def test_labels_and_findings_are_checked_before_images_are_read(known, tmp_path):
-    synthetic = synthetic_side(["d0"], [0.9], [1])
+def test_labels_and_findings_are_checked_before_images_are_read(tmp_path):
+    synthetic, Known.asked = synthetic_side(["d0"], [0.9], [1]), 0
     (tmp_path / "truth.csv").write_text("dicom_id,Left\nelse,1\n")
     for settings, message in (
         ({"findings": "Fracture"}, "'Fracture' .not in any of them. is not among: Edema"),
@@ -182,8 +181,8 @@ def test_labels_and_findings_are_checked_before_images_are_read(known, tmp_path)
         ({"labels": str(tmp_path / "truth.csv")}, "have no row"),
     ):
         with pytest.raises(UserError, match=message):
-            evaluate(real_side(), synthetic, "x", **settings)
-    assert known.asked == 0
+            evaluate(real_side(), synthetic, **settings)
+    assert Known.asked == 0
 
 
 def test_scores_of_two_folders_are_written_as_json(tmp_path, micro_dataset, train_micro, capfd):

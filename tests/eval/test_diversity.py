@@ -9,16 +9,21 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from eval import diversity
 from eval.diversity import (
     DiversityConfig,
     distance_of_pairs,
-    evaluate,
     find_pairs,
     main,
     mean_of_pairs,
 )
+from eval.extractors import find_extractor
 from eval.inputs.folders import ImageFolder, read_folder
 from sdcxr.runtime.errors import UserError
+
+
+def evaluate(real: ImageFolder, synthetic: ImageFolder, extractor: str | None = None) -> list[dict]:
+    return diversity.evaluate(real, synthetic, extractor and find_extractor(extractor)).rows
 
 
 def folder(tmp_path: Path, name: str, greys: np.ndarray, **columns: list) -> Path:
@@ -155,7 +160,7 @@ def test_scales_that_are_missing_are_noted(tmp_path):
     real = dataset(tmp_path, noise(3, 80), [1, 2, 3], ["a", "a", "b"])
     row = one(evaluate(read_folder(real, "--real"), read_folder(synthetic, "--synthetic")), "ms_ssim_within_prompts")
     assert row["preset"] == "grey 64 px, 3 scales"  # at the smaller of both sizes
-    assert "3 of 5 scales" in row["note"]
+    assert "3 of 5 scales" in row["notes"][0]
 
 
 @pytest.mark.filterwarnings("error")
@@ -163,7 +168,7 @@ def test_images_smaller_than_the_window_have_no_value(tmp_path):
     synthetic = samples(tmp_path, noise(4, 8), [0, 0, 1, 1])
     real = dataset(tmp_path, noise(3, 8), [1, 2, 3], ["a", "a", "b"])
     row = one(evaluate(read_folder(real, "--real"), read_folder(synthetic, "--synthetic")), "ms_ssim_within_prompts")
-    assert np.isnan(row["value"]) and np.isnan(row["ci_low"]) and "0 of 5 scales" in row["note"]
+    assert np.isnan(row["value"]) and np.isnan(row["ci_low"]) and "0 of 5 scales" in row["notes"][0]
 
 
 def test_one_image_per_prompt_has_no_value_within_prompts(tmp_path, capsys):

@@ -12,13 +12,14 @@ from PIL import Image, ImageFilter
 
 from eval import fid
 from eval.extractors.cache import Features
-from eval.fid import FidConfig, common_labels, evaluate, table
+from eval.fid import FidConfig, common_labels, table
 from eval.inputs.folders import ImageFolder
 from eval.metrics.bootstrap import half_samples
 from eval.metrics.frechet import frechet_distance
 from eval.metrics.mmd import kid, kid_subsets
 from eval.metrics.prdc import NAMES
 from eval.metrics.presets import ALL, PRESETS, Preset, measure, standard_errors
+from eval.scores import note_text, read_scores
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
@@ -38,6 +39,10 @@ def normal(n: int, d: int = 4, shift: float = 0.0, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(n, d)) + shift
 
 
+def evaluate(*sides: object, **options: object) -> list[dict]:
+    return fid.evaluate(*sides, **options).rows
+
+
 def scores(real: np.ndarray, synthetic: np.ndarray, preset: Preset = PLAIN, **options: object) -> dict[str, dict]:
     rows = evaluate(side(len(real)), side(len(synthetic)), features(real), features(synthetic), preset, **options)
     return {row["metric"]: row for row in rows}
@@ -53,7 +58,7 @@ def test_every_metric_has_counts_floor_interval_and_parameters():
             50,
             10,
         )  # two halves of 60: enough for the number of synthetic images
-        assert (row["note"] is None) == (name not in NAMES)
+        assert (note_text(row) == "") == (name not in NAMES)
         assert row["ci_low"] <= row["value"] <= row["ci_high"] and row["ci_low"] < row["ci_high"]
         assert row["resamples"] == (25 if name == "fd_infinity" else 100)
     assert (rows["precision"]["k"], rows["kid"]["k"]) == (3, None)
@@ -64,7 +69,7 @@ def test_every_metric_has_counts_floor_interval_and_parameters():
 
 def test_values_are_those_of_the_functions():
     real, synthetic = normal(60), normal(50, shift=0.5, seed=1)
-    rows = scores(real, synthetic, resamples=0)
+    rows = scores(real, synthetic, interval_draws=0)
     assert rows["fd"]["value"] == frechet_distance(real, synthetic)
     assert rows["kid"]["value"] == pytest.approx(kid(real, synthetic), abs=1e-12)
     assert rows["kid_subsets"]["value"] == pytest.approx(kid_subsets(real, synthetic, 25)[0], abs=1e-12)
@@ -86,16 +91,16 @@ def test_floor_is_between_patients_not_between_images():
 def test_floor_of_fewer_images_says_so_and_has_a_counterpart():
     row = scores(normal(60), normal(50, shift=1.0, seed=1))["fd"]
     assert row["floor_n"] == 30
-    assert "floor at 30 + 30 images" in row["note"]
+    assert "floor at 30 + 30 images" in note_text(row)
     assert row["value_at_floor_n"] != row["value"]
 
 
 def test_shares_between_unequal_numbers_are_marked_and_hold_at_the_floors_number():
     """Few synthetic images reach few of many real ones, however alike the distributions are."""
     row = scores(normal(160), normal(20, seed=1))["coverage"]
-    assert row["value"] < 0.5 and row["note"].startswith("more images on one side")
+    assert row["value"] < 0.5 and note_text(row).startswith("more images on one side")
     assert row["floor_n"] == 20 and abs(row["value_at_floor_n"] - row["floor"]) < 0.1
-    assert "one side" not in scores(normal(50), normal(40, seed=1))["coverage"]["note"]
+    assert "one side" not in note_text(scores(normal(50), normal(40, seed=1))["coverage"])
 
 
 def test_floor_is_between_equal_numbers_drawn_from_all(monkeypatch):
@@ -107,50 +112,50 @@ def test_floor_is_between_equal_numbers_drawn_from_all(monkeypatch):
 
     monkeypatch.setattr(fid, "measure", measure_and_look)
     synthetic = np.arange(50.0)[:, None]
-    row = scores(normal(160, 1), synthetic, replace(PLAIN, metrics=("kid",)), resamples=0)["kid"]
+    row = scores(normal(160, 1), synthetic, replace(PLAIN, metrics=("kid",)), interval_draws=0)["kid"]
     halves = [pair for pair in seen if len(pair[0]) < 160]
     assert row["floor_n"] == 50 and {len(side) for pair in halves for side in pair} == {50}
     monkeypatch.undo()
-    row = scores(normal(40, 1), synthetic, replace(PLAIN, metrics=("kid",)), resamples=0)["kid"]
+    row = scores(normal(40, 1), synthetic, replace(PLAIN, metrics=("kid",)), interval_draws=0)["kid"]
     first = kid(normal(40, 1), synthetic[:20])
     assert row["floor_n"] == 20 and row["value_at_floor_n"] > 3 * first  # not of those that stand first
 
 
 def test_floor_of_one_patient_is_none():
     rows = evaluate(
-        side(30, per_group=30), side(30), features(normal(30)), features(normal(30, seed=1)), PLAIN, resamples=0
+        side(30, per_group=30), side(30), features(normal(30)), features(normal(30, seed=1)), PLAIN, interval_draws=0
     )
-    assert all(np.isnan(row["floor"]) and row["floor_n"] is None and "no floor" in row["note"] for row in rows)
+    assert all(np.isnan(row["floor"]) and row["floor_n"] is None and "no floor" in note_text(row) for row in rows)
 
 
 def test_fewer_images_than_twice_the_dimension_are_marked():
     rows = scores(normal(40, 16), normal(31, 16, seed=1))
     assert all(row["below_2d"] for row in rows.values())
-    assert all("N = 31 is below 2 × 16 dimensions" in rows[name]["note"] for name in ("fd", "fd_infinity"))
-    assert "below" not in (rows["kid"]["note"] or "")
+    assert all("N = 31 is below 2 × 16 dimensions" in note_text(rows[name]) for name in ("fd", "fd_infinity"))
+    assert "below" not in note_text(rows["kid"])
     enough = scores(normal(40, 16), normal(32, 16, seed=1))
-    assert not any(row["below_2d"] or "below" in (row["note"] or "") for row in enough.values())
+    assert not any(row["below_2d"] or "below" in note_text(row) for row in enough.values())
 
 
 def test_what_the_images_do_not_allow_is_no_number_and_says_why():
-    few = scores(normal(30), normal(4, seed=1), resamples=0)
-    assert np.isnan(few["precision"]["value"]) and "k + 2 images a side" in few["precision"]["note"]
+    few = scores(normal(30), normal(4, seed=1), interval_draws=0)
+    assert np.isnan(few["precision"]["value"]) and "k + 2 images a side" in note_text(few["precision"])
     assert np.isfinite(few["kid"]["value"])
     torchmetrics = PRESETS["fid-inception-torchmetrics"]
-    rows = scores(normal(60), normal(50, seed=1), torchmetrics, resamples=0)
+    rows = scores(normal(60), normal(50, seed=1), torchmetrics, interval_draws=0)
     assert np.isnan(rows["kid_subsets"]["value"])
-    assert "KID subsets of 1000 images" in rows["kid_subsets"]["note"]
-    constant = scores(normal(30), np.ones((30, 4)), resamples=0)
-    assert np.isnan(constant["coverage"]["value"]) and "rows are equal" in constant["coverage"]["note"]
-    zeros = scores(normal(30), np.vstack([normal(29), np.zeros((1, 4))]), resamples=100)
-    assert np.isnan(zeros["cmmd"]["value"]) and "all zeros" in zeros["cmmd"]["note"]
-    underflow = scores(normal(30), 1e-200 * normal(30), resamples=20)
-    assert "all zeros" in underflow["cmmd"]["note"] and np.isfinite(underflow["fd"]["ci_high"])
+    assert "KID subsets of 1000 images" in note_text(rows["kid_subsets"])
+    constant = scores(normal(30), np.ones((30, 4)), interval_draws=0)
+    assert np.isnan(constant["coverage"]["value"]) and "rows are equal" in note_text(constant["coverage"])
+    zeros = scores(normal(30), np.vstack([normal(29), np.zeros((1, 4))]), interval_draws=100)
+    assert np.isnan(zeros["cmmd"]["value"]) and "all zeros" in note_text(zeros["cmmd"])
+    underflow = scores(normal(30), 1e-200 * normal(30), interval_draws=20)
+    assert "all zeros" in note_text(underflow["cmmd"]) and np.isfinite(underflow["fd"]["ci_high"])
 
 
 def test_few_patients_have_no_interval():
     rows = evaluate(side(30, per_group=5), side(30), features(normal(30)), features(normal(30, seed=1)), PLAIN)
-    assert all(np.isnan(row["ci_low"]) and "no interval: only 6 patients" in row["note"] for row in rows)
+    assert all(np.isnan(row["ci_low"]) and "no interval: only 6 patients" in note_text(row) for row in rows)
 
 
 def test_halves_that_are_too_small_for_a_metric_leave_it_without_interval_and_say_so():
@@ -158,8 +163,8 @@ def test_halves_that_are_too_small_for_a_metric_leave_it_without_interval_and_sa
     assert np.isfinite(rows["coverage"]["ci_low"])
     rows = scores(normal(16), normal(16, seed=1), replace(PLAIN, k=7))
     assert np.isfinite(rows["coverage"]["value"]) and np.isnan(rows["coverage"]["ci_low"])
-    assert "no interval: halves" in rows["coverage"]["note"] and rows["coverage"]["resamples"] == 0
-    assert "no interval" not in rows["kid"]["note"]
+    assert "no interval: halves" in note_text(rows["coverage"]) and rows["coverage"]["resamples"] == 0
+    assert "no interval" not in note_text(rows["kid"])
 
 
 def test_a_share_of_0_or_1_is_not_certain():
@@ -200,10 +205,9 @@ def test_intervals_draw_patients_not_images():
 def test_copies_are_told():
     real = normal(40)
     synthetic = np.vstack([real[:7], normal(33, seed=1)])
-    rows = scores(real, synthetic, resamples=0)
-    assert all(
-        "7 of 40 synthetic images have exactly the features of a real one" in row["note"] for row in rows.values()
-    )
+    result = fid.evaluate(side(40), side(40), features(real), features(synthetic), PLAIN, interval_draws=0)
+    assert result.warnings[0].startswith("7 of 40 synthetic images have exactly the features of a real one")
+    assert all(row["notes"][-1] == result.warnings[0] for row in result.rows)
 
 
 @pytest.mark.parametrize(
@@ -223,13 +227,14 @@ def test_arrays_that_compare_to_nothing_are_refused(values, message):
 def test_features_of_other_images_or_extractors_are_refused():
     with pytest.raises(UserError, match="3 features of the 20 images"):
         evaluate(side(20), side(20), features(normal(3)), features(normal(20)), PLAIN)
-    with pytest.raises(UserError, match="different extractors, weights or resize paths"):
+    with pytest.raises(UserError, match="different extractors, weights or preprocessing"):
         evaluate(side(20), side(20), features(normal(20), resize="a"), features(normal(20), resize="b"), PLAIN)
 
 
 def test_rows_say_where_features_come_from():
     about = {"extractor": "stub@full", "resize": "to 64", "sha256": {"w.pt": "abc"}}
-    row = evaluate(side(20), side(20), features(normal(20), **about), features(normal(20, seed=1), **about), PLAIN)[0]
+    both = features(normal(20), **about), features(normal(20, seed=1), **about)
+    row = evaluate(side(20), side(20), *both, PLAIN)[0]
     assert (row["extractor"], row["resize"], row["sha256"]) == ("stub@full", "to 64", "w.pt:abc")
 
 
@@ -285,7 +290,7 @@ def test_labels_are_compared_by_name_at_matched_counts():
     assert row["ci_low"] < 0.0 < row["ci_high"] and row["floor_n"] == 20
     assert abs(row["value"]) < 0.2 * kid(values, normal(60, shift=3.0, seed=1))
     rare = by_label["Fracture", "kid"]
-    assert np.isnan(rare["value"]) and rare["note"].startswith("80 real and 5 synthetic images: fewer than 10")
+    assert np.isnan(rare["value"]) and note_text(rare).startswith("80 real and 5 synthetic images: fewer than 10")
 
 
 def test_images_of_a_label_keep_their_patients():
@@ -294,7 +299,7 @@ def test_images_of_a_label_keep_their_patients():
     rows = evaluate(
         real, side(60, 1, Edema=1.0), features(normal(100)), features(normal(60, seed=1)), PLAIN, per_label=True
     )
-    assert all("no interval: only 5 patients" in row["note"] for row in rows if row["label"])
+    assert all("no interval: only 5 patients" in note_text(row) for row in rows if row["label"])
 
 
 def test_no_labels_in_common_is_one_line():
@@ -343,7 +348,7 @@ def test_subsets_of_presets_are_the_defaults_of_the_library(preset, module, func
         ({}, "one of --extractor and --preset"),
         ({"extractor": "xrv-all", "preset": "cmmd"}, "one of --extractor and --preset"),
         ({"preset": "fid-cleen"}, "did you mean fid-clean"),
-        ({"extractor": "xrv-all", "resamples": 3}, "--resamples 3: 0 for no intervals, or at least 20"),
+        ({"extractor": "xrv-all", "interval_draws": 3}, "--interval_draws 3: 0 for no intervals, or at least 20"),
     ],
 )
 def test_bad_flags_are_one_line(flags, message):
@@ -403,13 +408,14 @@ def test_command_writes_rows_and_prints_them(tmp_path, capsys):
     output = tmp_path / "out" / "scores.json"
     argv = ["--real", str(real), "--synthetic", str(synthetic), "--extractor", "pixels-64", "--output", str(output)]
     with pytest.raises(SystemExit) as exit:
-        run(fid.main, [*argv, "--resamples", "20"])
+        run(fid.main, [*argv, "--interval_draws", "20"])
     assert exit.value.code == 0
     rows = json.loads(output.read_text())
     assert [row["metric"] for row in rows] == list(ALL)
+    assert "floor at 15 + 15 images" in rows[0]["note"] and "; N = 24 is below" in rows[0]["note"]
     printed = capsys.readouterr().out
     assert "30 + 24" in printed and "mostly bias" in printed
-    assert printed.strip() == table(rows).strip()
+    assert printed.strip() == table(read_scores(output)).strip()
 
 
 @pytest.mark.parametrize(

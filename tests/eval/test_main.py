@@ -26,27 +26,13 @@ def evaluate(folders, tmp_path):
     """`evaluate(**flags)` runs the command on the folders and returns the rows of scores.json."""
 
     def call(**flags):
-        named = {
-            "real": folders.real,
-            "synthetic": folders.synthetic,
-            "output_dir": tmp_path / "out",
-            "interval_draws": 0,
-        }
-        assert (
-            main(
-                EvalConfig(
-                    **{key: value and str(value) for key, value in (named | flags).items() if key not in KEEP}
-                    | {key: value for key, value in (named | flags).items() if key in KEEP}
-                )
-            )
-            == 0
-        )
-        return json.loads((Path((named | flags)["output_dir"]) / "scores.json").read_text())
+        sides = {"real": folders.real, "synthetic": folders.synthetic}
+        named = sides | {"output_dir": tmp_path / "out", "interval_draws": 0} | flags
+        values = {key: str(value) if isinstance(value, Path) else value for key, value in named.items()}
+        assert main(EvalConfig(**values)) == 0
+        return json.loads((Path(named["output_dir"]) / "scores.json").read_text())
 
     return call
-
-
-KEEP = ("interval_draws", "show_prompts", "seed")
 
 
 def parts_of(rows) -> list[str]:

@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from eval import privacy
+from eval.extractors import find_extractor
 from eval.inputs.folders import ImageFolder, read_folder
 from eval.inputs.images import read_greys
 from eval.memorization.copies import GRID, Matches, altered, best_matches, whitening
-from eval.privacy import PrivacyConfig, distance_rows, evaluate, main, own_image_rows, repetition_rows
+from eval.privacy import PrivacyConfig, distance_rows, main, own_image_rows, repetition_rows
 from sdcxr.runtime.errors import UserError
 
 SIDE = 96
@@ -56,6 +57,10 @@ def samples(folder: Path, images: list[Image.Image], ids: list[str] | None = Non
     ids = [f"p{i}" for i in range(n)] if ids is None else ids
     names = [f"{prompt}_{i}.png" for i, prompt in enumerate(ids)][::-1]
     return write(folder, images, names, text=ids, id=ids, seed=[0] * n, scheduler=["pndm"] * n)
+
+
+def evaluate(*sides: ImageFolder, **options: Any) -> list[dict]:
+    return privacy.evaluate(*sides, find_extractor("pixels-32"), **options).rows
 
 
 def score(root: Path, synthetic: list[Image.Image], **options: Any) -> dict[str, dict]:
@@ -113,7 +118,7 @@ def test_without_copies_none_is_found(tmp_path):
     row = rows["copy_share"]
     assert row["n_copies"] == row["value"] == row["ci_low"] == 0
     assert row["ci_high"] == pytest.approx(3 / 30)  # none of thirty is not none at all
-    assert row["note"] is None
+    assert row["notes"] == []
     assert rows["nn_share_nearer_train"]["value"] == pytest.approx(0.5, abs=0.2)
     assert rows["nn_share_nearer_train"]["n_each"] == 40
     assert (row["n_train"], row["n_real"], row["n_synthetic"]) == (60, 40, 30)
@@ -158,9 +163,11 @@ def test_command_writes_who_is_recognised_too(tmp_path, capsys):
 
 
 def test_an_unknown_network_is_refused_before_images_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(privacy, "extract", lambda *_, **__: pytest.fail("read images"))
+    monkeypatch.setattr(privacy, "evaluate", lambda *_, **__: pytest.fail("read images"))
+    folders = {name: str(samples(tmp_path / name, pictures(n, n))) for n, name in enumerate(("synthetic", "train"), 2)}
+    real = str(dataset(tmp_path / "real", pictures(4, 1)))
     with pytest.raises(UserError, match=r"^--reid nosuch: unknown"):
-        score(tmp_path, pictures(4, 2), reid="nosuch")
+        main(PrivacyConfig(**folders, real=real, output=str(tmp_path / "o.json"), reid="nosuch"))
 
 
 # The prompt's own image
@@ -216,7 +223,7 @@ def test_held_out_images_that_are_training_images_are_left_out_or_refused(tmp_pa
     rows = evaluate(train, read_folder(mixed, "--real"), synthetic)
     assert rows[0]["n_real"] == 30
     assert {row["n_calibration"] for row in rows if row["metric"] == "copy_share"} == {30 + 60}
-    assert rows[0]["note"] == "left out 2 of 32 held-out images: 0 of patients in --train, 2 stored there, too"
+    assert rows[0]["notes"] == ["left out 2 of 32 held-out images: 0 of patients in --train, 2 stored there, too"]
     with pytest.raises(UserError, match="60 of the 60 images of --real"):
         evaluate(train, read_folder(same, "--real"), synthetic)
     with pytest.raises(UserError, match="--train and --real are the same folder"):

@@ -1,5 +1,6 @@
 """Tests of eval.reports and eval.report_generator: who is compared with whom, and what comes of bad input."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from PIL import Image
 from eval import reports
 from eval.inputs.folders import read_folder
 from eval.radiology_text.generator import write_reports
-from eval.reports import ReportsConfig, compare, main, pair_sides
+from eval.reports import ReportsConfig, compare_reports, main, pair_sides
 from eval.scores import COLUMNS, read_scores
 from sdcxr.runtime.errors import UserError
 
@@ -122,7 +123,8 @@ def test_reports_that_repeat_the_prompt_are_perfect_and_those_of_other_prompts_a
         assert value(rows, "labeller_f1", side, "micro-14", column="shuffled") == 0
     assert value(rows, "labeller_f1", label="Fracture") is None, "nobody speaks of fractures"
     assert value(rows, "bleu", column="n_real") == 3 and value(rows, "bleu", column="n_synthetic") == 6
-    assert all(list(row)[: len(COLUMNS)] == list(COLUMNS) for row in rows)
+    on_disk = json.loads((tmp_path / "scores.json").read_text())
+    assert all(list(row)[: len(COLUMNS)] == list(COLUMNS) for row in on_disk)
     shown = capsys.readouterr()
     assert "6 synthetic and 3 real images" in shown.out
     assert not any(prompt in shown.out + shown.err for prompt in PROMPTS)
@@ -158,20 +160,20 @@ def test_intervals_resample_patients_and_prompts(folders):
     assert sides[1].groups == ["7", "7", "8"]
     assert sides[1].files == ["1.png", "2.png", "3.png"], "the fourth image was no prompt"
     said = reports._with_reports(sides[0], [PROMPTS[0]] * 3 + ["", "No edema.", "Cardiomegaly."])
-    low, high = (value(compare([said], "x"), "rouge1", column=end) for end in ("ci_low", "ci_high"))
+    low, high = (value(compare_reports([said], "x"), "rouge1", column=end) for end in ("ci_low", "ci_high"))
     assert low < high
     one_patient = replace(said, groups=["7"] * 6)
-    low, high = (value(compare([one_patient], "x"), "rouge1", column=end) for end in ("ci_low", "ci_high"))
+    low, high = (value(compare_reports([one_patient], "x"), "rouge1", column=end) for end in ("ci_low", "ci_high"))
     assert low == high
     pairwise = replace(said, groups=list("abcdef"))
-    assert value(compare([pairwise], "x"), "rouge1", column="ci_high") != value(
-        compare([said], "x"), "rouge1", column="ci_high"
+    assert value(compare_reports([pairwise], "x"), "rouge1", column="ci_high") != value(
+        compare_reports([said], "x"), "rouge1", column="ci_high"
     )
 
 
 def test_a_generator_reads_both_sides_the_same_way_every_time(folders, generator, tmp_path, capsys):
     kept = tmp_path / "texts.csv"
-    rows = run(folders, tmp_path, generator=str(generator), max_new_tokens=8, keep_texts=str(kept), batch_size=4)
+    rows = run(folders, tmp_path, report_model=str(generator), max_new_tokens=8, keep_texts=str(kept), batch_size=4)
     texts = pd.read_csv(kept, keep_default_na=False)
     assert texts["images"].tolist() == ["synthetic"] * 6 + ["real"] * 3
     assert texts["prompt"].tolist()[::2][:3] == PROMPTS
@@ -187,7 +189,7 @@ def test_a_generator_reads_both_sides_the_same_way_every_time(folders, generator
 
 
 def test_two_processes_read_what_one_reads(folders, generator, tmp_path):
-    alone = run(folders, tmp_path, generator=str(generator), max_new_tokens=8)
+    alone = run(folders, tmp_path, report_model=str(generator), max_new_tokens=8)
     output, kept = tmp_path / "two" / "scores.json", tmp_path / "two" / "texts.csv"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command += [
@@ -200,7 +202,7 @@ def test_two_processes_read_what_one_reads(folders, generator, tmp_path):
         "--output",
         str(output),
     ]
-    command += ["--generator", str(generator), "--max_new_tokens", "8", "--keep_texts", str(kept)]
+    command += ["--report_model", str(generator), "--max_new_tokens", "8", "--keep_texts", str(kept)]
     root = str(Path(__file__).parents[2])
     own = os.environ | {"ACCELERATE_USE_CPU": "true", "PYTHONPATH": root}
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=tmp_path, env=own)
@@ -223,7 +225,7 @@ def test_every_process_reads_its_share_only(folders, generator, monkeypatch):
 
 def test_the_main_process_alone_compares(folders, tmp_path, monkeypatch):
     monkeypatch.setattr("sdcxr.runtime.processes.processes", lambda: SimpleNamespace(**PLACE))
-    monkeypatch.setattr(reports, "compare", None)  # would fail if called
+    monkeypatch.setattr(reports, "compare_reports", None)  # would fail if called
     texts = csv(tmp_path / "r.csv", id=["a", "b", "c"], text=PROMPTS)
     config = ReportsConfig(str(folders[0]), str(folders[1]), str(tmp_path / "scores.json"), generated=texts)
     assert main(config) == 0 and not (tmp_path / "scores.json").exists()
@@ -236,7 +238,7 @@ def test_reports_of_the_synthetic_images_alone_are_enough(folders, tmp_path):
     names = [f"{key}_{k}.png" for key in "abc" for k in range(2)]
     rows = run(folders, tmp_path, generated=csv(tmp_path / "r.csv", file_name=names, report=np.repeat(PROMPTS, 2)))
     assert {row["images"] for row in rows} == {"synthetic"}
-    assert "3 of 3 prompts have no real image" in rows[0]["note"]
+    assert "3 of 3 prompts have no real image" in rows[0]["notes"][0]
 
 
 def test_absent_real_images_are_counted_not_hidden(folders, tmp_path):
@@ -244,7 +246,7 @@ def test_absent_real_images_are_counted_not_hidden(folders, tmp_path):
     real.to_csv(folders[0] / "metadata.csv", index=False)
     rows = run(folders, tmp_path, generated=csv(tmp_path / "r.csv", id=["a", "b", "c"], text=PROMPTS))
     assert value(rows, "bleu", "real", column="n_real") == 2
-    assert value(rows, "bleu", "real", column="note") == "1 of 3 prompts have no real image beside them"
+    assert value(rows, "bleu", "real", column="notes") == ["1 of 3 prompts have no real image beside them"]
 
 
 def test_prompts_that_are_all_the_same_have_no_shuffled_baseline(folders, tmp_path):
@@ -273,8 +275,8 @@ def test_unusable_tables_of_reports_are_one_line(folders, tmp_path, columns, mes
 def test_absent_tables_and_contradicting_flags_are_one_line(folders, tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         run(folders, tmp_path, generated=str(tmp_path / "nowhere.csv"))
-    for flags in ({}, {"generated": "a.csv", "generator": "b"}):
-        with pytest.raises(UserError, match="either --generator MODEL or --generated"):
+    for flags in ({}, {"generated": "a.csv", "report_model": "b"}):
+        with pytest.raises(UserError, match="either --report_model MODEL or --generated"):
             run(folders, tmp_path, **flags)
     with pytest.raises(UserError, match="rogue is not among: bleu, rouge"):
         run(folders, tmp_path, generated="a.csv", metrics="bleu,rogue")
@@ -285,7 +287,7 @@ def test_absent_tables_and_contradicting_flags_are_one_line(folders, tmp_path):
 def test_metrics_without_their_weights_stop_before_the_generator_works(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(reports, "generate", None)  # would fail if called
     with pytest.raises(UserError, match=r"chexbert.pth \(1.31 GB\)"):
-        run(folders, tmp_path, generator="x", metrics="bleu,chexbert", weights_dir=str(tmp_path))
+        run(folders, tmp_path, report_model="x", metrics="bleu,chexbert", weights_dir=str(tmp_path))
 
 
 def test_chexbert_labels_are_compared_like_those_of_the_labeller(folders, tmp_path, monkeypatch):
@@ -366,5 +368,5 @@ def test_no_reports_at_all_score_zero(folders):
         reports._with_reports(side, [""] * len(side.files))
         for side in pair_sides(*(read_folder(folder, "--x") for folder in folders))
     ]
-    rows = compare(sides, "mute")
+    rows = compare_reports(sides, "mute")
     assert value(rows, "bleu") == value(rows, "rouge1") == value(rows, "labeller_f1", label="micro-14") == 0

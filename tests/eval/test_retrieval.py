@@ -1,5 +1,6 @@
 """Retrieval: by finding, by text with repeated texts, on Open-i's reports, and what cannot be searched."""
 
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from data_prep.openi_reports import Report, read_reports
 from eval import retrieval
 from eval.command import Comparison
+from eval.extractors import find_extractor
 from eval.inputs.folders import ImageFolder
 from eval.metrics.retrieval import cosine
 from eval.retrieval import by_finding, by_text, common_findings, evaluate, main
@@ -58,7 +60,7 @@ def test_a_query_finds_the_images_that_carry_its_finding():
     assert at_5["value"] == 2 / 5 and at_5["n_queries"] == 2  # empty does not carry the finding
     assert at_5["chance"] == pytest.approx(3 / 7)
     assert value(rows, "mrr", EDEMA)["value"] == 1
-    assert value(rows, "precision@5", "macro")["note"] == "mean of 1 findings"
+    assert value(rows, "precision@5", "macro")["notes"] == ["mean of 1 findings"]
 
 
 def test_uncertain_images_are_not_in_the_gallery():
@@ -85,7 +87,7 @@ def test_fewer_images_than_k_is_not_a_number():
     gallery = folder([1, 0, 1, 0, 1, 0])
     rows = by_finding(folder([1, 1]), np.ones((2, 3)), gallery, np.ones((6, 3)), [EDEMA], "synthetic")
     ten = value(rows, "precision@10", EDEMA)
-    assert np.isnan(ten["value"]) and ten["note"] == "fewer than 10 real images to search"
+    assert np.isnan(ten["value"]) and ten["notes"] == ["fewer than 10 real images to search"]
     assert np.isfinite(value(rows, "precision@5", EDEMA)["value"])
 
 
@@ -119,7 +121,7 @@ def test_chance_grows_with_repeated_texts(impressions):
         assert row["chance"] > 2 * 5 / 300
         assert row["value"] == pytest.approx(row["chance"], abs=0.1)
         assert row["ci_low"] <= row["value"] <= row["ci_high"]
-        assert "of 300 texts distinct" in row["note"]
+        assert "of 300 texts distinct" in row["notes"][0]
 
 
 def test_the_directions_are_not_mixed_up():
@@ -146,7 +148,7 @@ def test_constant_embeddings_recall_nothing():
     assert value(rows, "image_to_text_recall@1")["value"] == 0
     assert value(rows, "image_to_text_median_rank")["value"] == 3
     assert np.isnan(value(rows, "image_to_text_recall@5")["value"])
-    assert value(rows, "image_to_text_recall@5")["note"] == "fewer than 5 rows to search"
+    assert value(rows, "image_to_text_recall@5")["notes"] == ["fewer than 5 rows to search"]
 
 
 def test_texts_that_are_all_the_same_are_refused():
@@ -177,28 +179,32 @@ def test_the_command_scores_what_the_extractor_allows(two_folders, tmp_path, cap
     assert (row["n_real"], row["n_synthetic"]) == (11, 0)
 
 
-def test_texts_of_both_folders_are_searched_at_one_size(two_folders, monkeypatch):
+@pytest.fixture
+def with_texts(monkeypatch):
+    """Grey values with a text tower that tells texts by their length."""
+    monkeypatch.setattr(retrieval, "extract_texts", lambda texts, _: np.eye(64)[[len(text) for text in texts]])
+    return replace(find_extractor("pixels-8"), load_texts=lambda device: None)
+
+
+def test_texts_of_both_folders_are_searched_at_one_size(two_folders, with_texts):
     from eval.inputs.folders import read_sides
 
     real, synthetic = read_sides(*two_folders)
     synthetic = ImageFolder(synthetic.folder, synthetic.rows.head(8))
-    monkeypatch.setattr(retrieval, "has_texts", lambda *_: True)
-    monkeypatch.setattr(retrieval, "extract_texts", lambda texts, *_, **__: np.eye(64)[[len(t) for t in texts]])
-    rows = evaluate(real, synthetic, "pixels-8")
+    rows = evaluate(real, synthetic, with_texts).rows
     found = [row for row in rows if row["metric"] == "text_to_image_recall@5"]
     assert {row["images"]: row["n_gallery"] for row in found} == {"synthetic": 8, "real": 8}
 
 
-def test_a_folder_of_one_text_is_searched_by_findings_only(two_folders, monkeypatch, capfd):
+def test_a_folder_of_one_text_is_searched_by_findings_only(two_folders, with_texts):
     from eval.inputs.folders import read_sides
 
     real, synthetic = read_sides(*two_folders)
     texts = ["Clear.", "clear", "", " . "] + ["1. Clear"] * (len(synthetic) - 4)
     synthetic = ImageFolder(synthetic.folder, synthetic.rows.assign(text=texts))
-    monkeypatch.setattr(retrieval, "has_texts", lambda *_: True)
-    monkeypatch.setattr(retrieval, "extract_texts", lambda texts, *_, **__: np.eye(64)[[len(t) for t in texts]])
-    rows = evaluate(real, synthetic, "pixels-8")
-    assert "left out: image and text (synthetic images have no two different texts)" in capfd.readouterr().out
+    result = evaluate(real, synthetic, with_texts)
+    assert result.omitted == ["image and text (synthetic images have no two different texts)"]
+    rows = result.rows
     assert {row["images"] for row in rows if "recall" in row["metric"]} == {"real"}
     assert {row["images"] for row in rows if row["metric"] == "mrr"} == {"real", "synthetic"}
 
@@ -210,7 +216,7 @@ def test_folders_without_findings_or_texts_cannot_be_searched(two_folders, tmp_p
     plain.mkdir()
     (plain / "a.png").symlink_to(Path(two_folders[0], "train0.png"))
     with pytest.raises(UserError, match=r"nothing to search by: image to image \(no finding has 5 images in both"):
-        evaluate(*read_sides(str(plain), two_folders[1]), "pixels-8")
+        evaluate(*read_sides(str(plain), two_folders[1]), find_extractor("pixels-8"))
 
 
 def test_what_is_no_label_is_refused(two_folders):

@@ -17,7 +17,7 @@ from eval.augmentation.arms import Labelled
 from eval.extractors import xrv
 from eval.inputs.folders import ImageFolder
 from eval.scores import read_scores
-from eval.utility import UtilityConfig, evaluate, main, score
+from eval.utility import UtilityConfig, main, score
 from sdcxr.runtime.errors import UserError
 from tests.eval.experiment import edit, make_dataset, make_samples
 
@@ -36,6 +36,10 @@ def config(folder: Path, **changes) -> UtilityConfig:
         "seeds": 2,
     }
     return UtilityConfig(**(own | changes))
+
+
+def evaluate(config: UtilityConfig) -> list[dict]:
+    return utility.evaluate(config, *utility.read_data(config)).rows
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +79,11 @@ def test_rows_have_spread_over_seeds_and_paired_gains(experiment):
         differences = np.array(mixed["by_seed"]) - np.array(r["by_seed"])
         assert gain["by_seed"] == pytest.approx(differences) and gain["value"] == pytest.approx(differences.mean())
         assert gain["sd"] == pytest.approx(differences.std(ddof=1)) and gain["n_seeds"] == 2
-        assert r["n_real"] == 8 and r["images"] == "real" and r["note"] == "only 2 of at least 3 seeds"
+        assert r["n_real"] == 8 and r["images"] == "real" and r["notes"] == ["only 2 of at least 3 seeds"]
     assert ("utility_gain", "R", "macro") not in cells
 
 
-def test_the_same_command_trains_nothing_again_and_seeds_can_be_added(experiment, monkeypatch, capfd):
+def test_the_same_command_trains_nothing_again_and_seeds_can_be_added(experiment, monkeypatch):
     from sdcxr.training import loop
 
     trained = []
@@ -91,7 +95,6 @@ def test_the_same_command_trains_nothing_again_and_seeds_can_be_added(experiment
     assert [row["value"] for row in rows] == [row["value"] for row in before]
     evaluate(config(experiment, seeds=3, arms="R"))
     assert [(settings.seed, settings.data.rsplit("/")[-1]) for settings in trained] == [(2, "real")]
-    assert "left out: gains" not in capfd.readouterr().out
 
 
 def test_another_factor_is_another_training_set(experiment, tmp_path, monkeypatch):
@@ -162,13 +165,15 @@ def test_another_experiment_in_the_same_folder_is_refused(experiment, tmp_path):
         evaluate(config(experiment, output_dir=str(tmp_path / "mine")))
 
 
-def test_an_interrupted_run_leaves_with_its_code_and_goes_on(experiment, tmp_path, monkeypatch):
+def test_an_interrupted_run_leaves_with_its_code_and_goes_on(experiment, tmp_path, monkeypatch, capfd):
     from sdcxr.training import loop
 
     with monkeypatch.context() as patched, pytest.raises(SystemExit) as stopped:
         patched.setattr(loop, "train", lambda settings: 85)
         evaluate(config(experiment, output_dir=str(tmp_path / "other"), arms="R", seeds=1))
     assert stopped.value.code == 85
+    assert main(config(experiment, output_dir=str(tmp_path / "other"), arms="S", seeds=1)) == 0
+    assert "left out: gains (--arms lacks R)\n" in capfd.readouterr().out
     rows = evaluate(config(experiment, output_dir=str(tmp_path / "other"), arms="R", seeds=1))
     assert {row["arm"] for row in rows} == {"R"} and np.isnan(rows[0]["sd"])
 

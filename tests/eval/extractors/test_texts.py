@@ -1,35 +1,33 @@
 """Texts in an extractor's space: each row gets its own, however often it occurs, and rows that say nothing get none."""
 
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from eval import extractors
-from eval.extractors.texts import extract_texts, has_texts, with_text
+from eval.extractors import find_extractor
+from eval.extractors.texts import extract_texts, with_text
 from eval.inputs.folders import ImageFolder
 from sdcxr.runtime.errors import UserError
 
 
-def test_repeated_texts_are_embedded_once_and_each_row_has_its_own(monkeypatch):
+def test_repeated_texts_are_embedded_once_and_each_row_has_its_own():
     asked = []
 
     def tower(device):
         return lambda texts: asked.append(texts) or np.array([[len(text), 1.0] for text in texts])
 
-    monkeypatch.setattr(extractors, "find_extractor", lambda *_: SimpleNamespace(load_texts=tower))
-    assert has_texts("any")
-    embedded = extract_texts(["two.", "one", "two.", "three"], "any")
+    extractor = replace(find_extractor("pixels-8"), load_texts=tower)
+    embedded = extract_texts(["two.", "one", "two.", "three"], extractor)
     assert embedded.dtype == np.float32 and embedded[:, 0].tolist() == [4, 3, 4, 5]
     assert asked == [["one", "three", "two."]]
 
 
 def test_a_network_without_a_text_tower_is_refused():
-    assert not has_texts("pixels-8")
     with pytest.raises(UserError, match="--extractor pixels-8 has no text tower"):
-        extract_texts(["one"], "pixels-8")
+        extract_texts(["one"], find_extractor("pixels-8"))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 import shutil
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_type_hints
 
 import pandas as pd
@@ -19,6 +20,7 @@ from eval.inputs.folders import (
     same_prompts,
     spread_out,
 )
+from eval.scores import Result
 from sdcxr.runtime.errors import UserError
 
 
@@ -107,10 +109,12 @@ def test_commands_on_a_whole_dataset_say_phantoms_too(folders, tmp_path, capsys,
     data = folders.real.parent
     (data / "prep.json").write_text('{"phantom": true}')
     module = import_module(f"eval.{name}")
-    monkeypatch.setattr(module, "evaluate", lambda *_, **__: [])
+    monkeypatch.setattr(module, "evaluate", lambda *_, **__: Result([]))
     monkeypatch.setattr(module, "publish", lambda *_: None)
     flags = {"real": str(data), "synthetic": str(folders.synthetic), "output_dir": str(tmp_path)}
-    if name == "text_encoder":
+    if name == "utility":
+        monkeypatch.setattr(module, "read_data", lambda _: ([], SimpleNamespace(omitted=[], warnings=[])))
+    else:
         flags = {"model": "m", "data": str(data), "base": "b"}
     config_class = next(iter(get_type_hints(module.main).values()))
     assert module.main(config_class(**flags)) == 0

@@ -1,11 +1,13 @@
 """Re-identification: training patients in new images are counted, others are not; a blind network is reported."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from eval.extractors import Extractor, find_extractor
 from eval.extractors.cache import Features
 from eval.inputs.folders import ImageFolder
 from eval.memorization import reid
@@ -55,15 +57,17 @@ def judge(monkeypatch, train: ImageFolder, real: ImageFolder, shown: list[int], 
     synthetic = ImageFolder(Path("synthetic"), synthetic.assign(id=[str(i) for i in range(n)], seed="0", scheduler="x"))
     faces = np.random.default_rng(1).normal(size=(1000, DIMENSION))
 
-    def see(folder: ImageFolder, network: str, *, weights_dir: Path | None) -> Features:
-        assert (network, weights_dir) == ("net", Path("w"))
+    network = replace(find_extractor("pixels-8"), given_name="net")
+
+    def see(folder: ImageFolder, asked: Extractor) -> Features:
+        assert asked is network
         people = shown if folder is synthetic else [int(name) for name in folder.rows["subject_id"]]
         noise = np.random.default_rng(len(people)).normal(size=(len(people), DIMENSION))
         return Features(noise if blind else faces[people] + 0.3 * noise, folder.ids, {})
 
     monkeypatch.setattr(reid, "extract", see)
     kept = np.arange(len(real))[2:]
-    return reidentify(train, real, kept, synthetic, "net", Path("w"), {"note": None}, 0)
+    return reidentify(train, real, kept, synthetic, network, {"notes": []}, 0)
 
 
 def test_exactly_the_patients_of_the_training_set_are_recognised(monkeypatch):
@@ -73,7 +77,7 @@ def test_exactly_the_patients_of_the_training_set_are_recognised(monkeypatch):
     rows, columns = judge(monkeypatch, train, real, shown)
     share, highest = rows
     assert (share["metric"], share["value"], share["n_reidentified"]) == ("reid_share", 3 / 33, 3)
-    assert share["floor"] == 0 and share["sensitivity"] == 1 and share["note"] is None
+    assert share["floor"] == 0 and share["sensitivity"] == 1 and share["notes"] == []
     assert share["n_calibration"] == 40 + 120 and share["extractor"] == "net"
     assert highest["floor"] < share["threshold"] < highest["value"] <= 1
     assert [train.rows["subject_id"][int(columns["reid_train"][i].partition(".")[0])] for i in (0, 2, 4)] == [
@@ -86,14 +90,15 @@ def test_a_network_that_tells_no_patients_apart_says_so(monkeypatch):
     train, real = side("train", [i // 2 for i in range(120)]), side("real", [0, 1, *range(100, 140)])
     rows, _ = judge(monkeypatch, train, real, [5, *range(500, 530)], blind=True)
     assert rows[0]["n_reidentified"] == 0 and rows[0]["sensitivity"] < 0.1
-    assert "finds only" in rows[0]["note"] and "of real images of patients with several" in rows[0]["note"]
+    (note,) = rows[0]["notes"]
+    assert "finds only" in note and "of real images of patients with several" in note
 
 
 def test_without_patients_with_several_images_the_sensitivity_is_unknown(monkeypatch):
     train, real = side("train", list(range(60))), side("real", list(range(100, 140)))
     rows, _ = judge(monkeypatch, train, real, [5, *range(500, 530)])
     assert rows[0]["n_reidentified"] == 1 and rows[0]["sensitivity"] is None
-    assert "sensitivity unknown" in rows[0]["note"]
+    assert "sensitivity unknown" in rows[0]["notes"][0]
 
 
 def test_only_known_patients_and_images_with_others_beside_them_make_the_threshold():
