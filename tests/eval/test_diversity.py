@@ -134,7 +134,7 @@ def test_an_undefined_vendi_score_is_a_row_with_the_reason(tmp_path):
     synthetic, real = samples(tmp_path, black, [0, 0, 1, 1]), dataset(tmp_path, noise(4), [1, 2, 3, 4], ["a"] * 4)
     rows = evaluate(read_folder(real, "--real"), read_folder(synthetic, "--synthetic"), "pixels-8")
     row = one(rows, "vendi")
-    assert np.isnan(row["value"]) and "all zeros" in row["note"] and np.isfinite(row["floor"])
+    assert np.isnan(row["value"]) and "all zeros" in row["notes"][0] and np.isfinite(row["floor"])
 
 
 def test_samples_without_variety_are_told_from_varied_ones(tmp_path):
