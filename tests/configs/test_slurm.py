@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+pytestmark = pytest.mark.external
+
 ROOT = Path(__file__).parents[2]
 SCRIPT = "configs/slurm/train.sbatch"
 DAEMONS = "/usr/sbin"  # where Debian puts them, which is not in everybody's PATH

@@ -272,6 +272,7 @@ def test_report_text_is_in_no_message(small, tmp_path, capsys):
 # Interruption
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_resumes_to_the_same_folder(tmp_path):
     tree = build(tmp_path, [Group(60, "train")])
     for number, path in enumerate(sorted(tree.images.rglob("*.jpg"))):

@@ -328,6 +328,7 @@ def test_names_that_differ_in_signs_have_files_of_their_own(tmp_path):
     assert len(list((tmp_path / KEPT).iterdir())) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_networks_of_this_project(evaluate, folders, tmp_path, train_micro, micro_base):
     """Classifier and CLIP of two steps, and a base for both sides of the text encoder."""

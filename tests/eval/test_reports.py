@@ -188,6 +188,7 @@ def test_a_generator_reads_both_sides_the_same_way_every_time(folders, generator
         assert text not in shown.out
 
 
+@pytest.mark.multiprocess
 def test_two_processes_read_what_one_reads(folders, generator, tmp_path):
     alone = run(folders, tmp_path, report_model=str(generator), max_new_tokens=8)
     output, kept = tmp_path / "two" / "scores.json", tmp_path / "two" / "texts.csv"

@@ -21,6 +21,8 @@ from eval.utility import UtilityConfig, main, score
 from sdcxr.runtime.errors import UserError
 from tests.eval.experiment import edit, make_dataset, make_samples
 
+pytestmark = pytest.mark.slow
+
 
 def config(folder: Path, **changes) -> UtilityConfig:
     own = {
@@ -136,6 +138,7 @@ def test_a_densenet_of_torchxrayvision_is_begun_from(experiment, tmp_path, monke
         evaluate(config(experiment, **changes | {"backbone": "resnet50-res512-all"}))
 
 
+@pytest.mark.multiprocess
 def test_two_processes_train_score_and_write_once(experiment, tmp_path):
     flags = {"arms": "R", "seeds": 1, "train_batch_size": 4, "output_dir": tmp_path / "new"}
     settings = vars(config(experiment, **flags))

@@ -220,6 +220,7 @@ def measured(page: Path, width: int, tmp_path: Path) -> dict:
     return json.loads(re.search(r'<pre id="out">(.+?)</pre>', shown)[1])
 
 
+@pytest.mark.external
 @pytest.mark.skipif(BROWSER is None, reason="no browser is installed")
 @pytest.mark.parametrize("width", [1200, 400])
 def test_a_browser_shows_all_of_it_without_scrolling_sideways(report, tmp_path, width):

@@ -101,6 +101,7 @@ print(json.dumps(apart))
 """
 
 
+@pytest.mark.slow
 def test_plain_diffusers_makes_the_recorded_images_again(run, tmp_path):
     """In a process of its own, with none of our code: `from_pretrained(RUN/pipeline)` and the recorded columns."""
     table = tmp_path / "prompts.csv"
@@ -129,6 +130,7 @@ def test_batches_and_processes_do_not_change_the_images(run, micro_dataset, tmp_
     assert tables[0] == tables[1] == tables[2]
 
 
+@pytest.mark.multiprocess
 def test_two_processes_share_the_work(run, micro_dataset, tmp_path):
     make(run, micro_dataset / "test", tmp_path / "one")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

@@ -211,6 +211,7 @@ def commands() -> list[list[str]]:
 HEAVY = {"torch", "transformers", "diffusers", "pydicom", "torchvision", "accelerate"}
 
 
+@pytest.mark.slow
 def test_every_command_answers_help_without_heavy_imports():
     """One process after the other: `python -X importtime` lists what the interpreter imported, to the very end."""
     assert ["train.py"] in commands() and ["-m", "data_prep.phantom"] in commands()

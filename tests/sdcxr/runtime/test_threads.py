@@ -19,6 +19,7 @@ def printed(code: str, **environment: str) -> int:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "all_cores"),
     [

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from eval import extractors
+from eval.extractors import find_extractor
 from eval.extractors.cache import extract
-from eval.extractors.texts import extract_texts, has_texts
+from eval.extractors.texts import extract_texts
 from eval.inputs.folders import read_folder
 from sdcxr import backbones, tasks
 from sdcxr.backbones.image_text_towers import Clip
@@ -103,8 +103,8 @@ def clip_run(train_micro, tmp_path_factory):
 
 def test_a_run_learns_which_texts_belong_to_which_images(clip_run, micro_dataset):
     folder = read_folder(micro_dataset / "train", "--real")
-    images = extract(folder, str(clip_run)).values  # noqa: PD011 (not a table)
-    texts = extract_texts(SENTENCES, str(clip_run))
+    images = extract(folder, find_extractor(str(clip_run))).values  # noqa: PD011 (not a table)
+    texts = extract_texts(SENTENCES, find_extractor(str(clip_run)))
     np.testing.assert_allclose(np.linalg.norm(images, axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(texts, axis=1), 1, rtol=1e-5)
     nearest = (images @ texts.T).argmax(axis=1)
@@ -129,12 +129,14 @@ def test_the_saved_towers_are_the_trained_ones(clip_run):
 def test_texts_come_back_in_their_order(clip_run):
     texts = ["b", "a", "b", "c"]
     np.testing.assert_allclose(
-        extract_texts(texts, str(clip_run)), Clip(clip_run, CPU).encode_texts(texts), rtol=1e-4, atol=1e-5
+        extract_texts(texts, find_extractor(str(clip_run))),
+        Clip(clip_run, CPU).encode_texts(texts),
+        rtol=1e-4,
+        atol=1e-5,
     )
-    assert has_texts(str(clip_run)) and not has_texts("pixels-8")
     with pytest.raises(UserError, match="pixels-8 has no text tower"):
-        extract_texts(["a"], "pixels-8")
-    assert extractors.find_extractor(str(clip_run)).dimension == 64
+        extract_texts(["a"], find_extractor("pixels-8"))
+    assert find_extractor(str(clip_run)).dimension == 64
 
 
 def test_the_batch_is_part_of_what_is_learnt(clip_run, train_micro):

@@ -329,6 +329,7 @@ SOURCES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lever", list(SOURCES))
 def test_levers_of_speed_do_not_change_what_is_learnt(train_micro, tmp_path, read_log, lever):
     """Latents that are not cached are not rounded to float16 either, hence the tolerance."""

@@ -98,18 +98,21 @@ def assert_equal_to_rounding(run: Path, other: Path, read_log: Any) -> None:
         assert (own[key] - moment).norm() <= 1e-4 * moment.norm(), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_micro_steps_change_nothing(train_micro, tmp_path, whole_batch, read_log, mode):
     train_micro(tmp_path, tune=mode, train_batch_size=2, gradient_accumulation_steps=4, **TWENTY)
     assert_equal_to_rounding(tmp_path, whole_batch[mode], read_log)
 
 
+@pytest.mark.multiprocess
 @pytest.mark.parametrize("batch", [batch for batch, _ in SPLITS])
 @pytest.mark.parametrize("mode", MODES)
 def test_two_processes_change_nothing(two_processes, whole_batch, read_log, mode, batch):
     assert_equal_to_rounding(two_processes[mode, batch], whole_batch[mode], read_log)
 
 
+@pytest.mark.multiprocess
 def test_the_learning_rate_does_not_feel_the_number_of_processes(two_processes, whole_batch, read_log):
     rates = [row["lr"] for row in read_log(whole_batch["unet"])]
     assert rates[:5] == pytest.approx([2e-4, 4e-4, 6e-4, 8e-4, 1e-3]) and 0 < rates[-1] < 2e-5
@@ -117,6 +120,7 @@ def test_the_learning_rate_does_not_feel_the_number_of_processes(two_processes, 
         assert [row["lr"] for row in read_log(two_processes["unet", batch])] == rates
 
 
+@pytest.mark.multiprocess
 def test_train_py_in_two_processes_changes_nothing(tmp_path, whole_batch, read_log):
     """The command itself, which splits the batch of 8 over the processes and micro-steps on its own."""
     config = yaml.safe_load((whole_batch["unet+text"] / "config.yaml").read_text())

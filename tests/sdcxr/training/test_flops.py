@@ -57,6 +57,7 @@ def gigaflops(part: nn.Module, batch: dict[str, Tensor]) -> tuple[float, float]:
     return counter.get_total_flops() / 1e9, training_flops(Loss(part), batch) / 1e9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "side_px", "forward", "both"),
     [("sd15", 512, 803.3, 2406.8), ("sd15", 256, 180.1, 537.3), ("sd21", 512, 804.3, 2408.7)],
@@ -83,6 +84,7 @@ def test_architectures_have_the_published_numbers_of_parameters(name, millions):
     assert counts == pytest.approx(millions, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tune", "checkpointing", "expected"),
     [("unet", False, 2420), ("unet+text", True, 2450), ("text", False, 1709)],

@@ -58,6 +58,7 @@ def test_the_speed_of_a_run_is_that_of_its_steps_alone(train_micro, tmp_path, mo
     assert [row["images_per_s"] for row in rows] == [2.0, 2.0]  # 4 images in 2 s
 
 
+@pytest.mark.slow
 def test_memory_is_the_most_that_the_process_has_held():
     """In a process of its own, to which the peak of the one that starts it does not count."""
     larger = torch.ones(300_000_000)

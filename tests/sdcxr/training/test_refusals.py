@@ -123,6 +123,7 @@ def test_a_run_folder_without_its_config_is_not_overwritten(refused, tmp_path):
     assert "is a file, but a folder is needed" in refused()
 
 
+@pytest.mark.slow
 def test_a_disk_that_takes_no_more_during_a_checkpoint(answer, tmp_path, largest_file):
     """The checkpoint before survives, and once there is room the run ends as if nothing had been."""
     six = {"tune": "unet", "max_train_steps": 6}

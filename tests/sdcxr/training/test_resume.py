@@ -66,6 +66,7 @@ def kill() -> None:
     raise Killed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 2, 3, 4, 5])
 def test_a_killed_run_goes_on_as_if_nothing_had_been(
     train_micro, tmp_path, monkeypatch, uninterrupted, read_log, number
@@ -156,6 +157,7 @@ def flip_a_byte(file: Path) -> None:
     file.write_bytes(content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [flip_a_byte, lambda file: os.truncate(file, 1000), Path.unlink])
 def test_a_torn_newest_checkpoint_is_named_and_means_the_one_before(
     train_micro, tmp_path, monkeypatch, uninterrupted, read_log, capfd, damage
@@ -207,6 +209,7 @@ def test_a_result_that_was_removed_is_saved_again(train_micro, tmp_path, tune, r
     assert {path: path.read_bytes() for path in (tmp_path / result).rglob("*") if path.is_file()} == expected
 
 
+@pytest.mark.slow
 def test_dropout_of_a_base_is_a_function_of_the_step(train_micro, tmp_path, monkeypatch, micro_base, read_log):
     base = tmp_path / "base"
     shutil.copytree(micro_base, base)
@@ -231,6 +234,7 @@ def with_another_caption(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(text=["no change", *rows["text"].iloc[1:]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [without_the_last_image, with_another_caption])
 def test_a_run_is_not_continued_on_other_images_or_captions(train_micro, tmp_path, micro_dataset, change):
     assert train_micro(tmp_path / "run", **SIX | {"max_train_steps": 2}) == 0

@@ -15,6 +15,7 @@ from sdcxr.training import loop
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.mark.multiprocess
 def test_unet_and_text_encoder_shard_as_one_module(micro_base, micro_dataset, tmp_path):
     settings = {"base": str(micro_base), "data": str(micro_dataset), "tune": "unet+text", "validation_steps": 0}
     (tmp_path / "settings.json").write_text(json.dumps(settings))

@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+
+pytestmark = pytest.mark.slow
 
 SCRIPT = Path(__file__).with_name("die_and_resume.py")
 SIXTY: dict[str, Any] = {

@@ -80,6 +80,7 @@ def test_a_run_writes_losses_and_pictures_with_and_without_average(train_micro, 
     assert raw.shape == average.shape == (32, 66) and (raw != average).any()
 
 
+@pytest.mark.slow
 def test_validation_changes_nothing_in_the_training(train_micro, tmp_path, read_log):
     for name, validation_steps in (("with", 1), ("without", 0)):
         assert train_micro(tmp_path / name, max_train_steps=3, validation_steps=validation_steps) == 0
