@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sdcxr.noise.samplers import diffusion_sampler
 from sdcxr.runtime.errors import UserError
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
@@ -53,7 +54,6 @@ class Ddpm(nn.Module):
         return t
 
     def sampler(self, scheduler: Any, name: str) -> Any:
-        """PNDM, DDIM or DPM-Solver++ with the noise schedule and prediction type of `scheduler`."""
         return diffusion_sampler(scheduler, name)
 
 
@@ -132,18 +132,3 @@ def training_process(
         scheduler = type(scheduler).from_config(scheduler.config, **changes)
     schedule = DDPMScheduler.from_config(scheduler.config)
     return Ddpm(schedule.alphas_cumprod, schedule.config.prediction_type, snr_gamma), scheduler
-
-
-def diffusion_sampler(scheduler: Any, name: str) -> Any:
-    """See `Ddpm.sampler`."""
-    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler
-
-    kinds = {"pndm": PNDMScheduler, "ddim": DDIMScheduler, "dpm++": DPMSolverMultistepScheduler}
-    if name not in kinds:
-        raise UserError(f"--scheduler {name}: this model is sampled with {', '.join(kinds)}")
-    own = dict(scheduler.config)
-    if name == "pndm":
-        if own.get("rescale_betas_zero_snr"):
-            raise UserError("--scheduler pndm: this model was trained to start from pure noise; use ddim or dpm++")
-        own["skip_prk_steps"] = True  # as in Stable Diffusion: without the Runge-Kutta start
-    return kinds[name].from_config(own)

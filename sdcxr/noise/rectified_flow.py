@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sdcxr.noise.samplers import flow_sampler
 from sdcxr.runtime.errors import UserError
 
 
@@ -56,12 +57,7 @@ class RectifiedFlow(nn.Module):
         return t * self.time_scale
 
     def sampler(self, scheduler: Any, name: str) -> Any:
-        """Euler's method over σ, the only sampler so far, with the shift of `scheduler`."""
-        from diffusers import FlowMatchEulerDiscreteScheduler
-
-        if name != "euler":
-            raise UserError(f"--scheduler {name}: this model is sampled with euler")
-        return FlowMatchEulerDiscreteScheduler.from_config(dict(scheduler.config))
+        return flow_sampler(scheduler, name)
 
 
 def interpolate(x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:

@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from sdcxr import backbones
 from sdcxr.backbones.base import Conditioning
 from sdcxr.config import TrainConfig
-from sdcxr.data.conditioning import cached_captions, conditioning_of
-from sdcxr.data.examples import Captions, DenoisingExamples, Pixels, Source, TokenIds
+from sdcxr.data.denoising import Captions, DenoisingExamples, Pixels, Source, TokenIds
 from sdcxr.data.latents import Latents, cached_latents
+from sdcxr.data.text_cache import cached_captions, conditioning_of
 from sdcxr.generation.plan import image_seed
 from sdcxr.generation.sampler import Sampler
 from sdcxr.runtime.errors import UserError
 from sdcxr.tasks.base import training_rows, validation_rows
 from sdcxr.tuning import find_method
-from sdcxr.tuning.adapter import save_adapter
+from sdcxr.tuning.adapter_folder import save_adapter
 from sdcxr.tuning.base import apply_method
 
 PREVIEW_STEPS = 25  # of DPM-Solver++, enough for a validation picture

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: atomic, safetensors only, the oldest removed.
+"""Checkpoints of a run: atomic, safetensors only, the oldest removed; resumed by `loop.Run.resume`.
 
 checkpoints/checkpoint-<step>/ holds model.safetensors (what trains), ema.safetensors, optimizer.safetensors and
 state.json (step, losses not logged yet, fp16's scaler, and the size of each file, so that a torn copy is recognised).

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdcxr.data.examples import DenoisingExamples, ImageExamples, LabelledImages, TokenIds
+from sdcxr.data.denoising import DenoisingExamples, TokenIds
+from sdcxr.data.examples import ImageExamples, LabelledImages
 from sdcxr.data.stream import (
     ORDER,
     Positions,

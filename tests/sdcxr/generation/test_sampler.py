@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sdcxr import backbones
 from sdcxr.generation.plan import image_seed
 from sdcxr.generation.sampler import Sampler
-from sdcxr.noise.ddpm import diffusion_sampler
+from sdcxr.noise.samplers import diffusion_sampler
 
 SCHEDULERS = ("pndm", "ddim", "dpm++")
 
