@@ -3,10 +3,9 @@
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFilter
 
 from data_prep.phantom.anatomy import SIDES, SIGN, Anatomy, Array, Outline, Side, fluid_surface, pleural_border
-from data_prep.phantom.canvas import CANVAS, Grid, Sheet
+from data_prep.phantom.canvas import Grid, Sheet
 from data_prep.phantom.overlays import devices, drawn_opacities, lost_air
 
 
@@ -116,11 +115,7 @@ def body(anatomy: Anatomy, grid: Grid) -> Array:
     trunk += [(side, 0.03), (side + 0.003, 0.2), (side + 0.015, 0.7)]
     u, v = np.array(trunk).T
     sheet.polygon(np.concatenate([u, -u[::-1]]), np.concatenate([v, v[::-1]]), 255)
-    sharp = sheet.layer(0.006)
-    # The trunk is round: a wide blur of its outline makes it thinner towards the sides.
-    small = sheet.image.resize((96, 96), Image.Resampling.BOX).filter(ImageFilter.GaussianBlur(0.05 * 96 / CANVAS))
-    wide = np.asarray(small.resize((grid.size, grid.size), Image.Resampling.BILINEAR), dtype=np.float32)
-    return sharp * (np.float32(0.2) + wide * np.float32(0.8 / 255))
+    return sheet.trunk(0.006, 0.05)
 
 
 def _heart(outline: Outline, grid: Grid, parts: Masks) -> Array:
