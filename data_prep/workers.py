@@ -49,9 +49,7 @@ def in_workers(
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             yield from results  # closing it, also by Ctrl-C, cancels the calls that have not started
     except BrokenProcessPool:
-        raise UserError(
-            "a worker process was killed, probably out of memory: run the same command with fewer --workers"
-        ) from None
+        raise UserError("a worker was killed, probably out of memory: run again with fewer --workers") from None
 
 
 def _end_with_parent() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from data_prep.phantom.anatomy import Anatomy, View
 from data_prep.phantom.render import render
@@ -109,8 +110,6 @@ def draw_patient(patient: Patient, output_dir: Path, resolution_px: int, seed: i
 
 def _draw_image(anatomy: Anatomy, resolution_px: int, rng: np.random.Generator, path: Path) -> tuple[int, int]:
     """Write one JPEG unless it exists; return its height and width."""
-    from PIL import Image
-
     with suppress(OSError), Image.open(path) as image:  # OSError: missing or damaged
         return image.height, image.width
     pixels = render(anatomy, resolution_px, rng)
@@ -146,9 +145,7 @@ def write_tables(output_dir: Path, drawn: Sequence[Drawn], seed: int) -> int:
     tested = [row for row in labels if row["split"] == "test"]
     # NegBio labels the same reports and misses a mention now and then.
     rng = np.random.default_rng([seed, 2])
-    negbio = [
-        {name: value for name, value in row.items() if name not in LABELS or rng.random() > 0.02} for row in labels
-    ]
+    negbio = [{key: value for key, value in row.items() if key not in LABELS or rng.random() > 0.02} for row in labels]
     # No code here reads negbio, test-set-labeled, the two lists and IMAGE_FILENAMES. They are part of the published
     # layout, so that other people's code for MIMIC-CXR-JPG can be tried on phantoms.
     _write_csv(output_dir / "mimic-cxr-2.0.0-metadata.csv.gz", METADATA_COLUMNS, metadata)

@@ -4,7 +4,6 @@ The impression names every visible finding with side and grade, and negates only
 """
 
 import textwrap
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -66,14 +65,9 @@ def _sized(noun: str, pair: Sides, rng: np.random.Generator, plural: str | None 
             return [f"bilateral {plural}, {words['right']} on the right and {words['left']} on the left"]
         larger, smaller = SIDES if pair.right > pair.left else SIDES[::-1]
         return [f"bilateral {plural}, {words[larger]} {larger} and {words[smaller]} {smaller}"]
-    forms: tuple[Callable[[str, str], str], ...] = (
-        lambda side, word: f"{word} {side} {noun}",
-        lambda side, word: f"{word} {side} {noun}",
-        lambda side, word: f"{word} {side}-sided {noun}",
-        lambda side, word: f"{side} {noun}, {word}",
-    )
+    forms = ("{0} {1} {2}", "{0} {1} {2}", "{0} {1}-sided {2}", "{1} {2}, {0}")
     form = forms[int(rng.integers(len(forms)))]
-    return [form(side, word) for side, word in words.items()]
+    return [form.format(word, side, noun) for side, word in words.items()]
 
 
 def phrases(findings: Findings, rng: np.random.Generator) -> tuple[list[str], dict[str, float]]:
