@@ -154,8 +154,7 @@ def count_tokens(text: pd.Series, tokenizer: str) -> pd.Series:
 
 def _check_views(views: list[str], found: pd.Series) -> None:
     n_images = found.value_counts()
-    unknown = [view for view in views if view not in n_images]
-    if unknown:
+    if unknown := [view for view in views if view not in n_images]:
         there = ", ".join(f"{view or 'unknown'} {n:,}" for view, n in n_images.items())
         raise UserError(f"--views {','.join(views)}: no image has the view {', '.join(unknown)} (there are: {there})")
 

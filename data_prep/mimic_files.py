@@ -98,8 +98,7 @@ def read_table(name: TableName, path: Path) -> pd.DataFrame:
     """
     required = _COLUMNS[name]
     header = list(read_csv(path, nrows=0).columns)
-    missing = [column for column in required if column not in header]
-    if missing:
+    if missing := [column for column in required if column not in header]:
         raise UserError(_missing_columns(name, path, missing, header))
     used = [column for column in header if column in required or column in _OPTIONAL_COLUMNS]
     types = {column: float if column in LABELS else str for column in used}

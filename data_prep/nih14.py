@@ -118,10 +118,8 @@ def select(config: Nih14Config, images: Container[str]) -> Cohort:
         cohort.apply(f"limit {config.limit:,}", limit_reasons(cohort.rows, config.limit, config.seed))
 
     parts = check_words("--prompt", config.prompt, "+", PROMPT_PARTS)
-    prompts = [
-        compose_prompt(row["findings"], row["age"], row["sex"], row["view"], parts)
-        for row in cohort.rows.to_dict("records")
-    ]
+    records = cohort.rows.to_dict("records")
+    prompts = [compose_prompt(row["findings"], row["age"], row["sex"], row["view"], parts) for row in records]
     labels = pd.DataFrame(map(chexpert_labels, cohort.rows["findings"]), index=cohort.rows.index, columns=list(LABELS))
     cohort.rows = cohort.rows.drop(columns=["findings", "given", "age", "sex"]).assign(text=prompts).join(labels)
     return cohort
@@ -201,8 +199,7 @@ def image_key(name: str) -> str:
 def check_words(flag: str, value: str, separator: str, known: Iterable[str]) -> list[str]:
     """Split a flag such as --views PA,AP into words; an unknown word is a `UserError`."""
     words = [word.strip() for word in value.split(separator)]
-    unknown = [word for word in words if word not in known]
-    if unknown:
+    if any(word not in known for word in words):
         raise UserError(f"{flag} {value}: expected one or more of {', '.join(known)}, joined by {separator!r}")
     return words
 

@@ -147,10 +147,8 @@ def _ribs(anatomy: Anatomy, outline: Outline, grid: Grid) -> Array:
     v = build.apex + 0.07 - build.clavicle_slope * (u - 0.035) + 0.013 * wave
     _bands(before, u[None], v[None], 0.0105, 200)
     socket = build.shoulder + 0.075
-    blade = np.array(
-        [[0.46, socket - 0.02], [0.45, socket + 0.05], [0.375, 0.0], [0.355, -0.01], [0.345, -0.1], [0.39, socket]]
-    )
-    u, v = blade[:, 0] + build.half_width - 0.35, blade[:, 1]
+    u = np.array([0.46, 0.45, 0.375, 0.355, 0.345, 0.39]) + build.half_width - 0.35
+    v = np.array([socket - 0.02, socket + 0.05, 0.0, -0.01, -0.1, socket])
     behind.polygon(u, v, 55)
     behind.line(u[1:4], v[1:4], 0.009, 120)
     before.ellipse(0.52, socket + 0.01, 0.043, 0.05, 150)

@@ -53,12 +53,10 @@ def _air(anatomy: Anatomy, grid: Grid) -> tuple[Array, Array]:
     build, findings = anatomy.build, anatomy.findings
     u, v = grid.u, grid.v[:, None]
     sheet = Sheet(grid)
-    rim_u = curve([-0.03, -0.16, -0.25, -0.285, -0.29, -0.29], 14), curve([0.30, 0.32, 0.31, 0.27, 0.21, 0.13], 14)
-    rim_v = (
-        curve([build.apex, -0.27, -0.14, 0.0, 0.2, 0.5], 14),
-        curve([0.5, 0.2, 0.0, -0.16, -0.28, build.apex + 0.01], 14),
-    )
-    sheet.polygon(np.concatenate(rim_u), np.concatenate(rim_v), 255)
+    front = curve([-0.03, -0.16, -0.25, -0.285, -0.29, -0.29], 14), curve([build.apex, -0.27, -0.14, 0.0, 0.2, 0.5], 14)
+    back = curve([0.30, 0.32, 0.31, 0.27, 0.21, 0.13], 14), curve([0.5, 0.2, 0.0, -0.16, -0.28, build.apex + 0.01], 14)
+    rim_u, rim_v = np.concatenate([front, back], axis=1)
+    sheet.polygon(rim_u, rim_v, 255)
     pleurae = sheet.layer(0.016)
     air, below = np.zeros_like(pleurae), np.zeros_like(pleurae)
     for side in SIDES:

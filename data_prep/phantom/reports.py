@@ -211,11 +211,9 @@ def report(findings: Findings, rng: np.random.Generator, view: str = "PA") -> Wo
     blocks = [("EXAMINATION", f"{examination}.")]
     if rng.random() < 0.9:
         blocks.append(("INDICATION", f"___ year old patient with {_pick(rng, reason)}. // Evaluate for acute process."))
-    technique = (
-        "Single frontal portable view of the chest." if view == "AP" else "Frontal and lateral views of the chest."
-    )
+    technique = "Single frontal portable view" if view == "AP" else "Frontal and lateral views"
     if rng.random() < 0.7:
-        blocks.append(("TECHNIQUE", technique))
+        blocks.append(("TECHNIQUE", f"{technique} of the chest."))
     blocks.append(("COMPARISON", _pick(rng, ("None.", "___.", "Chest radiograph ___."))))
     body = [("FINDINGS", detail.text)] if rng.random() < 0.85 else []
     above: list[str] = []
