@@ -33,7 +33,7 @@ SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 @dataclass(kw_only=True)
 class Settings:
-    """Settings of every source, which applies `limit` and `seed` itself. --help and prep.json list them after its own."""
+    """Settings of every source, which applies `limit` and `seed` itself; --help and prep.json list them last."""
 
     output_dir: Path
     """dataset folder to write"""
