@@ -30,10 +30,7 @@ def reason_where(dropped: pd.Series, reason: str) -> pd.Series:
 def length_reasons(text: pd.Series, min_chars: int, max_chars: int) -> pd.Series:
     """Drop prompts shorter than `min_chars` or longer than `max_chars` characters (inclusive limits)."""
     length = text.str.len()
-    reasons = pd.Series("", index=text.index, dtype=object)
-    reasons[length < min_chars] = "impression too short"
-    reasons[length > max_chars] = "impression too long"
-    return reasons
+    return reason_where(length < min_chars, "impression too short").mask(length > max_chars, "impression too long")
 
 
 def repaired_views(metadata: pd.DataFrame) -> pd.Series:
@@ -57,10 +54,7 @@ def repaired_views(metadata: pd.DataFrame) -> pd.Series:
 
 def view_reasons(view: pd.Series, views: Iterable[str]) -> pd.Series:
     """Drop images whose view is unknown or not one of `views`."""
-    reasons = pd.Series("", index=view.index, dtype=object)
-    reasons[~view.isin(list(views))] = "view not wanted"
-    reasons[view == ""] = "view unknown"
-    return reasons
+    return reason_where(~view.isin(list(views)), "view not wanted").mask(view == "", "view unknown")
 
 
 def hash_order(ids: pd.Series, seed: int) -> pd.Series:
@@ -80,17 +74,14 @@ def cap_reasons(rows: pd.DataFrame, max_no_finding: int, seed: int) -> pd.Series
     A higher cap therefore keeps everything that a lower one keeps.
     """
     normal = rows[(rows["split"] == "train") & (rows["No Finding"] == 1)]
-    ranked = hash_order(normal["dicom_id"], seed).sort_values(kind="stable")
-    reasons = pd.Series("", index=rows.index, dtype=object)
-    reasons[ranked.index[max_no_finding:]] = "over the No Finding cap"
-    return reasons
+    return limit_reasons(normal, max_no_finding, seed, "over the No Finding cap").reindex(rows.index, fill_value="")
 
 
-def limit_reasons(rows: pd.DataFrame, limit: int, seed: int) -> pd.Series:
+def limit_reasons(rows: pd.DataFrame, limit: int, seed: int, reason: str = "over the limit") -> pd.Series:
     """Keep `limit` images, lowest `hash_order` first: a small sample for a trial."""
     ranked = hash_order(rows["dicom_id"], seed).sort_values(kind="stable")
     reasons = pd.Series("", index=rows.index, dtype=object)
-    reasons[ranked.index[limit:]] = "over the limit"
+    reasons[ranked.index[limit:]] = reason
     return reasons
 
 

@@ -9,25 +9,15 @@ The defaults are those of RoentGen: PA views, impressions of 7 to 77 characters,
 allows.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 
-from data_prep import filters
+from data_prep import filters, mimic_files
 from data_prep.cohort import Cohort
-from data_prep.images import SquareMode
-from data_prep.mimic_files import (
-    find_reports,
-    image_paths,
-    image_suffix,
-    impressions,
-    patient_root,
-    read_table,
-    table_path,
-)
-from data_prep.writer import check_settings, is_finished, recorded_settings, write_dataset
+from data_prep.writer import Settings, is_finished, recorded_settings, write_dataset
 from sdcxr.io.manifest import IDS, LABELS
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
@@ -35,15 +25,13 @@ from sdcxr.runtime.quiet import quiet_libraries
 
 
 @dataclass
-class MimicCxrConfig:
+class MimicCxrConfig(Settings):
     """Prepare MIMIC-CXR."""
 
     images: Path
     """folder of MIMIC-CXR-JPG, or of MIMIC-CXR with the DICOM files: the one that has p10 … p19, or one above it"""
     reports: Path
     """mimic-cxr-reports.zip, the folder that has it, or the folder it was unpacked to"""
-    output_dir: Path
-    """dataset folder to write"""
     tables: Path | None = None
     """folder of MIMIC-CXR-JPG's tables (metadata, split, chexpert); default: next to the images"""
     views: str = "PA"
@@ -62,23 +50,13 @@ class MimicCxrConfig:
     """folder: p10–p18 train, p19 test; official: the split table of MIMIC-CXR-JPG"""
     validation_fraction: float = 0.02
     """share of the patients of p10–p18 that are used for validation, with --split folder"""
-    resolution: int = 512
-    """side of the written images in pixels"""
-    square: SquareMode = "crop"
-    """crop the centre, or pad with black"""
-    limit: int | None = None
-    """keep at most this many images, for a trial"""
-    seed: int = 0
+    seed: int = field(default=0, kw_only=True)
     """random seed for the validation patients and for what --max_no_finding and --limit keep"""
-    workers: int = 0
-    """processes that convert images; 0: one per core"""
-    max_rejected_fraction: float = 0.05
-    """share of unreadable images above which the result is marked unusable (exit code 1)"""
 
     def __post_init__(self) -> None:
         if (self.max_tokens is None) != (self.tokenizer is None):
             raise UserError("--max_tokens and --tokenizer belong together: give both or neither")
-        check_settings(self)
+        super().__post_init__()
 
 
 def main(config: MimicCxrConfig) -> int:
@@ -86,20 +64,21 @@ def main(config: MimicCxrConfig) -> int:
     settings = recorded_settings(config, "mimic_cxr")
     if is_finished(config.output_dir, settings):
         return 0
-    root = patient_root(config.images.resolve(), "--images")
-    suffix = image_suffix(root)
-    reports = find_reports(config.reports)
+    root = mimic_files.patient_root(config.images.resolve(), "--images")
+    suffix = mimic_files.image_suffix(root)
+    reports = mimic_files.find_reports(config.reports)
     folders = [config.tables] if config.tables else [root, root.parent]
     cohort = select(config, folders, reports)
-    cohort.rows = cohort.rows.assign(source=image_paths(root, cohort.rows, suffix))
+    cohort.rows = cohort.rows.assign(source=mimic_files.image_paths(root, cohort.rows, suffix))
     return write_dataset(config, settings, cohort)
 
 
 def select(config: MimicCxrConfig, table_folders: list[Path], reports: Path) -> Cohort:
     """Join tables and reports, and filter; the rows lack only the column `source` of `write_dataset`."""
-    metadata_path = table_path("metadata", table_folders)
-    labels_path = table_path("chexpert", table_folders)  # reported missing now, not after all reports are read
-    cohort = Cohort(_read_metadata(metadata_path), "all images")
+    metadata_path = mimic_files.table_path("metadata", table_folders)
+    labels_path = mimic_files.table_path("chexpert", table_folders)  # missing: known before the reports are read
+    metadata = mimic_files.read_table("metadata", metadata_path)
+    cohort = Cohort(metadata[list(IDS)].assign(view=filters.repaired_views(metadata)), "all images")
     incomplete = (cohort.rows[list(IDS)] == "").any(axis=1)
     if incomplete.any():
         cohort.apply("complete ids", filters.reason_where(incomplete, "row without an id"))
@@ -110,23 +89,22 @@ def select(config: MimicCxrConfig, table_folders: list[Path], reports: Path) -> 
         cohort.apply(f"view {config.views}", filters.view_reasons(cohort.rows["view"], views), cohort.rows["view"])
 
     if config.split == "official":
-        table = read_table("split", table_path("split", table_folders))
+        table = mimic_files.read_table("split", mimic_files.table_path("split", table_folders))
         split = filters.official_splits(cohort.rows["dicom_id"], table)
         missing = "not in the split table"
     else:
         split = filters.folder_splits(cohort.rows["subject_id"], config.validation_fraction, config.seed)
         missing = "patient of no folder p10 … p19"
     cohort.rows = cohort.rows.assign(split=split)
-    cohort.apply(f"{config.split} split", split.map(lambda name: "" if name else missing))
+    cohort.apply(f"{config.split} split", filters.reason_where(split == "", missing))
 
-    patients = cohort.rows.drop_duplicates("study_id")
-    wanted = dict(zip(patients["study_id"], patients["subject_id"], strict=True))
-    found = dict(impressions(reports, wanted))
-    text = cohort.rows["study_id"].map(found)
-    has_report = cohort.rows["study_id"].isin(found)
-    cohort.rows = cohort.rows.assign(text=text)
-    cohort.apply("report", has_report.map({True: "", False: "no report"}))
-    cohort.apply("impression", cohort.rows["text"].notna().map({True: "", False: "no impression"}))
+    studies = cohort.rows.drop_duplicates("study_id")
+    wanted = dict(zip(studies["study_id"], studies["subject_id"], strict=True))
+    found = dict(mimic_files.impressions(reports, wanted))
+    study_id = cohort.rows["study_id"]
+    cohort.rows = cohort.rows.assign(text=study_id.map(found))
+    cohort.apply("report", filters.reason_where(~study_id.isin(found), "no report"))
+    cohort.apply("impression", filters.reason_where(cohort.rows["text"].isna(), "no impression"))
 
     length = cohort.rows["text"].str.len()
     reasons = filters.length_reasons(cohort.rows["text"], config.min_chars, config.max_chars)
@@ -134,10 +112,10 @@ def select(config: MimicCxrConfig, table_folders: list[Path], reports: Path) -> 
     cohort.apply(name, reasons, length.astype(str) + " characters")
     if config.max_tokens is not None and config.tokenizer is not None:
         n_tokens = count_tokens(cohort.rows["text"], config.tokenizer)
-        reasons = (n_tokens > config.max_tokens).map({True: "too many tokens", False: ""})
+        reasons = filters.reason_where(n_tokens > config.max_tokens, "too many tokens")
         cohort.apply(f"up to {config.max_tokens} tokens", reasons, n_tokens.astype(str) + " tokens")
 
-    labels = read_table("chexpert", labels_path).drop_duplicates("study_id")
+    labels = mimic_files.read_table("chexpert", labels_path).drop_duplicates("study_id")
     cohort.rows = cohort.rows.merge(labels[["study_id", *LABELS]], on="study_id", how="left")
     if config.max_no_finding is not None:
         reasons = filters.cap_reasons(cohort.rows, config.max_no_finding, config.seed)
@@ -174,15 +152,9 @@ def count_tokens(text: pd.Series, tokenizer: str) -> pd.Series:
     return pd.Series(counts, index=text.index, dtype=int)
 
 
-def _read_metadata(path: Path) -> pd.DataFrame:
-    metadata = read_table("metadata", path)
-    return metadata[list(IDS)].assign(view=filters.repaired_views(metadata))
-
-
 def _check_views(views: list[str], found: pd.Series) -> None:
     n_images = found.value_counts()
-    unknown = [view for view in views if view not in n_images]
-    if unknown:
+    if unknown := [view for view in views if view not in n_images]:
         there = ", ".join(f"{view or 'unknown'} {n:,}" for view, n in n_images.items())
         raise UserError(f"--views {','.join(views)}: no image has the view {', '.join(unknown)} (there are: {there})")
 

@@ -57,10 +57,9 @@ def image_suffix(root: Path) -> str:
         UserError: found neither JPG nor DICOM files.
     """
     for study in root.glob("p1[0-9]/p*/s*/"):
-        for path in sorted(study.iterdir()):
-            for suffix in _SUFFIXES:
-                if path.name.endswith(suffix):
-                    return suffix
+        names = sorted(path.name for path in study.iterdir())
+        if found := [suffix for name in names for suffix in _SUFFIXES if name.endswith(suffix)]:
+            return found[0]
     raise UserError(f"--images {root}: found no image (looked for p1?/p*/s*/*.jpg, *.dcm and *.dcm.gz)")
 
 
@@ -99,8 +98,7 @@ def read_table(name: TableName, path: Path) -> pd.DataFrame:
     """
     required = _COLUMNS[name]
     header = list(read_csv(path, nrows=0).columns)
-    missing = [column for column in required if column not in header]
-    if missing:
+    if missing := [column for column in required if column not in header]:
         raise UserError(_missing_columns(name, path, missing, header))
     used = [column for column in header if column in required or column in _OPTIONAL_COLUMNS]
     types = {column: float if column in LABELS else str for column in used}
@@ -156,10 +154,8 @@ def impressions(reports: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str,
         UserError: the archive is not a zip archive, is damaged, or has no reports.
     """
     read = _from_zip if reports.is_file() else _from_folder
-    with progress(len(wanted), "reports", "report") as bar:
-        for study_id, text in read(reports, wanted):
-            yield study_id, impression(text.decode("utf-8", errors="replace"))
-            bar.update()
+    for study_id, text in progress(len(wanted), "reports", "report", read(reports, wanted)):
+        yield study_id, impression(text.decode("utf-8", errors="replace"))
 
 
 def _from_zip(path: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
@@ -168,24 +164,18 @@ def _from_zip(path: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str, byte
     except zipfile.BadZipFile:
         raise UserError(f"--reports {path} is neither a folder nor a complete zip archive") from None
     with archive:
+        found = [(_REPORT_MEMBER.search(member.filename), member) for member in archive.infolist()]
+        reports = [(match[1], match[2], member) for match, member in found if match]
+        if not reports:
+            raise UserError(f"--reports {path} has no reports (looked for files/p10/p10000032/s50414267.txt etc.)")
         seen = set()
-        n_reports = 0
-        for member in archive.infolist():
-            match = _REPORT_MEMBER.search(member.filename)
-            if match is None:
-                continue
-            n_reports += 1
-            study_id = match[2]
-            if wanted.get(study_id) == match[1] and study_id not in seen:
+        for subject_id, study_id, member in reports:
+            if wanted.get(study_id) == subject_id and study_id not in seen:
                 seen.add(study_id)
                 try:
                     yield study_id, archive.read(member)
                 except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted
                     raise UserError(f"--reports {path} is damaged at s{study_id}.txt ({error}): get it again") from None
-        if n_reports == 0:
-            raise UserError(
-                f"--reports {path} has no reports (looked for files/p10/p10000032/s50414267.txt and the like)"
-            )
 
 
 def _from_folder(root: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:

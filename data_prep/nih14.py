@@ -11,16 +11,15 @@ and do not count as failures. The same command again resumes. Exit code 1: more 
 
 import re
 from collections.abc import Container, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from data_prep.cohort import Cohort
 from data_prep.filters import hash_order, hash_splits, limit_reasons, reason_where, view_reasons
-from data_prep.images import SquareMode
 from data_prep.raw_tables import index_images, read_table
-from data_prep.writer import check_settings, is_finished, recorded_settings, write_dataset
+from data_prep.writer import Settings, is_finished, recorded_settings, write_dataset
 from sdcxr.io.manifest import LABELS
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
@@ -51,15 +50,13 @@ MAX_AGE_YEARS = 120  # the first edition of the table has ages above 400
 
 
 @dataclass
-class Nih14Config:
+class Nih14Config(Settings):
     """Prepare ChestX-ray14."""
 
     images: Path
     """folder of the images or of their subfolders"""
     labels: Path
     """Data_Entry_2017_v2020.csv, or the first edition, Data_Entry_2017.csv"""
-    output_dir: Path
-    """dataset folder to write"""
     views: str = "PA,AP"
     """view positions to keep: PA, AP, or both"""
     prompt: str = "labels"
@@ -72,23 +69,13 @@ class Nih14Config:
     """share of the patients for validation; with the official lists, of those in train_val_list.txt"""
     test_fraction: float = 0.1
     """share of the patients for testing, without the official lists"""
-    resolution: int = 512
-    """side of the written images in pixels"""
-    square: SquareMode = "crop"
-    """crop the centre, or pad with black"""
-    limit: int | None = None
-    """keep at most this many images, for a trial"""
-    seed: int = 0
-    """random seed for the split and for what --limit keeps"""
-    workers: int = 0
-    """processes that convert images; 0: one per core"""
-    max_rejected_fraction: float = 0.05
+    max_rejected_fraction: float = field(default=0.05, kw_only=True)
     """share of unreadable images above which the result is marked unusable (exit code 1); missing ones do not count"""
 
     def __post_init__(self) -> None:
         if (self.train_list is None) != (self.test_list is None):
             raise UserError("--train_list and --test_list belong together: give both or neither")
-        check_settings(self)
+        super().__post_init__()
         check_words("--views", self.views, ",", VIEWS)
         if "labels" not in check_words("--prompt", self.prompt, "+", PROMPT_PARTS):
             raise UserError(f"--prompt {self.prompt}: labels must be part of it")
@@ -131,10 +118,8 @@ def select(config: Nih14Config, images: Container[str]) -> Cohort:
         cohort.apply(f"limit {config.limit:,}", limit_reasons(cohort.rows, config.limit, config.seed))
 
     parts = check_words("--prompt", config.prompt, "+", PROMPT_PARTS)
-    prompts = [
-        compose_prompt(row["findings"], row["age"], row["sex"], row["view"], parts)
-        for row in cohort.rows.to_dict("records")
-    ]
+    records = cohort.rows.to_dict("records")
+    prompts = [compose_prompt(row["findings"], row["age"], row["sex"], row["view"], parts) for row in records]
     labels = pd.DataFrame(map(chexpert_labels, cohort.rows["findings"]), index=cohort.rows.index, columns=list(LABELS))
     cohort.rows = cohort.rows.drop(columns=["findings", "given", "age", "sex"]).assign(text=prompts).join(labels)
     return cohort
@@ -214,8 +199,7 @@ def image_key(name: str) -> str:
 def check_words(flag: str, value: str, separator: str, known: Iterable[str]) -> list[str]:
     """Split a flag such as --views PA,AP into words; an unknown word is a `UserError`."""
     words = [word.strip() for word in value.split(separator)]
-    unknown = [word for word in words if word not in known]
-    if unknown:
+    if any(word not in known for word in words):
         raise UserError(f"{flag} {value}: expected one or more of {', '.join(known)}, joined by {separator!r}")
     return words
 

@@ -11,7 +11,7 @@ resumes. Exit code 1: more images were missing or unreadable than --max_rejected
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,11 +19,10 @@ import pandas as pd
 
 from data_prep.cohort import Cohort
 from data_prep.filters import hash_splits, length_reasons, limit_reasons, reason_where
-from data_prep.images import SquareMode
 from data_prep.openi_reports import KAGGLE_PROJECTIONS, KAGGLE_REPORTS, BadReport, Report, mesh_labels, read_reports
 from data_prep.openi_views import FRONTAL_VIEWS, LATERAL_VIEWS, figure_views, image_key, read_views, study_views
 from data_prep.raw_tables import index_images
-from data_prep.writer import check_settings, is_finished, recorded_settings, write_dataset
+from data_prep.writer import Settings, is_finished, recorded_settings, write_dataset
 from sdcxr.io.manifest import LABELS
 from sdcxr.runtime.cli import run
 
@@ -32,15 +31,13 @@ UnknownViews = Literal["guess", "keep", "drop"]
 
 
 @dataclass
-class OpenIConfig:
+class OpenIConfig(Settings):
     """Prepare Open-i."""
 
     images: Path
     """folder of the images: NLMCXR_png, or Kaggle's images_normalized"""
     reports: Path
     """NLMCXR_reports.tgz, the folder of its XML files, or the folder of Kaggle's CSV tables"""
-    output_dir: Path
-    """dataset folder to write"""
     section: Literal["impression", "findings"] = "impression"
     """section of the report to use as prompt"""
     min_chars: int = 7
@@ -54,25 +51,12 @@ class OpenIConfig:
     views_table: Path | None = None
     """indiana_projections.csv (used automatically if next to indiana_reports.csv), or a table of DICOM headers with
     columns imageid and View Position, such as torchxrayvision's nlmcxr_dicom_metadata.csv.gz"""
-    resolution: int = 512
-    """side of the written images in pixels"""
-    square: SquareMode = "crop"
-    """crop the centre, or pad with black"""
     validation_fraction: float = 0.1
     """share of the reports for validation"""
     test_fraction: float = 0.1
     """share of the reports for testing"""
-    limit: int | None = None
-    """keep at most this many images, for a trial"""
-    seed: int = 0
-    """random seed for the split and for what --limit keeps"""
-    workers: int = 0
-    """processes that convert images; 0: one per core"""
-    max_rejected_fraction: float = 0.05
+    max_rejected_fraction: float = field(default=0.05, kw_only=True)
     """share of missing or unreadable images above which the result is marked unusable (exit code 1)"""
-
-    def __post_init__(self) -> None:
-        check_settings(self)
 
 
 def main(config: OpenIConfig) -> int:

@@ -20,33 +20,23 @@ KAGGLE_REPORTS = "indiana_reports.csv"
 KAGGLE_PROJECTIONS = "indiana_projections.csv"
 MAX_REPORT_BYTES = 4 << 20  # the largest report of the collection has about 20 kB
 
-# MeSH heading, required qualifier ("" for none), and the CheXpert labels that the two imply without doubt. Headings
+# CheXpert label to the MeSH headings that imply it without doubt, some only with a qualifier (nodule/lung). Headings
 # such as Deformity, Density or Pulmonary Congestion fit several labels or none and are left out.
-MESH_LABELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("normal", "", ("No Finding",)),
-    ("pulmonary atelectasis", "", ("Atelectasis",)),
-    ("cardiomegaly", "", ("Cardiomegaly",)),
-    ("cardiac shadow", "enlarged", ("Cardiomegaly",)),
-    ("consolidation", "", ("Consolidation",)),
-    ("pulmonary edema", "", ("Edema",)),
-    ("fractures, bone", "", ("Fracture",)),
-    ("nodule", "lung", ("Lung Lesion",)),
-    ("mass", "lung", ("Lung Lesion",)),
-    ("opacity", "lung", ("Lung Opacity",)),
-    ("infiltrate", "", ("Lung Opacity",)),
-    ("airspace disease", "", ("Lung Opacity",)),
-    ("pleural effusion", "", ("Pleural Effusion",)),
-    ("hemothorax", "", ("Pleural Effusion",)),
-    ("hydropneumothorax", "", ("Pleural Effusion", "Pneumothorax")),
-    ("hemopneumothorax", "", ("Pleural Effusion", "Pneumothorax")),
-    ("thickening", "pleura", ("Pleural Other",)),
-    ("pneumonia", "", ("Pneumonia",)),
-    ("pneumothorax", "", ("Pneumothorax",)),
-    ("catheters, indwelling", "", ("Support Devices",)),
-    ("implanted medical device", "", ("Support Devices",)),
-    ("medical device", "", ("Support Devices",)),
-    ("tube, inserted", "", ("Support Devices",)),
-)
+MESH_LABELS: dict[str, set[str]] = {
+    "No Finding": {"normal"},
+    "Atelectasis": {"pulmonary atelectasis"},
+    "Cardiomegaly": {"cardiomegaly", "cardiac shadow/enlarged"},
+    "Consolidation": {"consolidation"},
+    "Edema": {"pulmonary edema"},
+    "Fracture": {"fractures, bone"},
+    "Lung Lesion": {"nodule/lung", "mass/lung"},
+    "Lung Opacity": {"opacity/lung", "infiltrate", "airspace disease"},
+    "Pleural Effusion": {"pleural effusion", "hemothorax", "hydropneumothorax", "hemopneumothorax"},
+    "Pleural Other": {"thickening/pleura"},
+    "Pneumonia": {"pneumonia"},
+    "Pneumothorax": {"pneumothorax", "hydropneumothorax", "hemopneumothorax"},
+    "Support Devices": {"catheters, indwelling", "implanted medical device", "medical device", "tube, inserted"},
+}
 
 
 class BadReport(ValueError):
@@ -102,13 +92,11 @@ def section_text(text: str | None) -> str:
 
 def mesh_labels(majors: Iterable[str]) -> dict[str, int]:
     """CheXpert labels that major MeSH terms such as "Pleural Effusion/left" imply, all 1. Others are unknown."""
-    labels: dict[str, int] = {}
+    stated: set[str] = set()
     for major in majors:
         heading, *qualifiers = (part.strip().lower() for part in major.split("/"))
-        for known, qualifier, names in MESH_LABELS:
-            if heading == known and (not qualifier or qualifier in qualifiers):
-                labels |= dict.fromkeys(names, 1)
-    return labels
+        stated |= {heading, *(f"{heading}/{qualifier}" for qualifier in qualifiers)}
+    return {label: 1 for label, headings in MESH_LABELS.items() if stated & headings}
 
 
 def read_reports(source: Path) -> Iterator[tuple[str, Report | BadReport]]:
@@ -171,19 +159,10 @@ def _read_kaggle(folder: Path) -> Iterator[tuple[str, Report | BadReport]]:
             yield where, BadReport("report without an id")
             continue
         names = images.get(uid, [])
-        sections = {
-            name: section_text(row.get(name)) for name in ("comparison", "indication", "findings", "impression")
-        }
-        yield (
-            where,
-            Report(
-                uid=f"CXR{uid}",
-                sections={name: text for name, text in sections.items() if text},
-                majors=tuple(filter(None, map(_collapse, row["MeSH"].split(";")))),
-                images=tuple(names),
-                figures=(0,) * len(names),
-            ),
-        )
+        known = ("comparison", "indication", "findings", "impression")
+        sections = {name: text for name in known if (text := section_text(row.get(name)))}
+        majors = tuple(filter(None, map(_collapse, row["MeSH"].split(";"))))
+        yield where, Report(f"CXR{uid}", sections, majors, images=tuple(names), figures=(0,) * len(names))
 
 
 def _parse_xml(data: bytes) -> Element:

@@ -29,21 +29,16 @@ def read_views(path: Path) -> dict[str, str]:
         UserError: the table is neither of them.
     """
     table = read_table(path, ())
-    if {"filename", "projection"} <= set(table.columns):
-        names, views = table["filename"], table["projection"]
-    elif {"imageid", "View Position"} <= set(table.columns):
-        names, views = table["imageid"], table["View Position"]
-    else:
+    pairs = (("filename", "projection"), ("imageid", "View Position"))
+    columns = next((list(pair) for pair in pairs if set(pair) <= set(table.columns)), None)
+    if columns is None:
         raise UserError(
             f"--views_table {path} has neither the columns filename and projection (indiana_projections.csv) nor "
             f"imageid and View Position (nlmcxr_dicom_metadata.csv.gz); it has: {', '.join(table.columns[:8])}"
         )
     known = {view: view for view in FRONTAL_VIEWS} | dict.fromkeys(LATERAL_VIEWS, "LATERAL")
-    return {
-        image_key(name): known[view.strip().upper()]
-        for name, view in zip(names, views, strict=True)
-        if view.strip().upper() in known
-    }
+    rows = table[columns].itertuples(index=False, name=None)
+    return {image_key(name): known[view.strip().upper()] for name, view in rows if view.strip().upper() in known}
 
 
 def study_views(names: Sequence[str], table: dict[str, str]) -> list[str]:

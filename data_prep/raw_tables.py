@@ -22,10 +22,9 @@ def read_table(path: Path, columns: Iterable[str], hint: str = "") -> pd.DataFra
         UserError: it cannot be read or lacks one of `columns`; `hint` ends the message and names the right table.
     """
     table = read_csv(path)
-    for column in columns:
-        if column not in table:
-            there = ", ".join(map(str, table.columns[:12]))
-            raise UserError(f"{path} has no column {column!r} (it has: {there}). {hint}".rstrip())
+    if missing := [column for column in columns if column not in table]:
+        there = ", ".join(map(str, table.columns[:12]))
+        raise UserError(f"{path} has no column {missing[0]!r} (it has: {there}). {hint}".rstrip())
     return table
 
 

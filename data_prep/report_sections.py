@@ -97,16 +97,9 @@ def impression(text: str) -> str | None:
     Of several, the last of the main report; that of an addendum or wet read only if there is no other. De-identified
     words (`___`) and list numbers are kept.
     """
-    last: str | None = None
-    last_aside: str | None = None
-    for section in sections(text):
-        if section.name == "impression":
-            words = normalise(section.body)
-            if words and section.is_aside:
-                last_aside = words
-            elif words:
-                last = words
-    return last if last is not None else last_aside
+    found = [(section.is_aside, normalise(section.body)) for section in sections(text) if section.name == "impression"]
+    asides, main = ([words for is_aside, words in found if words and is_aside is kind] for kind in (True, False))
+    return next(reversed(main or asides), None)
 
 
 def normalise(text: str) -> str:

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
@@ -49,9 +49,7 @@ def in_workers(
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             yield from results  # closing it, also by Ctrl-C, cancels the calls that have not started
     except BrokenProcessPool:
-        raise UserError(
-            "a worker process was killed, probably out of memory: run the same command with fewer --workers"
-        ) from None
+        raise UserError("a worker was killed, probably out of memory: run again with fewer --workers") from None
 
 
 def _end_with_parent() -> None:
@@ -62,7 +60,10 @@ def _end_with_parent() -> None:
         threading.Thread(target=lambda: (wait([sentinel]), os._exit(1)), daemon=True).start()
 
 
-def progress(total: int | None, what: str, unit: str) -> tqdm:
-    """A progress bar on stderr with the remaining time; in a log file, one line every 30 seconds."""
+def progress(total: int | None, what: str, unit: str, items: Iterable[Any] | None = None) -> tqdm:
+    """A progress bar on stderr with the remaining time; in a log file, one line every 30 seconds.
+
+    Iterate over it to advance with `items`, or call its `update`.
+    """
     interval_s = 0.2 if sys.stderr.isatty() else 30.0
-    return tqdm(total=total, desc=what, unit=unit, mininterval=interval_s, maxinterval=max(10.0, interval_s))
+    return tqdm(items, total=total, desc=what, unit=unit, mininterval=interval_s, maxinterval=max(10.0, interval_s))

@@ -9,9 +9,10 @@ A data source filters its tables in a `Cohort`, then
 import dataclasses
 import platform
 import sys
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 import PIL
@@ -30,14 +31,27 @@ LEAST = {"resolution": 1, "workers": 0, "limit": 1, "max_no_finding": 0, "max_to
 SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
-class Settings(Protocol):
-    """The settings that every source has."""
+@dataclass(kw_only=True)
+class Settings:
+    """Settings of every source, which applies `limit` and `seed` itself; --help and prep.json list them last."""
 
     output_dir: Path
-    resolution: int  # side of the written images in pixels
-    square: SquareMode
-    workers: int  # processes; 1 converts in this one, 0 takes every core that this process may use
-    max_rejected_fraction: float  # the share of unusable images up to which the result counts as usable
+    """dataset folder to write"""
+    resolution: int = 512
+    """side of the written images in pixels"""
+    square: SquareMode = "crop"
+    """crop the centre, or pad with black"""
+    limit: int | None = None
+    """keep at most this many images, for a trial"""
+    seed: int = 0
+    """random seed for the split and for what --limit keeps"""
+    workers: int = 0
+    """processes that convert images; 0: one per core"""
+    max_rejected_fraction: float = 0.05
+    """share of unreadable images above which the result is marked unusable (exit code 1)"""
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 def check_settings(config: Settings) -> None:
@@ -66,33 +80,37 @@ def check_settings(config: Settings) -> None:
 def recorded_settings(config: Any, source: str) -> dict[str, Any]:
     """The settings that determine the content of the folder: `source` and the config's fields, paths absolute."""
     settings: dict[str, Any] = {"source": source}
-    for name, value in dataclasses.asdict(config).items():
-        if name in NOT_RECORDED:
-            continue
-        if isinstance(value, Path):
-            value = str(value.resolve())
-        settings[name] = list(value) if isinstance(value, tuple) else value
+    for field in sorted(dataclasses.fields(config), key=lambda field: bool(field.kw_only)):
+        if field.name not in NOT_RECORDED:
+            value = getattr(config, field.name)
+            value = str(value.resolve()) if isinstance(value, Path) else value
+            settings[field.name] = list(value) if isinstance(value, tuple) else value
     return settings
 
 
-def is_finished(output_dir: Path, settings: dict[str, Any]) -> bool:
-    """Whether `output_dir` already has the usable result of these settings; prints a notice if so.
+def begun(output_dir: Path, name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The JSON file `name` of an earlier run with the same settings in `output_dir`; {} in a new or empty folder.
 
     Raises:
         UserError: the folder was begun with other settings, or has other files.
     """
-    path = output_dir / "prep.json"
+    path = output_dir / name
     if not path.exists():
         if output_dir.exists() and not output_dir.is_dir():
             raise UserError(f"--output_dir {output_dir} is a file, not a folder")
         if output_dir.exists() and any(not path.name.startswith(".") for path in output_dir.iterdir()):
-            raise UserError(f"--output_dir {output_dir} has other files: name a new or empty folder")
-        return False
-    prep = read_json(path)
-    if not isinstance(prep, dict) or not isinstance(prep.get("settings"), dict):
+            raise UserError(f"--output_dir {output_dir} is not empty (it has other files): name a new or empty folder")
+        return {}
+    state = read_json(path)
+    if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
         raise UserError(f"{path} was not written by data_prep: name a new or empty folder as --output_dir")
-    check_same_settings(output_dir, prep["settings"], settings)
-    if not prep.get("usable"):
+    check_same_settings(output_dir, state["settings"], settings)
+    return state
+
+
+def is_finished(output_dir: Path, settings: dict[str, Any]) -> bool:
+    """Whether `output_dir` has the usable result of these settings; prints a notice if so. Raises as `begun`."""
+    if not begun(output_dir, "prep.json", settings).get("usable"):
         return False
     print(f"{output_dir} is finished: nothing to do")
     return True
@@ -122,7 +140,7 @@ def write_dataset(config: Settings, settings: dict[str, Any], cohort: Cohort) ->
     output_dir, rejected_csv = config.output_dir, config.output_dir / "rejected.csv"
     output_dir.mkdir(parents=True, exist_ok=True)
     phantom = any(map(_is_phantom, cohort.rows["source"].head(1)))
-    _write_prep(output_dir, settings, cohort, phantom, finished=False, usable=False)
+    _write_prep(output_dir, settings, cohort, phantom, usable=None)
     names = cohort.rows["dicom_id"].astype(str)
     cohort.drop(reason_where(~names.str.fullmatch(SAFE_NAME), "dicom_id is no file name"))
     cohort.drop(reason_where(cohort.rows["dicom_id"].duplicated(), "duplicate dicom_id"), "its first row is kept")
@@ -143,7 +161,7 @@ def write_dataset(config: Settings, settings: dict[str, Any], cohort: Cohort) ->
 
     n_unusable = n_images - len(kept)
     usable = n_unusable <= config.max_rejected_fraction * n_images
-    _write_prep(output_dir, settings, cohort, phantom, finished=True, usable=usable)
+    _write_prep(output_dir, settings, cohort, phantom, usable)
     _print_counts(cohort)
     if usable:
         return 0
@@ -162,12 +180,8 @@ def _convert_images(config: Settings, rows: pd.DataFrame) -> list[tuple[str, str
     targets = f"{config.output_dir}/" + rows["split"] + "/" + rows["dicom_id"] + ".png"
     convert_one = partial(convert, resolution_px=config.resolution, mode=config.square)
     sources = rows["source"].astype(str).tolist()
-    results = []
-    with progress(len(rows), "images", "image") as bar:
-        for failure in in_workers(convert_one, sources, targets.tolist(), workers=config.workers):
-            results.append(failure or ("", ""))
-            bar.update()
-    return results
+    failures = in_workers(convert_one, sources, targets.tolist(), workers=config.workers)
+    return [failure or ("", "") for failure in progress(len(rows), "images", "image", failures)]
 
 
 def _write_split(folder: Path, rows: pd.DataFrame) -> None:
@@ -193,13 +207,12 @@ def _is_phantom(source: str) -> bool:
     return len(Path(source).parents) > 4 and (Path(source).parents[4] / "phantom.json").is_file()
 
 
-def _write_prep(
-    output_dir: Path, settings: dict[str, Any], cohort: Cohort, phantom: bool, finished: bool, usable: bool
-) -> None:
-    splits = cohort.rows["split"].value_counts().to_dict() if finished else {}
-    reasons = cohort.rejected["reason"].astype(str).value_counts().sort_index().to_dict() if finished else {}
+def _write_prep(output_dir: Path, settings: dict[str, Any], cohort: Cohort, phantom: bool, usable: bool | None) -> None:
+    """Write prep.json; `usable` is None before the images are converted."""
+    splits = cohort.rows["split"].value_counts().to_dict() if usable is not None else {}
+    reasons = cohort.rejected["reason"].astype(str).value_counts().sort_index().to_dict() if usable is not None else {}
     prep = {
-        "usable": usable,
+        "usable": bool(usable),
         "phantom": phantom,
         "settings": settings,
         "versions": {

@@ -8,14 +8,14 @@ The same settings give the same bytes with any number of workers. The same comma
 phantom-truth.csv has the ground truth of every image: findings, grades and measurements.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from data_prep.phantom.layout import Drawn, Patient, draw_patient, plan_patients, write_tables
+from data_prep.phantom.layout import draw_patient, plan_patients, write_tables
 from data_prep.workers import in_workers, progress
-from sdcxr.io.files import check_same_settings, read_json, write_json
+from data_prep.writer import begun
+from sdcxr.io.files import write_json
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
@@ -50,46 +50,21 @@ def main(config: PhantomConfig) -> None:
             raise UserError(f"--{flag} {value}: expected {least} to {most}")
     output_dir = Path(config.output_dir).expanduser()
     settings = {"studies": config.studies, "resolution": config.resolution, "seed": config.seed, "version": VERSION}
-    if _finished(output_dir, settings):
+    if begun(output_dir, SETTINGS_FILE, settings).get("finished"):
         print(f"{output_dir}: finished already ({config.studies} studies)")
         return
     output_dir.mkdir(parents=True, exist_ok=True)
     write_json(output_dir / SETTINGS_FILE, {"settings": settings, "finished": False})
     patients = plan_patients(config.studies, config.seed)
-    drawn = _draw_all(patients, output_dir, config)
-    images = write_tables(output_dir, drawn, config.seed)
-    write_json(output_dir / SETTINGS_FILE, {"settings": settings, "finished": True, "images": images})
-    print(f"{output_dir}: {images} images of {config.studies} studies of {len(patients)} patients")
-
-
-def _finished(output_dir: Path, settings: dict[str, int]) -> bool:
-    """Whether the folder has this very dataset, finished.
-
-    Raises:
-        UserError: the folder has other files, or a dataset of other settings.
-    """
-    if not (output_dir / SETTINGS_FILE).is_file():
-        if output_dir.exists() and (
-            not output_dir.is_dir() or any(not path.name.startswith(".") for path in output_dir.iterdir())
-        ):
-            raise UserError(f"--output_dir {output_dir} is not empty and has no phantom dataset: name another folder")
-        return False
-    state = read_json(output_dir / SETTINGS_FILE)
-    if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
-        raise UserError(f"{output_dir / SETTINGS_FILE} was not written by data_prep.phantom: name another folder")
-    check_same_settings(output_dir, state["settings"], settings)
-    return bool(state.get("finished"))
-
-
-def _draw_all(patients: Sequence[Patient], output_dir: Path, config: PhantomConfig) -> list[Drawn]:
-    """Draw all patients in parallel; results in the order of the patients."""
     draw = partial(draw_patient, output_dir=output_dir, resolution_px=config.resolution, seed=config.seed)
     drawn = []
     with progress(config.studies, "phantom", "study") as bar:
         for one in in_workers(draw, patients, workers=config.workers, chunksize=4):
             drawn.append(one)
             bar.update(len(one.labels))
-    return drawn
+    images = write_tables(output_dir, drawn, config.seed)
+    write_json(output_dir / SETTINGS_FILE, {"settings": settings, "finished": True, "images": images})
+    print(f"{output_dir}: {images} images of {config.studies} studies of {len(patients)} patients")
 
 
 if __name__ == "__main__":

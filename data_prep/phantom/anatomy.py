@@ -207,9 +207,7 @@ class Outline:
         left += [(floor - 0.13, 0.88 * reach_left), (floor - 0.05, reach_left), (floor + 0.03, 0.97 * reach_left)]
         left += [(0.6, 0.7 * reach_left)]
         reaches: dict[Side, Array] = {}
-        shapes: tuple[tuple[Side, list[tuple[float, float]], float], ...]
-        shapes = (("right", right, reach_right), ("left", left, reach_left))
-        for side, knots, reach in shapes:
+        for side, knots, reach in zip(SIDES, (right, left), (reach_right, reach_left), strict=True):
             # Vessels above have small bulges, heart chambers below are round: less and more smoothing.
             chamber = np.clip((v + 0.05) / 0.08, 0, 1)
             rounded = (1 - chamber) * smooth_steps(v, knots, 0.045) + chamber * smooth_steps(v, knots, 0.12)

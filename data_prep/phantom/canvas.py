@@ -79,6 +79,13 @@ class Sheet:
             image = image.filter(ImageFilter.BoxBlur(1.7 * sigma_px))  # same deviation in a third of the time
         return np.asarray(image, dtype=np.float32) * np.float32(1 / 255)
 
+    def trunk(self, blur: float, wide_blur: float) -> Array:
+        """The layer as a round body: a wide blur of its outline makes it thinner towards the sides."""
+        small = self.image.resize((96, 96), Image.Resampling.BOX)
+        small = small.filter(ImageFilter.GaussianBlur(wide_blur * 96 / CANVAS))
+        wide = small.resize((self.grid.size, self.grid.size), Image.Resampling.BILINEAR)
+        return self.layer(blur) * (np.float32(0.2) + np.asarray(wide, dtype=np.float32) * np.float32(0.8 / 255))
+
 
 def curve(knots: list[float], n: int = 18) -> Array:
     """`n` values along a smoothed polyline through evenly spaced `knots`, both ends included."""

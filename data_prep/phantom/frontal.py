@@ -3,10 +3,9 @@
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFilter
 
 from data_prep.phantom.anatomy import SIDES, SIGN, Anatomy, Array, Outline, Side, fluid_surface, pleural_border
-from data_prep.phantom.canvas import CANVAS, Grid, Sheet
+from data_prep.phantom.canvas import Grid, Sheet
 from data_prep.phantom.overlays import devices, drawn_opacities, lost_air
 
 
@@ -116,11 +115,7 @@ def body(anatomy: Anatomy, grid: Grid) -> Array:
     trunk += [(side, 0.03), (side + 0.003, 0.2), (side + 0.015, 0.7)]
     u, v = np.array(trunk).T
     sheet.polygon(np.concatenate([u, -u[::-1]]), np.concatenate([v, v[::-1]]), 255)
-    sharp = sheet.layer(0.006)
-    # The trunk is round: a wide blur of its outline makes it thinner towards the sides.
-    small = sheet.image.resize((96, 96), Image.Resampling.BOX).filter(ImageFilter.GaussianBlur(0.05 * 96 / CANVAS))
-    wide = np.asarray(small.resize((grid.size, grid.size), Image.Resampling.BILINEAR), dtype=np.float32)
-    return sharp * (np.float32(0.2) + wide * np.float32(0.8 / 255))
+    return sheet.trunk(0.006, 0.05)
 
 
 def _heart(outline: Outline, grid: Grid, parts: Masks) -> Array:
@@ -152,10 +147,8 @@ def _ribs(anatomy: Anatomy, outline: Outline, grid: Grid) -> Array:
     v = build.apex + 0.07 - build.clavicle_slope * (u - 0.035) + 0.013 * wave
     _bands(before, u[None], v[None], 0.0105, 200)
     socket = build.shoulder + 0.075
-    blade = np.array(
-        [[0.46, socket - 0.02], [0.45, socket + 0.05], [0.375, 0.0], [0.355, -0.01], [0.345, -0.1], [0.39, socket]]
-    )
-    u, v = blade[:, 0] + build.half_width - 0.35, blade[:, 1]
+    u = np.array([0.46, 0.45, 0.375, 0.355, 0.345, 0.39]) + build.half_width - 0.35
+    v = np.array([socket - 0.02, socket + 0.05, 0.0, -0.01, -0.1, socket])
     behind.polygon(u, v, 55)
     behind.line(u[1:4], v[1:4], 0.009, 120)
     before.ellipse(0.52, socket + 0.01, 0.043, 0.05, 150)

@@ -1,10 +1,9 @@
 """Lateral view of a phantom as optical thickness; the patient faces the image's left."""
 
 import numpy as np
-from PIL import Image, ImageFilter
 
 from data_prep.phantom.anatomy import SIDES, SULCUS, Anatomy, Array, cardiothoracic_ratio, effusion_height
-from data_prep.phantom.canvas import CANVAS, Grid, Sheet, curve
+from data_prep.phantom.canvas import Grid, Sheet, curve
 
 ZONE_V = {"upper": -0.2, "mid": -0.04, "lower": 0.13}
 
@@ -22,13 +21,10 @@ def lateral_thickness(anatomy: Anatomy, grid: Grid, rng: np.random.Generator) ->
     fluff = grid.clouds(rng, 40)
     if findings.edema:
         air = air * (1 - (0.25 + 0.35 * findings.edema) * np.exp(-np.square(u / 0.2)) * np.exp(-np.square(v / 0.22)))
-    patches = (
-        (findings.consolidation, findings.consolidation_zone, 0.10),
-        (findings.lesion, findings.lesion_zone, 0.036),
-    )
-    for pair, zone, radius in patches:
-        if severity := max(pair):
-            distance = (np.square(u - 0.10) + np.square(v - ZONE_V[zone])) / radius**2
+    for name, radius in (("consolidation", 0.10), ("lesion", 0.036)):
+        if severity := max(getattr(findings, name)):
+            zone_v = ZONE_V[getattr(findings, f"{name}_zone")]
+            distance = (np.square(u - 0.10) + np.square(v - zone_v)) / radius**2
             air = air * (1 - (0.35 + 0.3 * severity) * np.clip(2 - 2 * distance + 0.3 * fluff, 0, 1))
     markings = _vessels(grid, rng) + np.float32(0.06) * fluff + np.float32(0.05) * grid.clouds(rng, 90)
     thickness = _body(grid) * (2.5 + 0.35 * build.adiposity) - np.float32(1.8 - 0.2 * build.adiposity) * air
@@ -49,9 +45,7 @@ def _body(grid: Grid) -> Array:
     v = [-0.7, -0.46, -0.38, -0.26, -0.08, 0.1, 0.7, 0.7, 0.15, -0.1, -0.3, -0.46, -0.7]
     sheet.polygon(np.array(u), np.array(v), 255)
     sheet.polygon(np.array([-0.42, -0.1, 0.2, -0.05, -0.3]), np.array([-0.7, -0.7, -0.40, -0.28, -0.34]), 255)
-    small = sheet.image.resize((96, 96), Image.Resampling.BOX).filter(ImageFilter.GaussianBlur(0.04 * 96 / CANVAS))
-    wide = np.asarray(small.resize((grid.size, grid.size), Image.Resampling.BILINEAR), dtype=np.float32)
-    return sheet.layer(0.008) * (np.float32(0.2) + wide * np.float32(0.8 / 255))
+    return sheet.trunk(0.008, 0.04)
 
 
 def _air(anatomy: Anatomy, grid: Grid) -> tuple[Array, Array]:
@@ -59,12 +53,10 @@ def _air(anatomy: Anatomy, grid: Grid) -> tuple[Array, Array]:
     build, findings = anatomy.build, anatomy.findings
     u, v = grid.u, grid.v[:, None]
     sheet = Sheet(grid)
-    rim_u = curve([-0.03, -0.16, -0.25, -0.285, -0.29, -0.29], 14), curve([0.30, 0.32, 0.31, 0.27, 0.21, 0.13], 14)
-    rim_v = (
-        curve([build.apex, -0.27, -0.14, 0.0, 0.2, 0.5], 14),
-        curve([0.5, 0.2, 0.0, -0.16, -0.28, build.apex + 0.01], 14),
-    )
-    sheet.polygon(np.concatenate(rim_u), np.concatenate(rim_v), 255)
+    front = curve([-0.03, -0.16, -0.25, -0.285, -0.29, -0.29], 14), curve([build.apex, -0.27, -0.14, 0.0, 0.2, 0.5], 14)
+    back = curve([0.30, 0.32, 0.31, 0.27, 0.21, 0.13], 14), curve([0.5, 0.2, 0.0, -0.16, -0.28, build.apex + 0.01], 14)
+    rim_u, rim_v = np.concatenate([front, back], axis=1)
+    sheet.polygon(rim_u, rim_v, 255)
     pleurae = sheet.layer(0.016)
     air, below = np.zeros_like(pleurae), np.zeros_like(pleurae)
     for side in SIDES:

@@ -6,10 +6,12 @@ import io
 import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from data_prep.phantom.anatomy import Anatomy, View
 from data_prep.phantom.render import render
@@ -30,18 +32,9 @@ VIEWS: tuple[tuple[tuple[View, ...], float], ...] = (
 )
 VIEW_MEANING = {"PA": "postero-anterior", "AP": "antero-posterior", "LATERAL": "lateral", "LL": "lateral"}
 METADATA_COLUMNS = (
-    "dicom_id",
-    "subject_id",
-    "study_id",
-    "PerformedProcedureStepDescription",
-    "ViewPosition",
-    "Rows",
-    "Columns",
-    "StudyDate",
-    "StudyTime",
-    "ProcedureCodeSequence_CodeMeaning",
-    "ViewCodeSequence_CodeMeaning",
-    "PatientOrientationCodeSequence_CodeMeaning",
+    *("dicom_id", "subject_id", "study_id", "PerformedProcedureStepDescription", "ViewPosition"),
+    *("Rows", "Columns", "StudyDate", "StudyTime"),
+    *(f"{name}CodeSequence_CodeMeaning" for name in ("Procedure", "View", "PatientOrientation")),
 )
 
 
@@ -107,16 +100,16 @@ def draw_patient(patient: Patient, output_dir: Path, resolution_px: int, seed: i
             anatomy = Anatomy(build, findings, sample_acquisition(rng, view))
             pixels_rng = np.random.default_rng(rng.integers(2**62))
             rows, columns = _draw_image(anatomy, resolution_px, pixels_rng, output_dir / folder / f"{dicom_id}.jpg")
+            position = "" if rng.random() < 0.03 else view  # missing in 4 % of the images of MIMIC-CXR
+            shown = {"ViewPosition": position, "ViewCodeSequence_CodeMeaning": VIEW_MEANING[view]}
             image = {"dicom_id": dicom_id, "path": f"{folder}/{dicom_id}.dcm", "Rows": rows, "Columns": columns}
-            drawn.metadata.append({**study, **image, **_view_columns(view, rng)})
+            drawn.metadata.append({**study, **image, **shown})
             drawn.truth.append({"dicom_id": dicom_id, **ids, "view": view, **truth(anatomy)})
     return drawn
 
 
 def _draw_image(anatomy: Anatomy, resolution_px: int, rng: np.random.Generator, path: Path) -> tuple[int, int]:
     """Write one JPEG unless it exists; return its height and width."""
-    from PIL import Image
-
     with suppress(OSError), Image.open(path) as image:  # OSError: missing or damaged
         return image.height, image.width
     pixels = render(anatomy, resolution_px, rng)
@@ -142,27 +135,17 @@ def _study_columns(views: tuple[View, ...], day: int, rng: np.random.Generator) 
     }
 
 
-def _view_columns(view: View, rng: np.random.Generator) -> dict[str, Any]:
-    """View position and the meaning of its code; the position is missing in 3 % of images (4 % in MIMIC-CXR)."""
-    missing = rng.random() < 0.03
-    return {"ViewPosition": "" if missing else view, "ViewCodeSequence_CodeMeaning": VIEW_MEANING[view]}
-
-
-def _by_study(row: dict[str, Any]) -> tuple[int, int]:
-    return row["subject_id"], row["study_id"]
-
-
 def write_tables(output_dir: Path, drawn: Sequence[Drawn], seed: int) -> int:
     """Write the tables and the archive of reports; return the number of images."""
-    metadata = sorted((row for one in drawn for row in one.metadata), key=_by_study)
-    labels = sorted((row for one in drawn for row in one.labels), key=_by_study)
+    study_columns = ("subject_id", "study_id")
+    by_study = itemgetter(*study_columns)
+    metadata = sorted((row for one in drawn for row in one.metadata), key=by_study)
+    labels = sorted((row for one in drawn for row in one.labels), key=by_study)
+    answers = sorted((row for one in drawn for row in one.truth), key=by_study)
     tested = [row for row in labels if row["split"] == "test"]
     # NegBio labels the same reports and misses a mention now and then.
     rng = np.random.default_rng([seed, 2])
-    negbio = [
-        {name: value for name, value in row.items() if name not in LABELS or rng.random() > 0.02} for row in labels
-    ]
-    study_columns = ("subject_id", "study_id")
+    negbio = [{key: value for key, value in row.items() if key not in LABELS or rng.random() > 0.02} for row in labels]
     # No code here reads negbio, test-set-labeled, the two lists and IMAGE_FILENAMES. They are part of the published
     # layout, so that other people's code for MIMIC-CXR-JPG can be tried on phantoms.
     _write_csv(output_dir / "mimic-cxr-2.0.0-metadata.csv.gz", METADATA_COLUMNS, metadata)
@@ -172,7 +155,6 @@ def write_tables(output_dir: Path, drawn: Sequence[Drawn], seed: int) -> int:
     _write_csv(output_dir / "mimic-cxr-2.1.0-test-set-labeled.csv", ("study_id", *LABELS), tested)
     _write_csv(output_dir / "cxr-record-list.csv.gz", (*study_columns, "dicom_id", "path"), metadata)
     _write_csv(output_dir / "cxr-study-list.csv.gz", (*study_columns, "path"), labels)
-    answers = sorted((row for one in drawn for row in one.truth), key=_by_study)
     _write_csv(output_dir / "phantom-truth.csv", tuple(answers[0]), answers)
     write_text(output_dir / "IMAGE_FILENAMES", "".join(row["path"].replace(".dcm", ".jpg\n") for row in metadata))
     with atomic(output_dir / "mimic-cxr-reports.zip") as temporary, zipfile.ZipFile(temporary, "w") as archive:

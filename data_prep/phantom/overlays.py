@@ -34,9 +34,8 @@ def lost_air(anatomy: Anatomy, outline: Outline, grid: Grid, rng: np.random.Gene
             patch = 0.85 * np.clip(1.45 - 1.55 * distance + 0.6 * fluff, 0, 1) * (u * SIGN[side] > 0)
             lost = np.maximum(lost, patch.astype(np.float32))
     if findings.edema:
-        wings = sum(
-            np.exp(-np.square((u - sign * 0.14) / 0.13)) * np.exp(-np.square((v - 0.02) / 0.20)) for sign in (-1, 1)
-        )
+        middle = np.exp(-np.square((v - 0.02) / 0.20))
+        wings = sum(np.exp(-np.square((u - sign * 0.14) / 0.13)) * middle for sign in (-1, 1))
         haze = (0.58 + 0.37 * findings.edema) * np.clip(wings * (1.15 + 0.4 * fluff) + 0.15, 0, 1)
         lost = (1 - (1 - lost) * (1 - haze)).astype(np.float32)
     return lost

@@ -4,21 +4,14 @@ The impression names every visible finding with side and grade, and negates only
 """
 
 import textwrap
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from data_prep.phantom.anatomy import SIDES, Findings, Side, Sides, grade
+from data_prep.phantom.anatomy import SIDES, Findings, Sides, grade
 
-GRADES = {
-    "size": (
-        ("small", "tiny", "trace"),
-        ("moderate", "moderate-sized", "medium-sized"),
-        ("large", "sizable", "massive"),
-    ),
-    "degree": (("mild", "slight", "minimal"), ("moderate",), ("severe", "marked", "extensive")),
-}
+SIZES = (("small", "tiny", "trace"), ("moderate", "moderate-sized", "medium-sized"), ("large", "sizable", "massive"))
+DEGREES = (("mild", "slight", "minimal"), ("moderate",), ("severe", "marked", "extensive"))
 LABEL_OF = {"effusion": "Pleural Effusion", "pneumothorax": "Pneumothorax", "consolidation": "Consolidation"}
 LABEL_OF |= {"atelectasis": "Atelectasis", "lesion": "Lung Lesion", "cardiomegaly": "Cardiomegaly", "edema": "Edema"}
 NORMAL = (
@@ -62,29 +55,23 @@ def _pick(rng: np.random.Generator, values: tuple[str, ...]) -> str:
     return values[int(rng.choice(len(values), p=weights / weights.sum()))]
 
 
-def _sized(noun: str, kind: str, pair: Sides, rng: np.random.Generator, plural: str | None = None) -> list[str]:
+def _sized(noun: str, pair: Sides, rng: np.random.Generator, plural: str | None = None) -> list[str]:
     """Phrases for a finding with side and size, such as "moderate right pleural effusion"."""
-    words = {side: _pick(rng, GRADES[kind][grade(pair.on(side))]) for side in SIDES if pair.on(side)}
+    words = {side: _pick(rng, SIZES[grade(pair.on(side))]) for side in SIDES if pair.on(side)}
     if len(words) == 2 and plural:
         if grade(pair.right) == grade(pair.left):
             return [f"{words['right']} bilateral {plural}"]
-        larger: Side = "right" if pair.right > pair.left else "left"
         if rng.random() < 0.5:
             return [f"bilateral {plural}, {words['right']} on the right and {words['left']} on the left"]
-        smaller: Side = "left" if larger == "right" else "right"
+        larger, smaller = SIDES if pair.right > pair.left else SIDES[::-1]
         return [f"bilateral {plural}, {words[larger]} {larger} and {words[smaller]} {smaller}"]
-    forms: tuple[Callable[[str, str], str], ...] = (
-        lambda side, word: f"{word} {side} {noun}",
-        lambda side, word: f"{word} {side} {noun}",
-        lambda side, word: f"{word} {side}-sided {noun}",
-        lambda side, word: f"{side} {noun}, {word}",
-    )
+    forms = ("{0} {1} {2}", "{0} {1} {2}", "{0} {1}-sided {2}", "{1} {2}, {0}")
     form = forms[int(rng.integers(len(forms)))]
-    return [form(side, word) for side, word in words.items()]
+    return [form.format(word, side, noun) for side, word in words.items()]
 
 
-def phrases(findings: Findings, rng: np.random.Generator) -> Wording:
-    """One phrase per finding, most important first, without capital or full stop, joined by newlines."""
+def phrases(findings: Findings, rng: np.random.Generator) -> tuple[list[str], dict[str, float]]:
+    """One phrase per finding, most important first, without capital or full stop; and the labels that they state."""
     found: list[str] = []
     labels: dict[str, float] = {}
 
@@ -93,31 +80,21 @@ def phrases(findings: Findings, rng: np.random.Generator) -> Wording:
         labels.update({name.replace("_", " "): float(value) for name, value in carried.items()})
 
     if any(findings.pneumothorax):
-        say(_sized("pneumothorax", "size", findings.pneumothorax, rng), Pneumothorax=1)
+        say(_sized("pneumothorax", findings.pneumothorax, rng), Pneumothorax=1)
     if any(findings.effusion):
         noun = _pick(rng, ("pleural effusion", "effusion"))
-        say(_sized(noun, "size", findings.effusion, rng, noun + "s"), Pleural_Effusion=1)
+        say(_sized(noun, findings.effusion, rng, noun + "s"), Pleural_Effusion=1)
     if findings.cardiomegaly:
         word = _pick(rng, (("mild", "slight"), ("moderate",), ("severe", "marked"))[grade(findings.cardiomegaly)])
-        adverb = "markedly" if word == "marked" else word + "ly"
-        heart = (
-            f"{word} cardiomegaly",
-            f"{word} cardiomegaly",
-            f"{word} enlargement of the heart",
-            f"{adverb} enlarged heart",
-        )
-        say([_pick(rng, heart)], Cardiomegaly=1)
+        others = (f"{word} enlargement of the heart", f"{word}ly enlarged heart")
+        say([_pick(rng, (f"{word} cardiomegaly", f"{word} cardiomegaly", *others))], Cardiomegaly=1)
     if findings.edema:
-        word = _pick(rng, GRADES["degree"][grade(findings.edema)])
-        say(
-            [_pick(rng, (f"{word} pulmonary edema", f"{word} interstitial edema", f"{word} edema"))],
-            Edema=1,
-            Lung_Opacity=1,
-        )
+        word = _pick(rng, DEGREES[grade(findings.edema)])
+        forms = (f"{word} pulmonary edema", f"{word} interstitial edema", f"{word} edema")
+        say([_pick(rng, forms)], Edema=1, Lung_Opacity=1)
     if any(findings.consolidation):
         zone = findings.consolidation_zone
-        forms = (f"{zone} lung consolidation", f"{zone} zone consolidation")
-        noun = _pick(rng, forms)
+        noun = _pick(rng, (f"{zone} lung consolidation", f"{zone} zone consolidation"))
         hedge = int(rng.integers(4))
         tail = ("", ", concerning for pneumonia", ", compatible with pneumonia", "")[hedge]
         say([phrase + tail for phrase in _sided(noun, findings.consolidation)], Consolidation=1, Lung_Opacity=1)
@@ -141,7 +118,7 @@ def phrases(findings: Findings, rng: np.random.Generator) -> Wording:
     if findings.line:
         line = ("central venous line", "jugular central line", "internal jugular catheter")
         say([f"{findings.line} {_pick(rng, line)}"], Support_Devices=1)
-    return Wording("\n".join(found), labels)
+    return found, labels
 
 
 def _sided(noun: str, pair: Sides) -> list[str]:
@@ -170,9 +147,7 @@ def impression(findings: Findings, rng: np.random.Generator) -> Wording:
 
 
 def _impression(findings: Findings, rng: np.random.Generator) -> Wording:
-    said = phrases(findings, rng)
-    labels = dict(said.labels)
-    names = said.text.split("\n") if said.text else []
+    names, labels = phrases(findings, rng)
     if findings.normal:
         words = _pick(rng, NORMAL)
         labels["No Finding"] = 1.0
@@ -202,15 +177,10 @@ def _present(findings: Findings, name: str) -> bool:
 
 def findings_section(findings: Findings, rng: np.random.Generator) -> Wording:
     """The findings section: the same findings in other words, and absent ones."""
-    said = phrases(findings, rng)
-    labels = dict(said.labels)
-    opening = (
-        "The lungs are well inflated.",
-        "Lung volumes are within the usual range.",
-        "There is adequate penetration.",
-    )
-    sentences = [_pick(rng, opening)]
-    sentences += [f"There is {_article(name)}{name}." for name in said.text.split("\n") if name]
+    names, labels = phrases(findings, rng)
+    volumes = ("The lungs are well inflated.", "Lung volumes are within the usual range.")
+    opening = _pick(rng, (*volumes, "There is adequate penetration."))
+    sentences = [opening, *(f"There is {_article(name)}{name}." for name in names)]
     for name, denials in DENIED.items():
         if not _present(findings, name) and rng.random() < 0.6:
             sentences.append(_pick(rng, denials))
@@ -241,11 +211,9 @@ def report(findings: Findings, rng: np.random.Generator, view: str = "PA") -> Wo
     blocks = [("EXAMINATION", f"{examination}.")]
     if rng.random() < 0.9:
         blocks.append(("INDICATION", f"___ year old patient with {_pick(rng, reason)}. // Evaluate for acute process."))
-    technique = (
-        "Single frontal portable view of the chest." if view == "AP" else "Frontal and lateral views of the chest."
-    )
+    technique = "Single frontal portable view" if view == "AP" else "Frontal and lateral views"
     if rng.random() < 0.7:
-        blocks.append(("TECHNIQUE", technique))
+        blocks.append(("TECHNIQUE", f"{technique} of the chest."))
     blocks.append(("COMPARISON", _pick(rng, ("None.", "___.", "Chest radiograph ___."))))
     body = [("FINDINGS", detail.text)] if rng.random() < 0.85 else []
     above: list[str] = []

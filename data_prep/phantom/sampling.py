@@ -74,9 +74,8 @@ def _plausible(findings: Findings) -> bool:
         if in_lung and findings.effusion.on(side):
             return False
     lower = (findings.consolidation_zone, "lower", findings.lesion_zone)
-    if findings.cardiomegaly > 0.4 and any(
-        pair.left and zone == "lower" for pair, zone in zip(lung, lower, strict=True)
-    ):
+    behind_heart = any(pair.left and zone == "lower" for pair, zone in zip(lung, lower, strict=True))
+    if findings.cardiomegaly > 0.4 and behind_heart:
         return False
     pairs = (findings.effusion, findings.pneumothorax, *lung)
     if findings.edema and any(any(pair) for pair in (findings.pneumothorax, *lung)):

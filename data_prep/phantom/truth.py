@@ -8,28 +8,13 @@ from data_prep.phantom.frontal import masks
 
 FLAGS = (
     "Cardiomegaly",
-    "Right Effusion",
-    "Left Effusion",
-    "Right Pneumothorax",
-    "Left Pneumothorax",
-    "Right Consolidation",
-    "Left Consolidation",
+    *(f"{side} {name}" for name in ("Effusion", "Pneumothorax", "Consolidation") for side in ("Right", "Left")),
     "Edema",
-    "Right Atelectasis",
-    "Left Atelectasis",
-    "Right Lesion",
-    "Left Lesion",
-    "Pacemaker",
-    "Tube",
-    "Line",
+    *(f"{side} {name}" for name in ("Atelectasis", "Lesion") for side in ("Right", "Left")),
+    *("Pacemaker", "Tube", "Line"),
 )
-MEASURED = (
-    "cardiothoracic_ratio",
-    "right_effusion_height",
-    "left_effusion_height",
-    "right_pneumothorax_width",
-    "left_pneumothorax_width",
-)
+_SIZED = (*(f"{side}_effusion_height" for side in SIDES), *(f"{side}_pneumothorax_width" for side in SIDES))
+MEASURED = ("cardiothoracic_ratio", *_SIZED)
 _MEASURED_AT_PX = 256
 _SIZES = ("small", "moderate", "large")
 _DEGREES = ("mild", "moderate", "severe")
@@ -37,12 +22,12 @@ _DEGREES = ("mild", "moderate", "severe")
 
 def flags(findings: Findings) -> dict[str, int]:
     """0 or 1 for each of FLAGS."""
-    values: dict[str, object] = {"Cardiomegaly": findings.cardiomegaly, "Edema": findings.edema}
-    values |= {"Pacemaker": findings.pacemaker, "Tube": findings.tube, "Line": findings.line}
-    for side in SIDES:
-        for name in ("Effusion", "Pneumothorax", "Consolidation", "Atelectasis", "Lesion"):
-            values[f"{side.title()} {name}"] = getattr(findings, name.lower()).on(side)
-    return {name: int(bool(values[name])) for name in FLAGS}
+    values = {}
+    for flag in FLAGS:
+        *side, name = flag.lower().split()
+        severity = getattr(findings, name)
+        values[flag] = int(bool(getattr(severity, side[0]) if side else severity))
+    return values
 
 
 def truth(anatomy: Anatomy) -> dict[str, object]:
@@ -55,9 +40,9 @@ def truth(anatomy: Anatomy) -> dict[str, object]:
     findings = anatomy.findings
     measured = _measured(anatomy) if anatomy.acquisition.frontal else dict.fromkeys(MEASURED)
     row: dict[str, object] = {MEASURED[0]: measured[MEASURED[0]], **flags(findings), **measured}
-    for name, words in (("cardiomegaly", _DEGREES), ("edema", _DEGREES)):
+    for name in ("cardiomegaly", "edema"):
         severity = getattr(findings, name)
-        row[f"{name}_grade"] = words[grade(severity)] if severity else ""
+        row[f"{name}_grade"] = _DEGREES[grade(severity)] if severity else ""
     for side in SIDES:
         for name in ("effusion", "pneumothorax"):
             severity = getattr(findings, name).on(side)

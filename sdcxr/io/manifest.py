@@ -32,16 +32,7 @@ LONGEST_SHOWN = 12  # characters of an invalid label that messages quote
 SPLITS = ("train", "validation", "test")
 IDS = ("subject_id", "study_id", "dicom_id")
 COLUMNS = ("file_name", "text", *IDS, "view", *LABELS)
-SAMPLE_COLUMNS = (
-    "file_name",
-    "text",
-    "id",
-    "seed",
-    "guidance_scale",
-    "num_inference_steps",
-    "scheduler",
-    "model",
-)
+SAMPLE_COLUMNS = ("file_name", "text", "id", "seed", "guidance_scale", "num_inference_steps", "scheduler", "model")
 
 
 def write_metadata(folder: Path, rows: pd.DataFrame) -> None:
@@ -72,9 +63,8 @@ def read_metadata(folder: str | Path) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"{folder} has no metadata.csv: it is not a split of a dataset folder or a samples folder")
     rows = read_csv(path)
-    for column in ("file_name", "text"):
-        if column not in rows:
-            raise UserError(f"{path} has no column {column!r} (it has: {', '.join(rows.columns)})")
+    if missing := [column for column in ("file_name", "text") if column not in rows]:
+        raise UserError(f"{path} has no column {missing[0]!r} (it has: {', '.join(rows.columns)})")
     repeated = rows["file_name"][rows["file_name"].duplicated()]
     if len(repeated):
         raise UserError(f"{path} names {repeated.iloc[0]} more than once")

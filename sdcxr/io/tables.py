@@ -38,7 +38,6 @@ def read_csv(path: str | Path, flag: str = "", drop_surplus: bool = False, **opt
         raise UserError(f"{where} does not exist") from None
     except pd.errors.ParserWarning:
         raise UserError(f"{where}: rows have more cells than the header: put texts with commas in quotes") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{where} is not a readable CSV table (not UTF-8 text)") from None
     except (OSError, EOFError, zlib.error, ValueError) as error:  # pandas' parser errors are ValueErrors
-        raise UserError(f"{where} is not a readable CSV table ({' '.join(str(error).split())})") from None
+        told = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else " ".join(str(error).split())
+        raise UserError(f"{where} is not a readable CSV table ({told})") from None

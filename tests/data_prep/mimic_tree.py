@@ -124,4 +124,4 @@ def build(folder: Path, groups: list[Group], layout: str = "zip", suffix: str = 
 
 def config_of(tree: Tree, output_dir: Path, **changes) -> MimicCxrConfig:
     defaults = {"validation_fraction": 0.0, "resolution": 16, "workers": 1, "max_no_finding": CAP}
-    return MimicCxrConfig(tree.images, tree.reports, output_dir, **(defaults | changes))
+    return MimicCxrConfig(tree.images, tree.reports, output_dir=output_dir, **(defaults | changes))

@@ -11,24 +11,16 @@ from PIL import Image
 from data_prep import filters
 from data_prep.cohort import Cohort
 from data_prep.raw_tables import index_images, read_table
-from data_prep.writer import check_settings, is_finished, recorded_settings, write_dataset
+from data_prep.writer import Settings, is_finished, recorded_settings, write_dataset
 from sdcxr.runtime.cli import run
 
 
 @dataclass
-class ToyConfig:
-    """Flags of the command; `write_dataset` needs the last five."""
+class ToyConfig(Settings):
+    """Flags of the command, beside those that every source has."""
 
     images: Path
     table: Path
-    output_dir: Path
-    resolution: int = 512
-    square: str = "crop"
-    workers: int = 0
-    max_rejected_fraction: float = 0.05
-
-    def __post_init__(self) -> None:
-        check_settings(self)
 
 
 def main(config: ToyConfig) -> int:
@@ -40,7 +32,9 @@ def main(config: ToyConfig) -> int:
     rows = table.rename(columns={"image": "dicom_id", "patient": "subject_id", "report": "text"})
     cohort = Cohort(rows.assign(study_id=rows["dicom_id"]), "all images")
     cohort.apply("7 to 77 characters", filters.length_reasons(cohort.rows["text"], 7, 77))  # reasons to drop, or ""
-    split = filters.hash_splits(cohort.rows["subject_id"], validation_fraction=0.2, test_fraction=0.2, seed=0)
+    if config.limit is not None:
+        cohort.apply(f"limit {config.limit:,}", filters.limit_reasons(cohort.rows, config.limit, config.seed))
+    split = filters.hash_splits(cohort.rows["subject_id"], validation_fraction=0.2, test_fraction=0.2, seed=config.seed)
     files = index_images(config.images, key=lambda name: Path(name).stem)
     source = [str(files.get(name, name)) for name in cohort.rows["dicom_id"]]  # a missing file is rejected and counted
     cohort.rows = cohort.rows.assign(split=split, source=source)
