@@ -17,6 +17,7 @@ import pandas as pd
 
 from data_prep import filters, mimic_files
 from data_prep.cohort import Cohort
+from data_prep.splits import folder_splits, official_splits
 from data_prep.writer import Settings, is_finished, recorded_settings, write_dataset
 from sdcxr.io.manifest import IDS, LABELS
 from sdcxr.runtime.cli import run
@@ -90,10 +91,10 @@ def select(config: MimicCxrConfig, table_folders: list[Path], reports: Path) -> 
 
     if config.split == "official":
         table = mimic_files.read_table("split", mimic_files.table_path("split", table_folders))
-        split = filters.official_splits(cohort.rows["dicom_id"], table)
+        split = official_splits(cohort.rows["dicom_id"], table)
         missing = "not in the split table"
     else:
-        split = filters.folder_splits(cohort.rows["subject_id"], config.validation_fraction, config.seed)
+        split = folder_splits(cohort.rows["subject_id"], config.validation_fraction, config.seed)
         missing = "patient of no folder p10 … p19"
     cohort.rows = cohort.rows.assign(split=split)
     cohort.apply(f"{config.split} split", filters.reason_where(split == "", missing))

@@ -17,8 +17,9 @@ from pathlib import Path
 import pandas as pd
 
 from data_prep.cohort import Cohort
-from data_prep.filters import hash_order, hash_splits, limit_reasons, reason_where, view_reasons
+from data_prep.filters import hash_order, limit_reasons, reason_where, view_reasons
 from data_prep.raw_tables import index_images, read_table
+from data_prep.splits import hash_splits
 from data_prep.writer import Settings, is_finished, recorded_settings, write_dataset
 from sdcxr.io.manifest import LABELS
 from sdcxr.runtime.cli import run

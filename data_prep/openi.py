@@ -18,10 +18,11 @@ from typing import Any, Literal
 import pandas as pd
 
 from data_prep.cohort import Cohort
-from data_prep.filters import hash_splits, length_reasons, limit_reasons, reason_where
+from data_prep.filters import length_reasons, limit_reasons, reason_where
 from data_prep.openi_reports import KAGGLE_PROJECTIONS, KAGGLE_REPORTS, BadReport, Report, mesh_labels, read_reports
 from data_prep.openi_views import FRONTAL_VIEWS, LATERAL_VIEWS, figure_views, image_key, read_views, study_views
 from data_prep.raw_tables import index_images
+from data_prep.splits import hash_splits
 from data_prep.writer import Settings, is_finished, recorded_settings, write_dataset
 from sdcxr.io.manifest import LABELS
 from sdcxr.runtime.cli import run

@@ -19,8 +19,9 @@ import PIL
 
 import sdcxr
 from data_prep.cohort import REJECTED_COLUMNS, Cohort
-from data_prep.filters import reason_where, shared_patients
+from data_prep.filters import reason_where
 from data_prep.images import SquareMode, convert
+from data_prep.splits import shared_patients
 from data_prep.workers import in_workers, progress
 from sdcxr.io.files import atomic, check_same_settings, read_json, write_json
 from sdcxr.io.manifest import COLUMNS, LABELS, SPLITS, write_metadata

@@ -95,31 +95,3 @@ def test_hash_order_is_uniform_and_fixed():
     assert abs(numbers.mean() - 0.5) < 0.01
     # A dataset prepared again years later must get the same patients.
     assert filters.hash_order(pd.Series(["10000032"]), 0).iloc[0] == pytest.approx(0.0884467, abs=1e-7)
-
-
-def test_folder_splits():
-    subject = pd.Series([f"1{folder}{n:06d}" for folder in range(10) for n in range(2000)])
-    split = filters.folder_splits(subject, 0.02, 0)
-    assert set(split[subject.str.startswith("19")]) == {"test"}
-    assert set(split[~subject.str.startswith("19")]) == {"train", "validation"}
-    assert 0.015 < (split[:18_000] == "validation").mean() < 0.025
-    assert (filters.folder_splits(subject, 0.0, 0) != "validation").all()
-    assert filters.folder_splits(pd.Series(["20000000", "1", "x"]), 0.02, 0).tolist() == ["", "", ""]
-
-
-def test_official_splits():
-    table = pd.DataFrame({"dicom_id": ["a", "b", "c", "c"], "split": ["train", "validate", "test", "train"]})
-    assert filters.official_splits(pd.Series(["c", "a", "z", "b"]), table).tolist() == [
-        "test",
-        "train",
-        "",
-        "validation",
-    ]
-
-
-@given(st.lists(st.tuples(st.sampled_from("ABCD"), st.sampled_from(["train", "test"])), min_size=1))
-@settings(deadline=None)
-def test_shared_patients(pairs):
-    rows = pd.DataFrame(pairs, columns=["subject_id", "split"])
-    expected = [p for p in "ABCD" if {(p, "train"), (p, "test")} <= set(pairs)]
-    assert filters.shared_patients(rows) == expected

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data_prep import filters
+from data_prep import filters, splits
 from data_prep.cohort import Cohort
 from data_prep.raw_tables import index_images, read_table
 from data_prep.writer import Settings, is_finished, recorded_settings, write_dataset
@@ -34,7 +34,7 @@ def main(config: ToyConfig) -> int:
     cohort.apply("7 to 77 characters", filters.length_reasons(cohort.rows["text"], 7, 77))  # reasons to drop, or ""
     if config.limit is not None:
         cohort.apply(f"limit {config.limit:,}", filters.limit_reasons(cohort.rows, config.limit, config.seed))
-    split = filters.hash_splits(cohort.rows["subject_id"], validation_fraction=0.2, test_fraction=0.2, seed=config.seed)
+    split = splits.hash_splits(cohort.rows["subject_id"], validation_fraction=0.2, test_fraction=0.2, seed=config.seed)
     files = index_images(config.images, key=lambda name: Path(name).stem)
     source = [str(files.get(name, name)) for name in cohort.rows["dicom_id"]]  # a missing file is rejected and counted
     cohort.rows = cohort.rows.assign(split=split, source=source)
