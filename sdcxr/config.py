@@ -1,6 +1,7 @@
 """Settings of training and generation, named as in diffusers' train_text_to_image.py where the meaning is the same."""
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -14,24 +15,14 @@ EXCLUSIVE = {"vae", "classifier", "clip"}  # parts that train by themselves
 NO_BASE = {"classifier", "clip"}  # tasks without a text-to-image base
 
 # Settings that only some parts of --tune use; given with others they are refused. All else is for every task.
-USED_BY: dict[tuple[str, ...], tuple[str, ...]] = {
-    ("unet", "text"): (
-        "method",
-        "caption_dropout",
-        "snr_gamma",
-        "prediction_type",
-        "rescale_betas_zero_snr",
-        "noise_offset",
-        "cache_latents",
-        "latents_dir",
-        "cache_in_memory",
-        "channels_last",
-    ),
-    ("text", "clip"): ("text_encoder_lr",),
-    ("vae",): ("vae_part", "vae_lr", "kl_weight", "lpips_weight", "lpips_alexnet"),
-    ("classifier",): ("labels",),
-    ("unet", "text", "vae"): ("gradient_checkpointing", "preview_images"),
-    ("unet", "text", "vae", "classifier"): ("validation_loss_images",),
+USED_BY: dict[str, str] = {
+    "unet or text": "method caption_dropout snr_gamma prediction_type rescale_betas_zero_snr noise_offset "
+    "cache_latents latents_dir cache_in_memory channels_last",
+    "text or clip": "text_encoder_lr",
+    "vae": "vae_part vae_lr kl_weight lpips_weight lpips_alexnet",
+    "classifier": "labels",
+    "unet, text or vae": "gradient_checkpointing preview_images",
+    "unet, text, vae or classifier": "validation_loss_images",
 }
 
 # Settings that may change between two calls of one run: they do not alter what is learnt. The batch may be split
@@ -61,7 +52,7 @@ RESUME_MUTABLE = {
     "report_to",
 }
 
-POSITIVE = (
+POSITIVE = [
     "max_train_steps",
     "num_train_epochs",
     "max_train_samples",
@@ -71,7 +62,7 @@ POSITIVE = (
     "vae_lr",
     "max_grad_norm",
     "snr_gamma",
-)
+]
 
 # RoentGen's learning rate and its middle length; a warm-up and an average for runs of that length.
 PUBLISHED = {"learning_rate": 5e-5, "max_train_steps": 12500, "lr_warmup_steps": 500, "ema_decay": 0.9999}
@@ -243,9 +234,9 @@ class TrainConfig:
     def _refuse_settings_of_other_tasks(self) -> None:
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         for parts, names in USED_BY.items():
-            for name in names:
-                if not self.parts & set(parts) and getattr(self, name) != defaults[name]:
-                    raise UserError(f"--{name} is for --tune {' or '.join(parts)}, not for {self.tune}: leave it out")
+            for name in names.split():
+                if self.parts.isdisjoint(re.findall(r"\w+", parts)) and getattr(self, name) != defaults[name]:
+                    raise UserError(f"--{name} is for --tune {parts}, not for {self.tune}: leave it out")
 
     def filled(self, defaults: dict[str, Any] = PUBLISHED) -> "TrainConfig":
         """These settings with the open ones taken from `defaults`."""

@@ -202,8 +202,8 @@ def test_the_published_configurations_are_valid(pytestconfig):
         ("unet", {"text_encoder_lr": 1e-6}, "text or clip"),
         ("unet+text", {"vae_part": "all"}, "vae"),
         ("text", {"labels": "labels.csv"}, "classifier"),
-        ("classifier", {"preview_images": 2}, "unet or text or vae"),
-        ("clip", {"validation_loss_images": 2}, "unet or text or vae or classifier"),
+        ("classifier", {"preview_images": 2}, "unet, text or vae"),
+        ("clip", {"validation_loss_images": 2}, "unet, text, vae or classifier"),
     ],
 )
 def test_settings_of_another_task_are_refused_by_name(tune, setting, parts):
@@ -213,6 +213,6 @@ def test_settings_of_another_task_are_refused_by_name(tune, setting, parts):
 
 
 def test_every_setting_of_some_tasks_exists_and_is_given_once():
-    names = [name for group in USED_BY.values() for name in group]
+    names = [name for group in USED_BY.values() for name in group.split()]
     assert len(names) == len(set(names))
     assert set(names) < {field.name for field in dataclasses.fields(TrainConfig)}
