@@ -101,7 +101,7 @@ def detection_rows(
         notes.append(f"the threshold finds only {sensitivity:.0%} of {detection.positives}")
     about = about | {"threshold": threshold}
     return [
-        score_row(detection.share_metric, mean(detected), images="synthetic", ci_low=low, ci_high=high)
+        score_row(detection.share_metric, mean(detected), (low, high), images="synthetic")
         | {"floor": mean(with_held_out >= threshold)}
         | about
         | {detection.count_column: int(detected.sum()), "sensitivity": sensitivity, "notes": notes},

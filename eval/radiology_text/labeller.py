@@ -24,9 +24,10 @@ REACH = 300  # characters on either side of a finding that are searched for a cu
 def read_patterns(text: str) -> dict[str, re.Pattern[str]]:
     """The sections of labeller_words.txt, which explains its form, each as one pattern of its alternatives."""
     found: dict[str, list[str]] = {}
+    alternatives: list[str] = []
     for line in text.splitlines():
         if line.startswith("["):
-            found[line[1:-1]] = alternatives = []
+            alternatives = found.setdefault(line[1:-1], [])
         elif line.startswith("  "):
             alternatives[-1] += line[2:]
         elif line and not line.startswith("#"):
