@@ -23,7 +23,7 @@ from eval.inputs.images import read_greys, smallest_side
 from eval.metrics.bootstrap import bootstrap_counts, group_rows, percentiles, validate_features
 from eval.metrics.ms_ssim import WEIGHTS, ms_ssim, n_scales
 from eval.metrics.vendi import vendi, vendi_interval
-from eval.scores import Result, Rows, note_text, score_row, value_text
+from eval.scores import Result, Rows, note_lines, score_row, value_text
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
@@ -263,10 +263,7 @@ def table(rows: Rows) -> str:
     for metric in dict.fromkeys(row["metric"] for row in rows):
         cells = {row["images"]: row for row in rows if row["metric"] == metric}
         lines.append(f"{metric:34}" + "".join(f"  {value_text(cells[side]):>24}" for side in cells))
-    for note in dict.fromkeys(filter(None, map(note_text, rows))):
-        metrics = dict.fromkeys(row["metric"] for row in rows if note_text(row) == note)
-        lines.append(f"{', '.join(metrics)}: {note}")
-    return "\n".join(lines)
+    return "\n".join(lines + note_lines(rows))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from eval.inputs.folders import ImageFolder, read_sides
 from eval.metrics.bootstrap import disjoint_halves, group_rows, half_samples, validate_features
 from eval.metrics.prdc import NAMES
 from eval.metrics.presets import HALVES_OF_LIMIT, OF_COVARIANCES, PRESETS, Preset, measure, standard_errors
-from eval.scores import Result, Row, Rows, note_text, publish, score_row
+from eval.scores import Result, Row, Rows, note_lines, publish, score_row
 from sdcxr.io.manifest import LABELS
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
@@ -43,7 +43,7 @@ class FidConfig(Comparison):
     """Split of a dataset folder, or a folder of images."""
     synthetic: str
     """Samples folder, or a folder of images."""
-    output: str = field()
+    output: str = field()  # required here
     """JSON file of score rows."""
     extractor: str | None = None
     """Network whose features are compared, or a folder with one. All metrics are taken."""
@@ -322,9 +322,7 @@ def table(rows: Rows) -> str:
         value, floor, beside = (_number(row.get(key)) for key in ("value", "floor", "value_at_floor_n"))
         interval, counts = f"{low} – {high}" if low else "", f"{row['n_real']} + {row['n_synthetic']}"
         lines.append(f"{_name(row):40} {value:>10} {interval:>23} {floor:>10} {beside:>10} {counts:>13}")
-    for note in dict.fromkeys(filter(None, map(note_text, rows))):
-        lines.append(f"{', '.join(_name(row) for row in rows if note_text(row) == note)}: {note}")
-    return "\n".join(lines)
+    return "\n".join(lines + note_lines(rows, _name))
 
 
 def _name(row: Row) -> str:

@@ -64,7 +64,7 @@ class PrivacyConfig(Comparison):
 
     real: str
     """Split of a dataset folder with other patients."""
-    output: str = field()
+    output: str = field()  # required here
     """JSON file of score rows; nearest.csv is written beside it."""
     train: str
     """Split of a dataset folder that the model was trained on."""

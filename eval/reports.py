@@ -42,7 +42,7 @@ class ReportsConfig(Comparison):
     DEPRECATED: ClassVar[dict[str, str]] = {"generator": "report_model"}
     real: str
     """Split of the dataset folder whose rows were the prompts."""
-    output: str = field()
+    output: str = field()  # required here
     """JSON file of score rows."""
     report_model: str | None = None
     """Image-to-text model: a folder, or the name of one in the hub's cache."""

@@ -93,6 +93,14 @@ def note_text(row: Row) -> str:
     return "; ".join(row["notes"])
 
 
+def note_lines(rows: Rows, name: Callable[[Row], str] = lambda row: str(row["metric"])) -> list[str]:
+    """Each different caveat once, after the names of the rows that have it."""
+    by_note: dict[str, dict[str, None]] = {}
+    for row in rows:
+        by_note.setdefault(note_text(row), {})[name(row)] = None
+    return [f"{', '.join(names)}: {note}" for note, names in by_note.items() if note]
+
+
 def value_text(row: Row | None) -> str:
     """A row's value with three decimals, and its interval in brackets where it has one; the row may be missing."""
     if row is None:
