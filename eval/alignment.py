@@ -10,7 +10,7 @@ scale, so only differences can be read: to the mean cosine of the same images wi
 
 import numpy as np
 
-from eval.command import Comparison, run_comparison
+from eval.command import FeatureComparison
 from eval.extractors.base import Extractor
 from eval.extractors.cache import extract
 from eval.extractors.texts import extract_texts, with_text
@@ -25,8 +25,11 @@ from sdcxr.runtime.errors import UserError
 VERSION = 1  # of the rows: raise it when a value changes for the same images
 
 
-def main(config: Comparison) -> int:
-    return run_comparison(config, evaluate, table)
+def main(config: FeatureComparison) -> int:
+    def measure(real: ImageFolder, synthetic: ImageFolder) -> Result:
+        return evaluate(real, synthetic, config.find_extractor(config.extractor), seed=config.seed)
+
+    return config.run(measure, table)
 
 
 def evaluate(real: ImageFolder, synthetic: ImageFolder, extractor: Extractor, *, seed: int = 0) -> Result:
@@ -81,47 +84,28 @@ def cosines(images: np.ndarray, texts: np.ndarray, said: list[str]) -> tuple[np.
 
 
 def side_rows(own: np.ndarray, others: np.ndarray, groups: np.ndarray, side: str, seed: int = 0) -> Rows:
-    """Rows of one side: with own texts, with other texts, and the difference image by image.
-
-    Args:
-        own: cosine of each image with its text, shape (n,).
-        others: mean cosine with other texts, shape (n,).
-        groups: what is resampled together, shape (n,).
-        side: "synthetic" or "real".
-        seed: of the bootstrap.
-    """
+    """Rows of one side: cosines (n,) with own and with other texts, and the difference image by image."""
     n: Row = {"n_real": len(own) if side == "real" else 0, "n_synthetic": len(own) if side == "synthetic" else 0}
     values = {"alignment": own, "alignment_shuffled": others, "alignment_over_shuffled": own - others}
-    rows = []
-    for metric, value in values.items():
-        low, high = group_interval(value, groups, mean, seed=seed)
-        rows.append(score_row(metric, mean(value), images=side, ci_low=low, ci_high=high, **n))
-    return rows
+    return [
+        score_row(metric, mean(value), group_interval(value, groups, mean, seed=seed), images=side, **n)
+        for metric, value in values.items()
+    ]
 
 
 def difference_row(synthetic: np.ndarray, real: np.ndarray, partner: np.ndarray, seed: int = 0) -> Row:
     """Synthetic minus real: prompt by prompt where both sides have the prompt, else NaN.
 
-    Args:
-        synthetic: cosine of each synthetic image with its prompt, NaN without one, shape (n_synthetic,).
-        real: cosine of each real image with its text, NaN without one, shape (n_real,).
-        partner: the real image of each synthetic image's prompt, or -1 (`folders.partners`).
-        seed: of the bootstrap.
+    `synthetic` (n_synthetic,) and `real` (n_real,) are cosines of images with their own texts, NaN without one;
+    `partner` is the real image of each synthetic image's prompt, or -1 (`folders.partners`).
     """
     difference = np.where(partner >= 0, synthetic - real[partner], np.nan)
     paired = np.isfinite(difference)
     difference, ids = difference[paired], partner[paired]
-    low, high = group_interval(difference, ids, mean, seed=seed)
     note = f"{len(set(ids))} prompts with a real image" if len(ids) else "no prompt has its real image in --real"
-    return score_row(
-        "alignment_over_real",
-        mean(difference),
-        ci_low=low,
-        ci_high=high,
-        n_real=len(set(ids)),
-        n_synthetic=len(ids),
-        note=note,
-    )
+    interval = group_interval(difference, ids, mean, seed=seed)
+    counts = {"n_real": len(set(ids)), "n_synthetic": len(ids)}
+    return score_row("alignment_over_real", mean(difference), interval, note=note, **counts)
 
 
 def table(rows: Rows) -> str:

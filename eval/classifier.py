@@ -20,17 +20,18 @@ A classifier that was trained on the test images favours the real side: xrv-all 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from eval.command import weights_folder
+from eval.command import Comparison, weights_folder
 from eval.extractors.classifiers import EvalClassifier, find_classifier
-from eval.inputs.folders import ImageFolder, partners, read_sides
-from eval.inputs.labels import choose_findings, truth_of
+from eval.inputs.folders import ImageFolder, partners
+from eval.inputs.labels import choose_findings, left_out, truth_of
 from eval.metrics.bootstrap import mean, percentiles, resampled
 from eval.metrics.classification import Ranking, Statistic, f1, pearson
-from eval.scores import Result, Rows, publish, score_row, value_text
+from eval.scores import Result, Rows, score_row, value_text
 from sdcxr.io.labels import UncertainPolicy
 from sdcxr.runtime.cli import run
 
@@ -39,40 +40,26 @@ MIN_PAIRS = 3  # fewest pairs for Pearson's r
 
 
 @dataclass
-class ClassifierConfig:
+class ClassifierConfig(Comparison):
     """What to compare."""
 
     classifier: str
     """Run folder of `train.py --tune classifier`, or a network of torchxrayvision such as xrv-all."""
-    real: str
-    """Split of a dataset folder."""
-    synthetic: str
-    """Samples folder."""
-    output: str | None = None
-    """JSON file of score rows. Default: the table is printed only."""
     labels: str | None = None
     """CSV with a dicom_id column and columns of 1, 0, -1 and empty. Default: the labels in metadata.csv."""
     findings: str | None = None
     """Names separated by commas. Default: all that the classifier and the labels have in common."""
     uncertain: UncertainPolicy = "ignore"
     """What the label -1 counts as: nothing, negative (zeros) or positive (ones). Empty never counts."""
-    weights_dir: str | None = None
-    """Folder with torchxrayvision's weights."""
-    seed: int = 0
-    """Seed of the bootstrap."""
 
 
 def main(config: ClassifierConfig) -> int:
-    result = evaluate(
-        *read_sides(config.real, config.synthetic),
-        find_classifier(config.classifier, weights_folder(config.weights_dir)),
-        labels=config.labels,
-        findings=config.findings,
-        uncertain=config.uncertain,
-        seed=config.seed,
-    )
-    publish(result, config.output, table)
-    return 0
+    def measure(real: ImageFolder, synthetic: ImageFolder) -> Result:
+        judge = find_classifier(config.classifier, weights_folder(config.weights_dir))
+        options: dict[str, Any] = {name: getattr(config, name) for name in ("labels", "findings", "uncertain", "seed")}
+        return evaluate(real, synthetic, judge, **options)
+
+    return config.run(measure, table)
 
 
 def evaluate(
@@ -87,16 +74,8 @@ def evaluate(
 ) -> Result:
     """Score rows of a classifier on both sides and of its agreement.
 
-    Labels and findings are checked before the first image is read.
-
-    Args:
-        real: real images with labels.
-        synthetic: synthetic images with the labels of their prompts.
-        classifier: as `eval.extractors.classifiers.find_classifier` returns it.
-        labels: CSV of labels, instead of those in the tables.
-        findings: names separated by commas; None for all that are known on all sides.
-        uncertain: what -1 counts as.
-        seed: of the bootstrap.
+    Labels (a CSV, or those in the tables) and findings (separated by commas; None: all that are known on all sides) are
+    checked before the first image is read.
 
     Raises:
         UserError: labels or findings do not fit; images are unreadable.
@@ -110,10 +89,7 @@ def evaluate(
     sources: dict[str, Iterable[str]] = {"the classifier": classifier.findings}
     sources |= {f"--{side}": frame.columns for side, frame in truth.items()}
     chosen, absent = choose_findings(findings, sources)
-    omitted = [
-        f"{', '.join(name for name, at in absent.items() if at == where)} (not in {where})"
-        for where in dict.fromkeys(absent.values())
-    ]
+    omitted = left_out(absent, "not in")
     paired = np.flatnonzero(partner >= 0)
     if len(paired) < MIN_PAIRS:
         omitted.append("agreement with the real image of the same prompt (--real does not hold the prompts' images)")
@@ -147,10 +123,6 @@ def score_labels(sides: dict[str, Side], seed: int = 0) -> Rows:
     """AUROC and average precision: a row per finding and side, and the macro mean.
 
     The macro mean is over the findings that have both classes on all sides, so that the sides compare.
-
-    Args:
-        sides: by "real" and "synthetic", with the same findings.
-        seed: of the bootstrap.
     """
     findings = list(next(iter(sides.values()))[0].columns)
     tables = [truth for truth, _, _ in sides.values()]
@@ -184,12 +156,7 @@ def score_agreement(
 ) -> Rows:
     """Rows of AUROC, F1 and Pearson's r between what is seen in a synthetic image and in the real one of its prompt.
 
-    Args:
-        of_real: probabilities of the real image, a row per pair, columns by name.
-        of_synthetic: of the synthetic image.
-        groups: what is resampled together, shape (pairs,).
-        n_real: how many of the real images are different ones.
-        seed: of the bootstrap.
+    Both tables have probabilities, a row per pair and a column per finding; `n_real` of the real images are different.
     """
     findings = list(of_real.columns)
     rows: Rows = []
@@ -210,13 +177,7 @@ def score_agreement(
 
 
 def pooled_agreement(pairs: Sequence[tuple[np.ndarray, np.ndarray]], groups: np.ndarray, seed: int = 0) -> Rows:
-    """The other two means of LLM-CXR's agreement: all answers in one ranking, and findings by their positives.
-
-    Args:
-        pairs: of each finding, probabilities of the real and of the synthetic images, shape (pairs,) each.
-        groups: what is resampled together, shape (pairs,).
-        seed: of the bootstrap.
-    """
+    """The other two means of LLM-CXR's agreement: all answers in one ranking, and findings by their positives."""
     truth = [(x >= 0.5).astype(float) for x, _ in pairs]
     together = Ranking(np.concatenate(truth), np.concatenate([y for _, y in pairs]))
     each = [Ranking(said, y) for said, (_, y) in zip(truth, pairs, strict=True)]
@@ -232,11 +193,10 @@ def pooled_agreement(pairs: Sequence[tuple[np.ndarray, np.ndarray]], groups: np.
 
     statistics = {"agreement_auroc_micro": micro, "agreement_auroc_weighted": weighted}
     drawn = resampled(list(statistics.values()), groups, seed=seed)
-    rows = []
-    for (metric, statistic), values in zip(statistics.items(), drawn.T, strict=True):
-        low, high = percentiles(values)
-        rows.append(score_row(metric, statistic(None), ci_low=low, ci_high=high))
-    return rows
+    return [
+        score_row(metric, statistic(None), percentiles(values))
+        for (metric, statistic), values in zip(statistics.items(), drawn.T, strict=True)
+    ]
 
 
 def with_macro(
@@ -253,12 +213,12 @@ def with_macro(
     counted = [findings.index(name) for name in defined]
     rows = []
     for j, name in enumerate(findings):
-        low, high = percentiles(drawn[:, j]) if np.isfinite(values[j]) else (np.nan, np.nan)
-        rows.append(score_row(metric, float(values[j]), label=name, ci_low=low, ci_high=high))
-    low, high = percentiles(np.array([mean(each) for each in drawn[:, counted]]))
+        interval = percentiles(drawn[:, j]) if np.isfinite(values[j]) else (np.nan, np.nan)
+        rows.append(score_row(metric, float(values[j]), interval, label=name))
+    interval = percentiles(np.array([mean(each) for each in drawn[:, counted]]))
     note = f"mean of {len(defined)} of {len(findings)} findings"
     macro = mean(values[counted])
-    return [*rows, score_row(metric, macro, label="macro", ci_low=low, ci_high=high, note=note, n_labels=len(defined))]
+    return [*rows, score_row(metric, macro, interval, label="macro", note=note, n_labels=len(defined))]
 
 
 TITLES = {"auroc": "AUROC", "average_precision": "average precision"}

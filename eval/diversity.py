@@ -15,16 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from eval.command import weights_folder
-from eval.extractors import find_extractor
+from eval.command import Comparison, check_at_least
 from eval.extractors.base import Extractor
 from eval.extractors.cache import extract
-from eval.inputs.folders import ImageFolder, patients_of, prompts_of, read_sides
+from eval.inputs.folders import ImageFolder, patients_of, prompts_of
 from eval.inputs.images import read_greys, smallest_side
 from eval.metrics.bootstrap import bootstrap_counts, group_rows, percentiles, validate_features
 from eval.metrics.ms_ssim import WEIGHTS, ms_ssim, n_scales
 from eval.metrics.vendi import vendi, vendi_interval
-from eval.scores import Result, Rows, note_text, publish, score_row, value_text
+from eval.scores import Result, Rows, note_lines, score_row, value_text
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
@@ -36,44 +35,30 @@ ONE_PER_PROMPT = "undefined: no text has two images; generate several for each p
 
 
 @dataclass
-class DiversityConfig:
+class DiversityConfig(Comparison):
     """What to measure, and with which features."""
 
-    real: str
-    """Split of a dataset folder."""
     synthetic: str
     """Samples folder, best with 4 images for each prompt."""
     extractor: str | None = None
     """Name of a feature extractor, or a folder with one. Default: MS-SSIM only, which needs none."""
-    output: str | None = None
-    """JSON file of score rows. Default: the table is printed only."""
-    weights_dir: str | None = None
-    """Folder with the weights of named extractors."""
     images_per_prompt: int = 4
     """Images of one text that are paired: 4 have 6 pairs."""
     max_pairs: int = 1500
     """Most pairs per row of MS-SSIM; where there are more, whole prompts or pairs are drawn."""
-    seed: int = 0
-    """Seed of all random draws."""
 
     def __post_init__(self) -> None:
-        if self.images_per_prompt < 2:
-            raise UserError(f"--images_per_prompt {self.images_per_prompt}: must be at least 2")
-        if self.max_pairs < 1:
-            raise UserError(f"--max_pairs {self.max_pairs}: must be at least 1")
+        check_at_least(2, self, "images_per_prompt")
+        check_at_least(1, self, "max_pairs")
 
 
 def main(config: DiversityConfig) -> int:
-    sides, weights_dir = read_sides(config.real, config.synthetic), weights_folder(config.weights_dir)
-    result = evaluate(
-        *sides,
-        find_extractor(config.extractor, weights_dir) if config.extractor else None,
-        images_per_prompt=config.images_per_prompt,
-        max_pairs=config.max_pairs,
-        seed=config.seed,
-    )
-    publish(result, config.output, table)
-    return 0
+    def measure(real: ImageFolder, synthetic: ImageFolder) -> Result:
+        extractor = config.find_extractor(config.extractor) if config.extractor else None
+        options: dict[str, Any] = {name: getattr(config, name) for name in ("images_per_prompt", "max_pairs", "seed")}
+        return evaluate(real, synthetic, extractor, **options)
+
+    return config.run(measure, table)
 
 
 def evaluate(
@@ -87,13 +72,7 @@ def evaluate(
 ) -> Result:
     """Score rows: MS-SSIM and mean feature distance within and across prompts, Vendi score; synthetic and real.
 
-    Args:
-        real: one side.
-        synthetic: the other.
-        extractor: its features give distances and the Vendi score; None leaves these out.
-        images_per_prompt: images of one text that are paired.
-        max_pairs: most pairs per row of MS-SSIM.
-        seed: of all draws.
+    Distances and the Vendi score need an extractor.
 
     Raises:
         UserError: images are unusable; fewer than 2 images on a side.
@@ -148,14 +127,10 @@ class Pairs:
 
 
 def find_pairs(folder: ImageFolder, kind: str, images_per_prompt: int, most: int, seed: int) -> Pairs:
-    """Pairs of images of different patients, of equal prompts or of different ones.
+    """Pairs of images of different patients, of equal prompts or of different ones (`kind`, one of `KINDS`).
 
-    Args:
-        folder: the images.
-        kind: "within_prompts" or "across_prompts".
-        images_per_prompt: the first so many of a prompt are paired.
-        most: pairs; beyond, prompts (within) or pairs (across) are drawn at random.
-        seed: of that draw.
+    The first `images_per_prompt` of a prompt are paired; of more than `most` pairs, whole prompts (within) or pairs
+    (across) are drawn at random.
     """
     prompts, patients = prompts_of(folder), patients_of(folder)
     generator = np.random.default_rng(seed)
@@ -239,7 +214,7 @@ def _pair_rows(metric: str, sides: dict[str, tuple[Pairs, np.ndarray]], about: d
     rows = []
     for side, (pairs, values) in sides.items():
         value, low, high = mean_of_pairs(values, pairs)
-        row = score_row(metric, value, images=side, ci_low=low, ci_high=high, **about)
+        row = score_row(metric, value, (low, high), images=side, **about)
         if not len(pairs):
             reason = ONE_PER_PROMPT if metric.endswith("within_prompts") else "undefined: all images have one text"
             row["notes"] = [reason]
@@ -260,14 +235,14 @@ def _vendi_rows(
     for side, folder in sides.items():
         units = prompts_of(folder) if folder.is_samples else patients_of(folder)
         chosen = _spread(units, np.random.default_rng(seed))[:n]
-        value, (low, high) = float("nan"), (float("nan"),) * 2
+        value, interval = float("nan"), (float("nan"), float("nan"))
         note = f"of {n} images on either side; grows with their number"
         try:
             value = vendi(features[side][chosen])
-            low, high = vendi_interval(features[side][chosen], units[chosen], seed)
+            interval = vendi_interval(features[side][chosen], units[chosen], seed)
         except UserError as problem:
             note = str(problem)
-        row = score_row("vendi", value, images=side, ci_low=low, ci_high=high, **about)
+        row = score_row("vendi", value, interval, images=side, **about)
         rows.append(row | {f"n_{side}": n, "notes": [note]})
     rows[0]["floor"] = rows[1]["value"]
     return rows
@@ -288,10 +263,7 @@ def table(rows: Rows) -> str:
     for metric in dict.fromkeys(row["metric"] for row in rows):
         cells = {row["images"]: row for row in rows if row["metric"] == metric}
         lines.append(f"{metric:34}" + "".join(f"  {value_text(cells[side]):>24}" for side in cells))
-    for note in dict.fromkeys(filter(None, map(note_text, rows))):
-        metrics = dict.fromkeys(row["metric"] for row in rows if note_text(row) == note)
-        lines.append(f"{', '.join(metrics)}: {note}")
-    return "\n".join(lines)
+    return "\n".join(lines + note_lines(rows))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 
+from eval.extractors.base import installed_version
 from eval.known_answers import KNOWN_ANSWERS, KnownAnswer
 from sdcxr.runtime.cli import run
 
@@ -61,7 +61,7 @@ def main(config: DoctorConfig) -> int:
 
 def examine(answer: KnownAnswer) -> Outcome:
     """Compute a number if its libraries are installed; any error of a library is an outcome, too."""
-    absent = tuple(name for name in answer.libraries if not installed(name))
+    absent = tuple(name for name in answer.libraries if not installed_version(name))
     if absent:
         return Outcome(answer, math.nan, absent=absent)
     try:
@@ -74,15 +74,7 @@ def suspects(wrong: Sequence[Outcome]) -> str:
     """The libraries that the wrong numbers depend on with their versions, the most frequent first."""
     names = [outcome.answer.libraries[-1] for outcome in wrong]
     ordered = sorted(dict.fromkeys(names), key=lambda name: -names.count(name))
-    return ", ".join(f"{name} {installed(name)} ({names.count(name)} wrong)" for name in ordered)
-
-
-def installed(name: str) -> str | None:
-    """The version of a distribution; None if it is not installed."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+    return ", ".join(f"{name} {installed_version(name)} ({names.count(name)} wrong)" for name in ordered)
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
@@ -93,7 +85,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
         if outcome.absent:
             lines.append(f"{answer.name:44}{'':>28}  {'–':5}not installed: {', '.join(outcome.absent)}")
             continue
-        libraries = ", ".join(f"{name} {installed(name)}" for name in answer.libraries)
+        libraries = ", ".join(f"{name} {installed_version(name)}" for name in answer.libraries)
         lines.append(
             f"{answer.name:44}{answer.expected:>14.7g}{outcome.found:>14.7g}  {'yes' if outcome.right else 'NO':5}"
             + (outcome.problem or libraries)

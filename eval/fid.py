@@ -11,19 +11,18 @@ fd-xrv-roentgen, fd-rad-dino-chexgenbench, fd-rad-dino, cmmd.
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
-from eval.command import weights_folder
-from eval.extractors import find_extractor
+from eval.command import Comparison
 from eval.extractors.cache import Features, extract
 from eval.inputs.folders import ImageFolder, read_sides
 from eval.metrics.bootstrap import disjoint_halves, group_rows, half_samples, validate_features
 from eval.metrics.prdc import NAMES
 from eval.metrics.presets import HALVES_OF_LIMIT, OF_COVARIANCES, PRESETS, Preset, measure, standard_errors
-from eval.scores import Result, Row, Rows, note_text, publish, score_row
+from eval.scores import Result, Row, Rows, note_lines, publish, score_row
 from sdcxr.io.manifest import LABELS
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
@@ -36,7 +35,7 @@ NORMAL_95 = 1.959964
 
 
 @dataclass
-class FidConfig:
+class FidConfig(Comparison):
     """What to compare, and how."""
 
     DEPRECATED: ClassVar[dict[str, str]] = {"resamples": "interval_draws"}
@@ -44,20 +43,16 @@ class FidConfig:
     """Split of a dataset folder, or a folder of images."""
     synthetic: str
     """Samples folder, or a folder of images."""
-    output: str
+    output: str = field()  # required here
     """JSON file of score rows."""
     extractor: str | None = None
     """Network whose features are compared, or a folder with one. All metrics are taken."""
     preset: str | None = None
     """A published combination of extractor, preprocessing and metrics, in place of --extractor."""
-    weights_dir: str | None = None
-    """Folder with the extractor's weights."""
     interval_draws: int = INTERVAL_DRAWS
     """Random half-samples behind each interval; 0 for no intervals."""
     per_label: bool = False
     """Also KID and CMMD of each finding, between equal numbers of images that have it."""
-    seed: int = 0
-    """Seed of all random draws."""
 
     def __post_init__(self) -> None:
         if (self.extractor is None) == (self.preset is None):
@@ -85,14 +80,13 @@ def main(config: FidConfig) -> int:
     sides = read_sides(config.real, config.synthetic)
     if config.per_label:
         common_labels(*sides)  # fails before hours of extraction
-    extractor = find_extractor(preset.extractor, weights_folder(config.weights_dir))
+    extractor = config.find_extractor(preset.extractor)
     real, synthetic = (extract(side, extractor) for side in sides)
 
     from sdcxr.runtime.processes import processes  # torch is loaded by now
 
     if processes().is_main_process:  # it takes minutes on all cores
-        draws, per_label, seed = config.interval_draws, config.per_label, config.seed
-        options: dict[str, Any] = {"interval_draws": draws, "per_label": per_label, "seed": seed}
+        options: dict[str, Any] = {name: getattr(config, name) for name in ("interval_draws", "per_label", "seed")}
         publish(evaluate(*sides, real, synthetic, preset, **options), config.output, table)
     return 0
 
@@ -116,18 +110,8 @@ def evaluate(
     `sd` of KID over its `subsets` of `subset_size`; `resamples`, the draws of the interval; `seed`; `resize` and
     `sha256`, preprocessing and weights of the extractor.
 
-    Args:
-        real: the folder, for patients and labels.
-        synthetic: the folder, for prompts and labels.
-        real_features: of the images of `real`, in its order.
-        synthetic_features: of the images of `synthetic`, in its order.
-        preset: metrics and parameters; its extractor is only recorded.
-        interval_draws: random half-samples behind each interval, 0 for none.
-        per_label: whether to add rows of `kid` and `cmmd` for every label.
-        seed: of all random draws.
-
-    Returns:
-        Rows; one without a value has the reason in its notes.
+    Features are in the order of their folder; the extractor of `preset` is only recorded. A row without a value has the
+    reason in its notes.
 
     Raises:
         UserError: features are not finite, fewer than two, of differing dimensions; or no labels for `per_label`.
@@ -174,7 +158,7 @@ def compare_distributions(
     n, dimension = min(len(x), len(y)), x.shape[1]
     rows = []
     for name, measured in measure(x, y, preset, seed).items():
-        low, high = _interval(name, measured.value, errors.get(name, float("nan")), groups)
+        interval = _interval(name, measured.value, errors.get(name, float("nan")), groups)
         notes = [measured.problem, floor.note(n)]
         if interval_draws and groups < FEWEST_GROUPS:
             notes.append(f"no interval: only {groups} patients or prompts on a side")
@@ -185,7 +169,7 @@ def compare_distributions(
         if name in OF_COVARIANCES and n < 2 * dimension:
             notes.append(f"N = {n} is below 2 × {dimension} dimensions: mostly bias, compare with the floor only")
         taken = min(interval_draws, HALVES_OF_LIMIT) if name == "fd_infinity" else interval_draws
-        row = score_row(name, measured.value, ci_low=low, ci_high=high, floor=floor.of_real.get(name, float("nan")))
+        row = score_row(name, measured.value, interval, floor=floor.of_real.get(name, float("nan")))
         row |= {"n_real": len(x), "n_synthetic": len(y), "extractor": preset.extractor, "preset": preset.name}
         row |= {
             "notes": [note for note in notes if note],
@@ -215,24 +199,15 @@ def label_rows(
     """KID and CMMD of the images that have a label, equally many of both sides, drawn at random.
 
     No Fréchet distance: on a few hundred images it is mostly bias, so that rare findings would look worse than common
-    ones. CMMD is biased as well, by at most 19.9 / N: between labels only KID compares.
-
-    Args:
-        label: its name.
-        x: features of all real images.
-        y: features of all synthetic images.
-        groups: of all real, and of all synthetic images.
-        having: row numbers of the real, and of the synthetic images that have the label.
-        preset: for the name of the extractor.
-        interval_draws: random half-samples behind each interval.
-        seed: of the draws.
+    ones. CMMD is biased as well, by at most 19.9 / N: between labels only KID compares. Features x and y, and their
+    groups, are of all real and all synthetic images; `having` has the row numbers of those with the label.
     """
     preset = replace(preset, metrics=("kid", "cmmd"))
     n = min(map(len, having))
     if n < FEWEST_OF_LABEL:
         note = f"{len(having[0])} real and {len(having[1])} synthetic images: fewer than {FEWEST_OF_LABEL} on a side"
         counts: Row = {"n_real": len(having[0]), "n_synthetic": len(having[1])}
-        names = {"label": label, "extractor": preset.extractor, "preset": preset.name, "note": note}
+        names: Row = {"label": label, "extractor": preset.extractor, "preset": preset.name, "note": note}
         return [score_row(name, float("nan"), **counts, **names) for name in preset.metrics]
     generator = np.random.default_rng(seed)
     a, b = (np.sort(generator.choice(rows, n, replace=False)) for rows in having)
@@ -347,9 +322,7 @@ def table(rows: Rows) -> str:
         value, floor, beside = (_number(row.get(key)) for key in ("value", "floor", "value_at_floor_n"))
         interval, counts = f"{low} – {high}" if low else "", f"{row['n_real']} + {row['n_synthetic']}"
         lines.append(f"{_name(row):40} {value:>10} {interval:>23} {floor:>10} {beside:>10} {counts:>13}")
-    for note in dict.fromkeys(filter(None, map(note_text, rows))):
-        lines.append(f"{', '.join(_name(row) for row in rows if note_text(row) == note)}: {note}")
-    return "\n".join(lines)
+    return "\n".join(lines + note_lines(rows, _name))
 
 
 def _name(row: Row) -> str:

@@ -13,6 +13,17 @@ from typing import Any
 
 import numpy as np
 
+from eval.memorization.copies import pixel_rms
+from eval.metrics import classification
+from eval.metrics.frechet import frechet_distance, frechet_of_moments
+from eval.metrics.mmd import cmmd, kid
+from eval.metrics.ms_ssim import ms_ssim
+from eval.metrics.nearest import authentic
+from eval.metrics.prdc import prdc
+from eval.metrics.retrieval import chance_recall, cosine, first_ranks
+from eval.metrics.text import bleu, bleu_statistics, pieces, rouge
+from eval.metrics.vendi import vendi_of_kernel
+
 
 @dataclass(frozen=True)
 class KnownAnswer:
@@ -28,91 +39,63 @@ class KnownAnswer:
 
 
 def _frechet(*moments: Any) -> float:
-    from eval.metrics.frechet import frechet_of_moments
-
     return frechet_of_moments(*(np.array(part, float) for part in moments))
 
 
 def _frechet_of_equal_sets() -> float:
-    from eval.metrics.frechet import frechet_distance
-
     rows = np.random.default_rng(0).normal(size=(60, 40))
     return frechet_distance(rows, rows)
 
 
 def _frechet_bias(dimension: int, n: int, draws: int) -> float:
     """Mean distance of equal distributions; theory: 2d/N + d(d + 1)/(2N)."""
-    from eval.metrics.frechet import frechet_distance
-
     generator = np.random.default_rng(0)
     return float(np.mean([frechet_distance(*generator.normal(size=(2, n, dimension))) for _ in range(draws)]))
 
 
 def _frechet_of_rows() -> float:
-    from eval.metrics.frechet import frechet_distance
-
     return frechet_distance(np.array([[1.0, 2], [1, 2], [1, 2]]), np.array([[2.0, 2], [1, 2], [1, 2]]))
 
 
 def _kid(synthetic: Any) -> float:
-    from eval.metrics.mmd import kid
-
     return kid(np.eye(2), np.array(synthetic, float))
 
 
 def _cmmd() -> float:
-    from eval.metrics.mmd import cmmd
-
     return cmmd(np.repeat([[1.0, 0]], 2, axis=0), np.repeat([[0, 1.0]], 2, axis=0))
 
 
 def _prdc(name: str) -> float:
-    from eval.metrics.prdc import prdc
-
     return prdc(np.arange(4.0)[:, None], np.array([[0.5], [10.0], [11.0]]), k=1)[name]
 
 
 def _ms_ssim(second: float) -> float:
-    from eval.metrics.ms_ssim import ms_ssim
-
     constants = [np.full((1, 192, 192), level, np.float32) for level in (0.2, second)]
     return float(ms_ssim(*constants)[0])
 
 
 def _vendi(kernel: Any) -> float:
-    from eval.metrics.vendi import vendi_of_kernel
-
     return vendi_of_kernel(np.array(kernel, float) / len(kernel))
 
 
 def _ranking(function: str, labels: list[int], scores: list[float]) -> float:
-    from eval.metrics import classification as module
-
-    value: float = getattr(module, function)(np.array(labels, float), np.array(scores))
+    value: float = getattr(classification, function)(np.array(labels, float), np.array(scores))
     return value
 
 
 def _authentic() -> float:
-    from eval.metrics.nearest import authentic
-
     return 100 * float(authentic(np.array([[1.0], [4.0], [30.0]]), np.array([[0.0], [10.0]])).mean())
 
 
 def _rms(first: int, second: int) -> float:
-    from eval.memorization.copies import pixel_rms
-
     return float(np.max(pixel_rms(*(np.full((1, 8, 8), level, np.uint8) for level in (first, second)))))
 
 
 def _chance(k: int) -> float:
-    from eval.metrics.retrieval import chance_recall
-
     return chance_recall(np.full(1000, 1000), np.ones(1000, int), k)
 
 
 def _recall_of_equals() -> float:
-    from eval.metrics.retrieval import cosine, first_ranks
-
     vectors = np.random.default_rng(0).normal(size=(300, 32))
     return float((first_ranks(cosine(vectors, vectors), np.eye(300, dtype=bool)) == 1).mean())
 
@@ -129,15 +112,11 @@ TEXTS = (
 
 
 def _bleu() -> float:
-    from eval.metrics.text import bleu, bleu_statistics, pieces
-
     references, hypotheses = zip(*TEXTS, strict=True)
     return float(bleu(bleu_statistics(references, hypotheses, pieces).sum(axis=0)))
 
 
 def _rouge(n: int | None) -> float:
-    from eval.metrics.text import rouge
-
     return float(np.mean([rouge(reference, hypothesis, n) for reference, hypothesis in TEXTS]))
 
 
@@ -222,8 +201,6 @@ def _torch_fidelity() -> float:
     import torch
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
-    from eval.metrics.frechet import frechet_distance
-
     sides = _clouds()
     statistics = [fid_features_to_statistics(torch.from_numpy(side)) for side in sides]
     found = fid_statistics_to_metric(*statistics, False)["frechet_inception_distance"]
@@ -232,8 +209,6 @@ def _torch_fidelity() -> float:
 
 def _prdc_library() -> float:
     from prdc import compute_prdc
-
-    from eval.metrics.prdc import prdc
 
     with redirect_stdout(io.StringIO()):  # it prints the counts
         theirs = compute_prdc(*_clouds(), 5)
@@ -245,8 +220,6 @@ def _torchmetrics() -> float:
     import torch
     from torchmetrics.image.kid import poly_mmd
 
-    from eval.metrics.mmd import kid
-
     real, synthetic = _clouds()
     return abs(float(poly_mmd(torch.from_numpy(real), torch.from_numpy(synthetic))) - kid(real, synthetic))
 
@@ -254,11 +227,9 @@ def _torchmetrics() -> float:
 def _sklearn(name: str) -> float:
     from sklearn import metrics
 
-    from eval.metrics import classification as scores
-
     generator = np.random.default_rng(1)
     labels, values = generator.integers(0, 2, 200).astype(float), generator.integers(0, 40, 200).astype(float)
-    own = scores.auroc if name == "roc_auc_score" else scores.average_precision
+    own = classification.auroc if name == "roc_auc_score" else classification.average_precision
     return abs(float(getattr(metrics, name)(labels, values)) - own(labels, values))
 
 

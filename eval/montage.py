@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from eval.command import check_at_least
 from eval.inputs.folders import read_sides, same_prompts, spread_out
 from sdcxr.io.files import atomic
 from sdcxr.runtime.cli import run
@@ -38,9 +39,7 @@ class MontageConfig:
     """Side of an image in pixels."""
 
     def __post_init__(self) -> None:
-        for name in ("pairs", "columns", "size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} {getattr(self, name)}: must be at least 1")
+        check_at_least(1, self, "pairs", "columns", "size")
         if Path(self.output).suffix.lower() != ".png":
             raise UserError(f"--output {self.output}: name a file that ends in .png")
 

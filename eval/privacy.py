@@ -18,18 +18,17 @@ that was not trained for this finds little, and the sensitivity shows it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from eval.command import weights_folder
-from eval.extractors import find_extractor
+from eval.command import Comparison
 from eval.extractors.base import Extractor
 from eval.extractors.cache import extract
-from eval.inputs.folders import ImageFolder, patients_of, prompts_of, read_folder, read_sides
+from eval.inputs.folders import ImageFolder, patients_of, prompts_of, read_folder
 from eval.inputs.images import read_greys
 from eval.memorization.copies import (
     GRID,
@@ -45,9 +44,9 @@ from eval.memorization.copies import (
 )
 from eval.memorization.reid import REID_DETECTION, reidentify
 from eval.memorization.thresholds import COPY_DETECTION, detection_rows, fit_threshold
-from eval.metrics.bootstrap import group_interval, mean
+from eval.metrics.bootstrap import disjoint_halves, group_interval, mean, validate_features
 from eval.metrics.nearest import authentic, nearness
-from eval.scores import Result, Rows, note_text, publish, score_row, value_text
+from eval.scores import Result, Rows, note_text, score_row, value_text
 from sdcxr.io.files import atomic
 from sdcxr.io.manifest import image_ids
 from sdcxr.runtime.cli import run
@@ -60,41 +59,29 @@ PLANTED = 100  # altered training images searched
 
 
 @dataclass
-class PrivacyConfig:
+class PrivacyConfig(Comparison):
     """What to compare, and with which features."""
 
-    train: str
-    """Split of a dataset folder that the model was trained on."""
     real: str
     """Split of a dataset folder with other patients."""
-    synthetic: str
-    """Samples folder."""
-    output: str
+    output: str = field()  # required here
     """JSON file of score rows; nearest.csv is written beside it."""
+    train: str
+    """Split of a dataset folder that the model was trained on."""
     extractor: str = DEFAULT_EXTRACTOR
     """Name of a feature extractor, or a folder with one, for the distances. Copies are always found in grey values."""
     reid: str | None = None
     """Re-identification network: name of an extractor, or a folder with one. Default: none."""
-    weights_dir: str | None = None
-    """Folder with the weights of named extractors."""
-    seed: int = 0
-    """Seed of all random draws."""
 
 
 def main(config: PrivacyConfig) -> int:
-    real, synthetic = read_sides(config.real, config.synthetic)
-    weights_dir = weights_folder(config.weights_dir)
-    result = evaluate(
-        read_folder(config.train, "--train"),
-        real,
-        synthetic,
-        find_extractor(config.extractor, weights_dir),
-        reid=find_extractor(config.reid, weights_dir, "--reid") if config.reid else None,
-        nearest=Path(config.output).parent / NEAREST,
-        seed=config.seed,
-    )
-    publish(result, config.output, table)
-    return 0
+    def measure(real: ImageFolder, synthetic: ImageFolder) -> Result:
+        train, network = read_folder(config.train, "--train"), config.find_extractor(config.extractor)
+        reid = config.find_extractor(config.reid, "--reid") if config.reid else None
+        nearest = Path(config.output).parent / NEAREST
+        return evaluate(train, real, synthetic, network, reid=reid, nearest=nearest, seed=config.seed)
+
+    return config.run(measure, table)
 
 
 def evaluate(
@@ -109,14 +96,8 @@ def evaluate(
 ) -> Result:
     """Score rows: nearness to training images, AuthPct, copies, distance to the prompt's own image, repeated samples.
 
-    Args:
-        train: what the model was trained on.
-        real: other patients. Images whose patient, or the picture itself, is in `train` are left out, with a note.
-        synthetic: what the model made.
-        extractor: its features give the distances.
-        reid: re-identification network, if any.
-        nearest: CSV of every synthetic image with its best match in `train` (file names and correlation only).
-        seed: of all draws.
+    Real images whose patient, or the picture itself, is in `train` are left out, with a note. The CSV `nearest` gets
+    every synthetic image with its best match in `train` (file names and correlation only).
 
     Raises:
         UserError: folders are the same; held-out images are those of `train`; too few real images.
@@ -219,22 +200,12 @@ def distance_rows(
     """Rows of feature distances: nearness to training and to held-out images, and AuthPct.
 
     The floor of the first two is the value of one half of the held-out patients against the other half; that of AuthPct
-    is the value of the held-out images.
-
-    Args:
-        train: features, shape (n_train, dimension).
-        real: held-out ones, shape (n_real, dimension).
-        synthetic: shape (n_synthetic, dimension).
-        train_groups: the patient of each training image.
-        real_groups: the patient of each held-out image.
-        synthetic_groups: the prompt of each synthetic image.
-        seed: of the draws.
+    is the value of the held-out images. Features have the shape (images, dimension); groups are patients, of synthetic
+    images prompts.
 
     Raises:
         UserError: features are not finite, their dimensions differ, or a side has fewer than 2 images.
     """
-    from eval.metrics.bootstrap import disjoint_halves, validate_features
-
     train, synthetic = validate_features(train, synthetic)
     real, _ = validate_features(real, synthetic)
     found = nearness(synthetic, train, real, train_groups, seed)
@@ -245,12 +216,11 @@ def distance_rows(
         ("nn_distance_ratio", found.log_ratio, floor.log_ratio if floor else None, _exp_median),
         ("nn_share_nearer_train", found.nearer_train, floor.nearer_train if floor else None, mean),
     ):
-        low, high = group_interval(values, synthetic_groups, statistic)
-        row = score_row(metric, statistic(values), images="synthetic", ci_low=low, ci_high=high)
+        interval = group_interval(values, synthetic_groups, statistic)
+        row = score_row(metric, statistic(values), interval, images="synthetic")
         rows.append(row | {"floor": None if of_floor is None else statistic(of_floor), "n_each": found.n_each})
     genuine = 100 * authentic(synthetic, train)
-    low, high = group_interval(genuine, synthetic_groups, mean)
-    row = score_row("authpct", mean(genuine), images="synthetic", ci_low=low, ci_high=high)
+    row = score_row("authpct", mean(genuine), group_interval(genuine, synthetic_groups, mean), images="synthetic")
     return [*rows, row | {"floor": 100 * mean(authentic(real, train))}]
 
 
@@ -300,16 +270,10 @@ def own_image_rows(
         if len(strangers):
             others.append(pixel_rms(samples, train_greys[generator.choice(strangers)]).min())
         names.append(str(i))
-    low, high = group_interval(np.array(values), names, mean)
-    row = score_row("own_image_rms", mean(np.array(values)), images="synthetic", ci_low=low, ci_high=high)
-    floor = mean(np.array(others)) if others else None
-    extra = {
-        "floor": floor,
-        "preset": f"grey levels, {GRID} px",
-        "n_prompts": len(values),
-        "minimum": float(min(values)),
-    }
-    return [row | about | extra]
+    distances = np.array(values)
+    row = score_row("own_image_rms", mean(distances), group_interval(distances, names, mean), images="synthetic")
+    row |= about | {"floor": mean(np.array(others)) if others else None, "preset": f"grey levels, {GRID} px"}
+    return [row | {"n_prompts": len(values), "minimum": float(min(values))}]
 
 
 def repetition_rows(
@@ -335,14 +299,9 @@ def repetition_rows(
     low, high = group_interval(repeated, np.arange(len(nearest)).astype(str), mean)
     if not repeated.any():
         high = min(1.0, 3 / len(nearest))
-    row = score_row("repeated_prompt_share", mean(repeated), images="synthetic", ci_low=low, ci_high=high)
-    extra = {
-        "preset": f"tiles, {GRID} px",
-        "threshold": limit,
-        "n_prompts": len(nearest),
-        "minimum": float(nearest.min()),
-    }
-    return [row | about | extra]
+    row = score_row("repeated_prompt_share", mean(repeated), (low, high), images="synthetic")
+    row |= about | {"preset": f"tiles, {GRID} px", "threshold": limit}
+    return [row | {"n_prompts": len(nearest), "minimum": float(nearest.min())}]
 
 
 def matched(train: ImageFolder, synthetic: ImageFolder, matches: Matches, threshold: float) -> pd.DataFrame:

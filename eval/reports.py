@@ -12,18 +12,18 @@ images' prompts. Texts of reports are written to --keep_texts only.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
-from eval.command import weights_folder
+from eval.command import Comparison, check_at_least, weights_folder
 from eval.inputs.folders import ImageFolder, read_sides
 from eval.metrics.bootstrap import RESAMPLES, percentiles, resampled_sums
 from eval.radiology_text.metrics import WITHOUT_WEIGHTS, Metric, check_metrics, metrics_of
-from eval.scores import Result, Rows, note_text, publish, score_row, value_text
+from eval.scores import Result, Row, Rows, note_text, publish, score_row, value_text
 from sdcxr.io.files import atomic
 from sdcxr.io.labels import UncertainPolicy, uncertain_policy
 from sdcxr.io.manifest import text_key
@@ -36,15 +36,13 @@ SHUFFLES = 5  # of the baseline
 
 
 @dataclass
-class ReportsConfig:
+class ReportsConfig(Comparison):
     """What to compare."""
 
     DEPRECATED: ClassVar[dict[str, str]] = {"generator": "report_model"}
     real: str
     """Split of the dataset folder whose rows were the prompts."""
-    synthetic: str
-    """Samples folder."""
-    output: str
+    output: str = field()  # required here
     """JSON file of score rows."""
     report_model: str | None = None
     """Image-to-text model: a folder, or the name of one in the hub's cache."""
@@ -53,8 +51,6 @@ class ReportsConfig:
     synthetic) where it holds both and file names repeat."""
     metrics: str = ",".join(WITHOUT_WEIGHTS)
     """Of bleu, rouge, labels; and, with weights of their own, bertscore, chexbert, radgraph."""
-    weights_dir: str | None = None
-    """Folder with these weights, and with models of the hub."""
     uncertain: str = "ones"
     """What an uncertain finding counts as in F1: ones (present), zeros (absent), or ignore."""
     question: str | None = None
@@ -65,15 +61,11 @@ class ReportsConfig:
     """Images per forward pass."""
     keep_texts: str | None = None
     """CSV file for prompts and reports. They are written to no other place."""
-    seed: int = 0
-    """Seed of bootstrap and shuffles."""
 
     def __post_init__(self) -> None:
         if (self.report_model is None) == (self.generated is None):
             raise UserError("give either --report_model MODEL or --generated FILE.csv")
-        for name in ("max_new_tokens", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} {getattr(self, name)}: must be at least 1")
+        check_at_least(1, self, "max_new_tokens", "batch_size")
 
 
 @dataclass(frozen=True)
@@ -100,14 +92,8 @@ def main(config: ReportsConfig) -> int:
     if config.generated is not None:
         sides = read_generated(Path(config.generated), sides)
     else:
-        sides = generate(
-            sides,
-            str(config.report_model),
-            weights_dir=weights_dir,
-            question=config.question,
-            max_new_tokens=config.max_new_tokens,
-            batch_size=config.batch_size,
-        )
+        settings = {name: getattr(config, name) for name in ("question", "max_new_tokens", "batch_size")}
+        sides = generate(sides, str(config.report_model), weights_dir=weights_dir, **settings)
     from sdcxr.runtime.processes import processes
 
     if not processes().is_main_process:
@@ -203,21 +189,14 @@ def read_generated(path: Path, sides: list[Side]) -> list[Side]:
 
 
 def _with_reports(side: Side, reports: list[str]) -> Side:
-    return Side(**(vars(side) | {"reports": [" ".join(text.split()) for text in reports]}))
+    return replace(side, reports=[" ".join(text.split()) for text in reports])
 
 
 def write_texts(path: Path, sides: list[Side]) -> None:
     """Prompts and reports as a table that `--generated` reads."""
+    columns = {"file_name": "files", "id": "prompt_ids", "prompt": "prompts", "report": "reports"}
     tables = [
-        pd.DataFrame(
-            {
-                "images": side.name,
-                "file_name": side.files,
-                "id": side.prompt_ids,
-                "prompt": side.prompts,
-                "report": side.reports,
-            }
-        )
+        pd.DataFrame({"images": side.name} | {name: getattr(side, key) for name, key in columns.items()})
         for side in sides
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -264,20 +243,9 @@ def _rows(side: Side, metric: Metric, orders: list[np.ndarray], seed: int) -> Ro
     shuffled = any(len(kept) for kept in differ)
     rows = []
     for label, score in metric.scores.items():
-        low, high = percentiles(score(drawn))
-        rows.append(
-            score_row(
-                metric.name,
-                float(score(statistics.sum(axis=0))),
-                label=label,
-                images=side.name,
-                ci_low=low,
-                ci_high=high,
-                preset=metric.preset,
-                note=metric.note,
-                shuffled=float(score(others)) if shuffled else float("nan"),
-            )
-        )
+        value, beside = float(score(statistics.sum(axis=0))), float(score(others)) if shuffled else float("nan")
+        about: Row = {"label": label, "preset": metric.preset, "note": metric.note, "shuffled": beside}
+        rows.append(score_row(metric.name, value, percentiles(score(drawn)), images=side.name, **about))
     return rows
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.command import Comparison, run_comparison
+from eval.command import FeatureComparison
 from eval.extractors.base import Extractor
 from eval.extractors.cache import extract
 from eval.extractors.texts import extract_texts, with_text
@@ -40,8 +40,11 @@ MIN_IMAGES = 5  # with a finding, on both sides: fewer are absent from many boot
 CHUNK = 1024  # queries compared with the whole gallery at once
 
 
-def main(config: Comparison) -> int:
-    return run_comparison(config, evaluate, table)
+def main(config: FeatureComparison) -> int:
+    def measure(real: ImageFolder, synthetic: ImageFolder) -> Result:
+        return evaluate(real, synthetic, config.find_extractor(config.extractor), seed=config.seed)
+
+    return config.run(measure, table)
 
 
 def evaluate(real: ImageFolder, synthetic: ImageFolder, extractor: Extractor, *, seed: int = 0) -> Result:
@@ -102,16 +105,7 @@ def by_finding(
 
     The queries of a finding are the images whose label is 1. A real image belongs to them where its label is 1; where
     it is uncertain (-1) it is not in the gallery; 0 and empty do not belong. A patient's own images are not in the
-    gallery of a real query.
-
-    Args:
-        queries: the side that asks.
-        query_features: shape (queries, dimension).
-        gallery: the real images.
-        gallery_features: shape (gallery, dimension).
-        labels: columns of both tables.
-        side: "synthetic" or "real", what the queries are.
-        seed: of the bootstrap.
+    gallery of a real query. `side` tells what the queries are; features have the shape (images, dimension).
     """
     names = [f"precision@{k}" for k in PRECISION_AT] + ["mrr"]
     values = {name: np.full((len(queries), len(labels)), np.nan) for name in names}
@@ -143,16 +137,14 @@ def by_finding(
         for label, columns in [*((label, [j]) for j, label in enumerate(labels)), ("macro", list(range(len(labels))))]:
             chosen = values[name][:, columns]
             defined = np.isfinite(chosen)
-            low, high = group_interval(chosen, groups, mean, seed=seed)
             note = f"mean of {defined.any(axis=0).sum()} findings" if label == "macro" else None
             rows.append(
                 score_row(
                     name,
                     mean(chosen),
+                    group_interval(chosen, groups, mean, seed=seed),
                     label=label,
                     images=side,
-                    ci_low=low,
-                    ci_high=high,
                     n_synthetic=0 if side == "real" else None,
                     note=note if defined.any() else few,
                     chance=mean(chances[name][columns]),
@@ -174,14 +166,7 @@ def by_text(
 
     Row i of both arrays is one pair. All rows with the same words (`text_key`) belong to each other; the best rank
     counts. With one right row per query only, no embedding could reach a recall@1 above the share of distinct texts.
-
-    Args:
-        image_features: shape (n, dimension).
-        text_features: shape (n, dimension).
-        texts: the n texts.
-        groups: what is resampled together when images ask, shape (n,); when texts ask it is the rows of one text.
-        side: "synthetic" or "real".
-        seed: of the bootstrap.
+    Features have the shape (n, dimension); `groups` (n,) are resampled when images ask, else the rows of one text.
 
     Raises:
         UserError: all texts are the same.
@@ -211,24 +196,17 @@ def by_text(
             "n_synthetic": n if side == "synthetic" else 0,
         }
         for k in RECALL_AT:
-            hit = (ranks <= k).astype(float)
-            low, high = group_interval(hit, drawn_together, mean, seed=seed)
-            value, chance = (mean(hit), chance_recall(items, belonging, k)) if k <= n else (np.nan, np.nan)
-            note = f"{distinct} of {n} texts distinct" if k <= n else f"fewer than {k} rows to search"
-            shown = {"ci_low": low, "ci_high": high} if k <= n else {}
-            rows.append(score_row(f"{direction}_recall@{k}", value, chance=chance, note=note, **shown, **columns))
-        low, high = group_interval(ranks, drawn_together, median, seed=seed)
-        rows.append(
-            score_row(
-                f"{direction}_median_rank",
-                median(ranks),
-                ci_low=low,
-                ci_high=high,
-                chance=chance_median_rank(items, belonging),
-                note=f"{distinct} of {n} texts distinct; ranks from 1",
-                **columns,
-            )
-        )
+            metric = f"{direction}_recall@{k}"
+            if k > n:
+                rows.append(score_row(metric, np.nan, chance=np.nan, note=f"fewer than {k} rows to search", **columns))
+                continue
+            hit, chance = (ranks <= k).astype(float), chance_recall(items, belonging, k)
+            interval = group_interval(hit, drawn_together, mean, seed=seed)
+            note = f"{distinct} of {n} texts distinct"
+            rows.append(score_row(metric, mean(hit), interval, chance=chance, note=note, **columns))
+        interval = group_interval(ranks, drawn_together, median, seed=seed)
+        note, chance = f"{distinct} of {n} texts distinct; ranks from 1", chance_median_rank(items, belonging)
+        rows.append(score_row(f"{direction}_median_rank", median(ranks), interval, chance=chance, note=note, **columns))
     return rows
 
 

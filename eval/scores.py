@@ -38,17 +38,26 @@ class Result:
     """What may be wrong with the inputs, whatever the scores are."""
 
 
-def score_row(metric: str, value: float, *, note: str | None = None, **others: Any) -> Row:
+def score_row(
+    metric: str,
+    value: float,
+    interval: tuple[float | None, float | None] = (None, None),
+    *,
+    note: str | None = None,
+    **others: Any,
+) -> Row:
     """One score with every column of `COLUMNS`; further columns are allowed after them.
 
     Args:
         metric: name of the metric.
         value: its value; NaN where it is not defined.
+        interval: both ends of the 95 % interval.
         note: the only caveat; several are given as the list `notes`.
         others: further columns by name.
     """
     row: Row = dict.fromkeys(COLUMNS[:-1])
-    return row | {"metric": metric, "images": "both", "value": value, "notes": [note] if note else []} | others
+    row |= {"metric": metric, "images": "both", "value": value, "ci_low": interval[0], "ci_high": interval[1]}
+    return row | {"notes": [note] if note else []} | others
 
 
 def write_scores(path: str | Path, rows: Sequence[Row]) -> None:
@@ -82,6 +91,14 @@ def print_remarks(omitted: Sequence[str], warnings: Sequence[str]) -> None:
 def note_text(row: Row) -> str:
     """The caveats of a row as one text."""
     return "; ".join(row["notes"])
+
+
+def note_lines(rows: Rows, name: Callable[[Row], str] = lambda row: str(row["metric"])) -> list[str]:
+    """Each different caveat once, after the names of the rows that have it."""
+    by_note: dict[str, dict[str, None]] = {}
+    for row in rows:
+        by_note.setdefault(note_text(row), {})[name(row)] = None
+    return [f"{', '.join(names)}: {note}" for note, names in by_note.items() if note]
 
 
 def value_text(row: Row | None) -> str:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -70,16 +70,9 @@ class TextEncoderConfig:
 
 
 def main(config: TextEncoderConfig) -> int:
-    base = config.base or base_of(config.model)
-    result = evaluate(
-        base,
-        config.model,
-        config.data,
-        blanks=uncertain_policy(config.blanks, "--blanks"),
-        pooling=config.pooling,
-        regularisation=config.regularisation,
-        seed=config.seed,
-    )
+    options: dict[str, Any] = {name: getattr(config, name) for name in ("pooling", "regularisation", "seed")}
+    options["blanks"] = uncertain_policy(config.blanks, "--blanks")
+    result = evaluate(config.base or base_of(config.model), config.model, config.data, **options)
     say_phantoms(Path(config.data))
     publish(result, config.output, table)
     return 0
@@ -108,16 +101,7 @@ def evaluate(
     regularisation: float = 1.0,
     seed: int = 0,
 ) -> Result:
-    """Score rows of the probe for each finding and their mean, and of what was kept.
-
-    Args:
-        base: pipeline before fine-tuning.
-        model: pipeline or run after it.
-        data: dataset folder.
-        blanks: what an empty label counts as.
-        pooling: "mean" or "end".
-        regularisation: C of the logistic regression.
-        seed: of the bootstrap.
+    """Score rows of the probe for each finding and their mean, and of what was kept; for `data`, a dataset folder.
 
     Raises:
         UserError: a pipeline cannot be loaded; a patient is in both splits; no finding has texts of both kinds.
@@ -234,12 +218,7 @@ def probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray, regularisatio
 def probe_rows(truth: pd.DataFrame, before: np.ndarray, after: np.ndarray, groups: np.ndarray, seed: int = 0) -> Rows:
     """AUROC of either probe and their paired difference, per finding and as the mean over the findings.
 
-    Args:
-        truth: 1, 0 or NaN of the test texts, a column per finding.
-        before: scores of the base's probes, shape (texts, findings).
-        after: scores of the fine-tuned encoder's probes, same shape.
-        groups: the patient of each text.
-        seed: of the bootstrap.
+    `truth` is 1, 0 or NaN; it and the scores of the probes `before` and `after` have the shape (texts, findings).
     """
     rows = []
     n = len(truth.columns)
@@ -250,21 +229,11 @@ def probe_rows(truth: pd.DataFrame, before: np.ndarray, after: np.ndarray, group
         first = {"base": n, "tuned": 2 * n, "gain": n}[metric]
         for label, chosen in columns:
             of_label = partial(statistic, findings=chosen, first=first, second=2 * n)
-            low, high = group_interval(everything, groups, of_label, resamples=200, seed=seed)
-            positive = int((known[:, chosen] == 1).sum())
-            rows.append(
-                score_row(
-                    f"probe_auroc_{metric}",
-                    of_label(everything),
-                    label=label,
-                    images=None,
-                    ci_low=low,
-                    ci_high=high,
-                    n_real=len(truth),
-                    n_positive=positive,
-                    note=f"mean of {n} findings" if label == "macro" else "texts that training lacks",
-                )
-            )
+            interval = group_interval(everything, groups, of_label, resamples=200, seed=seed)
+            note = f"mean of {n} findings" if label == "macro" else "texts that training lacks"
+            counts = {"n_real": len(truth), "n_positive": int((known[:, chosen] == 1).sum())}
+            row = score_row(f"probe_auroc_{metric}", of_label(everything), interval, label=label, note=note, **counts)
+            rows.append(row | {"images": None})
     return rows
 
 
@@ -279,30 +248,21 @@ def _gain(everything: np.ndarray, findings: list[int], first: int, second: int) 
 
 
 def kept_rows(before: np.ndarray, after: np.ndarray, groups: np.ndarray, label: str, seed: int = 0) -> Rows:
-    """Similarity to the embeddings of the base: cosine, linear CKA and nearest neighbours.
-
-    Args:
-        before: embeddings by the base, shape (n, width).
-        after: embeddings of the same texts, shape (n, other width).
-        groups: what is resampled together, shape (n,).
-        label: which texts these are.
-        seed: of the bootstrap.
-    """
+    """Similarity to the embeddings of the base, (n, width) and (n, other width): cosine, linear CKA and neighbours."""
     n = len(before)
     rows = []
     if before.shape[1] == after.shape[1]:
         cosines = unit(before) @ unit(after).T
         own = np.diag(cosines)
         others = float((cosines.sum() - own.sum()) / (n * (n - 1))) if n > 1 else float("nan")
-        low, high = group_interval(own, groups, mean, seed=seed)
         note = "the text encoder did not change" if np.array_equal(before, after) else None
-        rows.append(score_row("kept_cosine", mean(own), ci_low=low, ci_high=high, note=note, chance=others))
+        interval = group_interval(own, groups, mean, seed=seed)
+        rows.append(score_row("kept_cosine", mean(own), interval, note=note, chance=others))
     rows.append(score_row("kept_cka", linear_cka(before, after), note="no interval: repeated texts raise it"))
     if n > NEIGHBOURS + 1:
         kept = neighbours_kept(before, after, NEIGHBOURS)
-        low, high = group_interval(kept, groups, mean, seed=seed)
-        chance = NEIGHBOURS / (n - 1)
-        rows.append(score_row("kept_neighbours", mean(kept), ci_low=low, ci_high=high, chance=chance))
+        interval = group_interval(kept, groups, mean, seed=seed)
+        rows.append(score_row("kept_neighbours", mean(kept), interval, chance=NEIGHBOURS / (n - 1)))
     return [row | {"label": label, "images": None, "n_real": n} for row in rows]
 
 

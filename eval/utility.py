@@ -27,7 +27,7 @@ import pandas as pd
 
 from eval.augmentation import backbones
 from eval.augmentation.arms import Arm, ExperimentData, Labelled, gather, parse_arms, write_training_set
-from eval.command import weights_folder
+from eval.command import check_at_least, weights_folder
 from eval.extractors import classifiers
 from eval.inputs.folders import say_phantoms
 from eval.metrics.bootstrap import RESAMPLES, mean, percentiles, resampled
@@ -86,9 +86,7 @@ class UtilityConfig:
     """What the label -1 counts as: nothing, negative (zeros) or positive (ones). Empty never counts."""
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "train_batch_size", "validation_points", "resolution"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} {getattr(self, name)}: must be at least 1")
+        check_at_least(1, self, "seeds", "train_batch_size", "validation_points", "resolution")
         if self.max_train_steps < 2 * self.validation_points:
             raise UserError(
                 f"--max_train_steps {self.max_train_steps}: must be at least twice --validation_points "
@@ -114,16 +112,8 @@ def read_data(config: UtilityConfig) -> tuple[list[Arm], ExperimentData]:
         UserError: images, labels or patients do not fit.
     """
     arms = parse_arms(config.arms, config.synthetic_factor)
-    data = gather(
-        config.real,
-        config.synthetic,
-        arms,
-        labels=config.labels,
-        findings=config.findings,
-        uncertain=config.uncertain,
-        max_real_samples=config.max_real_samples,
-    )
-    return arms, data
+    options = {name: getattr(config, name) for name in ("labels", "findings", "uncertain", "max_real_samples")}
+    return arms, gather(config.real, config.synthetic, arms, **options)
 
 
 def evaluate(config: UtilityConfig, arms: list[Arm], data: ExperimentData) -> Result:
@@ -238,13 +228,7 @@ def train_arm(config: UtilityConfig, base: str, arm: Arm, seed: int, data: Exper
 
 
 def select(folder: Path, validation: Labelled, cache: Path) -> None:
-    """Keep of a run's checkpoints, as `best/`, the one with the highest mean AUROC on the validation images.
-
-    Args:
-        folder: a finished run of the classifier task.
-        validation: real images of patients that nothing trains on.
-        cache: where outputs are kept.
-    """
+    """Keep of a run's checkpoints, as `best/`, the one with the highest mean AUROC on the validation images."""
     from safetensors.torch import load_file, save_file
 
     from sdcxr.runtime.processes import processes
@@ -282,12 +266,8 @@ def select(folder: Path, validation: Labelled, cache: Path) -> None:
 def score(test: Labelled, seen: dict[str, list[pd.DataFrame]], draws_seed: int = 0) -> Rows:
     """Rows of each arm's AUROC and of its gain over R, per finding and as their mean; without R there are no gains.
 
-    Patients and seeds are drawn together for all arms, so that differences are paired.
-
-    Args:
-        test: real test images.
-        seen: probabilities on them, of each arm a table per seed.
-        draws_seed: of the bootstrap.
+    Patients and seeds are drawn together for all arms, so that differences are paired. `seen` has probabilities on the
+    test images, of each arm a table per seed.
     """
     findings, arms = list(test.truth), list(seen)
     n_seeds = len(seen[arms[0]])
@@ -317,15 +297,13 @@ def score(test: Labelled, seen: dict[str, list[pd.DataFrame]], draws_seed: int =
                 own, sampled = own - values[arms.index(other)], sampled - drawn[:, arms.index(other)]
             for label, columns in with_macro:
                 by_seed = own[:, columns].mean(axis=1)
-                low, high = percentiles(np.array([mean(each) for each in sampled[:, columns]]))
                 rows.append(
                     score_row(
                         metric,
                         float(by_seed.mean()),
+                        percentiles(np.array([mean(each) for each in sampled[:, columns]])),
                         label=label,
                         images="real",
-                        ci_low=low,
-                        ci_high=high,
                         n_real=len(test.images),
                         n_synthetic=0,
                         note=f"only {n_seeds} of at least {FEW_SEEDS} seeds" if n_seeds < FEW_SEEDS else None,

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from eval.inputs.folders import ImageFolder, read_folder
-from eval.inputs.labels import choose_findings, truth_of
+from eval.inputs.labels import choose_findings, left_out, truth_of
 from sdcxr.io.files import atomic, existing_folder, inside
 from sdcxr.io.labels import UncertainPolicy
 from sdcxr.io.manifest import SPLITS, image_ids, split_folder, write_metadata
@@ -140,17 +140,7 @@ def gather(
     max_real_samples: int | None = None,
     seed: int = 0,
 ) -> ExperimentData:
-    """Read, draw and check everything before anything trains.
-
-    Args:
-        real: dataset folder with all three splits.
-        synthetic: samples folder with labels, or with `labels`.
-        arms: what the images are needed for.
-        labels: CSV of labels, instead of those in the tables.
-        findings: names separated by commas. Default: all that have both classes everywhere.
-        uncertain: what -1 counts as, in training and testing.
-        max_real_samples: real training images, drawn once for all arms and seeds. Default: all.
-        seed: of these draws.
+    """Read, draw and check everything that the arms need before anything trains; arguments as in `eval.utility`.
 
     Raises:
         UserError: folders, labels, numbers of images or patients do not fit.
@@ -184,14 +174,10 @@ def gather(
         "the test split": known["test"].learnable,
     } | {f"{n} synthetic images": made.take(np.arange(n)).learnable for n in sorted(set(needed.values()))}
     chosen, absent = choose_findings(findings, sources)
-    omitted = [
-        f"{', '.join(name for name, at in absent.items() if at == where)} (not both classes in {where})"
-        for where in dict.fromkeys(absent.values())
-    ]
     train, validation, test, made = (
         part.take(np.arange(len(part.images)), chosen) for part in (train, known["validation"], known["test"], made)
     )
-    return ExperimentData(train, validation, test, made, omitted, warnings)
+    return ExperimentData(train, validation, test, made, left_out(absent, "not both classes in"), warnings)
 
 
 def _draw(n: int, wanted: int, draws: np.random.Generator, flag: str, where: str) -> np.ndarray:
@@ -202,10 +188,6 @@ def _draw(n: int, wanted: int, draws: np.random.Generator, flag: str, where: str
 
 def check_patients(splits: dict[str, ImageFolder], samples: ImageFolder) -> list[str]:
     """Refuse patients in two of training, validation and test; warn of prompts whose patient is unknown.
-
-    Args:
-        splits: real images by split.
-        samples: synthetic ones, whose prompts came with real images.
 
     Raises:
         UserError: a patient is in two splits, or that of a prompt in validation or test.
@@ -237,13 +219,7 @@ def _patients(images: ImageFolder) -> list[str]:
 
 
 def write_training_set(folder: Path, training_set: TrainingSet, data: ExperimentData) -> None:
-    """Write a dataset folder for train.py: links to the images of a training set, and labels.csv by dicom_id.
-
-    Args:
-        folder: the dataset folder.
-        training_set: which images.
-        data: all images of the experiment.
-    """
+    """Write a dataset folder for train.py: links to the images of a training set, and labels.csv by dicom_id."""
     parts: list[pd.DataFrame] = []
     chosen: dict[str, Labelled] = {"real": data.train} if training_set.real else {}
     if training_set.factor:

@@ -26,12 +26,7 @@ def weights_of(name: str, weights_dir: Path | None) -> Path | None:
 def write_initial_classifier(folder: Path, name: str, file: Path, findings: Sequence[str], resolution: int) -> None:
     """Write a classifier folder with the weights of a file and a last layer of zeros, for `train.py --base`.
 
-    Args:
-        folder: the folder to write.
-        name: name of the network.
-        file: its weights.
-        findings: names of the outputs.
-        resolution: side of the input images in pixels.
+    The outputs are `findings`, the input images have a side of `resolution` pixels.
 
     Raises:
         UserError: the file contains something else.

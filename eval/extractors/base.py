@@ -67,15 +67,16 @@ class Extractor:
             "extractor": self.name,
             "resize": self.preprocessing,
             "sha256": {file.name: remembered_checksum(file, memory) for file in self.weights},
-            "versions": {name: _version(name) for name in ("torch", "pillow", *self.libraries)},
+            "versions": {name: installed_version(name) or "unknown" for name in ("torch", "pillow", *self.libraries)},
         }
 
 
-def _version(distribution: str) -> str:
+def installed_version(distribution: str) -> str | None:
+    """The version of a distribution; None if it is not installed, or a source checkout without metadata."""
     try:
         return version(distribution)
-    except PackageNotFoundError:  # a source checkout without metadata
-        return "unknown"
+    except PackageNotFoundError:
+        return None
 
 
 class Family(Protocol):

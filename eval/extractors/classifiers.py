@@ -62,11 +62,9 @@ class EvalClassifier:
 
 
 def at_operating_point(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """Probabilities mapped piecewise linearly: the threshold to 0.5, 0 and 1 to themselves (xrv's `op_norm`).
+    """Probabilities (n, outputs) mapped piecewise linearly: the threshold to 0.5, 0 and 1 to themselves (`op_norm`).
 
-    Args:
-        values: in [0, 1], shape (n, outputs).
-        thresholds: in (0, 1), shape (outputs,), NaN for untrained outputs.
+    Thresholds (outputs,) are in (0, 1), NaN for untrained outputs.
     """
     return np.where(values < thresholds, values / (2 * thresholds), 1 - (1 - values) / (2 * (1 - thresholds)))
 

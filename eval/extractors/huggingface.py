@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from eval.extractors.base import Extractor, Request
-from eval.extractors.weights import hub_folder
+from eval.extractors.weights import hub_folder, load_pretrained
 from sdcxr.io.files import read_json
 from sdcxr.io.hub import is_hub_name
 from sdcxr.runtime.errors import UserError
@@ -94,18 +94,10 @@ def load(folder: Path, device: Any) -> Any:
 
     try:
         with quiet_libraries():
-            model, loaded = AutoModel.from_pretrained(
-                folder,
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-                output_loading_info=True,
-                dtype=torch.float32,
-            )
+            model, absent = load_pretrained(AutoModel, folder)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder} cannot be loaded ({str(error).splitlines()[0]})") from None
-    absent = set(loaded["missing_keys"])
-    if random := sorted(name for name in absent if not name.startswith("pooler.")):
+    if random := [name for name in absent if not name.startswith("pooler.")]:
         raise UserError(f"{folder}: {len(random)} weights are absent (first: {random[0]}): download it again")
     processor(folder)  # cached before the workers are forked
     model = model.eval().to(device)

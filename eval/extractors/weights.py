@@ -4,6 +4,7 @@ import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sdcxr.io.files import checksum, state_of, write_text
 from sdcxr.io.hub import cached_snapshot
@@ -76,6 +77,15 @@ def remembered_checksum(path: Path, memory: Path) -> str:
         memory.mkdir(parents=True, exist_ok=True)
         write_text(record, found)
     return found
+
+
+def load_pretrained(kind: Any, folder: Path) -> tuple[Any, list[str]]:
+    """A model of a class of transformers, in float32 from local safetensors, and the names of absent weights."""
+    import torch
+
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
+    model, loaded = kind.from_pretrained(folder, output_loading_info=True, dtype=torch.float32, **options)
+    return model, sorted(loaded["missing_keys"])
 
 
 def hub_folder(repository: str, weights_dir: Path | None, about: str) -> Path:

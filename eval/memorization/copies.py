@@ -77,14 +77,8 @@ def whitening(greys: np.ndarray) -> Whitening:
 def descriptors(greys: np.ndarray, common: Whitening, down: int = 0, right: int = 0) -> "Tensor":
     """Whitened images of zero mean and unit length, so that a scalar product is a correlation.
 
-    Args:
-        greys: uint8 of shape (n, GRID, GRID).
-        common: of the training set.
-        down: rows by which the view is moved, -REACH to REACH.
-        right: columns by which the view is moved.
-
-    Returns:
-        float32 of shape (n, 2 × frequencies): the low spectrum; zeros for an image without any structure.
+    Of uint8 (n, GRID, GRID), in a view that is moved `down` and `right` by up to REACH pixels: the low spectrum,
+    float32 of shape (n, 2 × frequencies); zeros for an image without any structure.
     """
     import torch
 

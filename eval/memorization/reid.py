@@ -26,14 +26,7 @@ def reidentify(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows of synthetic images that a network takes for a training patient, and columns of their best matches.
 
-    Args:
-        train: what the model was trained on.
-        real: held-out images, of which `kept` are of other patients.
-        kept: row numbers.
-        synthetic: what the model made.
-        network: the re-identification network.
-        about: further columns of the rows.
-        seed: of the draws.
+    `kept` are the row numbers of held-out images of other patients, `about` further columns of the rows.
 
     Raises:
         UserError: there are too few real images for a threshold.
@@ -68,17 +61,10 @@ def nearest_by_cosine(
     query_patients: np.ndarray | None = None,
     gallery_patients: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The most similar image of the gallery for each query.
+    """Cosine and row number of the most similar image of the gallery (m, dimension) for each query (n, dimension).
 
-    Args:
-        queries: features, shape (n, dimension).
-        gallery: shape (m, dimension).
-        query_patients: with `gallery_patients`, integers of shape (n,): images of the query's own patient do not
-            count.
-        gallery_patients: integers of shape (m,).
-
-    Returns:
-        Cosines and row numbers of the gallery, both of shape (n,); -1 if all are of the query's patient.
+    With the patients of both, integers of shape (n,) and (m,), images of the query's own patient do not count; -1 where
+    all are.
     """
     gallery = unit(gallery)
     best, index = np.empty(len(queries)), np.empty(len(queries), int)
@@ -96,12 +82,7 @@ def nearest_by_cosine(
 def within_patient(features: np.ndarray, patients: np.ndarray) -> np.ndarray:
     """The highest cosine of each image with another one of its patient, for patients with at least two images.
 
-    Args:
-        features: shape (n, dimension).
-        patients: of each image, shape (n,).
-
-    Returns:
-        Shape (images of such patients,).
+    Of features (n, dimension) and patients (n,), shape (images of such patients,).
     """
     found = []
     for rows in group_rows([str(patient) for patient in patients]):

@@ -78,16 +78,9 @@ def detection_rows(
 ) -> list[dict[str, Any]]:
     """Score rows: share of synthetic images above the threshold, and the highest similarity.
 
-    The floor is the same statistic where nothing can be detected: matches with held-out images.
-
-    Args:
-        detection: the kind of memorisation.
-        similarity: of each synthetic image with its best match among the training images.
-        threshold: from which it counts.
-        with_held_out: the same with held-out images.
-        of_positives: the same of images that are known to be positive, for the sensitivity.
-        groups: the prompt of each synthetic image.
-        about: further columns.
+    The floor is the same statistic where nothing can be detected: matches with held-out images. Similarities are those
+    with the best match: of synthetic images among training images, then among held-out images, and of images that are
+    known to be positive, for the sensitivity. Groups are the prompts of the synthetic images, `about` further columns.
     """
     detected = (similarity >= threshold).astype(float)
     low, high = group_interval(detected, groups, mean)
@@ -101,7 +94,7 @@ def detection_rows(
         notes.append(f"the threshold finds only {sensitivity:.0%} of {detection.positives}")
     about = about | {"threshold": threshold}
     return [
-        score_row(detection.share_metric, mean(detected), images="synthetic", ci_low=low, ci_high=high)
+        score_row(detection.share_metric, mean(detected), (low, high), images="synthetic")
         | {"floor": mean(with_held_out >= threshold)}
         | about
         | {detection.count_column: int(detected.sum()), "sensitivity": sensitivity, "notes": notes},

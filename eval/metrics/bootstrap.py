@@ -69,11 +69,7 @@ def resampled(
 ) -> np.ndarray:
     """Statistics of the same bootstrap samples, so that differences between them and means over them are paired.
 
-    Args:
-        statistics: functions of how often each image was drawn, shape (n,).
-        groups: the group (patient, prompt) of each image, length n.
-        resamples: number of bootstrap samples.
-        seed: of the draws.
+    Statistics are functions of how often each image was drawn, shape (n,); other arguments as in `group_interval`.
 
     Returns:
         Shape (resamples, statistics); NaN if there are fewer than two groups.
@@ -92,16 +88,8 @@ def resampled_sums(
 
     Summed per group first, so that its cost does not grow with the number of images. The counts come from one
     multinomial draw: the distribution of `bootstrap_counts`, but other samples for a seed. Using those here would
-    change every interval of `eval.reports`.
-
-    Args:
-        values: shape (n, …).
-        groups: the group (patient, prompt) of each row, length n.
-        resamples: number of bootstrap samples.
-        seed: of the draws.
-
-    Returns:
-        Shape (resamples, …).
+    change every interval of `eval.reports`. Values (n, …) give sums of shape (resamples, …); other arguments as in
+    `group_interval`.
     """
     names, members = np.unique(np.asarray(groups), return_inverse=True)
     of_group = np.zeros((len(names), *values.shape[1:]))
@@ -135,15 +123,9 @@ def group_rows(groups: Sequence[str]) -> list[np.ndarray]:
 
 
 def half_samples(groups: Sequence[str], count: int, generator: np.random.Generator) -> np.ndarray:
-    """Random halves of the groups, drawn without replacement.
+    """Random halves of the groups, drawn without replacement: boolean, shape (n, count), which rows are in each.
 
-    Args:
-        groups: the group (patient, prompt) of each row, length n.
-        count: number of halves.
-        generator: source of the draws.
-
-    Returns:
-        Boolean, shape (n, count): which rows are in each half.
+    `groups` has the group (patient, prompt) of each of n rows.
     """
     rows = group_rows(groups)
     members = np.zeros((len(groups), count), bool)
@@ -154,14 +136,9 @@ def half_samples(groups: Sequence[str], count: int, generator: np.random.Generat
 
 
 def disjoint_halves(groups: Sequence[str], generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Two sets of rows of about equal size that have no group in common.
+    """Row numbers, in random order, of two sets of rows of about equal size that have no group in common.
 
-    Args:
-        groups: the group (patient, prompt) of each row, length n.
-        generator: source of the split.
-
-    Returns:
-        Row numbers of the halves, each in random order.
+    `groups` has the group (patient, prompt) of each of n rows.
     """
     rows = group_rows(groups)
     halves: tuple[list[int], list[int]] = ([], [])

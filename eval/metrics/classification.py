@@ -63,15 +63,7 @@ Statistic = Callable[[np.ndarray | None], float]
 
 
 def auroc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Area under the ROC curve as the Mann-Whitney statistic, ties counting one half.
-
-    Args:
-        labels: 1 and 0, NaN where unknown (left out), shape (n,).
-        scores: any monotone score, shape (n,).
-
-    Returns:
-        The area in [0, 1]; NaN where only one class is known.
-    """
+    """Area under the ROC curve as the Mann-Whitney statistic; see `Ranking`, also for the arguments."""
     return Ranking(labels, scores).auroc()
 
 

@@ -67,14 +67,8 @@ def mmd2(
 def kid(real: np.ndarray, synthetic: np.ndarray) -> float:
     """Kernel inception distance (KID) of all images: unbiased `mmd2` with the `polynomial` kernel.
 
-    The mean over random subsets estimates the same with more noise. Unbiased at every N, so comparable across N.
-
-    Args:
-        real: features, shape (n_real, dimension).
-        synthetic: features, shape (n_synthetic, dimension).
-
-    Returns:
-        About 0 for equal distributions, negative values included.
+    The mean over random subsets estimates the same with more noise. Unbiased at every N, so comparable across N. Of
+    features (n_real, dimension) and (n_synthetic, dimension); about 0 for equal distributions, also negative.
 
     Raises:
         UserError: fewer than two rows, dimensions that differ, values that are not finite.
@@ -88,12 +82,7 @@ def kid_subsets(
 ) -> tuple[float, float]:
     """KID as usually reported: mean and standard deviation (divisor `count`) over random subsets of both sides.
 
-    Args:
-        real: features, shape (n_real, dimension).
-        synthetic: features, shape (n_synthetic, dimension).
-        size: images of each side in a subset, drawn without replacement.
-        count: number of subsets.
-        seed: of the draws.
+    Features are those of `kid`; a subset has `size` images of each side, drawn without replacement.
 
     Raises:
         UserError: see `kid`; or a side has no more than `size` images: all subsets would be the same, and the standard
@@ -119,14 +108,9 @@ def subsets_for_kid(n_real: int, n_synthetic: int, size: int, count: int, seed: 
 def cmmd(real: np.ndarray, synthetic: np.ndarray) -> float:
     """CMMD: 1000 × biased `mmd2` of rows scaled to length 1, `gaussian` kernel with σ = 10 (arXiv 2401.09603).
 
-    Biased upward by about 1000 · 2 (1 − mean k) / N, at most 19.9 / N: compare at equal N.
-
-    Args:
-        real: features, shape (n_real, dimension); CLIP ViT-L/14-336 in the paper.
-        synthetic: features, shape (n_synthetic, dimension).
-
-    Returns:
-        0 (equal sets) to 1000 · (2 − 2 e^(−1/50)) = 39.6.
+    Biased upward by about 1000 · 2 (1 − mean k) / N, at most 19.9 / N: compare at equal N. Of features
+    (n_real, dimension) and (n_synthetic, dimension), in the paper those of CLIP ViT-L/14-336; from 0 (equal sets) to
+    1000 · (2 − 2 e^(−1/50)) = 39.6.
 
     Raises:
         UserError: see `kid`; or a row is all zeros and has no direction.

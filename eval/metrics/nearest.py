@@ -50,13 +50,7 @@ def nearness(
 
 
 def draw_patients(groups: Sequence[str], n: int, generator: np.random.Generator) -> np.ndarray:
-    """Row numbers of n images of random patients, complete patients except for the last one.
-
-    Args:
-        groups: the patient of each image.
-        n: number of images.
-        generator: source of the draw.
-    """
+    """Row numbers of n images of random patients (groups), complete patients except for the last one."""
     members = group_rows(groups)
     return np.concatenate([members[i] for i in generator.permutation(len(members))])[:n]
 

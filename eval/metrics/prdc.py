@@ -44,17 +44,9 @@ def prdc_of_subsets(
     members_real: np.ndarray | None = None,
     members_synthetic: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """`prdc` of many pairs of subsets in one pass over the distances.
+    """`prdc` of many pairs of subsets in one pass over the distances: arrays of shape (subsets,) by name.
 
-    Args:
-        real: see `prdc`.
-        synthetic: see `prdc`.
-        k: see `prdc`.
-        members_real: boolean, shape (n_real, subsets): the rows of each subset; default: one subset of all.
-        members_synthetic: boolean, shape (n_synthetic, subsets).
-
-    Returns:
-        Arrays of shape (subsets,) by name.
+    Members are boolean, shapes (n_real, subsets) and (n_synthetic, subsets): the rows of each subset; by default all.
 
     Raises:
         UserError: as in `prdc`, for the smallest subset.

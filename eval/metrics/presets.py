@@ -67,11 +67,7 @@ class Measured:
 def measure(real: np.ndarray, synthetic: np.ndarray, preset: Preset, seed: int = 0) -> dict[str, Measured]:
     """The preset's metrics by name; a metric that cannot be computed is NaN with the reason.
 
-    Args:
-        real: features, shape (n_real, dimension), finite.
-        synthetic: features, shape (n_synthetic, dimension), finite.
-        preset: which metrics and parameters.
-        seed: of random subsets.
+    Of finite features (n_real, dimension) and (n_synthetic, dimension); `seed` is that of random subsets.
     """
     size = preset.subset_size(min(len(real), len(synthetic)))
     measured: dict[str, Measured] = {}
@@ -121,12 +117,7 @@ def standard_errors(
     images does not matter; the bias at all of them stays in the value, and in the interval around it. Where both
     distributions are equal, FD, KID and CMMD are not linear, and the error comes out up to twice too large.
 
-    Args:
-        real: features, shape (n_real, dimension).
-        synthetic: features, shape (n_synthetic, dimension).
-        preset: which metrics and parameters.
-        halves_real: boolean, shape (n_real, resamples), from `half_samples`.
-        halves_synthetic: boolean, shape (n_synthetic, resamples).
+    Features are those of `measure`; halves come from `half_samples`, shape (n_real or n_synthetic, resamples).
 
     Returns:
         Standard errors by name, without what halves are too small for. That of FD∞ is of the first `HALVES_OF_LIMIT`,

@@ -42,13 +42,9 @@ def first_ranks(similarity: np.ndarray, relevant: np.ndarray, allowed: np.ndarra
 
 
 def precision_at(similarity: np.ndarray, relevant: np.ndarray, k: int, allowed: np.ndarray | None = None) -> np.ndarray:
-    """Share of relevant items among the first k, shape (queries,); NaN if a gallery has fewer than k items.
+    """Share of relevant items among the first k (1 or more), shape (queries,); NaN if a gallery has fewer than k items.
 
-    Args:
-        similarity: shape (queries, gallery).
-        relevant: which items are relevant to a query, bool, same shape.
-        k: number of items, 1 or more.
-        allowed: which items are in a query's gallery at all, bool, same shape; default: all.
+    Other arguments as in `first_ranks`.
     """
     allowed = np.ones_like(relevant) if allowed is None else allowed
     if similarity.shape[1] < k:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.extractors.weights import hub_folder
+from eval.extractors.weights import hub_folder, load_pretrained
 from eval.inputs.images import Unusable, read_grey, refuse
 from sdcxr.io.hub import is_hub_name
 from sdcxr.runtime.errors import UserError
@@ -116,7 +116,6 @@ def load(generator: str, weights_dir: Path | None, question: str | None, max_new
     """
     folder = locate_report_model(generator, weights_dir)
 
-    import torch
     from safetensors import SafetensorError
     from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
@@ -130,12 +129,10 @@ def load(generator: str, weights_dir: Path | None, question: str | None, max_new
             if tokenizer is None:  # models put together from an encoder and a decoder have one processor each
                 images = AutoImageProcessor.from_pretrained(folder, **options)
                 tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-            model, loaded = AutoModelForImageTextToText.from_pretrained(
-                folder, use_safetensors=True, output_loading_info=True, dtype=torch.float32, **options
-            )
+            model, absent = load_pretrained(AutoModelForImageTextToText, folder)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError) as error:
         raise UserError(f"--report_model {folder} cannot be loaded ({str(error).strip().splitlines()[0]})") from None
-    if absent := sorted(loaded["missing_keys"]):
+    if absent:
         raise UserError(f"--report_model {folder}: {len(absent)} weights are absent (first: {absent[0]})")
     return ReportModel(model.eval().to(processes().device), images, tokenizer, question, max_new_tokens)
 

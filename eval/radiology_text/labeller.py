@@ -9,34 +9,48 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.resources import files
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
-from eval.radiology_text.labeller_words import (
-    ABNORMAL,
-    AFFIRMING,
-    AMPLE_HEART,
-    BREAKS,
-    DENIED_AFTER,
-    DENIED_BEFORE,
-    DOUBTED_AFTER,
-    DOUBTED_BEFORE,
-    FINDINGS,
-    NORMAL_STATEMENTS,
-    NORMAL_STRUCTURES,
-    NOT_A_DENIAL,
-    NOT_MENTIONS,
-    VERBS,
-)
 from sdcxr.io.manifest import LABELS
 
 PRESENT, NEGATED, UNCERTAIN, ABSENT = 1.0, 0.0, -1.0, float("nan")
 REACH = 300  # characters on either side of a finding that are searched for a cue
+
+
+def read_patterns(text: str) -> dict[str, re.Pattern[str]]:
+    """The sections of labeller_words.txt, which explains its form, each as one pattern of its alternatives."""
+    found: dict[str, list[str]] = {}
+    alternatives: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("["):
+            alternatives = found.setdefault(line[1:-1], [])
+        elif line.startswith("  "):
+            alternatives[-1] += line[2:]
+        elif line and not line.startswith("#"):
+            alternatives.append(line)
+    patterns: dict[str, str] = {}
+    for name, alternatives in found.items():
+        pattern = "|".join(f"(?:{one})" for one in alternatives)
+        for other, meaning in patterns.items():
+            pattern = pattern.replace(f"<{other}>", f"(?:{meaning})")
+        patterns[name] = pattern
+    return {name: re.compile(pattern) for name, pattern in patterns.items()}
+
+
+WORDS = read_patterns(files("eval.radiology_text").joinpath("labeller_words.txt").read_text(encoding="utf-8"))
+FINDINGS = {name.partition(": ")[2]: word for name, word in WORDS.items() if name.startswith("finding: ")}
+NORMAL_STRUCTURES = {
+    name.partition(": ")[2]: word for name, word in WORDS.items() if name.startswith("normal structure")
+}
 _ALTERNATIVES = re.compile(r"\b(?:or|nor|versus|vs|and/or)\b|/(?=[a-z])")
 _LISTED = re.compile(r"\b(?:or|nor|and)\b")
-_COMMA = re.compile(rf"(?:,|\band\b|\bwith\b|/)(?=\s*(?:(?:an?|the|there (?:is|are)|some)\s+)*(?:{AFFIRMING})\b)")
+_COMMA = re.compile(
+    rf"(?:,|\band\b|\bwith\b|/)(?=\s*(?:(?:an?|the|there (?:is|are)|some)\s+)*(?:{WORDS['affirming'].pattern})\b)"
+)
 
 
 @dataclass(frozen=True)
@@ -67,7 +81,7 @@ def label(text: str) -> dict[str, float]:
     said: dict[str, set[float]] = {}
     normal = False
     for sentence in sentences(text):
-        normal |= bool(NORMAL_STATEMENTS.search(sentence))
+        normal |= bool(WORDS["normal statement"].search(sentence))
         for mention in mentions(sentence):
             said.setdefault(mention.finding, set()).add(status(sentence, mention))
     strongest = {
@@ -96,14 +110,16 @@ def sentences(text: str) -> list[str]:
 @lru_cache(maxsize=4096)
 def mentions(sentence: str) -> tuple[Mention, ...]:
     """Mentions of findings in a sentence in the order of `FINDINGS`, and of other abnormalities as ""."""
-    masked = NOT_MENTIONS.sub(lambda match: "_" * len(match[0]), sentence)
+    masked = WORDS["not a mention"].sub(lambda match: "_" * len(match[0]), sentence)
     found = []
     for finding, pattern in FINDINGS.items():
         found += [Mention(finding, *_span(match)) for match in pattern.finditer(masked)]
     for finding, pattern in NORMAL_STRUCTURES.items():
         found += [Mention(finding, *_span(match), status=NEGATED) for match in pattern.finditer(masked)]
-    found += [Mention("Cardiomegaly", *_span(match), status=UNCERTAIN) for match in AMPLE_HEART.finditer(masked)]
-    found += [Mention("", *_span(match)) for match in ABNORMAL.finditer(sentence)]
+    found += [
+        Mention("Cardiomegaly", *_span(match), status=UNCERTAIN) for match in WORDS["ample heart"].finditer(masked)
+    ]
+    found += [Mention("", *_span(match)) for match in WORDS["abnormal"].finditer(sentence)]
     return tuple(found)
 
 
@@ -115,13 +131,15 @@ def status(sentence: str, mention: Mention) -> float:
     """Status of a mention in its sentence: `PRESENT`, `NEGATED` or `UNCERTAIN`."""
     if mention.status is not None:
         return mention.status
-    if _before(DOUBTED_BEFORE["of a denial"], sentence, mention) or _after(DOUBTED_AFTER, sentence, mention):
+    if _before(WORDS["doubted before: of a denial"], sentence, mention) or _after(
+        WORDS["doubted after"], sentence, mention
+    ):
         return UNCERTAIN
-    if _denied_before(sentence, mention) or _after(DENIED_AFTER, sentence, mention):
+    if _denied_before(sentence, mention) or _after(WORDS["denied after"], sentence, mention):
         return NEGATED
     doubted = (
-        _before(DOUBTED_BEFORE["plain"], sentence, mention)
-        or _before(DOUBTED_BEFORE["of a list"], sentence, mention, whole_list=True)
+        _before(WORDS["doubted before: plain"], sentence, mention)
+        or _before(WORDS["doubted before: of a list"], sentence, mention, whole_list=True)
         or _is_alternative(sentence, mention)
     )
     return UNCERTAIN if doubted else PRESENT
@@ -131,8 +149,8 @@ def _denied_before(sentence: str, mention: Mention) -> bool:
     """Whether the mention is in the scope of a negation; a double one ("not without effusion") does not count."""
     cues = [
         cue
-        for cue in DENIED_BEFORE.finditer(sentence, max(0, mention.anchor - REACH), mention.anchor)
-        if not NOT_A_DENIAL.match(sentence, cue.start()) and not _is_cut(sentence, cue.end(), mention.anchor)
+        for cue in WORDS["denied before"].finditer(sentence, max(0, mention.anchor - REACH), mention.anchor)
+        if not WORDS["not a denial"].match(sentence, cue.start()) and not _is_cut(sentence, cue.end(), mention.anchor)
     ]
     doubled = sum(sentence[a.end() : b.start()].strip() == "" for a, b in pairwise(cues))
     return bool(cues) and doubled % 2 == 0
@@ -142,7 +160,7 @@ def _before(cue: re.Pattern[str], sentence: str, mention: Mention, whole_list: b
     """Whether an uncertainty cue precedes the mention, with no end of its scope between them."""
     for match in cue.finditer(sentence, max(0, mention.anchor - REACH), mention.anchor):
         if whole_list:
-            if not BREAKS.search(sentence, match.end(), mention.anchor):
+            if not WORDS["break"].search(sentence, match.end(), mention.anchor):
                 return True
             continue
         listed = "," not in sentence[match.end() : mention.anchor] or _ALTERNATIVES.search(
@@ -159,7 +177,7 @@ def _is_cut(sentence: str, start: int, end: int) -> bool:
     A scope ends at a conjunction that starts a new statement, and where a list continues with a positive finding ("no
     pneumothorax, small effusion"), unless alternatives follow ("no edema, large effusion or pneumothorax").
     """
-    if BREAKS.search(sentence, start, end):
+    if WORDS["break"].search(sentence, start, end):
         return True
     # The look-ahead has to see the words behind `end`.
     cut = next((match for match in _COMMA.finditer(sentence, start, end + REACH) if match.start() < end), None)
@@ -170,7 +188,7 @@ def _after(cue: re.Pattern[str], sentence: str, mention: Mention) -> bool:
     """Whether a cue follows ("pneumothorax is not seen") before another verb or statement begins."""
     for match in cue.finditer(sentence, mention.end, mention.end + REACH):
         between = sentence[mention.end : match.start()]
-        if VERBS.search(between) or BREAKS.search(between):
+        if WORDS["verb"].search(between) or WORDS["break"].search(between):
             return False
         if "," not in between or _LISTED.search(between):
             return True
@@ -181,7 +199,7 @@ def _is_alternative(sentence: str, mention: Mention) -> bool:
     """Whether the mention is one side of "atelectasis versus pneumonia" or "scar or atelectasis"."""
     before = sentence[max(0, mention.start - REACH) : mention.start]
     after = sentence[mention.end : mention.end + REACH]
-    if NOT_A_DENIAL.search(before):  # "no change in effusion or pneumothorax"
+    if WORDS["not a denial"].search(before):  # "no change in effusion or pneumothorax"
         return False
     modifiers = r"(?:[a-z-]+\s+){0,3}"
     left = re.search(rf"\b(?:or|versus|vs|and/or)\s+{modifiers}$", before)

@@ -70,22 +70,15 @@ def metrics_of(
     pair = partial(_of_texts, prompts, reports)
     found: list[Metric] = []
     if "bleu" in names:
-        found += [
-            Metric("bleu", pair(text_scores.bleu_statistics), {None: text_scores.bleu}),
-            Metric(
-                "bleu",
-                pair(partial(text_scores.bleu_statistics, tokenise=text_scores.pieces)),
-                {None: text_scores.bleu},
-                preset="radeval",
-            ),
-        ]
+        for tokenise, preset in ((text_scores.words, None), (text_scores.pieces, "radeval")):
+            statistics = pair(partial(text_scores.bleu_statistics, tokenise=tokenise))
+            found.append(Metric("bleu", statistics, {None: text_scores.bleu}, preset=preset))
     if "rouge" in names:
         for name, n in (("rouge1", 1), ("rouge2", 2), ("rougeL", None)):
             found.append(Metric(name, pair(partial(text_scores.rouge_statistics, n=n)), {None: text_scores.mean_of}))
     if "labels" in names:
-        found.append(
-            _finding_f1("labeller_f1", label_table(prompts), label_table(reports), uncertain, f"uncertain-{uncertain}")
-        )
+        tables = label_table(prompts), label_table(reports)
+        found.append(_finding_f1("labeller_f1", *tables, uncertain, f"uncertain-{uncertain}"))
     if "bertscore" in names:
         found.append(_network("bertscore", pair(partial(_bertscore, weights_dir))))
     if "chexbert" in names:

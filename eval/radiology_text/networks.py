@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from eval.extractors.weights import WeightsFile, hub_folder
+from eval.extractors.weights import WeightsFile, hub_folder, load_pretrained
 from sdcxr.io.files import read_json
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.quiet import quiet_libraries
@@ -26,20 +26,9 @@ CHEXBERT = WeightsFile("chexbert.pth", SCORERS + "chexbert.pth", about="1.31 GB"
 CHEXBERT_TOKENIZER = "google-bert/bert-base-uncased", "0.2 MB, its tokenizer files are enough"
 # The order of CheXbert's 14 heads, and the labels of its four classes. The last head has two classes only.
 CHEXBERT_HEADS = (
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Opacity",
-    "Lung Lesion",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
-    "Support Devices",
-    "No Finding",
+    *("Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema", "Consolidation"),
+    *("Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture"),
+    *("Support Devices", "No Finding"),
 )
 CHEXBERT_CLASSES = np.array([np.nan, 1.0, 0.0, -1.0])
 HEAD_WIDTH = 64  # of BERT's attention, in all sizes
@@ -130,16 +119,13 @@ def _embed(texts: list[str], folder: Path, layer: int, batch_size: int) -> list[
 
     from sdcxr.runtime.processes import processes
 
-    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         with quiet_libraries():
-            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-            model, loaded = AutoModel.from_pretrained(
-                folder, use_safetensors=True, output_loading_info=True, dtype=torch.float32, **options
-            )
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            model, absent = load_pretrained(AutoModel, folder)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder} cannot be loaded ({str(error).strip().splitlines()[0]})") from None
-    if absent := sorted(loaded["missing_keys"]):
+    if absent:
         raise UserError(f"{folder}: {len(absent)} weights are absent (first: {absent[0]}): download it again")
     model = model.eval().to(processes().device)
     found = []

@@ -5,9 +5,9 @@ import hashlib
 import io
 import platform
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from eval.extractors.base import installed_version
 from eval.inputs.folders import PHANTOM, ImageFolder, is_phantom, same_prompts, spread_out
 from eval.summary.blocks import Card, Pair, Picture, Section, Table
 from eval.summary.plots import bars, forest, legend
@@ -155,7 +155,7 @@ def provenance(report: Report) -> Section:
     folders = [[flag, str(side.folder), f"{len(side):,}", _groups(side)] for flag, side in flags if side is not None]
     extractors = [[one["extractor"], one["resize"], one["sha256"]] for one in report.outcome.provenance]
     versions = {"sdcxr": __version__, "python": platform.python_version()}
-    versions |= {name: _installed(name) for name in LIBRARIES}
+    versions |= {name: installed_version(name) or "" for name in LIBRARIES}
     for one in report.outcome.provenance:
         versions |= one["versions"]
     tables = [
@@ -183,11 +183,3 @@ def sample_settings(synthetic: ImageFolder) -> list[list[str]]:
         prompts = "\n".join(sorted(set(synthetic.rows["text"].astype(str))))
         lines.append(["prompts, sha256 of the sorted list", hashlib.sha256(prompts.encode()).hexdigest()])
     return lines
-
-
-def _installed(name: str) -> str:
-    """The version of a distribution, empty where it is not installed."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""

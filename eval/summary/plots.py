@@ -106,13 +106,9 @@ def forest(lines: Sequence[Line], title: str, bounds: tuple[float, float] | None
 
 
 def bars(lines: Sequence[Line], title: str, bounds: tuple[float, float] = (0.0, 1.0), at: float | None = None) -> str:
-    """Values as bars from the left end of the axis, with their intervals.
+    """Values as bars from the left end of the axis, with their intervals; arguments as in `forest`.
 
-    Args:
-        lines: one below the other.
-        title: for screen readers.
-        bounds: ends of the axis.
-        at: where a dashed line crosses the bars, such as the value of chance.
+    A dashed line crosses the bars at `at`, such as the value of chance.
     """
     drawn, y = [], 0.0
     for line in lines:

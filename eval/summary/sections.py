@@ -1,48 +1,16 @@
 """Sections of report.html from score rows: plots, tables and headline numbers as plain data."""
 
+import json
 import math
 from collections.abc import Callable, Iterable
+from importlib.resources import files
 
 from eval.scores import Row, Rows, note_text
 from eval.summary.blocks import Card, Section, Table, Tile
 from eval.summary.plots import FLOOR, REAL, SYNTHETIC, THINNED, Line, Mark, interval_text, number
 from sdcxr.io.manifest import LABELS
 
-NAMES = {
-    "fd": "Fréchet distance",
-    "fd_infinity": "Fréchet distance, limit for many images (FD∞)",
-    "kid": "KID",
-    "kid_subsets": "KID, mean over subsets",
-    "cmmd": "CMMD",
-    "auroc": "AUROC",
-    "ap": "average precision",
-    "average_precision": "average precision",
-    "alignment": "cosine with the own prompt",
-    "alignment_shuffled": "cosine with other prompts",
-    "alignment_over_shuffled": "own minus other prompts",
-    "alignment_over_real": "synthetic minus real, same prompts",
-    "mrr": "mean reciprocal rank",
-    "ms_ssim_within_prompts": "MS-SSIM within prompts (lower: more diverse)",
-    "ms_ssim_across_prompts": "MS-SSIM across prompts (lower: more diverse)",
-    "feature_distance_within_prompts": "feature distance within prompts",
-    "feature_distance_across_prompts": "feature distance across prompts",
-    "vendi": "Vendi score (effective number of images)",
-    "nn_distance_ratio": "distance to training / held-out images",
-    "nn_share_nearer_train": "share nearer to training images",
-    "authpct": "AuthPct, authentic images in per cent",
-    "copy_share": "share of copies",
-    "copy_correlation_max": "highest correlation with a training image",
-    "reid_share": "share taken for a training patient",
-    "reid_cosine_max": "highest cosine with a training patient's image",
-    "own_image_rms": "grey-level distance to the prompt's own image",
-    "repeated_prompt_share": "share of prompts that repeat one image",
-    "probe_auroc_base": "AUROC of the probe before",
-    "probe_auroc_tuned": "AUROC of the probe after",
-    "probe_auroc_gain": "gain in AUROC",
-    "kept_cosine": "cosine before and after",
-    "kept_cka": "linear CKA before and after",
-    "kept_neighbours": "nearest texts that stayed",
-}
+NAMES = json.loads(files("eval.summary").joinpath("metric_names.json").read_text(encoding="utf-8"))
 MANIFOLD = ("precision", "recall", "density", "coverage")
 DISTANCES = ("fd", "fd_infinity", "kid", "cmmd")
 REFERENCES = ("floor", "chance", "shuffled")  # columns of what a value is compared with

@@ -8,7 +8,7 @@ import pytest
 
 from eval import alignment, command
 from eval.alignment import cosines, difference_row, main, side_rows
-from eval.command import Comparison
+from eval.command import FeatureComparison
 from eval.extractors import find_extractor
 from eval.inputs.folders import ImageFolder, read_sides
 from eval.scores import read_scores
@@ -67,7 +67,7 @@ def texts_known(monkeypatch):
 
 
 def test_the_command_writes_both_sides_and_their_difference(two_folders, texts_known, tmp_path, capfd):
-    assert main(Comparison(*two_folders, "pixels-8", output=str(tmp_path / "scores.json"))) == 0
+    assert main(FeatureComparison(*two_folders, "pixels-8", output=str(tmp_path / "scores.json"))) == 0
     rows = {(row["metric"], row["images"]): row for row in read_scores(tmp_path / "scores.json")}
     assert len(rows) == 7
     assert rows["alignment", "real"]["value"] == pytest.approx(rows["alignment", "synthetic"]["value"])
@@ -89,17 +89,17 @@ def test_texts_that_are_absent_or_all_the_same(two_folders, texts_known, tmp_pat
     plain = tmp_path / "plain"
     plain.mkdir()
     (plain / "a.png").symlink_to(tmp_path / "samples" / "train0.png")
-    main(Comparison(str(plain), samples, "pixels-8"))
+    main(FeatureComparison(str(plain), samples, "pixels-8"))
     out = capfd.readouterr().out
     assert "left out: real images" in out and "alignment_over_real" not in out
     rows.assign(text="Clear.").to_csv(path, index=False)
     with pytest.raises(UserError, match="alignment needs at least two different prompts"):
-        main(Comparison(real, samples, "pixels-8"))
+        main(FeatureComparison(real, samples, "pixels-8"))
 
 
 def test_an_extractor_without_texts_and_swapped_folders_are_refused(two_folders):
     real, samples = two_folders
     with pytest.raises(UserError, match="pixels-8 has no text tower"):
-        main(Comparison(real, samples, "pixels-8"))
+        main(FeatureComparison(real, samples, "pixels-8"))
     with pytest.raises(UserError, match="swapped"):
-        main(Comparison(samples, real, "pixels-8"))
+        main(FeatureComparison(samples, real, "pixels-8"))

@@ -196,7 +196,7 @@ def test_scores_of_two_folders_are_written_as_json(tmp_path, micro_dataset, trai
     rows.assign(scheduler="pndm").to_csv(samples / "metadata.csv", index=False)
     output = tmp_path / "new" / "scores.json"
     folders = {"real": str(micro_dataset / "test"), "synthetic": str(samples)}
-    assert main(ClassifierConfig(str(run), output=str(output), **folders)) == 0
+    assert main(ClassifierConfig(classifier=str(run), output=str(output), **folders)) == 0
     assert "NaN" not in output.read_text()
     scores = read_scores(output)
     for label in ("Atelectasis", "Cardiomegaly", "macro"):  # the same pictures
@@ -206,4 +206,4 @@ def test_scores_of_two_folders_are_written_as_json(tmp_path, micro_dataset, trai
     shown = capfd.readouterr().out
     assert "Atelectasis" in shown and "Pearson's r" in shown and "4 real and 4 synthetic images" in shown
     with pytest.raises(UserError, match="swapped"):
-        main(ClassifierConfig(str(run), real=folders["synthetic"], synthetic=folders["real"]))
+        main(ClassifierConfig(folders["synthetic"], folders["real"], str(run)))

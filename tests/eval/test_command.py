@@ -5,12 +5,13 @@ from typing import get_type_hints
 
 import pytest
 
-from eval.command import Comparison, run_comparison, weights_folder
+from eval import retrieval
+from eval.command import FeatureComparison, weights_folder
 from eval.scores import Result, read_scores, score_row
 from sdcxr.runtime.errors import UserError
 
 
-def test_every_flag_reaches_the_evaluation(two_folders, tmp_path, capfd):
+def test_every_flag_reaches_the_evaluation(two_folders, tmp_path, capfd, monkeypatch):
     asked = []
 
     def evaluate(real, synthetic, extractor, **options):
@@ -18,8 +19,10 @@ def test_every_flag_reaches_the_evaluation(two_folders, tmp_path, capfd):
         return Result([score_row("mrr", 0.5)], ["texts (there are none)"], ["mixed up?"])
 
     output = tmp_path / "scores.json"
-    config = Comparison(*two_folders, "pixels-8", output=str(output), weights_dir=str(tmp_path), seed=5)
-    assert run_comparison(config, evaluate, lambda rows: f"{len(rows)} row") == 0
+    monkeypatch.setattr(retrieval, "evaluate", evaluate)
+    monkeypatch.setattr(retrieval, "table", lambda rows: f"{len(rows)} row")
+    config = FeatureComparison(*two_folders, "pixels-8", output=str(output), weights_dir=str(tmp_path), seed=5)
+    assert retrieval.main(config) == 0
     assert asked == [(*two_folders, "pixels-8", {"seed": 5})]
     assert read_scores(output)[0]["value"] == 0.5
     assert capfd.readouterr().out.endswith("left out: texts (there are none)\nwarning: mixed up?\n1 row\n")

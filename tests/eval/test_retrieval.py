@@ -10,7 +10,7 @@ import pytest
 
 from data_prep.openi_reports import Report, read_reports
 from eval import retrieval
-from eval.command import Comparison
+from eval.command import FeatureComparison
 from eval.extractors import find_extractor
 from eval.inputs.folders import ImageFolder
 from eval.metrics.retrieval import cosine
@@ -166,7 +166,7 @@ def test_findings_are_matched_by_name_and_need_images():
 
 def test_the_command_scores_what_the_extractor_allows(two_folders, tmp_path, capfd):
     output = tmp_path / "scores" / "retrieval.json"
-    assert main(Comparison(*two_folders, "pixels-8", output=str(output))) == 0
+    assert main(FeatureComparison(*two_folders, "pixels-8", output=str(output))) == 0
     out = capfd.readouterr().out
     assert "left out: image and text (pixels-8 has no text tower)" in out and "chance" in out
     rows = read_scores(output)
@@ -223,12 +223,12 @@ def test_what_is_no_label_is_refused(two_folders):
     table = Path(two_folders[1], "metadata.csv")
     pd.read_csv(table, dtype=str).assign(Edema=["2"] + ["1"] * 10).to_csv(table, index=False)
     with pytest.raises(UserError, match=r"the column Edema holds '2' in the row of .*: labels are 1, 0, -1 or empty"):
-        main(Comparison(*two_folders, "pixels-8"))
+        main(FeatureComparison(*two_folders, "pixels-8"))
 
 
 def test_swapped_and_equal_folders_are_refused(two_folders):
     real, synthetic = two_folders
     with pytest.raises(UserError, match="are --real and --synthetic swapped"):
-        main(Comparison(synthetic, real, "pixels-8"))
+        main(FeatureComparison(synthetic, real, "pixels-8"))
     with pytest.raises(UserError, match="are the same folder"):
-        main(Comparison(real, real, "pixels-8"))
+        main(FeatureComparison(real, real, "pixels-8"))

@@ -101,7 +101,7 @@ def test_what_changes_the_features_is_extracted_anew(folder, cache, loads):
     assert again(extractor="pixels-4")
 
 
-@pytest.mark.parametrize("name", ["eval.extractors.cache.VERSION", "eval.extractors.base._version"])
+@pytest.mark.parametrize("name", ["eval.extractors.cache.VERSION", "eval.extractors.base.installed_version"])
 def test_other_code_extracts_anew(folder, cache, monkeypatch, loads, name):
     look(folder, cache)
     monkeypatch.setattr(name, 99 if name.endswith("VERSION") else lambda package: "99")
