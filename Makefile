@@ -49,7 +49,7 @@ test: setup
 # Everything, the quick tests first; coverage is of both runs.
 test-all: setup
 	$(BIN)/python -m pytest -n 2 -m "$(QUICK)" --cov --cov-report=
-	$(BIN)/python -m pytest -n 2 -m "not ($(QUICK))" --cov --cov-append --cov-report=term:skip-covered --cov-fail-under=90
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not ($(QUICK))" --cov --cov-append --cov-report=term:skip-covered --cov-fail-under=90
 
 lint: setup
 	$(BIN)/ruff check .
