@@ -53,13 +53,9 @@ def cached_captions(backbone: Any, device: torch.device, texts: list[str], defau
     distinct = sorted(set(texts))
 
     def encode(first: int, last: int) -> dict[str, Tensor | list[Tensor]]:
-        if first == 0:
-            rows = [_rows(backbone.unconditional(1))]
-            first = 1
-        else:
-            rows = []
-        if last > first:
-            tokens, _ = backbone.tokenize(distinct[first - 1 : last - 1])
+        rows = [] if first else [_rows(backbone.unconditional(1))]
+        if texts_here := distinct[max(first - 1, 0) : last - 1]:
+            tokens, _ = backbone.tokenize(texts_here)
             on_device = {name: torch.from_numpy(ids).to(device) for name, ids in tokens.items()}
             rows.append(_rows(backbone.encode_text(on_device)))
         return {name: [row for part in rows for row in part[name]] for name in rows[0]}
