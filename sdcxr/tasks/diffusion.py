@@ -52,7 +52,9 @@ class DiffusionTask(nn.Module):
         if config.gradient_checkpointing:
             self.denoiser.train().enable_gradient_checkpointing()  # only a module in training mode recomputes
             if "text" in config.parts:
-                self.backbone.parts["text"].activation_checkpointing_enable()
+                encoder = self.backbone.parts["text"]
+                # transformers 5.23 renamed it, with a warning for the old name.
+                getattr(encoder, "activation_checkpointing_enable", encoder.gradient_checkpointing_enable)()
         if device.type == "cpu" and config.mixed_precision == "bf16":
             self.backbone.prepare_for_bf16_on_cpu()
         if config.channels_last or (config.channels_last is None and device.type == "cuda"):

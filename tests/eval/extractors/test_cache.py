@@ -243,6 +243,7 @@ def save_network(run: Path) -> Path:
     return run
 
 
+@pytest.mark.multiprocess
 def test_two_processes_give_the_array_of_one(folder, tmp_path, monkeypatch):
     run, output = save_network(tmp_path / "run"), tmp_path / "out" / "two.safetensors"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

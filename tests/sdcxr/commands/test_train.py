@@ -47,6 +47,7 @@ def test_one_command_trains_and_the_same_again_says_so(micro_base, micro_dataset
     assert (samples / "prompt_0.png").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [(loop.Run, "prepare"), (shard_cache, "save_file"), (backbones, "save")])
 def test_a_scheduler_may_ask_at_any_moment(micro_base, micro_dataset, tmp_path, monkeypatch, moment):
     """Before the first step and after the last, too: code 75, nothing half written, and the same command goes on."""
