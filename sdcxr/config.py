@@ -204,6 +204,9 @@ class TrainConfig:
         if len(parts) > 1 and EXCLUSIVE & set(parts):
             raise UserError(f"--tune {self.tune}: vae, classifier and clip train alone")
         self._refuse_settings_of_other_tasks()
+        for name in ("data", "output_dir", "latents_dir"):
+            if getattr(self, name) is not None:
+                setattr(self, name, str(Path(getattr(self, name)).expanduser()))
         for name in ("train_batch_size", "gradient_accumulation_steps", "logging_steps", "checkpointing_steps"):
             _at_least(self, name, 1)
         for name in POSITIVE:
@@ -233,10 +236,15 @@ class TrainConfig:
 
     def _refuse_settings_of_other_tasks(self) -> None:
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        for parts, names in USED_BY.items():
-            for name in names.split():
-                if self.parts.isdisjoint(re.findall(r"\w+", parts)) and getattr(self, name) != defaults[name]:
-                    raise UserError(f"--{name} is for --tune {parts}, not for {self.tune}: leave it out")
+        for name, parts in self.unused.items():
+            if getattr(self, name) != defaults[name]:
+                raise UserError(f"--{name} is for --tune {parts}, not for {self.tune}: leave it out")
+
+    @property
+    def unused(self) -> dict[str, str]:
+        """The settings that this task does not use, each with the parts that do."""
+        others = {parts: names for parts, names in USED_BY.items() if self.parts.isdisjoint(re.findall(r"\w+", parts))}
+        return {name: parts for parts, names in others.items() for name in names.split()}
 
     def filled(self, defaults: dict[str, Any] = PUBLISHED) -> "TrainConfig":
         """These settings with the open ones taken from `defaults`."""
@@ -316,5 +324,5 @@ def check_same_run(run: Path, config: TrainConfig, images_per_step: int) -> None
     shorter = min(begun, config.max_train_steps or 0)
     if config.lr_scheduler == "constant" and shorter >= (config.lr_warmup_steps or 0):
         free.add("max_train_steps")
-    compared = [key for key in new if key not in free]
+    compared = [key for key in new if key not in free and key not in config.unused]
     check_same_settings(run, {key: old.get(key) for key in compared}, {key: new[key] for key in compared})

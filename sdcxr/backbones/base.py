@@ -106,7 +106,7 @@ class Backbone(Protocol):
         """The unconditional input of classifier-free guidance, n times."""
 
     def text_fingerprint(self) -> dict[str, Any]:
-        """What the conditioning of a frozen encoder depends on, as JSON."""
+        """What the outputs of a frozen encoder depend on beside token ids: weights, configuration; as JSON."""
 
     def denoise(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """The network's prediction, of the shape of x_t; `t` as `NoiseProcess.model_time` gives it."""

@@ -10,7 +10,7 @@ from typing import Any
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.quiet import LIBRARIES, quiet_libraries
 
-VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt")
+VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model")
 
 
 def pipeline_class_of(folder: Path) -> str:

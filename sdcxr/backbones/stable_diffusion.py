@@ -94,7 +94,7 @@ class StableDiffusion:
         weights = hashlib.sha256()
         for name, tensor in sorted(self.parts["text"].state_dict().items()):
             weights.update(name.encode() + tensor.detach().cpu().contiguous().float().numpy().tobytes())
-        return {"text_encoder": weights.hexdigest(), "tokens": self.tokenizer.model_max_length}
+        return {"text_encoder": weights.hexdigest(), "config": self.parts["text"].config.to_json_string()}
 
     def denoise(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         predicted: Tensor = self.unet(x_t, t, conditioning.hidden, return_dict=False)[0]

@@ -23,8 +23,10 @@ def main(config: TrainConfig) -> int:
     with leaving():
         from sdcxr.training.loop import train  # torch only once the arguments are known to be good
         from sdcxr.training.progress import require_tracker
+        from sdcxr.tuning import find_method
 
         require_tracker(config.report_to)
+        find_method(config.method)
         return train(fill_in(config))
 
 

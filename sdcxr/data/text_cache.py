@@ -60,8 +60,12 @@ def cached_captions(backbone: Any, device: torch.device, texts: list[str], defau
             rows.append(_rows(backbone.encode_text(on_device)))
         return {name: [row for part in rows for row in part[name]] for name in rows[0]}
 
+    tokens = hashlib.sha256()
+    for _, ids in sorted(backbone.tokenize(["", *distinct])[0].items()):
+        tokens.update(ids.tobytes())
     fingerprint = backbone.text_fingerprint() | {
         "captions": hashlib.sha256("\0".join(distinct).encode()).hexdigest(),
+        "tokens": tokens.hexdigest(),
         "n_captions": len(distinct),
         "version": VERSION,
     }
@@ -75,7 +79,7 @@ def _rows(conditioning: Conditioning) -> dict[str, list[Tensor]]:
     tensors = conditioning.tensors()
     lengths = [tensors["hidden"].shape[1]] * len(tensors["hidden"])
     if conditioning.mask is not None:
-        lengths = [int(mask.nonzero().max()) + 1 for mask in conditioning.mask]
+        lengths = [int(mask.nonzero().max()) + 1 if mask.any() else 1 for mask in conditioning.mask]
     return {
         name: [row[:n] if name in ("hidden", "mask") else row for row, n in zip(value, lengths, strict=True)]
         for name, value in tensors.items()

@@ -100,6 +100,8 @@ def _with_new_names(argv: list[str], deprecated: dict[str, str]) -> list[str]:
         new = deprecated.get(flag.removeprefix("--")) if flag.startswith("--") else None
         if new:
             _warn_deprecated(flag, f"--{new}")
+            if any(other.partition("=")[0] == f"--{new}" for other in argv):
+                raise UserError(f"{flag} is the old name of --{new}: give one of the two")
         words.append(f"--{new}{equals}{value}" if new else word)
     return words
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sdcxr import backbones
+from sdcxr.backbones.latent_codec import KLCodec
 from sdcxr.config import TrainConfig
 from sdcxr.data.examples import ImageExamples
 from sdcxr.io.pixels import grid, read_pixels, to_grey
@@ -25,6 +26,8 @@ class AutoencoderTask(nn.Module):
         self.preview_rows = validation_rows(config, config.preview_images)
         self.backbone = backbones.load(config.base)
         self.vae: Any = self.backbone.parts["vae"]
+        if not isinstance(self.backbone.codec, KLCodec):
+            raise UserError(f"--tune vae: the {type(self.vae).__name__} of this base is no AutoencoderKL")
         self.resolution = config.resolution or self.backbone.resolution
         if self.resolution % self.backbone.codec.factor:
             raise UserError(f"--resolution {self.resolution}: must be a multiple of {self.backbone.codec.factor}")

@@ -1,5 +1,7 @@
 """The denoising task: UNet (or transformer) and text encoder, either or both trained, on latents."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +48,13 @@ class DiffusionTask(nn.Module):
             part.requires_grad_(False).eval()
             if name in config.parts:
                 apply_method(self.method, part.train(), config)
-            if name != "vae":  # which no sample passes through when latents are cached
+            # Neither the VAE nor an encoder whose outputs are cached belongs to the module: no step needs them.
+            if name != "vae" and not (name.startswith("text") and self.caches_text):
                 self.add_module(self.backbone.components[name], part)
         self.backbone.parts["vae"].to(device)
         if config.gradient_checkpointing:
-            self.denoiser.train().enable_gradient_checkpointing()  # only a module in training mode recomputes
-            if "text" in config.parts:
-                encoder = self.backbone.parts["text"]
-                # transformers 5.23 renamed it, with a warning for the old name.
-                getattr(encoder, "activation_checkpointing_enable", encoder.gradient_checkpointing_enable)()
+            for part in (self.denoiser.train(), *(self.backbone.parts[name] for name in config.parts - {"unet"})):
+                enable_gradient_checkpointing(part)  # only a module in training mode recomputes
         if device.type == "cpu" and config.mixed_precision == "bf16":
             self.backbone.prepare_for_bf16_on_cpu()
         if config.channels_last or (config.channels_last is None and device.type == "cuda"):
@@ -63,6 +63,23 @@ class DiffusionTask(nn.Module):
     @property
     def denoiser(self) -> Any:
         return self.backbone.parts["unet"]
+
+    @property
+    def caches_text(self) -> bool:
+        return self.backbone.caches_text and "text" not in self.config.parts
+
+    @contextmanager
+    def encoders_on_device(self) -> Iterator[torch.device]:
+        """Text encoders whose outputs are cached lie on the CPU outside of this block."""
+        device = next(self.denoiser.parameters()).device
+        encoders = [part for name, part in self.backbone.parts.items() if name.startswith("text") and self.caches_text]
+        for encoder in encoders:
+            encoder.to(device)
+        try:
+            yield device
+        finally:
+            for encoder in encoders:
+                encoder.cpu()
 
     def groups(self) -> list[dict[str, Any]]:
         rates = {"unet": self.config.learning_rate, "text": self.config.text_encoder_lr or self.config.learning_rate}
@@ -99,10 +116,10 @@ class DiffusionTask(nn.Module):
         if cut and not held_out:
             length = next(iter(tokens.values())).shape[1]
             print(f"{cut} of {len(texts)} captions are cut to {length} tokens ({cut / len(texts):.1%})")
-        if self.backbone.caches_text and "text" not in self.config.parts:
+        if self.caches_text:
             assert self.config.data is not None
-            device = next(self.denoiser.parameters()).device
-            return cached_captions(self.backbone, device, texts, Path(self.config.data) / ".conditioning")
+            with self.encoders_on_device() as device:
+                return cached_captions(self.backbone, device, texts, Path(self.config.data) / ".conditioning")
         return TokenIds(tokens, self.backbone.tokenize([""])[0])
 
     def _source(self, rows: Any, held_out: bool) -> Source:
@@ -171,7 +188,8 @@ class DiffusionTask(nn.Module):
             resolution=self.resolution,
         )
         seeds = [image_seed(self.config.seed, f"validation/{name}", 0) for name in rows["id"]]
-        return list(sampler.sample(rows["text"].tolist(), seeds))
+        with self.encoders_on_device():
+            return list(sampler.sample(rows["text"].tolist(), seeds))
 
     def save(self, run: Path) -> None:
         """Write pipeline/ with the merged parts, and adapter/ where the method has one."""
@@ -183,3 +201,16 @@ class DiffusionTask(nn.Module):
             backbones.save(self.backbone, run / "pipeline")
         finally:
             self.backbone.parts |= tuned
+
+
+def enable_gradient_checkpointing(part: Any) -> None:
+    """By the name that it has in diffusers, in transformers from 5.23 on, or before.
+
+    Raises:
+        UserError: the part has none of them.
+    """
+    names = ("enable_gradient_checkpointing", "activation_checkpointing_enable", "gradient_checkpointing_enable")
+    enable = next((getattr(part, name) for name in names if hasattr(part, name)), None)
+    if enable is None:
+        raise UserError(f"--gradient_checkpointing: the {type(part).__name__} of this base does not support it")
+    enable()

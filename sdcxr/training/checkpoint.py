@@ -99,7 +99,8 @@ def load(
         raise ValueError(f"{path} is damaged (a file is missing or cut short)")
     own = trained_tensors(task)
     parameters = {name: p for name, p in task.named_parameters() if p.requires_grad}
-    frozen = task.state_dict().keys() - own.keys()  # checkpoints before version 0.2 repeat those of tuned parts
+    # Checkpoints before version 0.2 also hold what does not train of the tuned parts.
+    surplus = {*task.state_dict(), *(name for name, _ in task.named_buffers())} - own.keys()
     try:
         saved = load_file(path / "model.safetensors")
         fields = load_file(path / "optimizer.safetensors")
@@ -107,8 +108,9 @@ def load(
         state = read_json(path / "state.json")
     except (SafetensorError, FileNotFoundError) as error:
         raise ValueError(f"{path} is damaged ({error})") from None
+    saved, averages = ({n: v for n, v in tensors.items() if n not in surplus} for tensors in (saved, averages))
     if (
-        _shapes({name: saved[name] for name in saved if name in own or name not in frozen}) != _shapes(own)
+        _shapes(saved) != _shapes(own)
         or not {key.rsplit("/", 1)[0] for key in fields} <= parameters.keys()
         or (ema is not None and _shapes(averages) != _shapes(ema.averages))
         or not {"step", "losses"} <= state.keys()

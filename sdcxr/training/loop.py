@@ -34,7 +34,7 @@ from sdcxr.tasks.base import training_rows
 from sdcxr.training import checkpoint
 from sdcxr.training.ema import EMA
 from sdcxr.training.flops import measured_peak, training_flops
-from sdcxr.training.guards import Fingerprints, assert_only_tuned_parts_moved, fingerprints
+from sdcxr.training.guards import assert_only_tuned_parts_moved, fingerprints
 from sdcxr.training.optimizer import build_optimizer, learning_rate_factor
 from sdcxr.training.progress import Log, Meter, start_tracker, status
 from sdcxr.training.validation import previews, validation_loss
@@ -203,7 +203,8 @@ class Run:
 
     def resume(self) -> tuple[int, list[float]]:
         """Load the newest checkpoint that fits; its step and the losses not logged yet, (0, []) without one."""
-        for path in reversed(checkpoint.found(self.folder / "checkpoints")):
+        found = checkpoint.found(self.folder / "checkpoints")
+        for path in reversed(found):
             try:
                 step, losses = checkpoint.load(path, self.task, self.raw_optimizer(), self.ema, self.accelerator.scaler)
             except ValueError as error:
@@ -213,6 +214,8 @@ class Run:
                 raise UserError(f"--max_train_steps {self.steps}: {self.folder} already has {step}, give more")
             self.print0(f"resuming at step {step}")
             return step, losses
+        if found:
+            raise UserError(f"no checkpoint in {self.folder} can be loaded: delete its checkpoints/ to start again")
         return 0, []
 
     def raw_optimizer(self) -> torch.optim.Optimizer:
@@ -227,7 +230,7 @@ class Run:
         self.log = Log(self.folder / "log.jsonl", start, tracker) if main else None
         self.validation_log = Log(self.folder / "validation.jsonl", start, tracker, "validation_") if main else None
         batches = self.batches(start)
-        before: Fingerprints | None = fingerprints(self.task)
+        before: dict[str, torch.Tensor] | None = fingerprints(self.task)
         step = start
         losses = list(torch.tensor(unlogged, device=self.accelerator.device).unbind())
         self.measured = start

@@ -1,5 +1,6 @@
 """The adapter folder of a run: per part a safetensors file with what the tuning method trained, and method.json."""
 
+import shutil
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -19,6 +20,7 @@ def save_adapter(folder: Path, method: TuningMethod, tuned: dict[str, nn.Module]
     """
     states = {name: method.state(part) for name, part in tuned.items()}
     states = {name: state for name, state in states.items() if state}
+    shutil.rmtree(folder, ignore_errors=True)  # of another method, where its run was not finished
     if not states:
         return
     folder.mkdir(parents=True, exist_ok=True)

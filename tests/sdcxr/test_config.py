@@ -212,6 +212,16 @@ def test_settings_of_another_task_are_refused_by_name(tune, setting, parts):
         TrainConfig(tune=tune, **setting)
 
 
+def test_settings_that_the_task_does_not_use_do_not_make_another_run(tmp_path):
+    """Version 0.1 took them and recorded them."""
+    config = TrainConfig(tune="classifier").filled()
+    write_config(tmp_path / "config.yaml", dataclasses.asdict(config) | {"caption_dropout": 0.0, "vae_lr": 1e-4})
+    write_json(tmp_path / RUN_STATE, {"images_per_step": 8, "finished_steps": 0})
+    check_same_run(tmp_path, config, 8)
+    with pytest.raises(UserError, match="caption_dropout"):
+        check_same_run(tmp_path, TrainConfig(tune="unet").filled(), 8)
+
+
 def test_every_setting_of_some_tasks_exists_and_is_given_once():
     names = [name for group in USED_BY.values() for name in group.split()]
     assert len(names) == len(set(names))

@@ -1,5 +1,6 @@
 """A family registered from outside trains, caches, resumes, samples and is merged, without a change in sdcxr."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ from torch import nn
 from sdcxr import backbones
 from sdcxr.backbones import registry
 from sdcxr.config import GenerateConfig
+from sdcxr.data import shard_cache
+from sdcxr.data.text_cache import cached_captions
 from sdcxr.generation.sampler import Sampler
 from sdcxr.generation.samples_folder import generate
 from sdcxr.runtime.errors import UserError
+from tests.sdcxr.backbones import toy_backbone
 from tests.sdcxr.backbones.toy_backbone import WIDTH, Denoiser, ToyBackbone, Vae
 
 SETTINGS: dict[str, Any] = {"tune": "unet", "max_train_steps": 6, "checkpointing_steps": 3, "caption_dropout": 0.5}
@@ -54,12 +58,11 @@ def test_it_trains_from_cached_latents_and_captions_and_resumes_exactly(train_mi
     assert all(torch.equal(value, weights(halves)[name]) for name, value in weights(whole).items())
     started = load_file(base / "transformer" / "model.safetensors")
     assert any(not torch.equal(value, started[name]) for name, value in weights(whole).items())
-    # Captions were cached once: four distinct ones and the empty one, without padding.
-    (cache,) = [
-        folder for folder in (data / ".conditioning").iterdir() if (folder / "shard-00000.safetensors").is_file()
-    ][:1]
-    rows = load_file(cache / "shard-00000.safetensors")
-    assert rows["hidden.offsets"].tolist()[:2] == [0, 1] and len(rows["hidden.offsets"]) == 6
+    # Captions were cached once: the distinct ones of the training split and the empty one, without padding.
+    records = (data / ".conditioning").glob("*/fingerprint.json")
+    caches = {json.loads(record.read_text())["n_captions"]: record.parent for record in records}
+    offsets = load_file(caches[4] / "shard-00000.safetensors")["hidden.offsets"].tolist()
+    assert offsets[:2] == [0, 1] and len(offsets) == 4 + 1 + 1
     moments = next((data / ".latents").glob("*/shard-00000.safetensors"))
     assert set(load_file(moments)) == {"mean"}  # this VAE has no variance
     checkpoint = load_file(whole / "checkpoints" / "checkpoint-6" / "model.safetensors")
@@ -74,6 +77,42 @@ def test_a_live_encoder_gives_the_same_losses_as_the_cache(train_micro, base, da
     train_micro(tmp_path / "live", **settings)
     cached, live = ([row["loss"] for row in read_log(tmp_path / name)] for name in ("cached", "live"))
     assert cached == pytest.approx(live, rel=1e-5)
+
+
+def test_cached_captions_are_read_again_and_never_those_of_another_encoder_or_tokenizer(base, tmp_path, monkeypatch):
+    backbone, texts = backbones.load(str(base)), ["one", "three", "one"]
+    first = cached_captions(backbone, torch.device("cpu"), texts, tmp_path / "cache")
+    assert first.cache.n == 3 and first.tokens == 6
+    row = first.fields(0)
+    assert torch.equal(row["conditioning.hidden"], first.fields(2)["conditioning.hidden"])
+    assert row["conditioning.mask"].tolist() == [1, 1, 1, 1, 0, 0] and not row["conditioning.hidden"][4:].any()
+    assert first.fields(None)["conditioning.mask"].tolist() == [1, 0, 0, 0, 0, 0]
+    with monkeypatch.context() as patched:
+        patched.setattr(backbone, "encode_text", lambda tokens: pytest.fail("encoded again"))
+        cached_captions(backbone, torch.device("cpu"), texts, tmp_path / "cache")
+    with torch.no_grad():
+        backbone.parts["text"].weight += 1
+    other = cached_captions(backbone, torch.device("cpu"), texts, tmp_path / "cache")
+    torch.testing.assert_close(other.fields(0)["conditioning.hidden"][:4], row["conditioning.hidden"][:4] + 1)
+    monkeypatch.setattr(toy_backbone, "TOKENS", 4)
+    assert cached_captions(backbone, torch.device("cpu"), texts, tmp_path / "cache").tokens == 4
+    assert len(list((tmp_path / "cache").iterdir())) == 3
+
+
+def test_captions_of_several_shards_and_batches_keep_their_lengths(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(shard_cache, "SHARD", 4)
+    monkeypatch.setattr(shard_cache, "BATCH", 3)
+    texts = ["x" * n for n in range(1, 10)]
+    captions = cached_captions(backbones.load(str(base)), torch.device("cpu"), texts, tmp_path)
+    assert [int(captions.fields(i)["conditioning.mask"].sum()) for i in range(9)] == list(range(2, 11))
+
+
+def test_what_this_family_lacks_is_one_line(train_micro, base, data, tmp_path):
+    settings = SETTINGS | {"base": str(base), "data": str(data)}
+    with pytest.raises(UserError, match="--gradient_checkpointing: the Denoiser of this base does not support it"):
+        train_micro(tmp_path / "run", **settings, gradient_checkpointing=True)
+    with pytest.raises(UserError, match="--tune vae: the Vae of this base is no AutoencoderKL"):
+        train_micro(tmp_path / "run", base=str(base), data=str(data), tune="vae")
 
 
 def test_its_text_encoder_trains_live(train_micro, base, data, tmp_path):

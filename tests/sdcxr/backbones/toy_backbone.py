@@ -57,7 +57,7 @@ class Codec:
     latent_shape = posterior_shape
 
     def fingerprint(self) -> str:
-        return hashlib.sha256(self.vae.pack.weight.detach().numpy().tobytes()).hexdigest()
+        return hashlib.sha256(self.vae.pack.weight.detach().cpu().float().numpy().tobytes()).hexdigest()
 
 
 class ToyBackbone:
@@ -74,8 +74,7 @@ class ToyBackbone:
 
     @classmethod
     def load(cls, folder: Path, dtype: Any) -> "ToyBackbone":
-        toy = cls(Denoiser(), nn.Embedding(256, WIDTH), Vae())
-        for name, part in toy.parts.items():
+        for name, part in (toy := cls(Denoiser(), nn.Embedding(256, WIDTH), Vae())).parts.items():
             part.to(dtype).load_state_dict(load_file(folder / cls.components[name] / "model.safetensors"))
         return toy
 
@@ -98,10 +97,11 @@ class ToyBackbone:
         return Conditioning(self.parts["text"](tokens["input_ids"]), tokens["attention_mask"])
 
     def unconditional(self, n: int) -> Conditioning:
-        return self.encode_text({name: torch.from_numpy(ids) for name, ids in self.tokenize([""] * n)[0].items()})
+        ids = {name: torch.from_numpy(row) for name, row in self.tokenize([""] * n)[0].items()}
+        return self.encode_text({name: row.to(self.parts["text"].weight.device) for name, row in ids.items()})
 
     def text_fingerprint(self) -> dict[str, Any]:
-        return {"text": hashlib.sha256(self.parts["text"].weight.detach().numpy().tobytes()).hexdigest()}
+        return {"text": hashlib.sha256(self.parts["text"].weight.detach().cpu().float().numpy().tobytes()).hexdigest()}
 
     def denoise(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         return self.parts["unet"](x_t, t, conditioning.hidden, conditioning.mask)

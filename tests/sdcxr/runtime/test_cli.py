@@ -349,6 +349,14 @@ def command_with_new_names(config: Renamed) -> None:
     print(config.image_text_model, config.fast)
 
 
+@pytest.mark.parametrize("words", [("--clip", "a", "--image_text_model", "b"), ("--image_text_model=b", "--clip=a")])
+def test_old_and_new_name_of_a_flag_together_are_refused(capsys, words):
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(command_with_new_names, list(words))
+    assert stopped.value.code == 2
+    assert "error: --clip is the old name of --image_text_model: give one of the two" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "words",
     [

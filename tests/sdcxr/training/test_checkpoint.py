@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sdcxr.training import checkpoint
@@ -65,6 +66,25 @@ def test_a_checkpoint_holds_the_tuned_part_with_its_buffers_and_no_frozen_one(tm
     checkpoint.save(tmp_path, 1, task, optimizer, ema, keep=1)
     files = {path.name for path in (tmp_path / "checkpoint-1").iterdir()}
     assert files == {"model.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"}
+
+
+def test_checkpoints_of_version_0_1_are_read(tmp_path):
+    """They repeat what is frozen in a tuned part, and average floating buffers that are not saved."""
+    task, optimizer, ema = trained(2)
+    task.unet[0].bias.requires_grad_(False)
+    task.unet.register_buffer("filter", torch.ones(3), persistent=False)
+    ema = EMA(task, 0.9)
+    optimizer = torch.optim.AdamW([p for p in task.parameters() if p.requires_grad])
+    checkpoint.save(tmp_path, 2, task, optimizer, ema, keep=1)
+    folder = tmp_path / "checkpoint-2"
+    for name, surplus in (("model", {"unet.0.bias": torch.zeros(3)}), ("ema", {"unet.filter": torch.ones(3)})):
+        save_file(load_file(folder / f"{name}.safetensors") | surplus, folder / f"{name}.safetensors")
+    state = json.loads((folder / "state.json").read_text())
+    state["files"] = {name: (folder / name).stat().st_size for name in state["files"]}
+    (folder / "state.json").write_text(json.dumps(state))
+    bias = task.unet[0].bias.detach().clone()
+    assert checkpoint.load(folder, task, optimizer, ema) == (2, [])
+    assert torch.equal(task.unet[0].bias, bias) and "unet.filter" not in ema.averages
 
 
 def test_the_newest_are_kept_in_order_of_their_steps(tmp_path):

@@ -50,3 +50,14 @@ def test_a_change_of_sign_is_a_move(task):
     move(task["text"].weight)
     with pytest.raises(RuntimeError, match="frozen"):
         assert_only_tuned_parts_moved(task, before)
+
+
+def test_a_frozen_part_that_a_fused_optimizer_moves_is_named(task):
+    """torch does not count these changes."""
+    before = fingerprints(task)
+    optimizer = torch.optim.AdamW([*task["unet"].parameters(), *task["text"].parameters()], lr=0.1, fused=True)
+    sum(part(torch.ones(1, 4)).sum() for part in (task["unet"], task["text"])).backward()
+    task["text"].requires_grad_(False)  # as frozen, but in the optimizer
+    optimizer.step()
+    with pytest.raises(RuntimeError, match=r"frozen parameters moved: text\.bias, text\.weight"):
+        assert_only_tuned_parts_moved(task, before)
