@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 ORDER = 1 << 63  # keys of the orderings, apart from those of the positions
@@ -92,3 +93,8 @@ def defer_sigterm(_worker: int) -> None:
         os._exit(0)
 
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, end))
+
+
+def tensors(batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The tensors of a batch that go to the device: all but the positions, which are for messages."""
+    return {name: value for name, value in batch.items() if isinstance(value, torch.Tensor) and name != "position"}

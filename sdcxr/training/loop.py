@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from sdcxr import tasks
 from sdcxr.config import NO_BASE, TrainConfig, check_same_run
-from sdcxr.data.stream import Examples, Positions, Stream, generator, loader
+from sdcxr.data.stream import Examples, Positions, Stream, generator, loader, tensors
 from sdcxr.io.files import write_json
 from sdcxr.io.pixels import grid, write_png
 from sdcxr.io.run_folder import RUN_STATE, read_run_state, write_config
@@ -393,8 +393,3 @@ class Run:
         """Print one line, on the main process only."""
         if self.accelerator.is_main_process:
             tqdm.write(message)
-
-
-def tensors(batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The tensors of a batch that go to the device: all but the positions, which are for messages."""
-    return {name: value for name, value in batch.items() if isinstance(value, torch.Tensor) and name != "position"}

@@ -362,7 +362,6 @@ def test_old_and_new_name_of_a_flag_together_are_refused(capsys, words):
     [
         ["--clip", "RUN", "--quick"],
         ["--clip=RUN", "--quick=true"],
-        ["--clip", "old", "--image_text_model", "RUN", "--quick", "true"],
     ],
 )
 def test_a_deprecated_flag_works_and_says_its_new_name(capfd, words):
