@@ -25,44 +25,24 @@ USED_BY: dict[str, str] = {
     "unet, text, vae or classifier": "validation_loss_images",
 }
 
+# fmt: off
 # Settings that may change between two calls of one run: they do not alter what is learnt. The batch may be split
 # differently over processes and micro-steps as long as the images per optimizer step stay the same.
 RESUME_MUTABLE = {
-    "output_dir",
-    "data",
-    "latents_dir",
-    "train_batch_size",
-    "gradient_accumulation_steps",
-    "total_train_batch_size",
-    "gradient_checkpointing",
-    "torch_compile",
-    "cuda_graphs",
-    "channels_last",
-    "fused_optimizer",
-    "deterministic",
-    "cache_latents",
-    "cache_in_memory",
-    "dataloader_num_workers",
-    "logging_steps",
-    "checkpointing_steps",
-    "checkpoints_total_limit",
-    "validation_steps",
-    "validation_loss_images",
-    "preview_images",
-    "report_to",
+    "output_dir", "data", "latents_dir", "train_batch_size", "gradient_accumulation_steps", "total_train_batch_size",
+    "gradient_checkpointing", "torch_compile", "cuda_graphs", "channels_last", "fused_optimizer", "deterministic",
+    "cache_latents", "cache_in_memory", "dataloader_num_workers", "logging_steps", "checkpointing_steps",
+    "checkpoints_total_limit", "validation_steps", "validation_loss_images", "preview_images", "report_to",
 }
-
-POSITIVE = [
-    "max_train_steps",
-    "num_train_epochs",
-    "max_train_samples",
-    "resolution",
-    "learning_rate",
-    "text_encoder_lr",
-    "vae_lr",
-    "max_grad_norm",
-    "snr_gamma",
-]
+POSITIVE = (
+    "max_train_steps", "num_train_epochs", "max_train_samples", "resolution", "learning_rate", "text_encoder_lr",
+    "vae_lr", "max_grad_norm", "snr_gamma",
+)
+NOT_NEGATIVE = (
+    "lr_warmup_steps", "validation_steps", "validation_loss_images", "preview_images", "noise_offset",
+    "dataloader_num_workers", "seed",
+)
+# fmt: on
 
 # RoentGen's learning rate and its middle length; a warm-up and an average for runs of that length.
 PUBLISHED = {"learning_rate": 5e-5, "max_train_steps": 12500, "lr_warmup_steps": 500, "ema_decay": 0.9999}
@@ -212,15 +192,7 @@ class TrainConfig:
         for name in POSITIVE:
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise UserError(f"--{name} {getattr(self, name)}: must be positive")
-        for name in (
-            "lr_warmup_steps",
-            "validation_steps",
-            "validation_loss_images",
-            "preview_images",
-            "noise_offset",
-            "dataloader_num_workers",
-            "seed",
-        ):
+        for name in NOT_NEGATIVE:
             _at_least(self, name, 0)
         _at_least(self, "checkpoints_total_limit", 1)
         if self.cache_in_memory and not self.cache_latents:

@@ -12,22 +12,12 @@ from sdcxr.io.tables import read_csv
 from sdcxr.runtime.errors import UserError
 
 # CheXpert's names and order (mimic-cxr-2.0.0-chexpert.csv). 1 positive, 0 negated, -1 uncertain, empty not mentioned.
+# fmt: off
 LABELS = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Consolidation",
-    "Edema",
-    "Enlarged Cardiomediastinum",
-    "Fracture",
-    "Lung Lesion",
-    "Lung Opacity",
-    "No Finding",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Pneumonia",
-    "Pneumothorax",
-    "Support Devices",
+    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum", "Fracture", "Lung Lesion",
+    "Lung Opacity", "No Finding", "Pleural Effusion", "Pleural Other", "Pneumonia", "Pneumothorax", "Support Devices",
 )
+# fmt: on
 LONGEST_SHOWN = 12  # characters of an invalid label that messages quote
 SPLITS = ("train", "validation", "test")
 IDS = ("subject_id", "study_id", "dicom_id")
