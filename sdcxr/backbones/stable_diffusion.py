@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sdcxr.backbones.base import Conditioning
 from sdcxr.backbones.latent_codec import KLCodec
 from sdcxr.backbones.pipeline_files import component_class, load_part
-from sdcxr.backbones.text_encoders import TextEncoder
+from sdcxr.backbones.text_encoders import TextEncoder, tokenize
 from sdcxr.config import TrainConfig
 from sdcxr.noise.ddpm import Ddpm, training_process
 
@@ -80,7 +80,7 @@ class StableDiffusion:
         return training_process(self.scheduler)[0]
 
     def tokenize(self, texts: list[str]) -> tuple[dict[str, np.ndarray], int]:
-        tokens = self.text_encoder.tokenize(texts)
+        tokens = tokenize(self.tokenizer, texts)
         return {"input_ids": tokens.ids}, tokens.n_cut
 
     def encode_text(self, tokens: dict[str, Tensor]) -> Conditioning:

@@ -49,10 +49,6 @@ class TextEncoder:
     def __init__(self, module: nn.Module, tokenizer: Any, use_mask: bool = False):
         self.module, self.tokenizer, self.use_mask = module, tokenizer, use_mask
 
-    def tokenize(self, texts: Sequence[str]) -> Tokens:
-        """See `tokenize`."""
-        return tokenize(self.tokenizer, texts)
-
     def states(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Last hidden states (batch, tokens, width) of token ids (batch, tokens).
 
@@ -74,7 +70,7 @@ class TextEncoder:
         device = next(self.module.parameters()).device
         vectors = []
         for start in range(0, len(texts), BATCH):
-            tokens = self.tokenize(texts[start : start + BATCH])
+            tokens = tokenize(self.tokenizer, texts[start : start + BATCH])
             ids, attended = (torch.from_numpy(array).to(device) for array in (tokens.ids, tokens.mask))
             states = self.states(ids, attended).float()
             mask = attended.to(states.dtype)

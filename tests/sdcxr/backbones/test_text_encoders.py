@@ -79,7 +79,7 @@ def bert() -> TextEncoder:
 @torch.no_grad()
 def test_with_a_mask_padding_does_not_change_an_embedding():
     encoder = bert()
-    tokens = encoder.tokenize(["effusion"])
+    tokens = tokenize(encoder.tokenizer, ["effusion"])
     ids, mask = torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask)
     long, short = encoder.states(ids, mask)[:, :10], encoder.states(ids[:, :10], mask[:, :10])
     torch.testing.assert_close(long, short, atol=1e-6, rtol=0)
@@ -90,7 +90,7 @@ def test_with_a_mask_padding_does_not_change_an_embedding():
 def test_pooling_takes_the_mean_of_a_texts_tokens_or_its_end(micro_base):
     encoder = backbones.load(str(micro_base)).text_encoder
     text = ["Large left pneumothorax."]
-    tokens = encoder.tokenize(text)
+    tokens = tokenize(encoder.tokenizer, text)
     n = int(tokens.mask.sum())
     with torch.no_grad():
         states = encoder.states(torch.from_numpy(tokens.ids))[0, :n].numpy()
