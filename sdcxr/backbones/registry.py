@@ -19,21 +19,6 @@ def register(family: Any) -> Any:
     return family
 
 
-def find_family(pipeline_class: str, folder: Path) -> Any:
-    """The backbone class of a pipeline class.
-
-    Raises:
-        UserError: there is none; lists those that there are.
-    """
-    if pipeline_class not in FAMILIES:
-        raise UserError(f"{folder} is a {pipeline_class}: only {', '.join(FAMILIES)} can be tuned")
-    family = FAMILIES[pipeline_class]
-    if isinstance(family, str):
-        module, _, name = family.partition(":")
-        family = getattr(import_module(module), name)
-    return family
-
-
 def locate_pipeline(model: str) -> str:
     """The pipeline folder or hub name behind `model`: a hub name, a pipeline folder or a run folder.
 
@@ -59,8 +44,18 @@ def locate_pipeline(model: str) -> str:
 
 
 def check(folder: Path) -> Any:
-    """The backbone class of a pipeline folder, whose parts are all there; raises UserError if not."""
-    family = find_family(pipeline_class_of(folder), folder)
+    """The backbone class of a pipeline folder whose parts are all there.
+
+    Raises:
+        UserError: an unknown family, which lists those that there are, or a missing part.
+    """
+    pipeline_class = pipeline_class_of(folder)
+    if pipeline_class not in FAMILIES:
+        raise UserError(f"{folder} is a {pipeline_class}: only {', '.join(FAMILIES)} can be tuned")
+    family = FAMILIES[pipeline_class]
+    if isinstance(family, str):
+        module, _, name = family.partition(":")
+        family = getattr(import_module(module), name)
     check_pipeline_folder(folder, tuple(family.components.values()))
     return family
 
