@@ -11,7 +11,7 @@ PRECISION = {"cpu": "fp32", "cuda": "fp32 (convolutions in TF32, torch's default
 
 
 def insert(page: str, tables: str) -> str:
-    """The page with what stands between its two marks replaced.
+    """The page with the text between its two marks replaced.
 
     Raises:
         UserError: the marks are missing or in the wrong order.

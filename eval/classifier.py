@@ -55,9 +55,9 @@ class ClassifierConfig(Comparison):
 
 def main(config: ClassifierConfig) -> int:
     def measure(real: ImageFolder, synthetic: ImageFolder) -> Result:
-        judge = find_classifier(config.classifier, weights_folder(config.weights_dir))
+        network = find_classifier(config.classifier, weights_folder(config.weights_dir))
         options: dict[str, Any] = {name: getattr(config, name) for name in ("labels", "findings", "uncertain", "seed")}
-        return evaluate(real, synthetic, judge, **options)
+        return evaluate(real, synthetic, network, **options)
 
     return config.run(measure, table)
 

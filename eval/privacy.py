@@ -49,6 +49,7 @@ from eval.metrics.nearest import authentic, nearness
 from eval.scores import Result, Rows, note_text, score_row, value_text
 from sdcxr.io.files import atomic
 from sdcxr.io.manifest import image_ids
+from sdcxr.io.pixels import open_image
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
@@ -236,7 +237,7 @@ def planted(train: ImageFolder, greys: np.ndarray, common: Whitening, seed: int)
     chosen = generator.permutation(len(train))[:PLANTED]
     copies = np.empty((len(chosen), GRID, GRID), np.uint8)
     for place, i in enumerate(chosen):
-        with Image.open(train.paths[i]) as image:
+        with open_image(train.paths[i]) as image:
             copies[place] = np.asarray(altered(image, generator).resize((GRID, GRID), Image.Resampling.BOX))
     found = best_matches(copies, greys, common)
     # A picture that is stored twice counts as found under either name.

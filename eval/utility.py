@@ -34,7 +34,7 @@ from eval.metrics.bootstrap import RESAMPLES, mean, percentiles, resampled
 from eval.metrics.classification import Ranking, auroc
 from eval.scores import Result, Row, Rows, print_remarks, publish, score_row
 from sdcxr.config import TrainConfig
-from sdcxr.io.files import check_same_settings, checksum, read_json, write_json
+from sdcxr.io.files import checksum, claim_folder, write_json
 from sdcxr.io.labels import UncertainPolicy
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
@@ -131,7 +131,8 @@ def evaluate(config: UtilityConfig, arms: list[Arm], data: ExperimentData) -> Re
 
     state = processes()
     if state.is_main_process:
-        claim_experiment_folder(output, settings_of(config, data, weights, state.num_processes))
+        settings = settings_of(config, data, weights, state.num_processes)
+        claim_folder(output, EXPERIMENT_RECORD, settings, "an experiment")
         if weights:
             backbones.write_initial_classifier(Path(base), config.backbone, weights, data.findings, config.resolution)
         for training_set in dict.fromkeys(stage for arm in arms for stage in arm.stages):
@@ -171,21 +172,6 @@ def settings_of(config: UtilityConfig, data: ExperimentData, weights: Path | Non
 def _hash(part: Labelled) -> str:
     table = pd.DataFrame({"file_name": part.images.rows["file_name"]}).join(part.truth)
     return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()[:16]
-
-
-def claim_experiment_folder(output: Path, settings: dict[str, Any]) -> None:
-    """Record the settings in the folder, or refuse one of another experiment, listing what differs.
-
-    Raises:
-        UserError: see above.
-    """
-    record = output / EXPERIMENT_RECORD
-    if record.is_file():
-        check_same_settings(output, read_json(record), settings)
-    elif output.is_dir() and any(output.iterdir()):
-        raise UserError(f"--output_dir {output}: not empty, and no experiment: give another one")
-    output.mkdir(parents=True, exist_ok=True)
-    write_json(record, settings)
 
 
 def train_arm(config: UtilityConfig, base: str, arm: Arm, seed: int, data: ExperimentData, output: Path) -> Path:

@@ -20,6 +20,7 @@ from data_prep.phantom.sampling import sample_acquisition, sample_build, sample_
 from data_prep.phantom.truth import truth
 from sdcxr.io.files import atomic, write_text
 from sdcxr.io.manifest import LABELS
+from sdcxr.io.pixels import BadImage, open_image
 
 JPEG_QUALITY = 95  # as MIMIC-CXR-JPG
 SPLITS = ("train",) * 8 + ("validate", "test")
@@ -110,7 +111,7 @@ def draw_patient(patient: Patient, output_dir: Path, resolution_px: int, seed: i
 
 def _draw_image(anatomy: Anatomy, resolution_px: int, rng: np.random.Generator, path: Path) -> tuple[int, int]:
     """Write one JPEG unless it exists; return its height and width."""
-    with suppress(OSError), Image.open(path) as image:  # OSError: missing or damaged
+    with suppress(BadImage), open_image(path) as image:  # missing or damaged
         return image.height, image.width
     pixels = render(anatomy, resolution_px, rng)
     path.parent.mkdir(parents=True, exist_ok=True)

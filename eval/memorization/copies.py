@@ -85,7 +85,7 @@ def descriptors(greys: np.ndarray, common: Whitening, down: int = 0, right: int 
     residual = (_inner(greys, down, right) - common.mean) * _window()
     spectrum = torch.fft.rfft2(residual)[:, _low()] * common.gain
     flat = torch.from_numpy(np.ptp(greys.reshape(len(greys), -1), axis=1) == 0)
-    # Parseval: scalar products of spectra are those of the images; the low half plane stands for both.
+    # Parseval: scalar products of spectra are those of the images; the low half plane represents both.
     return torch.nn.functional.normalize(torch.view_as_real(spectrum).flatten(1), dim=1).masked_fill(flat[:, None], 0.0)
 
 

@@ -125,7 +125,7 @@ def resolve_inputs(
     weights_dir = weights_folder(config.weights_dir)
     skipped: list[Skipped] = []
     distances = _named_distances(config, weights_dir)
-    judge = find_classifier(config.classifier, weights_dir) if config.classifier else None
+    eval_classifier = find_classifier(config.classifier, weights_dir) if config.classifier else None
     image_text_model = None
     if config.image_text_model:
         image_text_model = find_extractor(config.image_text_model, weights_dir, "--image_text_model")
@@ -141,7 +141,9 @@ def resolve_inputs(
             image_text_model = find_extractor(DEFAULT_IMAGE_TEXT_MODEL, weights_dir)
         except UserError as error:
             skipped.append(Skipped(f"images and texts by {DEFAULT_IMAGE_TEXT_MODEL}", str(error)))
-    return Inputs(config, real, synthetic, train, output, weights_dir, judge, image_text_model, distances, skipped)
+    return Inputs(
+        config, real, synthetic, train, output, weights_dir, eval_classifier, image_text_model, distances, skipped
+    )
 
 
 def _named_distances(config: EvalConfig, weights_dir: Path | None) -> list[Distance]:
@@ -194,8 +196,8 @@ def _evaluate_fidelity(inputs: Inputs, distance: Distance, seed: int) -> Result:
 
 
 def _plan_classifier(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
-    config, judge = inputs.config, inputs.classifier
-    if judge is None:
+    config, eval_classifier = inputs.config, inputs.classifier
+    if eval_classifier is None:
         reason = "no --classifier: a run of train.py --tune classifier, or the name of a published one"
         yield Skipped("classifier", reason)
         return
@@ -203,8 +205,8 @@ def _plan_classifier(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
     if labels is not None and not labels.is_file():
         raise UserError(f"--labels {labels}: no such file")
     about: dict[str, Any] = {"labels": config.labels, "findings": config.findings}
-    evaluate = partial(classifier.evaluate, inputs.real, inputs.synthetic, judge, **about)
-    yield inputs.step(evaluate, [judge.extractor], **about | {"labels": labels and checksum(labels)})
+    evaluate = partial(classifier.evaluate, inputs.real, inputs.synthetic, eval_classifier, **about)
+    yield inputs.step(evaluate, [eval_classifier.extractor], **about | {"labels": labels and checksum(labels)})
 
 
 def _plan_utility(inputs: Inputs) -> Iterator[EvalStep | Skipped]:

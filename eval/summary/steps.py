@@ -131,7 +131,7 @@ def _file_name(title: str) -> str:
 
 
 def fingerprint_model(name: str) -> Any:
-    """Fingerprint of a model folder: paths, sizes and times of change of its files; a name that is none stays."""
+    """Fingerprint of a model folder: paths, sizes and times of change of its files; a hub name as it is."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
         return name

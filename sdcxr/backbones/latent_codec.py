@@ -1,9 +1,10 @@
 """Latent codecs: AutoencoderKL with its scale and shift."""
 
-import hashlib
 from typing import Any
 
 from torch import Tensor
+
+from sdcxr.backbones.pipeline_files import hash_weights
 
 
 class KLCodec:
@@ -37,8 +38,4 @@ class KLCodec:
     latent_shape = posterior_shape
 
     def fingerprint(self) -> str:
-        weights = hashlib.sha256()
-        for name, tensor in sorted(self.vae.state_dict().items()):
-            if name.startswith(("encoder.", "quant_conv.")):
-                weights.update(name.encode() + tensor.detach().cpu().contiguous().float().numpy().tobytes())
-        return weights.hexdigest()
+        return hash_weights(self.vae, ("encoder.", "quant_conv."))

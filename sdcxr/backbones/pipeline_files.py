@@ -1,5 +1,6 @@
 """Pipeline folders on disk: check that one is complete, load its parts from safetensors, save one atomically."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -79,6 +80,15 @@ def load_part(kind: Any, folder: Path, name: str, dtype: Any) -> Any:
         if keys:
             raise ValueError(f"the weights of {name} {what} {', '.join(sorted(keys)[:3])} ({len(keys)} in all)")
     return part.to(dtype)
+
+
+def hash_weights(part: Any, prefixes: tuple[str, ...] = ("",)) -> str:
+    """SHA-256 of names and float32 values of the tensors of a part whose names begin with one of the prefixes."""
+    weights = hashlib.sha256()
+    for name, tensor in sorted(part.state_dict().items()):
+        if name.startswith(prefixes):
+            weights.update(name.encode() + tensor.detach().cpu().contiguous().float().numpy().tobytes())
+    return weights.hexdigest()
 
 
 def save_pipeline(pipeline: Any, folder: Path) -> None:

@@ -1,6 +1,5 @@
 """Stable Diffusion 1.x and 2.x: UNet, AutoencoderKL and a CLIP text encoder."""
 
-import hashlib
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from sdcxr.backbones.base import Conditioning
 from sdcxr.backbones.latent_codec import KLCodec
-from sdcxr.backbones.pipeline_files import component_class, load_part
+from sdcxr.backbones.pipeline_files import component_class, hash_weights, load_part
 from sdcxr.backbones.text_encoders import TextEncoder, tokenize
 from sdcxr.config import TrainConfig
 from sdcxr.noise.ddpm import Ddpm, training_process
@@ -91,10 +90,8 @@ class StableDiffusion:
         return self.encode_text({"input_ids": ids.to(self.unet.device)})
 
     def text_fingerprint(self) -> dict[str, Any]:
-        weights = hashlib.sha256()
-        for name, tensor in sorted(self.parts["text"].state_dict().items()):
-            weights.update(name.encode() + tensor.detach().cpu().contiguous().float().numpy().tobytes())
-        return {"text_encoder": weights.hexdigest(), "config": self.parts["text"].config.to_json_string()}
+        encoder = self.parts["text"]
+        return {"text_encoder": hash_weights(encoder), "config": encoder.config.to_json_string()}
 
     def denoise(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         predicted: Tensor = self.unet(x_t, t, conditioning.hidden, return_dict=False)[0]

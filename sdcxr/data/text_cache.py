@@ -51,21 +51,21 @@ def cached_captions(backbone: Any, device: torch.device, texts: list[str], defau
         default: see `build_cache`.
     """
     distinct = sorted(set(texts))
+    tokens, _ = backbone.tokenize(["", *distinct])  # of each row; the first is encoded as the backbone has it
 
     def encode(first: int, last: int) -> dict[str, Tensor | list[Tensor]]:
         rows = [] if first else [_rows(backbone.unconditional(1))]
-        if texts_here := distinct[max(first - 1, 0) : last - 1]:
-            tokens, _ = backbone.tokenize(texts_here)
-            on_device = {name: torch.from_numpy(ids).to(device) for name, ids in tokens.items()}
-            rows.append(_rows(backbone.encode_text(on_device)))
+        if last > max(first, 1):
+            here = {name: torch.from_numpy(ids[max(first, 1) : last]).to(device) for name, ids in tokens.items()}
+            rows.append(_rows(backbone.encode_text(here)))
         return {name: [row for part in rows for row in part[name]] for name in rows[0]}
 
-    tokens = hashlib.sha256()
-    for _, ids in sorted(backbone.tokenize(["", *distinct])[0].items()):
-        tokens.update(ids.tobytes())
+    digest = hashlib.sha256()
+    for _, ids in sorted(tokens.items()):
+        digest.update(ids.tobytes())
     fingerprint = backbone.text_fingerprint() | {
         "captions": hashlib.sha256("\0".join(distinct).encode()).hexdigest(),
-        "tokens": tokens.hexdigest(),
+        "tokens": digest.hexdigest(),
         "n_captions": len(distinct),
         "version": VERSION,
     }

@@ -10,9 +10,8 @@ from tqdm import tqdm
 
 from sdcxr.config import GenerateConfig
 from sdcxr.generation.plan import plan_samples, read_prompts
-from sdcxr.io.files import check_same_settings, read_json, write_json
+from sdcxr.io.files import claim_folder
 from sdcxr.io.manifest import LABELS, write_metadata
-from sdcxr.runtime.errors import UserError
 
 SAMPLES_RECORD = "generate.json"
 
@@ -48,7 +47,7 @@ def generate(config: GenerateConfig) -> int:
     )
     settings = settings_of(config, prompts, where, sampler.resolution)
     if state.is_main_process:
-        claim_samples_folder(output, settings)
+        claim_folder(output, SAMPLES_RECORD, settings, "a samples folder")
     state.wait_for_everyone()
     missing = [job for job in jobs if not (output / job["file_name"]).is_file()]
     state.wait_for_everyone()
@@ -87,14 +86,3 @@ def settings_of(config: GenerateConfig, prompts: pd.DataFrame, where: str, resol
         settings["weights_sha256"] = digest.hexdigest()[:16]
         del settings["model"]  # the folder may be called differently
     return settings
-
-
-def claim_samples_folder(output: Path, settings: dict[str, Any]) -> None:
-    """Record the settings in the samples folder, or refuse one that was made with others, listing what differs."""
-    record = output / SAMPLES_RECORD
-    if record.is_file():
-        check_same_settings(output, read_json(record), settings)
-    elif output.is_dir() and any(output.iterdir()):
-        raise UserError(f"--output_dir {output}: not empty and not a samples folder: give another one")
-    output.mkdir(parents=True, exist_ok=True)
-    write_json(record, settings)

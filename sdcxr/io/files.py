@@ -98,6 +98,27 @@ def check_same_settings(folder: Path, old: Mapping[str, Any], new: Mapping[str, 
         raise UserError(f"{folder} was begun with other settings ({'; '.join(differing)}): use another --output_dir")
 
 
+def claim_folder(folder: Path, record: str, settings: Mapping[str, Any], kind: str) -> None:
+    """Record the settings that a folder is made with, or compare them with those recorded there.
+
+    Args:
+        folder: made where it is missing.
+        record: name of the JSON file in it.
+        settings: as JSON.
+        kind: what the folder is ("a samples folder"), for messages.
+
+    Raises:
+        UserError: it was begun with other settings, or holds something else.
+    """
+    path = folder / record
+    if path.is_file():
+        check_same_settings(folder, read_json(path), settings)
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"--output_dir {folder}: not empty and not {kind}: give another one")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, settings)
+
+
 def user_cache() -> Path:
     """Folder for what is built once per user and version: in $SDCXR_CACHE, else in sdcxr of the XDG cache."""
     root = os.environ.get("SDCXR_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "sdcxr"

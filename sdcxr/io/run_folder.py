@@ -1,4 +1,4 @@
-"""What stands in a run folder beside its weights: the settings (config.yaml) and the state of the run (run.json)."""
+"""Files of a run folder beside its weights: settings (config.yaml) and state of the run (run.json)."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that is none
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or an invalid date
         told = " ".join(str(error).replace(' in "<unicode string>",', "").split())
         raise UserError(f"{path} is damaged ({told}): mend it, or use another folder") from None
     if not isinstance(values, dict):

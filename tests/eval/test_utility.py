@@ -164,7 +164,7 @@ def test_another_experiment_in_the_same_folder_is_refused(experiment, tmp_path):
         evaluate(config(experiment, synthetic=str(other)))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()
-    with pytest.raises(UserError, match="not empty, and no experiment"):
+    with pytest.raises(UserError, match="not empty and not an experiment"):
         evaluate(config(experiment, output_dir=str(tmp_path / "mine")))
 
 

@@ -222,6 +222,13 @@ def test_settings_that_the_task_does_not_use_do_not_make_another_run(tmp_path):
         check_same_run(tmp_path, TrainConfig(tune="unet").filled(), 8)
 
 
+def test_home_is_expanded_in_folders(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    config = TrainConfig(data="~/data", output_dir="~/run", latents_dir="~/latents")
+    assert (config.data, config.output_dir) == ("/home/somebody/data", "/home/somebody/run")
+    assert config.latents_dir == "/home/somebody/latents"
+
+
 def test_every_setting_of_some_tasks_exists_and_is_given_once():
     names = [name for group in USED_BY.values() for name in group.split()]
     assert len(names) == len(set(names))

@@ -12,9 +12,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
-from sdcxr import backbones
+from sdcxr import backbones, tasks
 from sdcxr.backbones import registry
-from sdcxr.config import GenerateConfig
+from sdcxr.config import GenerateConfig, TrainConfig
 from sdcxr.data import shard_cache
 from sdcxr.data.text_cache import cached_captions
 from sdcxr.generation.sampler import Sampler
@@ -113,6 +113,13 @@ def test_what_this_family_lacks_is_one_line(train_micro, base, data, tmp_path):
         train_micro(tmp_path / "run", **settings, gradient_checkpointing=True)
     with pytest.raises(UserError, match="--tune vae: the Vae of this base is no AutoencoderKL"):
         train_micro(tmp_path / "run", base=str(base), data=str(data), tune="vae")
+
+
+def test_an_encoder_whose_outputs_are_cached_is_no_part_of_the_module(base, data):
+    settings = {"base": str(base), "data": str(data), "validation_steps": 0}
+    for tune, children in (("unet", {"transformer", "process"}), ("text", {"transformer", "process", "text_encoder"})):
+        task = tasks.build(TrainConfig(tune=tune, **settings).filled(), torch.device("cpu"))
+        assert {name for name, _ in task.named_children()} == children
 
 
 def test_its_text_encoder_trains_live(train_micro, base, data, tmp_path):

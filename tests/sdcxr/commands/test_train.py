@@ -102,6 +102,12 @@ def test_a_tracker_that_is_not_installed_is_refused_before_the_base_is_built(mon
     assert capfd.readouterr().err.startswith("error: --report_to wandb: ")
 
 
+def test_an_unknown_method_is_refused_before_the_base_is_built(monkeypatch, capfd):
+    monkeypatch.setattr(phantoms, "ensure_phantoms", lambda: pytest.fail("built the phantoms"))
+    assert command(train, "--tune", "unet", "--method", "fulll", "--report_to", "none") == 2
+    assert "error: --method fulll: unknown (near: full)" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("tune", ["classifier", "clip"])
 def test_the_judges_need_no_base(monkeypatch, micro_dataset, tune):
     monkeypatch.setattr(tiny, "ensure_base", lambda *_: pytest.fail("built the base"))

@@ -172,6 +172,17 @@ def test_a_torn_newest_checkpoint_is_named_and_means_the_one_before(
     assert_same(tmp_path, uninterrupted, read_log)
 
 
+def test_a_run_without_a_checkpoint_that_can_be_loaded_stops(train_micro, tmp_path):
+    """It would overwrite them from step 0 on."""
+    assert train_micro(tmp_path, **(SIX | {"max_train_steps": 3})) == 0
+    for file in tmp_path.glob("checkpoints/*/optimizer.safetensors"):
+        file.write_bytes(b"")
+    log = (tmp_path / "log.jsonl").read_bytes()
+    with pytest.raises(UserError, match=r"no checkpoint in .* can be loaded: delete its checkpoints/"):
+        train_micro(tmp_path, **SIX)
+    assert (tmp_path / "log.jsonl").read_bytes() == log
+
+
 def test_a_finished_run_is_continued_by_more_steps(train_micro, tmp_path, uninterrupted, read_log):
     assert train_micro(tmp_path, **(SIX | {"max_train_steps": 3})) == 0
     assert train_micro(tmp_path, **SIX) == 0

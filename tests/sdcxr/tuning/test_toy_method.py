@@ -1,6 +1,7 @@
 """A tuning method registered from outside trains, resumes and is merged, without a change in sdcxr."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -50,6 +51,14 @@ def test_it_resumes_exactly(run, train_micro, tmp_path, read_log):
         assert (halves / name).read_bytes() == (run / name).read_bytes()
 
 
+def test_the_adapter_of_another_method_does_not_stay(run, train_micro):
+    for name in ("config.yaml", "run.json"):
+        (run / name).unlink()
+    shutil.rmtree(run / "checkpoints")
+    assert train_micro(run, tune="unet") == 0
+    assert not (run / "adapter").exists()
+
+
 PLAIN = """
 import sys, torch
 from diffusers import UNet2DConditionModel
@@ -68,7 +77,7 @@ def test_the_merged_pipeline_is_plain_diffusers_and_equals_the_adapted_model(run
     unet = backbones.load(str(micro_base)).unet
     method = OutputScale()
     method.inject(unet, TrainConfig())
-    unet.load_state_dict(load_file(run / "adapter" / "unet.safetensors"), strict=False)
+    unet.load_state_dict(unet.state_dict() | load_file(run / "adapter" / "unet.safetensors"))
     assert any((module.scale != 1).any() for module in unet.modules() if isinstance(module, Scaled))
     draws = torch.Generator().manual_seed(0)
     x, context = torch.randn(1, 4, 4, 4, generator=draws), torch.randn(1, 77, 16, generator=draws)
