@@ -125,11 +125,7 @@ class StableDiffusion:
 
 
 # The safety checker blanks radiographs.
-WITHOUT_CHECKER: dict[str, Any] = {
-    "safety_checker": None,
-    "feature_extractor": None,
-    "requires_safety_checker": False,
-}
+WITHOUT_CHECKER: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
 
 def normalise_in_float32(network: nn.Module) -> None:
