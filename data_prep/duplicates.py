@@ -6,7 +6,7 @@ docs/decisions.md has the measurements behind the numbers.
 """
 
 import hashlib
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -88,6 +88,7 @@ def find_duplicates(rows: pd.DataFrame) -> pd.DataFrame:
     Args:
         rows: has file_name, subject_id and split, digest and phash of every image.
     """
+    rows = rows[rows["digest"] != ""]
     rows = rows.assign(_held_out=rows["split"].map({split: -i for i, split in enumerate(SPLITS)}))
     rows = rows.sort_values(["_held_out", "file_name"], ignore_index=True)
     position = pd.Series(rows.index)
@@ -117,10 +118,10 @@ def find_duplicates(rows: pd.DataFrame) -> pd.DataFrame:
 # What follows from them
 
 
-def count_duplicates(pairs: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """Numbers of exact and near pairs for prep.json: all, across patients, across splits."""
+def count_duplicates(pairs: pd.DataFrame, n_copies: int) -> dict[str, dict[str, int]]:
+    """Numbers for prep.json: exact and near pairs, those across patients and splits; images that "drop" leaves out."""
     patients, splits = pairs["subject_id"] != pairs["copy_subject_id"], pairs["split"] != pairs["copy_split"]
-    return {
+    counts = {
         kind: {
             "pairs": int(chosen.sum()),
             "across_patients": int((chosen & patients).sum()),
@@ -129,6 +130,7 @@ def count_duplicates(pairs: pd.DataFrame) -> dict[str, dict[str, int]]:
         for kind in ("exact", "near")
         for chosen in [pairs["kind"] == kind]
     }
+    return counts | {"copies": {"images": n_copies}}
 
 
 def surplus_copies(pairs: pd.DataFrame) -> dict[str, str]:
@@ -156,12 +158,12 @@ def surplus_copies(pairs: pd.DataFrame) -> dict[str, str]:
     return {name: root(name) for name in sorted(rank) if root(name) != name}
 
 
-def describe_duplicates(counts: dict[str, dict[str, int]], policy: DuplicatePolicy, n_dropped: int) -> str:
+def describe_duplicates(counts: dict[str, dict[str, int]], policy: DuplicatePolicy) -> str:
     """One line for the user about `count_duplicates`."""
-    total: dict[str, Any] = {key: counts["exact"][key] + counts["near"][key] for key in counts["exact"]}
-    if not total["pairs"]:
+    exact, near, n_copies = counts["exact"], counts["near"], counts["copies"]["images"]
+    if not n_copies:
         return "duplicates: none"
-    found = " and ".join(f"{counts[kind]['pairs']:,} {kind}" for kind in counts if counts[kind]["pairs"])
-    where = f"{total['across_patients']:,} across patients, {total['across_splits']:,} across splits"
-    then = f"{n_dropped:,} images dropped" if policy == "drop" else "kept; --duplicates drop leaves copies out"
-    return f"duplicates: {found} pair{'s' * (total['pairs'] != 1)}, {where}: {then} (duplicates.csv)"
+    found = f"{exact['pairs']:,} exact and {near['pairs']:,} near pairs"
+    across = ", ".join(f"{exact[key] + near[key]:,} {key.replace('_', ' ')}" for key in list(exact)[1:])
+    then = "dropped" if policy == "drop" else "kept (--duplicates drop leaves them out)"
+    return f"duplicates: {found}, {across}, listed in duplicates.csv: {n_copies:,} images {then}"

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from data_prep.duplicates import digest, perceptual_hash
 from sdcxr.io.pixels import BadImage, open_image
 from sdcxr.runtime.errors import UserError
 
@@ -103,7 +104,8 @@ def convert(source: str, target: str, resolution_px: int, mode: SquareMode) -> C
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
-    return Converted()
+    pixels = np.asarray(image)
+    return Converted(digest=digest(pixels), phash=perceptual_hash(pixels))
 
 
 def _load_with_pillow(path: Path, at_least_px: int) -> Image.Image:

@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 import zlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -111,10 +111,10 @@ def image_stem(name: str) -> str:
     return name[: len(name) - len(suffix)]
 
 
-def index_images(folder: Path, key: Callable[[str], str] = image_stem) -> dict[str, Path]:
-    """Every image file at any depth below `folder`, by `key` of its file name; follows links to folders.
+def image_files(folder: Path) -> Iterator[Path]:
+    """Every image file at any depth below `folder`, in a fixed order; follows links to folders.
 
-    Of an image in several formats the first of `IMAGE_SUFFIXES` is used. Dataset folders (with prep.json) are left out.
+    Dataset folders (with prep.json) are left out.
 
     Raises:
         UserError: `folder` does not exist, or is a dataset folder.
@@ -122,8 +122,6 @@ def index_images(folder: Path, key: Callable[[str], str] = image_stem) -> dict[s
     existing_folder(folder, "--images")
     if any((place / "prep.json").is_file() for place in (folder, folder.absolute().parent)):
         raise UserError(f"--images {folder}: was written by data_prep: give the folder of the original images")
-    images: dict[str, Path] = {}
-    repeated: dict[str, tuple[Path, Path]] = {}
     seen: set[str] = set()
     for root, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(root)
@@ -132,12 +130,22 @@ def index_images(folder: Path, key: Callable[[str], str] = image_stem) -> dict[s
             continue
         seen.add(real)
         folders.sort()
-        for path in filter(looks_like_image, (Path(root, name) for name in sorted(names))):
-            name = key(path.name)
-            known = images.setdefault(name, path)
-            if known is not path:
-                images[name] = min(known, path, key=format_rank)
-                repeated[name] = (known, path)
+        yield from filter(looks_like_image, (Path(root, name) for name in sorted(names)))
+
+
+def index_images(folder: Path, key: Callable[[str], str] = image_stem) -> dict[str, Path]:
+    """The image files below `folder`, by `key` of their file name; see `image_files`.
+
+    Of an image in several formats the first of `IMAGE_SUFFIXES` is used.
+    """
+    images: dict[str, Path] = {}
+    repeated: dict[str, tuple[Path, Path]] = {}
+    for path in image_files(folder):
+        name = key(path.name)
+        known = images.setdefault(name, path)
+        if known is not path:
+            images[name] = min(known, path, key=format_rank)
+            repeated[name] = (known, path)
     if repeated:
         first, second = next(iter(repeated.values()))
         print(

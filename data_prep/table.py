@@ -1,17 +1,17 @@
 """Prepare any dataset that has a table: which columns are what is said by flags or by a mapping.
 
-    python -m data_prep.table --table my.csv --images DIR --output_dir DIR --columns image=file,text=report,subject_id=pid
-    python -m data_prep.table --table train.csv --images CheXpert-v1.0-small --output_dir DIR --mapping chexpert
-    python -m data_prep.table … --columns Cardiomegaly=heart --label_values yes=1,no=0 --prompt_template "{sex}. {findings}."
+    python -m data_prep.table --table my.csv --images DIR --columns image=file,text=report --output_dir DIR
+    python -m data_prep.table --table train.csv --images CheXpert-v1.0-small --mapping chexpert --output_dir DIR
+    python -m data_prep.table … --columns Cardiomegaly=heart --label_values yes=1,no=0 --prompt_template "{findings}."
 
-Tables: CSV, TSV, JSON, JSON lines, Parquet, Hugging Face datasets on disk, folders of texts; images: everything that the
-other commands read, found by path or by name. Shipped mappings: chexpert, chexpert_plus, padchest, vindr_cxr, rsna,
-mimic_cxr_sectioned, r2gen, roentgen_v2, chexgenbench (docs/preparation.md). The same command again resumes. Exit code 1:
-more images were unreadable than --max_rejected_fraction allows.
+Tables: CSV, TSV, JSON, JSON lines, Parquet, Hugging Face datasets on disk, folders of texts; images: everything that
+the other commands read, found by path or by name. Shipped mappings: chexpert, chexpert_plus, padchest, vindr_cxr, rsna,
+mimic_cxr_sectioned, r2gen, roentgen_v2, chexgenbench (docs/preparation.md). The same command again resumes. Exit code
+1: more images were unreadable than --max_rejected_fraction allows.
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -21,19 +21,20 @@ from data_prep.cohort import Cohort
 from data_prep.filters import hash_order, length_reasons, limit_reasons, reason_where, view_reasons
 from data_prep.raw_tables import image_files
 from data_prep.report_sections import impression, normalise
+from data_prep.sources import input_states
 from data_prep.splits import hash_splits
-from data_prep.table_files import read_any_table
+from data_prep.table_files import may_unpack, read_any_table
 from data_prep.table_images import find_images, image_names
 from data_prep.table_labels import finding_words, merge_rows, read_findings
 from data_prep.table_mapping import Repeats, TableMapping, column_cells, first_group, missing_column
 from data_prep.table_text import FRONTAL, check_template, places, render, split_names, view_of, words_of
 from data_prep.writer import Settings, is_finished, recorded_settings, write_dataset
-from sdcxr.io.files import existing_folder
-from sdcxr.io.ids import LEAST_SHARE, read_ids
+from sdcxr.io.ids import LEAST_SHARE, print_join, read_ids
 from sdcxr.io.manifest import IDS, LABELS
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
+PATH = "path in --images"  # a column of our own
 FINDINGS = "findings"  # in a template: the positive findings
 
 
@@ -42,7 +43,7 @@ class TableConfig(Settings):
     """Prepare any dataset that has a table."""
 
     table: Path
-    """CSV, TSV, JSON, JSON lines or Parquet file; or a folder: a Hugging Face dataset on disk, an image folder, texts"""
+    """CSV, TSV, JSON, JSON lines, Parquet; or a folder: a Hugging Face dataset on disk, an image folder, texts"""
     images: Path
     """folder of the images or of their subfolders; images inside the table are unpacked to it"""
     mapping: str | None = None
@@ -51,8 +52,8 @@ class TableConfig(Settings):
     """ours=theirs, several joined by commas; ours: image, text, subject_id, study_id, dicom_id, view, split, labels (a
     list of findings), or a CheXpert label; theirs: a column, or a|b for the first that is not empty"""
     prompt_template: str | None = None
-    """prompt with columns in braces: "[{Age} year old {Sex}. ]{findings}."; what is in brackets is left out where one of
-    its columns is empty; {findings}: the positive findings"""
+    """prompt with columns in braces: "[{Age} year old {Sex}. ]{findings}."; what is in brackets is left out where one
+    of its columns is empty; {findings}: the positive findings"""
     label_values: str = ""
     """what the cells of label columns mean: Yes=1,No=0,Unsure=-1"""
     repeats: Repeats | None = None
@@ -85,11 +86,15 @@ def main(config: TableConfig) -> int:
     if mapping.prompt_template:
         check_template(mapping.prompt_template)
     settings = recorded_settings(config, "table") | {"read_as": table_mapping.as_settings(mapping)}
-    if is_finished(config.output_dir, settings):
+    config.images = config.images.absolute()
+    table = read_any_table(config.table, config.images) if may_unpack(config.table) else None
+    files = list(image_files(config.images))
+    inputs = input_states(config.images, files, table=config.table)
+    if is_finished(config.output_dir, settings, inputs):
         return 0
-    table = read_any_table(config.table, unpack_to=config.images)
-    files = list(image_files(existing_folder(config.images, "--images")))
-    return write_dataset(config, settings, select(config, mapping, table, files))
+    if table is None:
+        table = read_any_table(config.table, config.images)
+    return write_dataset(config, settings, select(config, mapping, table, files), inputs)
 
 
 def select(config: TableConfig, mapping: TableMapping, table: pd.DataFrame, files: list[Path]) -> Cohort:
@@ -106,11 +111,11 @@ def select(config: TableConfig, mapping: TableMapping, table: pd.DataFrame, file
     """
     where = config.table.name
     mapping = table_mapping.resolve(mapping, table, where)
-    table = one_image_per_row(mapping, table)
-    image = image_cells(mapping, table, files, config)
+    mapping, table = one_image_per_row(config, mapping, table, files)
+    image = image_cells(mapping, table, where)
     labels, findings = read_findings(mapping, table, where)
     words = findings.add_prefix("words of ")
-    merged = merge_rows(labels.join(words), image, mapping.repeats, where) if len(labels.columns) else labels
+    merged = merge_rows(labels.join(words), image, mapping.repeats, where)
     table, image = table.loc[merged.index], image[merged.index]
     labels = merged[[label for label in LABELS if label in merged]]
     findings = merged[list(words)].set_axis(findings.columns, axis=1)
@@ -156,22 +161,40 @@ def _filter(config: TableConfig, mapping: TableMapping, cohort: Cohort, image: p
 # Columns
 
 
-def one_image_per_row(mapping: TableMapping, table: pd.DataFrame) -> pd.DataFrame:
-    """The table with a row for each image of a cell that lists several, such as image_path of R2Gen's annotation.json."""
-    column = mapping.columns.get("image")
-    if column is None or column not in table or not table[column].map(lambda cell: isinstance(cell, list)).any():
-        return table
-    return table.explode(column, ignore_index=True).fillna({column: ""})
+def one_image_per_row(
+    config: TableConfig, mapping: TableMapping, table: pd.DataFrame, files: list[Path]
+) -> tuple[TableMapping, pd.DataFrame]:
+    """The table with a row per image: of a cell that lists several (R2Gen), or of a study whose images are in a folder.
+
+    Raises:
+        UserError: no study of the table has images.
+    """
+    column = mapping.columns.get("image", "")
+    if column in table and table[column].map(lambda cell: isinstance(cell, list)).any():
+        return mapping, table.explode(column, ignore_index=True).fillna({column: ""})
+    if (
+        column
+        or "dicom_id" in mapping.columns
+        or not {"study_id"} <= mapping.path_patterns.keys() & mapping.columns.keys()
+    ):
+        return mapping, table
+    paths = pd.Series([path.relative_to(config.images).as_posix() for path in files], dtype=object)
+    of_path = first_group(paths, mapping.path_patterns["study_id"])
+    cells = column_cells(mapping, table, mapping.columns["study_id"])
+    of_row = read_ids(first_group(cells, mapping.patterns["study_id"]) if "study_id" in mapping.patterns else cells)
+    print_join("studies with images", of_row, set(of_path), "studies", f"--images {config.images}")
+    images = pd.DataFrame({PATH: paths, "_study": of_path})
+    table = table.assign(_study=of_row).merge(images, on="_study", how="inner").drop(columns="_study")
+    return replace(mapping, columns=mapping.columns | {"image": PATH}), table
 
 
-def image_cells(mapping: TableMapping, table: pd.DataFrame, files: list[Path], config: TableConfig) -> pd.Series:
-    """What names the image of each row: the column of images, that of image ids, or the study in the images' paths."""
-    for ours in ("image", "dicom_id"):
-        if ours in mapping.columns:
-            return column_cells(mapping, table, mapping.columns[ours]).astype(str)
-    raise UserError(
-        missing_column("image", table.columns, "which column names the images? --columns image=…", config.table.name)
-    )
+def image_cells(mapping: TableMapping, table: pd.DataFrame, where: str) -> pd.Series:
+    """What names the image of each row: the column of images, or else that of image ids."""
+    ours = next((ours for ours in ("image", "dicom_id") if ours in mapping.columns), None)
+    if ours is None:
+        why = "which column names the images? say so with --columns image=…"
+        raise UserError(missing_column("image", table.columns, why, where))
+    return column_cells(mapping, table, mapping.columns[ours]).map(str)
 
 
 def ids_of(mapping: TableMapping, table: pd.DataFrame, image: pd.Series, config: TableConfig) -> pd.DataFrame:
@@ -193,8 +216,8 @@ def ids_of(mapping: TableMapping, table: pd.DataFrame, image: pd.Series, config:
     subject_id = ids["subject_id"] if "subject_id" in ids else pd.Series("", index=ids.index)
     if n_unknown := int((subject_id == "").sum()):
         print(
-            f"warning: {n_unknown:,} of {len(ids):,} rows have no patient (--columns subject_id=…): each of these images "
-            "counts as a patient of its own, so that images of one patient may be in training and test",
+            f"warning: {n_unknown:,} of {len(ids):,} rows have no patient (--columns subject_id=…): each of these "
+            "images counts as a patient of its own, so that images of one patient may be in training and test",
             file=sys.stderr,
         )
     ids["subject_id"] = subject_id.where(subject_id != "", ids["dicom_id"])
@@ -262,7 +285,7 @@ def _print_columns(mapping: TableMapping) -> None:
     """Print which column is what: some are taken because they bear our names."""
     named = {ours: theirs for ours, theirs in mapping.columns.items() if ours not in LABELS}
     named |= {"text": repr(mapping.prompt_template)} if mapping.prompt_template else {}
-    n_labels = len(mapping.columns) - len(set(mapping.columns) - set(LABELS))
+    n_labels = sum(ours in LABELS for ours in mapping.columns)
     told = ", ".join(f"{ours} = {theirs}" for ours, theirs in named.items())
     print(f"columns: {told}" + (f", {n_labels} labels" if n_labels else ""))
 

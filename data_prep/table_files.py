@@ -1,4 +1,4 @@
-"""Read a table of any common form: CSV, TSV, JSON, JSON lines, Parquet, folders of texts, Hugging Face datasets on disk.
+"""Read a table of any common form: CSV, TSV, JSON, JSON lines, Parquet, a folder of texts or a Hugging Face dataset.
 
 Cells become text, "" where missing; lists and dictionaries stay. Images inside a table are unpacked into files.
 """
@@ -55,6 +55,11 @@ def read_any_table(path: Path, unpack_to: Path) -> pd.DataFrame:
         repeated = table.columns[table.columns.duplicated()][0]
         raise UserError(f"--table {path}: has the column {repeated!r} more than once: rename one of them")
     return table.reset_index(drop=True)
+
+
+def may_unpack(path: Path) -> bool:
+    """Whether a table of this kind may have images inside."""
+    return path.suffix.lower() == ".parquet" or path.is_dir()
 
 
 def _read_file(path: Path, unpack_to: Path) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Find the images that a table names: by path, by the end of a path, or by name at any depth, with or without suffix."""
+"""Find the images that a table names: by path, by the end of a path, or by name at any depth, whatever its suffix."""
 
 import re
 from collections import defaultdict
@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from data_prep.raw_tables import format_rank
 from sdcxr.io.image_files import IMAGE_SUFFIXES
 
+_SUFFIX = re.compile(rf"(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))})$", re.IGNORECASE)
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -39,7 +41,7 @@ def find_images(cells: pd.Series, files: Iterable[Path], folder: Path) -> Found:
     lengths = {key.count("/") + 1 for key in keys.values()} | {1}
     whole: dict[str, Path] = {}  # by path without suffix
     by_end: dict[str, list[Path]] = defaultdict(list)  # by the last parts of that, as many as a key has
-    for path in files:
+    for path in sorted(files, key=format_rank):
         stem = _stem(path.absolute().as_posix())
         if whole.setdefault(stem, path) is path:
             parts = stem.split("/")
@@ -86,5 +88,4 @@ def _clean(cell: str) -> str:
 
 def _stem(path: str) -> str:
     """The path without the suffix of an image."""
-    suffix = max((suffix for suffix in IMAGE_SUFFIXES if path.lower().endswith(suffix)), key=len, default="")
-    return path[: len(path) - len(suffix)]
+    return _SUFFIX.sub("", path)

@@ -18,6 +18,8 @@ NORMAL = "no finding"  # words of the prompt
 _MEANING = {"": math.nan, "nan": math.nan, "na": math.nan, "none": math.nan, "1": 1.0, "0": 0.0, "-1": -1.0}
 _MEANING |= {"true": 1.0, "false": 0.0}
 _NORMAL_NAMES = {"no finding", "no findings", "normal"}
+_WORDS = {"Pleural Other": "other pleural disease", "Support Devices": "support devices"}
+MOST_NAMES = 1000  # in lists of findings; more are texts
 
 
 def read_findings(mapping: TableMapping, table: pd.DataFrame, where: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -45,7 +47,7 @@ def read_findings(mapping: TableMapping, table: pd.DataFrame, where: str) -> tup
     for column, name in mapping.findings.items():
         words[name] = _read_column(table[column], meanings, where)
     if words.empty:
-        words = labels.rename(columns=str.lower)
+        words = labels.rename(columns=lambda label: _WORDS.get(label, label.lower()))
     for label in mapping.positive_only:
         if label in labels:
             labels[label] = labels[label].where(labels[label] != 0)
@@ -121,21 +123,36 @@ def _listed(
     known = {_key(name): label for name, label in label_names.items()}
     labels: list[dict[str, float]] = []
     words: list[dict[str, float]] = []
+    names: set[str] = set()
     for row, cell in enumerate(cells):
         found = parse_list(cell)
-        if found is None:
-            raise UserError(f"--table {where}: the column {cells.name!r} has no list of findings in row {row + 1}")
-        values = found if isinstance(found, dict) else dict.fromkeys(found, 1)
+        values = found if isinstance(found, dict) else dict.fromkeys(found or [], 1)
         meant = {name: meanings.get(_key(value)) for name, value in values.items()}
-        if None in meant.values():
-            raise UserError(f"--table {where}: the column {cells.name!r} has a value in row {row + 1} that is no label")
-        words.append({name.lower(): float(value or 0) for name, value in meant.items()})
+        if found is None or None in meant.values():
+            raise UserError(f"--table {where}: the column {cells.name!r} has no list of findings in row {row + 1}")
+        names.update(meant)
+        if len(names) > MOST_NAMES:
+            raise UserError(f"--table {where}: the column {cells.name!r} holds texts, not lists of findings")
+        of_row = {name: _label_of(name, known) for name in meant}
+        words.append({_in_a_sentence(name): value for name, value in meant.items() if of_row[name] != ""})
         labels.append({})
         for name, value in meant.items():
-            label = known.get(_key(name), NO_FINDING if _key(name) in _NORMAL_NAMES else chexpert_name(name))
-            if label in LABELS and not (labels[-1].get(label) == 1):
-                labels[-1][label] = float(math.nan if value is None else value)
-    return tuple(pd.DataFrame.from_records(rows, index=cells.index) for rows in (labels, words))  # type: ignore[return-value]
+            if of_row[name] in LABELS and labels[-1].get(of_row[name]) != 1:
+                labels[-1][of_row[name]] = value
+    tables = [pd.DataFrame(rows, index=cells.index, dtype=float) for rows in (labels, words)]
+    return tables[0], tables[1]
+
+
+def _in_a_sentence(name: str) -> str:
+    """A name without capitals, but for abbreviations such as COPD."""
+    words = name.replace("_", " ").split()
+    return " ".join(word if sum(map(str.isupper, word)) > 1 else word.lower() for word in words)
+
+
+def _label_of(name: str, known: Mapping[str, str]) -> str:
+    """The CheXpert label of a name in a list, or another name; "" if it is no finding."""
+    key = _key(name)
+    return known.get(key, NO_FINDING if key in _NORMAL_NAMES else chexpert_name(name))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -161,10 +178,10 @@ def merge_rows(findings: pd.DataFrame, image: pd.Series, repeats: Repeats, where
     if repeats == "refuse":
         name, n_rows = image[repeated].iloc[0], int((image == image[repeated].iloc[0]).sum())
         raise UserError(
-            f"--table {where}: {int(repeated.sum()):,} rows are of an image that an earlier row has, such as {name} with "
-            f"{n_rows} rows: say which counts with --repeats first, any or majority"
+            f"--table {where}: {int(repeated.sum()):,} rows are of an image that has more ({name} has {n_rows} rows): "
+            "say which counts with --repeats first, any or majority"
         )
-    if repeats == "first":
+    if repeats == "first" or findings.columns.empty:
         return findings[~repeated]
     votes = {value: (findings == value).groupby(image.to_numpy(), sort=False).sum() for value in (1, 0, -1)}
     if repeats == "any":
@@ -195,8 +212,7 @@ def finding_words(findings: pd.DataFrame) -> pd.Series:
     positive = findings[others].to_numpy() == 1
     healthy = (findings[normal] == 1).any(axis=1).to_numpy()
     texts = [
-        join_words(str(name) for name, found in zip(others, row, strict=True) if found)
-        or (NORMAL if is_healthy else "")
+        join_words(str(others[i]) for i in np.flatnonzero(row)) or (NORMAL if is_healthy else "")
         for row, is_healthy in zip(positive, healthy, strict=True)
     ]
     return pd.Series(texts, index=findings.index, dtype=object)

@@ -1,4 +1,4 @@
-"""Mapping of a table's columns to those of metadata.csv: flags, shipped files (mappings/*.yaml) and files of one's own."""
+"""Mapping of a table's columns to those of metadata.csv: by flags, shipped files (mappings/*.yaml), one's own files."""
 
 import csv
 import difflib
@@ -38,8 +38,8 @@ class TableMapping:
     """name in metadata.csv → regular expression; its first group in the cell is the value"""
     path_patterns: dict[str, str] = field(default_factory=dict)
     """name in metadata.csv → regular expression for the path of the image in --images"""
-    values: dict[str, dict[str, str]] = field(default_factory=dict)
-    """column of the table → cell → what to read instead"""
+    replacements: dict[str, dict[str, str]] = field(default_factory=dict)
+    """column of the table → cell → what to read instead, except in labels"""
     label_values: dict[str, str] = field(default_factory=dict)
     """cell of a label → 1, 0, -1 or nothing"""
     label_names: dict[str, str] = field(default_factory=dict)
@@ -164,6 +164,8 @@ def resolve(mapping: TableMapping, table: pd.DataFrame, where: str) -> TableMapp
     """
     named = {}
     for ours, theirs in mapping.columns.items():
+        if not theirs:  # the flag --columns split= leaves it out
+            continue
         wanted, optional = theirs.removesuffix("?"), theirs.endswith("?")
         there = names_in(wanted, table, UNION if ours in LABELS else ALTERNATIVE)
         if there:
@@ -193,14 +195,14 @@ def missing_column(wanted: str, columns: Iterable[str], flag: str, where: str) -
 
 
 def column_cells(mapping: TableMapping, table: pd.DataFrame, theirs: str) -> pd.Series:
-    """The cells of `a` or `a|b`, with `values` applied."""
+    """The cells of `a` or `a|b`, with `replacements` applied."""
     names = [theirs] if theirs in table else [name.strip() for name in theirs.split(ALTERNATIVE)]
     cells = pd.Series("", index=table.index, dtype=object)
     for name in names:
         column = table[name]
-        if name in mapping.values:
+        if name in mapping.replacements:
             column = column.map(
-                lambda cell, read=mapping.values[name]: read.get(cell, cell) if _is_text(cell) else cell
+                lambda cell, read=mapping.replacements[name]: read.get(cell, cell) if _is_text(cell) else cell
             )
         cells = cells.where(cells.map(lambda cell: cell != "" and str(cell).strip() != ""), column)
     return cells

@@ -12,23 +12,15 @@ from sdcxr.runtime.errors import UserError
 
 FRONTAL = ("PA", "AP", "FRONTAL")
 _VIEWS = {
-    "POSTEROANTERIOR": "PA",
-    "POSTERIORANTERIOR": "PA",
-    "POSTEROANT": "PA",
-    "ANTEROPOSTERIOR": "AP",
-    "ANTERIORPOSTERIOR": "AP",
-    "APHORIZONTAL": "AP",
-    "APSUPINE": "AP",
-    "APPORTABLE": "AP",
-    "APERECT": "AP",
-    "PAERECT": "PA",
-    "L": "LATERAL",
-    "LAT": "LATERAL",
-    "LATERAL": "LATERAL",
-    "LEFTLATERAL": "LL",
-    "RIGHTLATERAL": "RL",
+    "PA": ("PA", "POSTEROANTERIOR", "POSTERIORANTERIOR", "PAERECT"),
+    "AP": ("AP", "ANTEROPOSTERIOR", "ANTERIORPOSTERIOR", "APHORIZONTAL", "APSUPINE", "APPORTABLE", "APERECT"),
+    "LATERAL": ("LATERAL", "LAT", "L"),
+    "LL": ("LL", "LEFTLATERAL"),
+    "RL": ("RL", "RIGHTLATERAL"),
+    "FRONTAL": ("FRONTAL",),
 }
-_UNKNOWN = {"", "NAN", "NA", "N/A", "NONE", "NULL", "UNKNOWN", "<NA>", "-"}
+_VIEW_OF = {name: view for view, names in _VIEWS.items() for name in names}
+_UNKNOWN = {"", "NAN", "NA", "N/A", "NONE", "NULL", "UNKNOWN", "UNK", "<NA>", "-"}
 _SPLITS = {
     "train": "train",
     "training": "train",
@@ -47,11 +39,11 @@ _SENTENCE_END = re.compile(r"(?:^|[.!?]\s+)$")
 
 
 def view_of(cell: str) -> str:
-    """A view in the spelling of MIMIC-CXR (PA, AP, LATERAL, LL, RL), FRONTAL, or the cell in capitals; "" if unknown."""
+    """A view as MIMIC-CXR spells it (PA, AP, LATERAL, LL, RL), FRONTAL, or the cell in capitals; "" if unknown."""
     text = str(cell).strip().upper()
     if text in _UNKNOWN:
         return ""
-    return _VIEWS.get(re.sub(r"[^A-Z]|VIEW$|PROJECTION$", "", text.replace("VIEW", "").replace("PROJECTION", "")), text)
+    return _VIEW_OF.get(re.sub(r"VIEW|PROJECTION|[^A-Z]", "", text), text)
 
 
 def split_names(cells: pd.Series, where: str) -> pd.Series:
@@ -64,8 +56,8 @@ def split_names(cells: pd.Series, where: str) -> pd.Series:
     if odd := [value for value in keys.unique() if value and value != "nan" and value not in _SPLITS]:
         shown = ", ".join(repr(value[:20]) for value in odd[:5])
         raise UserError(
-            f"--table {where}: the split column holds {shown}: expected train, validation (or val, valid, dev) and test; "
-            "leave it out with --columns split= for a random split by patient"
+            f"--table {where}: the split column holds {shown}: expected train, validation (val, valid, dev) "
+            "and test; --columns split= leaves it out, for a random split by patient"
         )
     return keys.map(_SPLITS).fillna("").astype(object)
 
@@ -85,7 +77,7 @@ def check_template(template: str) -> None:
         or not places(template)
     ):
         raise UserError(
-            f"--prompt_template {template!r}: expected columns in braces, such as '[{{age}} year old {{sex}}. ]{{findings}}.'; "
+            f"--prompt_template {template!r}: expected columns in braces, such as '[{{age}} year old. ]{{findings}}.'; "
             "a part in brackets is left out where one of its columns is empty"
         )
 

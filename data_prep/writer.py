@@ -21,6 +21,13 @@ import PIL
 
 import sdcxr
 from data_prep.cohort import REJECTED_COLUMNS, Cohort
+from data_prep.duplicates import (
+    DuplicatePolicy,
+    count_duplicates,
+    describe_duplicates,
+    find_duplicates,
+    surplus_copies,
+)
 from data_prep.filters import reason_where
 from data_prep.images import Converted, SquareMode, convert
 from data_prep.sources import (
@@ -60,6 +67,8 @@ class Settings:
     """crop the centre, or pad with black"""
     limit: int | None = None
     """keep at most this many images, for a trial"""
+    duplicates: DuplicatePolicy = "keep"
+    """copies of a picture, exact or near, are listed in duplicates.csv; drop: keep one of each, a held-out one first"""
     seed: int = 0
     """random seed for the split and for what --limit keeps"""
     workers: int = 0
@@ -85,7 +94,8 @@ def check_settings(config: Settings) -> None:
     if not 0 <= config.max_rejected_fraction <= 1:
         raise UserError(f"--max_rejected_fraction {config.max_rejected_fraction:g}: expected 0 to 1")
     given = vars(config)
-    if {"min_chars", "max_chars"} <= given.keys() and given["min_chars"] > given["max_chars"]:
+    longest = given.get("max_chars")
+    if longest is not None and given["min_chars"] > longest:
         raise UserError(f"--min_chars {given['min_chars']} is more than --max_chars {given['max_chars']}")
     held_out = {name: given[name] for name in ("validation_fraction", "test_fraction") if name in given}
     if any(share < 0 for share in held_out.values()) or sum(held_out.values()) >= 1:
@@ -213,7 +223,7 @@ def _write(config: Settings, settings: dict[str, Any], cohort: Cohort, inputs: M
     sources = _convert_images(config, cohort.rows, source_rows(cohort.rows, images))
     cohort.apply("readable image", sources["reason"], sources["detail"])
     n_unusable = n_images - len(cohort.rows)
-    # The rows, and their digest and phash in `sources` (of the same index): duplicates may be dropped here.
+    duplicates = _account_for_duplicates(config, cohort, sources)
     left_out = ~sources.index.isin(cohort.rows.index) & (sources["reason"] == "")
     write_sources(output_dir, sources.assign(reason=sources["reason"].mask(left_out, "left out")))
     _write_rejected(rejected_csv, cohort.rejected)
@@ -224,8 +234,9 @@ def _write(config: Settings, settings: dict[str, Any], cohort: Cohort, inputs: M
         _write_split(output_dir / split, kept[kept["split"] == split])
 
     usable = n_unusable <= config.max_rejected_fraction * n_images
-    _write_prep(output_dir, prep, cohort, usable)
+    _write_prep(output_dir, prep | {"duplicates": duplicates}, cohort, usable)
     _print_counts(cohort)
+    print(describe_duplicates(duplicates, config.duplicates))
     if usable:
         return 0
     print(
@@ -234,6 +245,18 @@ def _write(config: Settings, settings: dict[str, Any], cohort: Cohort, inputs: M
         file=sys.stderr,
     )
     return 1
+
+
+def _account_for_duplicates(config: Settings, cohort: Cohort, sources: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Write duplicates.csv, drop copies from the cohort if the settings say so, and return the counts for prep.json."""
+    images = cohort.rows[["subject_id", "split"]].join(sources[["file_name", "digest", "phash"]])
+    pairs = find_duplicates(images)
+    with atomic(config.output_dir / "duplicates.csv") as temporary:
+        pairs.to_csv(temporary, index=False)
+    copies = images["file_name"].map(surplus_copies(pairs)).fillna("")
+    if config.duplicates == "drop":
+        cohort.apply("without duplicates", reason_where(copies != "", "duplicate picture"), "of " + copies)
+    return count_duplicates(pairs, len(copies[copies != ""]))
 
 
 def _convert_images(config: Settings, rows: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:
