@@ -117,7 +117,9 @@ def select(config: TableConfig, mapping: TableMapping, table: pd.DataFrame, file
     words = findings.add_prefix("words of ")
     merged = merge_rows(labels.join(words), image, mapping.repeats, where)
     table, image = table.loc[merged.index], image[merged.index]
-    labels = merged[[label for label in LABELS if label in merged]]
+    labels = merged[list(labels)]
+    partly = labels.columns.isin(mapping.positive_only)
+    labels = labels.mask((labels == 0) & partly)  # after the vote: a radiologist's 0 counts in it
     findings = merged[list(words)].set_axis(findings.columns, axis=1)
 
     view = column_cells(mapping, table, mapping.columns["view"]).map(view_of) if "view" in mapping.columns else ""

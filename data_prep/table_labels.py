@@ -48,9 +48,6 @@ def read_findings(mapping: TableMapping, table: pd.DataFrame, where: str) -> tup
         words[name] = _read_column(table[column], meanings, where)
     if words.empty:
         words = labels.rename(columns=lambda label: _WORDS.get(label, label.lower()))
-    for label in mapping.positive_only:
-        if label in labels:
-            labels[label] = labels[label].where(labels[label] != 0)
     return labels[[label for label in LABELS if label in labels]], words
 
 
