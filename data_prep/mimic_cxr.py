@@ -125,7 +125,7 @@ def select(config: MimicCxrConfig, metadata: pd.DataFrame, tables: Mapping[Table
         cohort.apply(f"up to {config.max_tokens} tokens", reasons, n_tokens.astype(str) + " tokens")
 
     labels = mimic_files.read_table("chexpert", tables["chexpert"])
-    print_join("chexpert", cohort.rows["study_id"], labels["study_id"], "studies", str(tables["chexpert"]))
+    print_join("chexpert", metadata["study_id"], labels["study_id"], "studies", str(tables["chexpert"]))
     keys = [name for name in ("subject_id", "study_id") if name in labels]
     cohort.rows = cohort.rows.merge(labels[[*keys, *LABELS]].drop_duplicates(keys), on=keys, how="left")
     if config.max_no_finding is not None:

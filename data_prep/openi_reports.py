@@ -152,7 +152,10 @@ def _read_kaggle(path: Path) -> Iterator[tuple[str, Report | BadReport]]:
     reports = read_table(path, ("uid", "MeSH", "findings", "impression"), f"{OTHER_TABLE}.")
     projections = path.with_name(KAGGLE_PROJECTIONS)
     if not projections.is_file():
-        raise UserError(f"{path.parent} has no {KAGGLE_PROJECTIONS}, which lists the images of {path.name}")
+        raise UserError(
+            f"{path.parent} has no {KAGGLE_PROJECTIONS}, which lists the images of {path.name}: get it, too; "
+            f"{OTHER_TABLE}"
+        )
     table = read_table(projections, ("uid", "filename", "projection"))
     images = table["filename"].groupby(read_ids(table["uid"], "CXR", f"{projections}, uid")).agg(list)
     reports["uid"] = read_ids(reports["uid"], "CXR", f"{path}, uid")

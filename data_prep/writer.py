@@ -47,7 +47,7 @@ from data_prep.sources import (
 from data_prep.splits import shared_patients
 from data_prep.workers import in_workers, progress
 from sdcxr.io.files import atomic, check_same_settings, locked, read_json, write_json
-from sdcxr.io.manifest import COLUMNS, LABELS, SPLITS, write_metadata
+from sdcxr.io.manifest import COLUMNS, IDS, LABELS, SPLITS, write_metadata
 from sdcxr.runtime.errors import UserError
 
 NOT_RECORDED = ("output_dir", "workers", "max_rejected_fraction")  # no image and no row depends on them
@@ -232,6 +232,7 @@ def _write(config: Settings, settings: dict[str, Any], cohort: Cohort, inputs: M
         raise UserError(f"none of the {n_images} images can be used: {rejected_csv} has the reasons")
     for split in SPLITS:
         _write_split(output_dir / split, kept[kept["split"] == split])
+    _warn_mixed_ids(kept)
 
     usable = n_unusable <= config.max_rejected_fraction * n_images
     _write_prep(output_dir, prep | {"duplicates": duplicates}, cohort, usable)
@@ -304,6 +305,19 @@ def _write_split(folder: Path, rows: pd.DataFrame) -> None:
             path.unlink()
     if rows.empty and not any(folder.iterdir()):
         folder.rmdir()
+
+
+def _warn_mixed_ids(rows: pd.DataFrame) -> None:
+    """Warn of ids that are numbers in one split and names in another: `load_dataset` guesses a type for each split."""
+    for column in IDS:
+        numbers = rows[column].astype(str).str.fullmatch("[0-9]+").groupby(rows["split"]).all()
+        if numbers.any() and not numbers.all():
+            split = numbers.index[numbers][0]
+            print(
+                f"warning: {column} has only numbers in the split {split!r} and names in another: "
+                f'datasets.load_dataset("imagefolder") needs features= with {column} as string',
+                file=sys.stderr,
+            )
 
 
 def _is_phantom(source: str) -> bool:
