@@ -20,7 +20,7 @@ import PIL
 import sdcxr
 from data_prep.cohort import REJECTED_COLUMNS, Cohort
 from data_prep.filters import reason_where
-from data_prep.images import SquareMode, convert
+from data_prep.images import Converted, SquareMode, convert, is_whole_png
 from data_prep.splits import shared_patients
 from data_prep.workers import in_workers, progress
 from sdcxr.io.files import atomic, check_same_settings, read_json, write_json
@@ -179,10 +179,14 @@ def _convert_images(config: Settings, rows: pd.DataFrame) -> list[tuple[str, str
     for split in rows["split"].unique():
         (config.output_dir / split).mkdir(exist_ok=True)
     targets = f"{config.output_dir}/" + rows["split"] + "/" + rows["dicom_id"] + ".png"
-    convert_one = partial(convert, resolution_px=config.resolution, mode=config.square)
+    convert_one = partial(_convert_missing, resolution_px=config.resolution, mode=config.square)
     sources = rows["source"].astype(str).tolist()
     failures = in_workers(convert_one, sources, targets.tolist(), workers=config.workers)
-    return [failure or ("", "") for failure in progress(len(rows), "images", "image", failures)]
+    return [(one.reason, one.detail) for one in progress(len(rows), "images", "image", failures)]
+
+
+def _convert_missing(source: str, target: str, resolution_px: int, mode: SquareMode) -> Converted:
+    return Converted() if is_whole_png(target) else convert(source, target, resolution_px, mode)
 
 
 def _write_split(folder: Path, rows: pd.DataFrame) -> None:
