@@ -87,11 +87,9 @@ def evaluate(
         features["real"], features["synthetic"] = validate_features(*values)
     rows: Rows = []
     about: dict[str, Any] = {"n_real": len(real), "n_synthetic": len(synthetic)}
-    lengths = {
-        path: side for folder in sides.values() for path, side in zip(folder.paths, shortest_sides(folder.paths))
-    }
-    smallest = min(lengths, key=lambda path: lengths[path])
-    size = lengths[smallest]
+    paths = [*real.paths, *synthetic.paths]
+    lengths = shortest_sides(real.paths) + shortest_sides(synthetic.paths)
+    size = min(lengths)
     preset = f"grey {size} px, {n_scales(size)} scales"
     notes = []
     if n_scales(size) < len(WEIGHTS):

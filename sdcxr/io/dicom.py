@@ -25,7 +25,7 @@ def starts_like_dicom(data: bytes) -> bool:
 
 
 def read_dicom(data: bytes, name: str) -> Deep:
-    """Decode a DICOM file (with or without preamble) of one frame, monochrome, palette or colour; `name` is the file's, for messages.
+    """Decode a DICOM file (with or without preamble) of one frame, monochrome, palette or colour; messages have its `name`.
 
     Raises:
         BadImage: damaged, without pixel data, of several frames, or with a property that is not understood.
