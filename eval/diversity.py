@@ -19,7 +19,7 @@ from eval.command import Comparison, check_at_least
 from eval.extractors.base import Extractor
 from eval.extractors.cache import extract
 from eval.inputs.folders import ImageFolder, patients_of, prompts_of
-from eval.inputs.images import read_greys, smallest_side
+from eval.inputs.images import read_greys, shortest_sides
 from eval.metrics.bootstrap import bootstrap_counts, group_rows, percentiles, validate_features
 from eval.metrics.ms_ssim import WEIGHTS, ms_ssim, n_scales
 from eval.metrics.vendi import vendi, vendi_interval
@@ -87,11 +87,15 @@ def evaluate(
         features["real"], features["synthetic"] = validate_features(*values)
     rows: Rows = []
     about: dict[str, Any] = {"n_real": len(real), "n_synthetic": len(synthetic)}
-    size = min(smallest_side(folder.paths) for folder in sides.values())
+    paths = [*real.paths, *synthetic.paths]
+    lengths = shortest_sides(real.paths) + shortest_sides(synthetic.paths)
+    size = min(lengths)
     preset = f"grey {size} px, {n_scales(size)} scales"
     notes = []
     if n_scales(size) < len(WEIGHTS):
         notes.append(f"{n_scales(size)} of 5 scales, for images below 176 px: not comparable with five")
+    if size < max(lengths):
+        notes.append(f"measured at {size} px, the size of the smallest image: {paths[lengths.index(size)].name}")
     for kind in KINDS:
         measured = {}
         for side, folder in sides.items():

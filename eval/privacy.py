@@ -29,7 +29,7 @@ from eval.command import Comparison
 from eval.extractors.base import Extractor
 from eval.extractors.cache import extract
 from eval.inputs.folders import ImageFolder, patients_of, prompts_of, read_folder
-from eval.inputs.images import read_greys
+from eval.inputs.images import read_grey, read_greys
 from eval.memorization.copies import (
     GRID,
     SAME_FILE,
@@ -49,7 +49,6 @@ from eval.metrics.nearest import authentic, nearness
 from eval.scores import Result, Rows, note_text, score_row, value_text
 from sdcxr.io.files import atomic
 from sdcxr.io.manifest import image_ids
-from sdcxr.io.pixels import open_image
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
@@ -237,8 +236,8 @@ def planted(train: ImageFolder, greys: np.ndarray, common: Whitening, seed: int)
     chosen = generator.permutation(len(train))[:PLANTED]
     copies = np.empty((len(chosen), GRID, GRID), np.uint8)
     for place, i in enumerate(chosen):
-        with open_image(train.paths[i]) as image:
-            copies[place] = np.asarray(altered(image, generator).resize((GRID, GRID), Image.Resampling.BOX))
+        grey, _ = read_grey(train.paths[i])
+        copies[place] = np.asarray(altered(grey, generator).resize((GRID, GRID), Image.Resampling.BOX))
     found = best_matches(copies, greys, common)
     # A picture that is stored twice counts as found under either name.
     same = (found.index == chosen) | (greys[found.index] == greys[chosen]).all(axis=(1, 2))

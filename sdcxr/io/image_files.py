@@ -3,7 +3,9 @@
 from pathlib import Path
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".dcm", ".dicom", ".dcm.gz", ".dicom.gz")
-_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # PNG, JPEG, TIFF, BigTIFF
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+GZIP = b"\x1f\x8b"
+_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", *TIFF)
 _DICOM_MAGIC = slice(128, 132)  # "DICM" behind the preamble
 
 
@@ -22,15 +24,22 @@ class BadImage(Exception):
         return "does not exist" if self.reason == "missing image" else f"cannot be read ({self.detail or self.reason})"
 
 
+class NeedsStretch(BadImage):
+    """An image whose values have no agreed place in 0–255; as text: "has more than 8 bits per pixel"."""
+
+    def __str__(self) -> str:
+        return self.reason
+
+
 def is_image_name(name: str) -> bool:
     """Whether a file of this name (without folders) is an image; upper and lower case alike, hidden files are none."""
     return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def looks_like_image(path: Path) -> bool:
-    """Whether a file is an image by its name or, where its suffix says nothing (`IM0001`, `1.2.840.5`), its first bytes.
+    """Whether a file is an image by its name or, where that says nothing (`IM0001`, `1.2.840.5`), its first bytes.
 
-    Only such a file is opened. One that cannot be opened is no image.
+    Only in the latter case is it opened. A file that cannot be opened is no image.
     """
     if is_image_name(path.name):
         return True

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.inputs.images import Batch, Inputs, Unusable, read_grey, read_greys, smallest_side
+from eval.inputs.images import Batch, Inputs, Unusable, read_grey, read_greys, shortest_sides
 from sdcxr.runtime.errors import UserError
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
@@ -65,7 +65,7 @@ def test_modes_formats_and_sizes_become_one_array(tmp_path):
     assert greys.shape == (3, 8, 8) and greys.dtype == np.uint8
     assert (greys[0] == grey[::4, ::4]).all()  # the mean over 4 × 4 equal pixels
     assert np.abs(greys.astype(int) - greys[0].astype(int)).max() <= 4
-    assert smallest_side([*paths, tmp_path / "d.png"]) == 8
+    assert shortest_sides([*paths, tmp_path / "d.png"]) == [32, 32, 64, 8]
     assert read_greys([tmp_path / "d.png"], 32).shape == (1, 32, 32)  # a smaller one is enlarged
 
 
@@ -79,7 +79,7 @@ def test_unusable_files_are_listed(tmp_path):
     ):
         read_greys(paths, 8)
     with pytest.raises(UserError, match=r"1 of 4 images.*gone\.png does not exist"):
-        smallest_side([path for path in paths if path.name != "torn.png"] + [paths[0]])
+        shortest_sides([path for path in paths if path.name != "torn.png"] + [paths[0]])
     with pytest.raises(UserError, match="and 2 more"):
         read_greys([tmp_path / f"{i}.png" for i in range(12)], 8)
 

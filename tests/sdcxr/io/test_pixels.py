@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sdcxr.io.pixels import BadImage, grid, open_image, read_pixels, to_grey, write_png
+from sdcxr.io.image_files import BadImage
+from sdcxr.io.pixels import grid, open_image, read_pixels, to_grey, write_png
 from sdcxr.runtime.errors import UserError
 
 
