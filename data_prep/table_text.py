@@ -35,7 +35,7 @@ _SPLITS = {
 # {column}, {column|other}, and [a part that is left out where one of its columns is empty].
 _PLACE = re.compile(r"\{([^{}]+)\}")
 _OPTIONAL = re.compile(r"\[((?:[^\[\]{}]|\{[^{}]*\})*)\]")
-_SENTENCE_END = re.compile(r"(?:^|[.!?]\s+)$")
+_SENTENCE_END = re.compile(r"(?:^\s*|[.!?]\s+)$")
 
 
 def view_of(cell: str) -> str:
@@ -59,7 +59,7 @@ def split_names(cells: pd.Series, where: str) -> pd.Series:
             f"--table {where}: the split column holds {shown}: expected train, validation (val, valid, dev) "
             "and test; --columns split= leaves it out, for a random split by patient"
         )
-    return keys.map(_SPLITS).fillna("").astype(object)
+    return keys.map(lambda key: _SPLITS.get(key, "")).astype(object)
 
 
 def places(template: str) -> list[str]:

@@ -254,10 +254,11 @@ def _account_for_duplicates(config: Settings, cohort: Cohort, sources: pd.DataFr
     pairs = find_duplicates(images)
     with atomic(config.output_dir / "duplicates.csv") as temporary:
         pairs.to_csv(temporary, index=False)
-    copies = images["file_name"].map(surplus_copies(pairs)).fillna("")
+    kept = surplus_copies(pairs)
+    copies = images["file_name"].map(lambda name: kept.get(name, "")).astype(object)
     if config.duplicates == "drop":
         cohort.apply("without duplicates", reason_where(copies != "", "duplicate picture"), "of " + copies)
-    return count_duplicates(pairs, len(copies[copies != ""]))
+    return count_duplicates(pairs, len(kept))
 
 
 def _convert_images(config: Settings, rows: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:

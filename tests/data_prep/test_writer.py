@@ -59,6 +59,7 @@ class Config:
     square: str = "crop"
     workers: int = 1
     max_rejected_fraction: float = 0.05
+    duplicates: str = "keep"
 
 
 SETTINGS = {"source": "test", "resolution": 16}
@@ -322,6 +323,7 @@ class Config:
     resolution: int = 256
     square: str = "crop"
     max_rejected_fraction: float = 0.05
+    duplicates: str = "keep"
 
 def main(config: Config) -> int:
     rows = pd.read_csv("rows.csv", dtype=str)
