@@ -133,8 +133,9 @@ def begun(output_dir: Path, name: str, settings: dict[str, Any]) -> dict[str, An
     state = read_json(path)
     if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
         raise UserError(f"{path} was not written by data_prep: name a new or empty folder as --output_dir")
-    # Version 0.1 recorded paths among the settings.
-    old = {key: value for key, value in state["settings"].items() if key in settings or not _is_path(value)}
+    # Version 0.1 recorded paths among the settings, and kept duplicates.
+    old = {key: "keep" for key in ("duplicates",) if key in settings}
+    old |= {key: value for key, value in state["settings"].items() if key in settings or not _is_path(value)}
     check_same_settings(output_dir, old, settings)
     return state
 

@@ -90,7 +90,7 @@ def list_of_objects(path: Path) -> Path:
 
 
 def lists_by_split(path: Path) -> Path:
-    (path / "t.json").write_text(json.dumps({"train": ROWS[:3], "val": ROWS[3:]}))
+    (path / "t.json").write_text(json.dumps({"train": ROWS[:4], "val": ROWS[4:]}))
     return path / "t.json"
 
 
@@ -140,9 +140,8 @@ def test_every_kind_of_table_gives_the_same_rows(tmp_path, images, write):
     assert found["text"].tolist() == [row["text"] for row in ROWS]
     assert found["subject_id"].tolist() == [row["subject_id"] for row in ROWS]
     assert found["Edema"].tolist() == [0, 1] * 3 and set(found["view"]) == {"PA"}
-    expected = {lists_by_split: ["train"] * 3 + ["validation"] * 3, saved_splits: ["train"] * 4 + ["test"] * 2}
-    if write is not lists_by_split:  # there, patient 1 is in both
-        assert found["split"].tolist() == expected.get(write, ["train"] * 6)
+    last = {lists_by_split: "validation", saved_splits: "test"}.get(write, "train")
+    assert found["split"].tolist() == ["train"] * 4 + [last] * 2
 
 
 def test_an_image_folder_is_read_with_its_splits(tmp_path, images):
@@ -195,10 +194,7 @@ def test_images_and_class_names_inside_a_dataset_are_unpacked(tmp_path, images):
 )
 def test_what_is_no_table_is_refused(tmp_path, images, name, content, message):
     (tmp_path / name).write_bytes(content)
-    if message == "more than once":
-        assert "text" in refusal(tmp_path / name, images)  # pandas renames it text.1; the first is used elsewhere
-    else:
-        assert message in refusal(tmp_path / name, images)
+    assert message in refusal(tmp_path / name, images)
 
 
 def test_a_folder_without_a_table_says_what_is_looked_for(tmp_path, images):
@@ -405,7 +401,7 @@ def test_a_split_column_counts_and_lacks_no_validation(tmp_path, images):
     assert prepare(save(tmp_path / "t.csv", rows), images)["split"].tolist() == ["train"] * 4 + ["test"] * 2
     other = tmp_path / "other"
     other.mkdir()
-    found = prepare(save(other / "t.csv", rows), images, validation_fraction=0.5)
+    found = prepare(save(other / "t.csv", rows), images, validation_fraction=0.6)
     assert set(found["split"]) == {"train", "validation", "test"} and found["split"].tolist()[4:] == ["test"] * 2
 
 
@@ -413,7 +409,7 @@ def test_a_patient_in_two_splits_is_refused(tmp_path, images):
     rows = changed(split=["train", "test"] * 3)
     assert "3 patients are in more than one split" in refusal(save(tmp_path / "t.csv", rows), images)
     found = prepare(save(tmp_path / "t.csv", rows), images, columns="split=", test_fraction=0.5)
-    assert (found.groupby("subject_id")["split"].nunique() == 1).all()
+    assert len(found[["subject_id", "split"]].drop_duplicates()) == 3
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -509,7 +505,8 @@ def test_the_same_command_resumes_and_another_template_is_refused(tmp_path, imag
 
 
 def test_on_the_command_line(tmp_path, images, capsys):
-    flags = f"--table {save(tmp_path / 't.csv')} --images {images} --output_dir {tmp_path / 'out'} --workers 1 --resolution 24"
+    table = save(tmp_path / "t.csv")
+    flags = f"--table {table} --images {images} --output_dir {tmp_path / 'out'} --workers 1 --resolution 24"
     with pytest.raises(SystemExit, match="0"):
         run(main, [*flags.split(), "--columns", "text=text", "--prompt_template", "[{view} view. ]{text}"])
     assert "PA view. Invented text 0." in read_metadata(tmp_path / "out/train")["text"].tolist()

@@ -249,7 +249,12 @@ def test_recorded_settings_are_what_decides_the_content(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     settings = recorded_settings(Source(Path("out"), workers=4), "openi")
-    expected = {"source": "openi", "resolution": 16, "square": "crop"}  # paths tell where, not what
+    expected = {
+        "source": "openi",
+        "resolution": 16,
+        "square": "crop",
+        "duplicates": "keep",
+    }  # paths tell where, not what
     assert settings == expected | {"views": ["PA", "AP"]}
     assert json.loads(json.dumps(settings)) == settings  # compared after a round trip
 
