@@ -35,6 +35,7 @@ from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
 PATH = "path in --images"  # a column of our own
+MAPPING_FLAGS = ("mapping", "columns", "prompt_template", "label_values", "repeats", "impression", "views")
 FINDINGS = "findings"  # in a template: the positive findings
 
 
@@ -85,7 +86,9 @@ def main(config: TableConfig) -> int:
     )
     if mapping.prompt_template:
         check_template(mapping.prompt_template)
-    settings = recorded_settings(config, "table") | {"read_as": table_mapping.as_settings(mapping)}
+    # How the table is read, whether flags or a file say so.
+    flags = {name: value for name, value in recorded_settings(config, "table").items() if name not in MAPPING_FLAGS}
+    settings = flags | table_mapping.as_settings(mapping)
     config.images = config.images.absolute()
     table = read_any_table(config.table, config.images) if may_unpack(config.table) else None
     files = list(image_files(config.images))
@@ -289,7 +292,7 @@ def _print_columns(mapping: TableMapping) -> None:
     named |= {"text": repr(mapping.prompt_template)} if mapping.prompt_template else {}
     n_labels = sum(ours in LABELS for ours in mapping.columns)
     told = ", ".join(f"{ours} = {theirs}" for ours, theirs in named.items())
-    print(f"columns: {told}" + (f", {n_labels} labels" if n_labels else ""))
+    print(f"columns: {told}" + (f", {n_labels} label columns" if n_labels else ""))
 
 
 def _print_found(config: TableConfig, image: pd.Series, source: pd.Series, files: list[Path]) -> None:

@@ -146,8 +146,8 @@ def _our_name(name: str) -> str:
     ours = name if name in OURS else chexpert_name(name)
     if ours not in (*OURS, *LABELS):
         raise UserError(
-            f"--columns {name}=…: {name!r} is none of {', '.join(OURS)}, nor a CheXpert label"
-            f"{_near(name, (*OURS, *LABELS))}; the column of the table goes behind the ="
+            f"--columns {name}=…: before the = stands one of {', '.join(OURS)} or a CheXpert label, behind it a column of "
+            f"the table{_near(name, (*OURS, *LABELS))}"
         )
     return ours
 

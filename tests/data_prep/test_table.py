@@ -221,7 +221,7 @@ def test_other_names_are_given_by_flags(tmp_path, images, capsys):
             {"columns": "text=txt"},
             "has no column 'txt' (text=txt; it has: image, text, subject_id, view, Edema): did you",
         ),
-        ({"columns": "txt=text"}, "'txt' is none of image, text, subject_id"),
+        ({"columns": "txt=text"}, "--columns txt=…: before the = stands one of image, text"),
         ({"columns": "text"}, "--columns text: expected name=value"),
         ({"columns": "image=name"}, "has no column 'name'"),
         ({"columns": "text="}, "which column is the prompt?"),
@@ -401,7 +401,7 @@ def test_a_split_column_counts_and_lacks_no_validation(tmp_path, images):
     assert prepare(save(tmp_path / "t.csv", rows), images)["split"].tolist() == ["train"] * 4 + ["test"] * 2
     other = tmp_path / "other"
     other.mkdir()
-    found = prepare(save(other / "t.csv", rows), images, validation_fraction=0.6)
+    found = prepare(save(other / "t.csv", rows), images, validation_fraction=0.9)
     assert set(found["split"]) == {"train", "validation", "test"} and found["split"].tolist()[4:] == ["test"] * 2
 
 
