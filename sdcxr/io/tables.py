@@ -59,11 +59,7 @@ def read_csv(
     except pd.errors.ParserWarning:
         raise UserError(f"{where}: rows have more cells than the header: put texts with commas in quotes") from None
     except (OSError, EOFError, zlib.error, ValueError) as error:  # pandas' parser errors are ValueErrors
-        told = (
-            "not UTF-8 text: save it as UTF-8"
-            if isinstance(error, UnicodeDecodeError)
-            else " ".join(str(error).split())
-        )
+        told = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else " ".join(str(error).split())
         if isinstance(error, EOFError) or "EOF inside string" in told:
             told += ": it is cut off, get it again"
         raise UserError(f"{where} is not a readable CSV table ({told})") from None

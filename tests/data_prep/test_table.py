@@ -233,7 +233,7 @@ def test_other_names_are_given_by_flags(tmp_path, images, capsys):
         ({"columns": "Pneumonia=view"}, "the column 'view' has 'PA': labels are 1, 0, -1 or empty; say what it means"),
         ({"columns": "Pneumonia=text"}, "the column 'text' holds texts: labels are 1, 0, -1 or empty"),
         ({"label_values": "PA=2"}, "--label_values PA=2: labels are 1, 0, -1 or nothing"),
-        ({"views": "LL"}, "--views LL: no image has such a view (there are: PA 6)"),
+        ({"views": "LL"}, "--views LL: no image has such a view (there are: 'PA' 6)"),
         ({"columns": "view=", "views": "PA"}, "--views PA: no column is the view"),
         ({"mapping": "chexpert"}, "has no column 'Path'"),
         ({"mapping": "nothing"}, "is neither a YAML file nor one of chexgenbench"),
@@ -245,13 +245,18 @@ def test_a_wrong_flag_is_one_line_that_says_what_is_there(tmp_path, images, flag
     assert message in refusal(save(tmp_path / "t.csv"), images, **flags)
 
 
-def test_error_messages_do_not_quote_reports(tmp_path, images):
+@pytest.mark.parametrize("ours", ["image", "split", "view", "subject_id", "labels", "Edema"])
+def test_messages_do_not_quote_reports(tmp_path, images, capsys, ours):
+    """Whichever column the column of reports is taken for."""
     rows = changed(text="A patient's secret, rather long text.")
-    for flags in ({"columns": "Edema=text"}, {"columns": "labels=text,text=view,Edema="}):
-        try:
-            prepare(save(tmp_path / "t.csv", rows), images, **flags)
-        except UserError as error:
-            assert "secret" not in str(error)
+    flags = {"columns": f"{ours}=text,text=view", "views": "PA", "repeats": "first"}
+    told = ""
+    try:
+        prepare(save(tmp_path / "t.csv", rows), images, **flags)
+    except UserError as error:
+        told = str(error)
+    captured = capsys.readouterr()
+    assert "secret" not in f"{told} {captured.out} {captured.err}".lower()
 
 
 def test_alternatives_and_the_impression_of_a_report(tmp_path, images):
@@ -264,6 +269,21 @@ def test_alternatives_and_the_impression_of_a_report(tmp_path, images):
     found = prepare(save(other / "t.csv", rows), images, columns="text=report", impression=True)
     assert found["text"].tolist() == ["No change."] * 3
     assert read_json(other / "out/prep.json")["rejected"] == {"no impression": 3}
+
+
+def test_a_text_that_a_data_frame_wrote_for_none_is_none(tmp_path, images):
+    found = prepare(save(tmp_path / "t.csv", changed(text=["nan", "None", "<NA>", " ", "Text.", "Nan."])), images)
+    assert found["text"].tolist() == ["Text.", "Nan."]
+
+
+def test_findings_of_which_none_is_a_label_are_a_warning(tmp_path, images, capsys):
+    prepare(save(tmp_path / "t.csv"), images, columns="labels=view")
+    assert "warning: labels: 0 of 1 findings in the column 'view'" in capsys.readouterr().err
+
+
+def test_two_spellings_of_a_path_are_one_image(tmp_path, images):
+    rows = changed(image=["i0.png", "./i0.png", "i0", "i1.png", "i1.png", "i2.png"], Edema="")
+    assert "3 rows are of an image that has more (i0 has 3 rows)" in refusal(save(tmp_path / "t.csv", rows), images)
 
 
 def test_without_patients_every_image_is_one_and_a_warning_says_so(tmp_path, images, capsys):
@@ -476,6 +496,8 @@ def test_of_two_formats_one_is_taken():
         (["a/1.png", "b/1.png"], ["a_1", "b_1"]),
         (["p1/s1/v.jpg", "p1/s2/v.jpg", "p2/s1/v.jpg"], ["p1_s1_v", "p1_s2_v", "p2_s1_v"]),
         (["left chest.png"], ["left_chest"]),
+        (["a/1.png", "./a/1.png", "a\\1.jpg"], ["1", "1", "1"]),
+        (["a 1.png", "a(1.png"], ["a_1_042a5f2e", "a_1_0ea8885f"]),
         (["1.2.840.5", "1.2.840.5"], ["1.2.840.5", "1.2.840.5"]),
     ],
 )
