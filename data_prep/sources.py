@@ -163,12 +163,13 @@ def source_state(path: str) -> tuple[str, str]:
     return str(stat.st_size), str(stat.st_mtime_ns)
 
 
-def changed_images(output_dir: Path, images: str) -> tuple[int, list[str]]:
+def changed_images(output_dir: Path, images: str, n_written: int) -> tuple[int, list[str]]:
     """Compare `SOURCES` with the files: number of rows, and what differs, in words with numbers.
 
     Args:
         output_dir: a dataset folder.
         images: folder of the images, which may have moved.
+        n_written: number of images in the dataset.
     """
     rows = read_sources(output_dir)
     stems_in = functools.cache(_image_stems)  # a missing image may have come under another suffix
@@ -188,7 +189,8 @@ def changed_images(output_dir: Path, images: str) -> tuple[int, list[str]]:
         "gone": "{:,} source images are gone",
         "PNG": "{:,} PNGs are missing or damaged",
     }
-    return len(rows), [words[kind].format(n) for kind, n in counts.items() if n]
+    incomplete = [f"{SOURCES} is incomplete"] if (rows["reason"] == "").sum() != n_written else []
+    return len(rows), incomplete + [words[kind].format(n) for kind, n in counts.items() if n]
 
 
 def _image_stems(folder: str) -> set[str]:
