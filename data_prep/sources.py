@@ -211,9 +211,8 @@ def _image_stems(folder: str) -> set[str]:
 def source_rows(rows: pd.DataFrame, images: str) -> pd.DataFrame:
     """The columns of `SOURCES` that are known before the conversion, as str; index of `rows`."""
     prefix = images.rstrip("/") + "/"
-    states = pd.DataFrame(
-        source_states(rows["source"].astype(str).tolist()), columns=["bytes", "mtime_ns"], dtype=object
-    )
+    paths = rows["source"].astype(str)
+    states = pd.DataFrame(source_states(paths.tolist()), columns=["bytes", "mtime_ns"], dtype=object)
     return pd.DataFrame(
         {
             "file_name": rows["split"] + "/" + rows["dicom_id"] + ".png",
