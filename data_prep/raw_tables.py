@@ -1,8 +1,6 @@
 """Reading raw datasets: CSV tables with required columns, and an index of image files in nested folders."""
 
-import gzip
 import os
-import shutil
 import sys
 import zlib
 from collections.abc import Callable, Collection, Iterable
@@ -72,9 +70,9 @@ def whole_table(path: Path) -> Path:
     if sizes[0] == sizes[1] % 2**32:
         return plain
     try:
-        with plain.open("rb") as part, gzip.open(packed, "rb") as whole:
+        with plain.open("rb") as part, tables.open_unpacked(packed) as whole:
             shared = _shared_bytes(part, whole)
-    except (OSError, EOFError, zlib.error):
+    except (OSError, EOFError, ValueError, zlib.error):
         shared = -1  # a damaged archive
     if shared == sizes[0]:
         if path == plain:
@@ -93,7 +91,7 @@ def _unpacked_bytes(path: Path) -> int:
 def _shared_bytes(first: IO[bytes], second: IO[bytes]) -> int:
     """Number of bytes at the start of `second` that are all of `first`; -1 if they are not."""
     n_bytes = 0
-    while block := first.read(shutil.COPY_BUFSIZE):
+    while block := first.read(1 << 20):
         if second.read(len(block)) != block:
             return -1
         n_bytes += len(block)

@@ -32,7 +32,7 @@ State = dict[str, Any]
 # Inputs: the folder of images, tables, archives, folders of reports
 
 
-def input_states(images: Path, found: Iterable[Path] = (), **inputs: Path | None) -> dict[str, State]:
+def input_states(images: Path, found: Iterable[Path] = (), /, **inputs: Path | None) -> dict[str, State]:
     """State of everything that a preparation reads, by flag, for prep.json; taken before anything is read.
 
     Args:
@@ -99,12 +99,17 @@ def _file_state(path: Path) -> State:
 
 
 def _folder_state(path: Path) -> State:
+    """State of all files at any depth but images, which have their own record, and earlier results."""
     n_bytes, newest, names = 0, 0, []
-    for root, _, files in os.walk(path):
+    for root, folders, files in os.walk(path):
+        if "prep.json" in files:
+            folders.clear()
+            continue
         for name in files:
-            stat = os.stat(f"{root}/{name}")  # noqa: PTH116
-            n_bytes, newest = n_bytes + stat.st_size, max(newest, stat.st_mtime_ns)
-            names.append(f"{root[len(str(path)) :]}/{name} {stat.st_size}")
+            if not is_image_name(name):
+                size, mtime_ns = (int(number or 0) for number in source_state(f"{root}/{name}"))
+                n_bytes, newest = n_bytes + size, max(newest, mtime_ns)
+                names.append(f"{root[len(str(path)) :]}/{name} {size}")
     return {"path": str(path), "bytes": n_bytes, "mtime_ns": newest, "names": _digest(sorted(names))}
 
 
