@@ -33,7 +33,8 @@ def read_table(path: Path, columns: Iterable[str], hint: str = "") -> pd.DataFra
     """Read a CSV table (plain or .gz) as str, missing values empty.
 
     Raises:
-        UserError: it cannot be read or lacks one of `columns`; `hint` ends the message and names the right table.
+        UserError: it cannot be read, has no rows, or lacks one of `columns`; `hint` ends the message and names the
+            right table.
     """
     path = whole_table(path)
     table = read_csv(path)
@@ -41,7 +42,14 @@ def read_table(path: Path, columns: Iterable[str], hint: str = "") -> pd.DataFra
         there = ", ".join(map(str, table.columns[:12]))
         told = f"{path} has no column {missing[0]!r} (it has: {there}). {hint}".rstrip()
         raise UserError(" ".join(filter(None, (told, known_table(table.columns)))))
+    check_not_empty(table, path)
     return table
+
+
+def check_not_empty(table: pd.DataFrame, path: Path) -> None:
+    """Raise a `UserError` if a table has no rows."""
+    if table.empty:
+        raise UserError(f"{path} has a header and no rows: is it complete?")
 
 
 def known_table(columns: Iterable[str]) -> str:

@@ -79,6 +79,13 @@ def test_a_damaged_table_is_one_line(small, tmp_path, content):
         main(config_of(small, tmp_path / "out", tables=tmp_path))
 
 
+@pytest.mark.parametrize("name", ["metadata", "chexpert"])
+def test_a_table_without_rows_is_one_line(small, tmp_path, name):
+    change_tables(small, tmp_path, lambda which, table: table.head(0) if which == name else table)
+    with pytest.raises(UserError, match=rf"{name}\.csv has a header and no rows: is it complete\?"):
+        main(config_of(small, tmp_path / "out", tables=tmp_path))
+
+
 @pytest.mark.parametrize("name", ["metadata", "chexpert", "split"])
 @pytest.mark.parametrize(("end", "start"), [(b",\n", b""), (b"\r\n", b"\xef\xbb\xbf")], ids=["comma", "windows"])
 def test_a_table_saved_by_another_program_is_read_the_same(small, tmp_path, name, end, start):
@@ -236,6 +243,26 @@ def test_a_label_that_is_none_is_refused_with_its_row(small, tmp_path):
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Images
+
+
+def test_images_may_be_named_with_their_suffix_in_the_table(small, tmp_path):
+    def name_files(name: str, table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(dicom_id=table["dicom_id"] + ".DCM") if "dicom_id" in table else table
+
+    change_tables(small, tmp_path, name_files)
+    assert main(config_of(small, tmp_path / "out", tables=tmp_path, split="official", max_no_finding=None)) == 0
+    assert len(read_metadata(tmp_path / "out" / "train")) == 32
+
+
+def test_images_that_the_table_names_otherwise_are_one_line(small, tmp_path):
+    def rename(name: str, table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(dicom_id="x" + table["dicom_id"]) if name == "metadata" else table
+
+    change_tables(small, tmp_path, rename)
+    with pytest.raises(
+        UserError, match=r"images: none of the 35 images .*looked for x0000.*it has 0000"
+    ):
+        main(config_of(small, tmp_path / "out", tables=tmp_path))
 
 
 def test_every_image_has_its_own_suffix(tmp_path):
