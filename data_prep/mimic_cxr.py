@@ -70,7 +70,8 @@ def main(config: MimicCxrConfig) -> int:
     roots = mimic_files.patient_roots(config.images.resolve(), "--images")
     root, reports = mimic_files.image_root(roots), mimic_files.find_reports(config.reports)
     folders = [config.tables] if config.tables else [place for one in (root, *roots) for place in (one, one.parent)]
-    names: list[TableName] = ["metadata", "chexpert", *(["split"] if config.split == "official" else [])]
+    names: list[TableName] = ["metadata", "chexpert"]
+    names += ["split"] if config.split == "official" else []
     tables = {name: mimic_files.table_path(name, folders) for name in names}
     inputs = input_states(root, reports=reports, **tables)
     if is_finished(config.output_dir, settings, inputs):

@@ -163,8 +163,8 @@ def is_finished(output_dir: Path, settings: dict[str, Any], inputs: Mapping[str,
     else:
         changes = changed_inputs(output_dir, state["inputs"], inputs)
         if state.get("usable"):
-            n_images, of_images = changed_images(output_dir, inputs[IMAGES]["path"])
-            tables = [f"{split}/metadata.csv" for split in state["splits"]]
+            n_images, of_images = changed_images(output_dir, inputs[IMAGES]["path"], sum(state["splits"].values()))
+            tables = [*(f"{split}/metadata.csv" for split in state["splits"]), "rejected.csv"]
             changes += [f"{name} is missing" for name in tables if not (output_dir / name).is_file()] + of_images
             if not changes:
                 print(f"{output_dir} is finished: nothing to do (compared with {n_images:,} source images)")

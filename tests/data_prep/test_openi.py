@@ -342,6 +342,23 @@ def test_kaggle_tables_saved_by_a_spreadsheet_and_under_another_name(tmp_path, c
     assert "reports: 1 of 2 reports with images" in printed and "images: 1 of 1 images of the reports" in printed
 
 
+def test_images_without_a_report_are_counted(collection, capsys):
+    for number in range(31, 41):
+        (collection / "reports" / "ecgen-radiology" / f"{number}.xml").unlink()
+    assert main(config_for(collection)) == 0
+    assert "warning: 20 images in" in (told := capsys.readouterr().err) and "are not named in the reports of" in told
+
+
+def test_a_result_beside_the_reports_leaves_them_as_they_were(collection, capsys):
+    config = config_for(collection, images=collection, reports=collection, output_dir=collection / "out")
+    assert main(config) == 0
+    assert main(config) == 0
+    assert "is finished: nothing to do" in capsys.readouterr().out
+    (collection / "reports" / "ecgen-radiology" / "41.xml").write_text(report_xml(41))
+    assert main(config) == 0
+    assert "is updated: reports changed" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
