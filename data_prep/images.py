@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from data_prep.duplicates import digest, perceptual_hash
 from sdcxr.io.image_files import BadImage
 from sdcxr.io.pixels import load_upright
 
 SquareMode = Literal["crop", "pad"]
 
-PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"  # a PNG without it is incomplete
 # No radiograph comes near: of 203 of ChestX-ray14 and 194 phantoms at 256 pixels, the flattest spans 133 grey levels
 # between these percentiles, and at most 24 % of the pixels are at the ends or have one level.
 SPAN_PERCENTILES, LEAST_SPAN = (0.02, 0.98), 16
@@ -23,7 +23,7 @@ MOST_OF_ONE_LEVEL = 0.8
 
 
 class Converted(NamedTuple):
-    """Outcome of one image: reason and detail are empty if it was written, digest and phash if it was not."""
+    """Outcome of one image: reason and detail are empty if it was written, hashes of the pixels if it was not."""
 
     reason: str = ""
     detail: str = ""
@@ -122,7 +122,8 @@ def convert(source: str, target: str, resolution_px: int, mode: SquareMode) -> C
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
-    return Converted()
+    pixels = np.asarray(image)
+    return Converted(digest=digest(pixels), phash=perceptual_hash(pixels))
 
 
 def _without_bars(padded: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -131,13 +132,3 @@ def _without_bars(padded: Image.Image, size: tuple[int, int]) -> Image.Image:
     width, height = (max(1, round(length * side / max(size))) for length in size)
     left, top = (side - width) // 2, (side - height) // 2
     return padded.crop((left, top, left + width, top + height))
-
-
-def is_whole_png(path: str) -> bool:
-    """Whether a PNG that was written here is complete."""
-    try:
-        with Path(path).open("rb") as file:
-            file.seek(-len(PNG_END), os.SEEK_END)
-            return file.read() == PNG_END
-    except OSError:  # missing, or too short to seek
-        return False

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from pydicom.uid import JPEG2000Lossless
 
-from data_prep.images import Converted, convert, equalize, is_whole_png, load_grey, square
+from data_prep.images import convert, equalize, load_grey, square
 from sdcxr.io.deep import stretch
 from sdcxr.io.image_files import BadImage
 from sdcxr.runtime.errors import UserError
@@ -273,12 +273,9 @@ def test_convert_writes_a_grey_square_whatever_is_there(tmp_path):
     for present in (None, b"half a file"):
         if present:
             target.write_bytes(present)
-        assert convert(str(source), str(target), 32, "crop") == Converted()
+        assert convert(str(source), str(target), 32, "crop")[:2] == ("", "")
         with Image.open(target) as image:
             assert (image.mode, image.size) == ("L", (32, 32))
-    assert is_whole_png(str(target))
-    target.write_bytes(target.read_bytes()[:-1])
-    assert not is_whole_png(str(target)) and not is_whole_png(str(tmp_path / "gone.png"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.jpg", "y.png"]
 
 

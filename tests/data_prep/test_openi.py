@@ -332,19 +332,42 @@ def test_kaggle_tables(tmp_path):
 # What a user gets wrong
 
 
-def test_without_images_the_account_is_written_and_the_command_fails(collection, capsys):
+def test_kaggle_tables_saved_by_a_spreadsheet_and_under_another_name(tmp_path, capsys):
+    (tmp_path / "my_reports.csv").write_text("uid,MeSH,findings,impression\n1.0,normal,,Clear chest.\n2.0,,,Other.\n")
+    (tmp_path / "indiana_projections.csv").write_text("uid,filename,projection\n1,1_IM-1-1001.dcm.png,Frontal\n")
+    write_image(tmp_path / "images" / "1_IM-1-1001.dcm.png")
+    assert main(config_for(tmp_path, reports=tmp_path / "my_reports.csv")) == 0
+    assert metadata(tmp_path / "out")[["study_id", "text"]].to_numpy().tolist() == [["CXR1", "Clear chest."]]
+    printed = capsys.readouterr().out
+    assert "reports: 1 of 2 reports with images" in printed and "images: 1 of 1 images of the reports" in printed
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("annotation.json", "{}", "give the unpacked ecgen-radiology folder.*python -m data_prep.table"),
+        ("captions.csv", "image,caption\n", "has no column 'uid'.*python -m data_prep.table"),
+        ("reports.csv", "uid,MeSH,findings,impression\n", "has no indiana_projections.csv.*python -m data_prep.table"),
+    ],
+)
+def test_other_tables_are_sent_to_their_command(collection, name, content, message):
+    (collection / name).write_text(content)
+    with pytest.raises(UserError, match=message) as error:
+        main(config_for(collection, reports=collection / name))
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_without_the_images_is_one_line(collection, capsys):
     empty = collection / "empty"
     empty.mkdir()
     argv = [f"--images={empty}", f"--reports={collection / 'reports'}", f"--output_dir={collection / 'out'}"]
     with pytest.raises(SystemExit) as end:
         run(main, [*argv, "--workers=1"])
     assert end.value.code == 2
-    error = capsys.readouterr().err
-    assert "error: none of the 40 images can be used" in error and "Traceback" not in error
-    assert f"--images {empty} has no image of these reports, such as CXR1_IM-0001-1001.png" in error
-    counts = {count["filter"]: count["studies"] for count in read_json(collection / "out" / "prep.json")["counts"]}
-    assert counts["impression"] == 40
-    assert rejected_reasons(collection / "out")["missing image"] == 40
+    wanted = (
+        f"images: none of the 40 images of the reports is in --images {empty} (looked for 1_IM-0001-1001; it is empty)"
+    )
+    assert capsys.readouterr().err == f"error: {wanted}\n"
 
 
 def test_too_many_absent_images_are_exit_code_1(collection):
