@@ -64,7 +64,7 @@ def test_a_picture_is_kept_as_it_is_or_refused(outcomes, name):
     if variant.refusal:
         assert (said.reason, written) == (variant.refusal, None)
         return
-    assert said == Converted()
+    assert said.reason == ""
     assert correlation(reference(), written) > COARSE.get(name, 0.95)
     if name not in COARSE and "dcm" not in name and "DICOM" not in name:  # these are equalised
         assert abs(np.median(written) - np.median(reference())) <= 12
