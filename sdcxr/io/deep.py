@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from sdcxr.io.image_files import BadImage
+from sdcxr.io.png import read_16_bits
 
 if TYPE_CHECKING:
     import tifffile
@@ -91,11 +92,6 @@ def _range(values: np.ndarray) -> tuple[float, float]:
     return low, high
 
 
-def deep_png(data: bytes) -> bool:
-    """Whether a PNG has 16 bits per channel."""
-    return data.startswith(b"\x89PNG") and data[24:25] == b"\x10"
-
-
 def deep_tiff(image: Image.Image) -> bool:
     """Whether a TIFF that Pillow has opened has more than 8 bits per channel."""
     return isinstance(image, TiffImagePlugin.TiffImageFile) and max(image.tag_v2.get(_BITS, (1,))) > 8
@@ -107,10 +103,9 @@ def read_deep(data: bytes, image: Image.Image) -> Deep:
     Raises:
         BadImage: damaged, or of a kind that is not understood.
     """
-    if deep_png(data) and image.mode[0] not in "IF":
-        return _png(data, image)
     if not deep_tiff(image):
-        return Deep(np.asarray(image), orientation=image.getexif().get(ORIENTATION, 1))
+        orientation = image.getexif().get(ORIENTATION, 1)
+        return Deep(np.asarray(image), None, orientation) if image.mode[0] in "IF" else _png(data, orientation)
     bits = max(image.tag_v2[_BITS])  # type: ignore[attr-defined]
     if (bits > 16 and image.mode != "F") or image.mode[0] not in "IF":
         return read_tiff(data)
@@ -120,18 +115,10 @@ def read_deep(data: bytes, image: Image.Image) -> Deep:
     return Deep(values)  # Pillow has turned it
 
 
-def _png(data: bytes, image: Image.Image) -> Deep:
-    import torch
-    from torchvision.io import ImageReadMode, decode_png  # the one decoder among the dependencies that keeps 16 bits
-
-    try:
-        image.load()  # checks the sums, which torchvision's decoder prints about only
-        pixels = decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED)
-    except RuntimeError as error:
-        raise BadImage("unreadable image", str(error).splitlines()[0]) from None
-    channels = pixels.numpy().transpose(1, 2, 0)
-    grey, alpha = channels[..., 0] if channels.shape[2] < 3 else luma(channels), channels.shape[2] in (2, 4)
-    return _composite(grey, channels[..., -1] / 65535 if alpha else None, image.getexif().get(ORIENTATION, 1))
+def _png(data: bytes, orientation: int) -> Deep:
+    channels = read_16_bits(data)
+    grey = luma(channels) if channels.shape[2] > 2 else channels[..., 0]
+    return _composite(grey, channels[..., -1] / 65535 if channels.shape[2] in (2, 4) else None, orientation)
 
 
 def _composite(grey: np.ndarray, alpha: np.ndarray | None, orientation: int) -> Deep:
