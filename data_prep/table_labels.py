@@ -179,7 +179,7 @@ def merge_rows(findings: pd.DataFrame, image: pd.Series, repeats: Repeats, where
     if repeats == "refuse":
         name, n_rows = image[repeated].iloc[0], int((image == image[repeated].iloc[0]).sum())
         raise UserError(
-            f"--table {where}: {int(repeated.sum()):,} rows are of an image that has more ({quoted(name)} has {n_rows}): "
+            f"--table {where}: {int(repeated.sum()):,} rows are of an image with more ({quoted(name)} has {n_rows}): "
             "say which counts with --repeats first, any or majority"
         )
     if repeats == "first" or findings.columns.empty:

@@ -20,6 +20,7 @@ import pandas as pd
 import PIL
 
 import sdcxr
+from data_prep.checksums import difference, expected_sums
 from data_prep.cohort import REJECTED_COLUMNS, Cohort
 from data_prep.duplicates import (
     DuplicatePolicy,
@@ -65,6 +66,8 @@ class Settings:
     """side of the written images in pixels"""
     square: SquareMode = "crop"
     """crop the centre, or pad with black"""
+    verify_checksums: bool = False
+    """compare every source image with the collection's own SHA256SUMS.txt; one that differs is rejected"""
     limit: int | None = None
     """keep at most this many images, for a trial"""
     duplicates: DuplicatePolicy = "keep"
@@ -133,9 +136,9 @@ def begun(output_dir: Path, name: str, settings: dict[str, Any]) -> dict[str, An
     state = read_json(path)
     if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
         raise UserError(f"{path} was not written by data_prep: name a new or empty folder as --output_dir")
-    # Version 0.1 recorded paths among the settings, and kept duplicates.
-    old = {key: "keep" for key in ("duplicates",) if key in settings}
-    old |= {key: value for key, value in state["settings"].items() if key in settings or not _is_path(value)}
+    # Version 0.1 recorded paths among the settings, and had fewer of them.
+    defaults = {field.name: field.default for field in dataclasses.fields(Settings) if field.name in settings}
+    old = defaults | {key: value for key, value in state["settings"].items() if key in settings or not _is_path(value)}
     check_same_settings(output_dir, old, settings)
     return state
 
@@ -274,7 +277,12 @@ def _convert_images(config: Settings, rows: pd.DataFrame, now: pd.DataFrame) -> 
         print(f"images: {len(todo):,} to convert, {len(done):,} are up to date")
     convert_one = partial(_convert_one, resolution_px=config.resolution, mode=config.square)
     targets = [f"{output_dir}/{name}" for name in todo["file_name"]]
-    results = in_workers(convert_one, rows["source"][todo.index].astype(str).tolist(), targets, workers=config.workers)
+    files = rows["source"][todo.index].astype(str).tolist()
+    sums = [""] * len(files)
+    if config.verify_checksums:
+        sums = expected_sums(files)
+        print(f"checksums: {len(files) - sums.count(''):,} images are listed, {sums.count(''):,} are not")
+    results = in_workers(convert_one, files, targets, sums, workers=config.workers)
     outcomes = []
     with Journal(output_dir) as journal:
         known = zip(todo["file_name"], todo["source"], todo["bytes"], todo["mtime_ns"], strict=True)
@@ -286,9 +294,10 @@ def _convert_images(config: Settings, rows: pd.DataFrame, now: pd.DataFrame) -> 
     return pd.concat([done, new]).reindex(rows.index)
 
 
-def _convert_one(source: str, target: str, resolution_px: int, mode: SquareMode) -> tuple[str, ...]:
-    """`convert`, and the size of the PNG in bytes."""
-    converted = convert(source, target, resolution_px, mode)
+def _convert_one(source: str, target: str, sha256: str, resolution_px: int, mode: SquareMode) -> tuple[str, ...]:
+    """`convert`, unless another `sha256` is listed for the source, and the size of the PNG in bytes."""
+    differs = difference(source, sha256)
+    converted = Converted("checksum differs", differs) if differs else convert(source, target, resolution_px, mode)
     return *converted, "" if converted.reason else source_state(target)[0]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from sdcxr.io.image_files import BadImage
+from sdcxr.io.png import read_16_bits
 
 if TYPE_CHECKING:
     import tifffile
@@ -41,9 +42,10 @@ def luma(colour: np.ndarray) -> np.ndarray:
 def stretch(values: np.ndarray, shown: np.ndarray | None = None) -> np.ndarray:
     """Values of any numeric type as uint8 of the same shape: minimum 0, maximum 255; a constant image becomes 0.
 
-    10- and 12-bit radiographs are usually stored in 16 bits. Values further beyond `BULK` than its width (hot pixels,
-    markers at 65535, padding that nothing declares) do not count: they become black or white. No clean radiograph has
-    such values: in 203 of ChestX-ray14 the furthest lie 0.6 widths beyond it.
+    10- and 12-bit radiographs are usually stored in 16 bits. What lies far outside (hot pixels, markers at 65535,
+    padding that nothing declares) does not count and becomes black or white: an extreme level that is further from the
+    others than these are from each other, and values further beyond the percentiles `BULK` than these are apart. No
+    clean radiograph has such values: in 203 of ChestX-ray14 the furthest lie 0.6 widths beyond.
 
     Args:
         values: shape (H, W).
@@ -68,8 +70,19 @@ def stretch(values: np.ndarray, shown: np.ndarray | None = None) -> np.ndarray:
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:
-    """The smallest and largest value that are not far beyond the bulk."""
+    """The smallest and largest value that count; `values` is flat."""
     low, high = float(values.min()), float(values.max())
+    between = values[(values > low) & (values < high)]
+    if not between.size:
+        return low, high
+    inner_low, inner_high = float(between.min()), float(between.max())
+    width = inner_high - inner_low
+    # A level by itself, further from all others than these are from each other, is none of the picture.
+    low, high = (
+        (inner_low if inner_low - low > width > 0 else low),
+        (inner_high if high - inner_high > width > 0 else high),
+    )
+    values = values[(values >= low) & (values <= high)]
     bulk_low, bulk_high = map(float, np.percentile(values[:: max(1, len(values) // 100_000)], BULK))
     width = bulk_high - bulk_low
     if width > 0 and high > bulk_high + width:
@@ -77,11 +90,6 @@ def _range(values: np.ndarray) -> tuple[float, float]:
     if width > 0 and low < bulk_low - width:
         low = float(values[values >= bulk_low - width].min())
     return low, high
-
-
-def deep_png(data: bytes) -> bool:
-    """Whether a PNG has 16 bits per channel."""
-    return data.startswith(b"\x89PNG") and data[24:25] == b"\x10"
 
 
 def deep_tiff(image: Image.Image) -> bool:
@@ -95,10 +103,9 @@ def read_deep(data: bytes, image: Image.Image) -> Deep:
     Raises:
         BadImage: damaged, or of a kind that is not understood.
     """
-    if deep_png(data) and image.mode[0] not in "IF":
-        return _png(data, image)
     if not deep_tiff(image):
-        return Deep(np.asarray(image))
+        orientation = image.getexif().get(ORIENTATION, 1)
+        return Deep(np.asarray(image), None, orientation) if image.mode[0] in "IF" else _png(data, orientation)
     bits = max(image.tag_v2[_BITS])  # type: ignore[attr-defined]
     if (bits > 16 and image.mode != "F") or image.mode[0] not in "IF":
         return read_tiff(data)
@@ -108,18 +115,10 @@ def read_deep(data: bytes, image: Image.Image) -> Deep:
     return Deep(values)  # Pillow has turned it
 
 
-def _png(data: bytes, image: Image.Image) -> Deep:
-    import torch
-    from torchvision.io import ImageReadMode, decode_png  # the one decoder among the dependencies that keeps 16 bits
-
-    try:
-        image.load()  # checks the sums, which torchvision's decoder prints about only
-        pixels = decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED)
-    except RuntimeError as error:
-        raise BadImage("unreadable image", str(error).splitlines()[0]) from None
-    channels = pixels.numpy().transpose(1, 2, 0)
-    grey, alpha = channels[..., 0] if channels.shape[2] < 3 else luma(channels), channels.shape[2] in (2, 4)
-    return _composite(grey, channels[..., -1] / 65535 if alpha else None, image.getexif().get(ORIENTATION, 1))
+def _png(data: bytes, orientation: int) -> Deep:
+    channels = read_16_bits(data)
+    grey = luma(channels) if channels.shape[2] > 2 else channels[..., 0]
+    return _composite(grey, channels[..., -1] / 65535 if channels.shape[2] in (2, 4) else None, orientation)
 
 
 def _composite(grey: np.ndarray, alpha: np.ndarray | None, orientation: int) -> Deep:

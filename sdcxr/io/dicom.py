@@ -25,7 +25,7 @@ def starts_like_dicom(data: bytes) -> bool:
 
 
 def read_dicom(data: bytes, name: str) -> Deep:
-    """Decode a DICOM file (with or without preamble) of one frame, monochrome, palette or colour; messages have its `name`.
+    """Decode a DICOM file of one frame: monochrome, palette or colour. `name` is for messages.
 
     Raises:
         BadImage: damaged, without pixel data, of several frames, or with a property that is not understood.
@@ -60,7 +60,7 @@ def _parse(data: bytes) -> Any:
 
     dataset = pydicom.dcmread(io.BytesIO(data), force=True)  # the caller has looked at the first bytes
     if not any(keyword in dataset for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        raise _refuse(f"no pixel data ({dataset.get('Modality', 'unknown modality')})")
+        raise _refuse(f"no pixel data {dataset.get('Modality') or ''}".strip())
     if "TransferSyntaxUID" not in dataset.file_meta:
         if "PixelData" in dataset and dataset["PixelData"].is_undefined_length:
             raise _refuse("compressed without a transfer syntax")
@@ -99,6 +99,8 @@ def _checked_photometric(dataset: Any) -> str:
     colour = photometric == "RGB" or photometric.startswith("YBR_")
     if not colour and photometric not in ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"):
         raise _refuse(f"Photometric Interpretation {photometric or 'missing'}")
+    if dataset.get("SamplesPerPixel") != (3 if colour else 1):
+        raise _refuse(f"{dataset.get('SamplesPerPixel')} samples per pixel in {photometric}")
     return photometric
 
 
@@ -117,8 +119,6 @@ def _stored_values(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
     # Bits above Bits Stored (overlays, an odd High Bit) are taken off here: pydicom leaves some of them in.
     decoder = get_decoder(dataset.file_meta.TransferSyntaxUID)
     words, _ = decoder.as_array(dataset, raw=True, correct_unused_bits=False)
-    if words.ndim != 2:
-        raise _refuse(f"{dataset.get('SamplesPerPixel')} samples per pixel in {dataset.PhotometricInterpretation}")
     limits = [dataset.get(name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
     ends = [limit for limit in limits if isinstance(limit, int | float)] if limits[0] is not None else []
     if words.dtype.kind == "f":

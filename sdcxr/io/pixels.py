@@ -1,7 +1,6 @@
 """The one way from any image file to upright grey pixels; greyscale PNG and grids the other way.
 
-Used by preparation, training and evaluation alike. torch is imported by `read_pixels` only, and for PNG of 16 bits and
-several channels: preparation of usual data does without.
+Used by preparation, training and evaluation alike. torch is imported by `read_pixels` only: preparation does without.
 """
 
 import gzip
@@ -18,16 +17,18 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from sdcxr.io.deep import ORIENTATION, Deep, deep_png, deep_tiff, read_deep, read_tiff, stretch
+from sdcxr.io.deep import ORIENTATION, Deep, deep_tiff, read_deep, read_tiff, stretch
 from sdcxr.io.dicom import read_dicom, starts_like_dicom
 from sdcxr.io.files import atomic
 from sdcxr.io.image_files import GZIP, TIFF, BadImage, NeedsStretch, is_dicom
 from sdcxr.io.jpeg import START, load_jpeg
+from sdcxr.io.png import SIGNATURE, check_png, has_16_bits
 from sdcxr.runtime.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
+OF_PARSERS = (LookupError, ArithmeticError, struct.error, zlib.error)  # raised by Pillow's on some damaged files
 LARGEST_UNPACKED = 1 << 30  # bytes; of a compressed file
 
 
@@ -52,8 +53,8 @@ def named_errors(path: Path) -> Iterator[None]:
         raise BadImage("image too large", str(error)) from None
     except UnidentifiedImageError:
         raise BadImage("unreadable image", f"{path.name} is no image format that Pillow knows") from None
-    # Any of these, depending on format and damage.
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+    # Pillow raises any of these, depending on format and damage.
+    except (OSError, SyntaxError, ValueError, TypeError, EOFError, *OF_PARSERS) as error:
         reason = "truncated image" if "truncated" in str(error) else "unreadable image"
         raise BadImage(reason, str(error).replace(str(path), path.name)) from None
 
@@ -115,6 +116,8 @@ def _decode(data: bytes, at_least_px: int, stretched: bool) -> Image.Image | Dee
     """A picture that is no DICOM file, as stored."""
     if data.startswith(START):
         return load_jpeg(data, at_least_px)
+    if data.startswith(SIGNATURE):
+        check_png(data)
     try:
         image = Image.open(io.BytesIO(data))
     except UnidentifiedImageError:
@@ -125,7 +128,7 @@ def _decode(data: bytes, at_least_px: int, stretched: bool) -> Image.Image | Dee
         return read_tiff(data)
     if getattr(image, "n_frames", 1) > 1:
         raise BadImage("several pictures in a file", f"{image.format} of {image.n_frames} pictures")  # type: ignore[attr-defined]
-    if deep_png(data) or deep_tiff(image) or image.mode[0] in "IF":
+    if has_16_bits(data) or deep_tiff(image) or image.mode[0] in "IF":
         if not stretched:
             raise NeedsStretch("has more than 8 bits per pixel")
         return read_deep(data, image)

@@ -259,9 +259,7 @@ def test_images_that_the_table_names_otherwise_are_one_line(small, tmp_path):
         return table.assign(dicom_id="x" + table["dicom_id"]) if name == "metadata" else table
 
     change_tables(small, tmp_path, rename)
-    with pytest.raises(
-        UserError, match=r"images: none of the 35 images .*looked for x0000.*it has 0000"
-    ):
+    with pytest.raises(UserError, match=r"images: none of the 35 images .*looked for x0000.*it has 0000"):
         main(config_of(small, tmp_path / "out", tables=tmp_path))
 
 

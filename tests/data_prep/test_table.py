@@ -283,7 +283,7 @@ def test_findings_of_which_none_is_a_label_are_a_warning(tmp_path, images, capsy
 
 def test_two_spellings_of_a_path_are_one_image(tmp_path, images):
     rows = changed(image=["i0.png", "./i0.png", "i0", "i1.png", "i1.png", "i2.png"], Edema="")
-    assert "3 rows are of an image that has more ('i0' has 3)" in refusal(save(tmp_path / "t.csv", rows), images)
+    assert "3 rows are of an image with more ('i0' has 3)" in refusal(save(tmp_path / "t.csv", rows), images)
 
 
 def test_without_patients_every_image_is_one_and_a_warning_says_so(tmp_path, images, capsys):
@@ -355,7 +355,7 @@ def test_several_rows_of_an_image(tmp_path, images, repeats, expected):
     votes = {"i0": [1, 0, 1], "i1": [0, 1], "i2": [-1, 0, 0]}
     rows = [{"image": name, "text": "Text.", "Edema": vote} for name, given in votes.items() for vote in given]
     table = save(tmp_path / "t.csv", rows)
-    assert "5 rows are of an image that has more ('i0' has 3)" in refusal(table, images)
+    assert "5 rows are of an image with more ('i0' has 3)" in refusal(table, images)
     assert prepare(table, images, repeats=repeats)["Edema"].tolist() == expected
 
 

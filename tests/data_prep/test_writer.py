@@ -57,6 +57,7 @@ class Config:
     output_dir: Path
     resolution: int = 16
     square: str = "crop"
+    verify_checksums: bool = False
     workers: int = 1
     max_rejected_fraction: float = 0.05
     duplicates: str = "keep"
