@@ -25,7 +25,7 @@ from data_prep.sources import input_states
 from data_prep.splits import hash_splits
 from data_prep.table_files import may_unpack, read_any_table
 from data_prep.table_images import find_images, image_key, image_names
-from data_prep.table_labels import finding_words, merge_rows, read_findings
+from data_prep.table_labels import finding_words, merge_rows, parse_list, read_findings
 from data_prep.table_mapping import Repeats, TableMapping, column_cells, first_group, missing_column, quoted
 from data_prep.table_text import FRONTAL, check_template, places, render, split_names, text_of, view_of, words_of
 from data_prep.writer import Settings, is_finished, recorded_settings, write_dataset
@@ -118,7 +118,9 @@ def select(config: TableConfig, mapping: TableMapping, table: pd.DataFrame, file
     image = image_cells(mapping, table, where)
     labels, findings = read_findings(mapping, table, where)
     words = findings.add_prefix("words of ")
-    merged = merge_rows(labels.join(words), image.map(image_key), mapping.repeats, where)
+    keys = image.map(image_key)
+    keys = keys.where(keys != "", keys.index.map("row {}".format))  # without an image, each is rejected for itself
+    merged = merge_rows(labels.join(words), keys, mapping.repeats, where)
     table, image = table.loc[merged.index], image[merged.index]
     labels = merged[list(labels)]
     partly = labels.columns.isin(mapping.positive_only)
@@ -175,8 +177,10 @@ def one_image_per_row(
         UserError: no study of the table has images.
     """
     column = mapping.columns.get("image", "")
-    if column in table and table[column].map(lambda cell: isinstance(cell, list)).any():
-        return mapping, table.explode(column, ignore_index=True).fillna({column: ""})
+    if column in table:
+        cells = table[column].map(lambda cell: parse_list(cell) if str(cell).lstrip().startswith("[") else cell)
+        if cells.map(lambda cell: isinstance(cell, list)).any():
+            return mapping, table.assign(**{column: cells}).explode(column, ignore_index=True).fillna({column: ""})
     named = column or "dicom_id" in mapping.columns
     if named or "study_id" not in mapping.path_patterns or "study_id" not in mapping.columns:
         return mapping, table

@@ -518,6 +518,18 @@ def test_missing_images_are_listed_and_none_is_an_error_with_both_sides(tmp_path
     )
 
 
+def test_rows_without_an_image_are_rejected_one_by_one(tmp_path, images):
+    found = prepare(save(tmp_path / "t.csv", changed(image=["i0", "", "", "nan", "", "i5"])), images)
+    assert found.index.tolist() == ["i0", "i5"]
+    assert read_json(tmp_path / "out/prep.json")["rejected"] == {"missing image": 4}
+
+
+def test_several_images_in_a_cell_are_rows_of_their_own(tmp_path, images):
+    rows = [{"image": "['i0.png', 'i1.png']", "text": "Two."}, {"image": "['i2.png']", "text": "One."}]
+    found = prepare(save(tmp_path / "t.csv", rows), images)
+    assert found["text"].to_dict() == {"i0": "Two.", "i1": "Two.", "i2": "One."}
+
+
 def test_the_same_command_resumes_and_another_template_is_refused(tmp_path, images, capsys):
     table = save(tmp_path / "t.csv")
     prepare(table, images)
