@@ -34,6 +34,7 @@ from sdcxr.io.manifest import IDS, LABELS
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
+LONG_NUMBER = "[0-9]{19,}"  # an integer that datasets.load_dataset cannot read
 PATH = "path in --images"  # a column of our own
 MAPPING_FLAGS = ("mapping", "columns", "prompt_template", "label_values", "repeats", "impression", "views")
 FINDINGS = "findings"  # in a template: the positive findings
@@ -226,6 +227,9 @@ def ids_of(mapping: TableMapping, table: pd.DataFrame, image: pd.Series, config:
             file=sys.stderr,
         )
     ids["subject_id"] = subject_id.where(subject_id != "", ids["dicom_id"])
+    for ours in IDS:
+        if ids[ours].str.fullmatch(LONG_NUMBER).any():  # of PadChest's patients
+            ids[ours] = "n" + ids[ours]
     return ids[list(IDS)]
 
 

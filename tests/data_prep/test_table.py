@@ -271,6 +271,15 @@ def test_alternatives_and_the_impression_of_a_report(tmp_path, images):
     assert read_json(other / "out/prep.json")["rejected"] == {"no impression": 3}
 
 
+def test_hugging_face_reads_the_folder_whatever_the_length_of_ids(tmp_path, images):
+    datasets = pytest.importorskip("datasets")
+    rows = changed(subject_id=[f"83986048869429233163798823568146098{n}" for n in range(6)])
+    prepare(save(tmp_path / "t.csv", rows), images, test_fraction=0.5)
+    loaded = datasets.load_dataset("imagefolder", data_dir=f"{tmp_path}/out", cache_dir=f"{tmp_path}/cache")
+    assert sum(map(len, loaded.values())) == 6
+    assert loaded["train"][0]["subject_id"].startswith("n83986048869429233163798823568146098")
+
+
 def test_a_text_that_a_data_frame_wrote_for_none_is_none(tmp_path, images):
     found = prepare(save(tmp_path / "t.csv", changed(text=["nan", "None", "<NA>", " ", "Text.", "Nan."])), images)
     assert found["text"].tolist() == ["Text.", "Nan."]
