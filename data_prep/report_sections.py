@@ -1,105 +1,110 @@
 """Section parser for radiology reports; extracts the impression. Pure functions of the text.
 
-A section starts at the beginning of a line with a known name and a colon. Other headings (CHEST:, LINES:) are text, so
-that sub-headings do not end an impression; the cost is a list of the names that report writers used.
-docs/decisions.md explains where and why this differs from the official parser of MIMIC-CXR.
+A section starts at a heading: a known name (report_headings.py) with a colon or dash, alone on its line, numbered, in
+brackets or marked as bold, at the start of a line or after a sentence (report_patterns.py). Other headings (CHEST:,
+LINES:) are text, so that sub-headings do not end an impression; the cost is a list of the names that report writers
+used. docs/decisions.md explains where and why this differs from the official parser of MIMIC-CXR.
 """
 
 import re
-from functools import lru_cache
 from typing import NamedTuple
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Names, with misspellings that occur in MIMIC-CXR. Key "": sections of no further interest that end the previous one.
+from data_prep import report_patterns as patterns
+from data_prep.report_headings import IMPRESSIONS, section_named, section_of
+from data_prep.report_text import plain
 
-_NAMES = {
-    "impression": """
-        impression, impressions, conclusion, conclusions, findings and impression, findings/impression,
-        findings/ impression, final impression, impression and recommendation, impression and recommendations,
-        impression and recommendation(s), impresson, imprression, imoression, impressoin, imprssion, impresion,
-        imperssion, mpression, impession""",
-    "findings": """
-        findings, finding, reference findings, findins, findindgs, findgings, findngs, findnings, finidngs""",
-    "comparison": """
-        comparison, comparisons, comparison(s), reference exam, comparison exam, comparison film, comparision,
-        comparsion, comparrison, comparisions""",
-    # A clinical impression is what the referring physician suspects.
-    "indication": """
-        indication, indications, indication(s), idication, ndication, reason for exam, reason for examination,
-        reason for study, clinical indication, clinical impression""",
-    "history": "history, clinical history, clinical information, patient history, medical history, pfi",
-    "examination": "examination, exam, type of examination, study, procedure",
-    "technique": "technique",
-    "recommendations": "recommendation, recommendations, recommendation(s)",
-    "notification": "notification, notifications, notification(s), communication, critical results",
-    "addendum": "addendum, addenda, final addendum",
-    "wet read": "wet read, wetread, preliminary read, preliminary report",
-    "": """
-        comment, comments, date, note, discussion, interpretation, opinion, summary, dictated by, signed by,
-        electronically signed by, attending, radiologist, final report""",
-}
-_SECTION_OF = {" ".join(name.split()): section for section, names in _NAMES.items() for name in names.split(",")}
-# Running text may begin a line with one of these, capitalised and followed by a colon.
-_ONLY_IN_CAPITALS = {"date", "exam", "study", "note", "comment", "comments", "procedure", "finding", "summary"}
-# A heading in capitals that contains one of these is that section: FRONTAL CHEST RADIOGRAPH FINDINGS.
-_CONTAINED = ("impression", "findings", "history", "comparison", "addendum")
-# Names of an examination that head the findings, except inside an impression with a paragraph per examination.
-_VIEWS = re.compile(
-    r"chest|portable|ribs|bone window|(two|one|frontal|pa|ap|lateral) views?"
-    r"|(pa|ap) and lat|lateral and (pa|ap)|frontal (and|upright|semi-upright)"
-)
-_MOST_WORDS = 5  # of a heading that is recognised by a part of it; longer ones are sentences in capitals
-
-_LINE = re.compile(
-    r"""
-    ^[^\S\n]*(?:
-        ([A-Z][A-Za-z0-9\ ()/,&\#.'-]{0,60}+)(?:(?<!\d):|:(?!\d))      # a heading, but not the time 10:30
-        | (_{10,}|FINAL\ REPORT|FINAL\ ADDENDUM)(?=[^\S\n]*$)          # a ruled line, or a centred title
-    )""",
-    re.MULTILINE | re.VERBOSE,
-)
+_SENTENCE_ENDS = ".:;!?)]>*_=-#|\"'"
+_NEW_REPORT = {"examination", "indication", "history", "technique"}  # below these headings stands a report of its own
+_MARKS = {"rule", "main report", "end of addendum"}  # that separate reports; what follows them has no name
 
 
 class Section(NamedTuple):
     """A section. Headers and bodies of all sections, concatenated in order, are the report, character by character."""
 
     name: str  # "impression", "findings", …; "preamble" before the first header; "" for one of no further interest
-    header: str  # from the start of the line to the colon, or a ruled line
+    header: str  # the heading with its marks and colon, a ruled line, or nothing before a sign-off
     body: str
-    is_aside: bool  # part of an addendum or of a preliminary ("wet") read, not of the main report
+    aside: str  # "addendum", "wet read", "prior report" or "ruled off"; "" in the main report
+
+    @property
+    def is_aside(self) -> bool:
+        """Whether it is part of an addendum, of a preliminary ("wet") read or of an earlier report."""
+        return self.aside != ""
+
+
+class _Heading(NamedTuple):
+    section: str
+    start: int  # within the line
+    end: int
+
+
+class _Place(NamedTuple):
+    """What stands before a line, which decides whether the line is a heading or text."""
+
+    section: str
+    is_listed: bool  # the heading of the section had a number or bullet
+    has_text: bool  # the section has text already
+    previous: str  # the line before, stripped; "" for a blank line or the first
+
+    @property
+    def in_impression(self) -> bool:
+        return self.section in IMPRESSIONS or self.section.endswith("impression")
+
+    @property
+    def ended(self) -> bool:
+        """Whether no sentence goes on over the line break."""
+        return not self.has_text or not self.previous or self.previous[-1] in _SENTENCE_ENDS
 
 
 def sections(text: str) -> list[Section]:
-    """Split a report into its sections, in order. Accepts any text and loses no character."""
+    """Split a plain text (`report_text.plain`) into its sections, in order. Loses no character."""
     found: list[Section] = []
-    name, start, body_start, is_aside = "preamble", 0, 0, False
-    reported = False  # whether the main report had its impression: later additions cannot replace it
-    for match in _LINE.finditer(text):
-        opened = "" if match[2] else _section_of(match[1], name == "impression")
-        if opened is None:
-            continue
-        body = text[body_start : match.start()]
-        reported |= name == "impression" and not is_aside and not body.isspace() and body != ""
-        if match.start() > start:
-            found.append(Section(name, text[start:body_start], body, is_aside))
-        if opened in ("addendum", "wet read") or match[2] == "FINAL ADDENDUM":
-            is_aside = True
-        elif match[2] and not reported:
-            is_aside = False  # a ruled line or FINAL REPORT ends an addendum above the main report
-        name, start, body_start = opened, match.start(), match.end()
-    found.append(Section(name, text[start:body_start], text[body_start:], is_aside))
+    name, start, body_start, aside = "preamble", 0, 0, ""
+    is_listed = reported = has_text = False  # reported: the main report had its impression, which no addition replaces
+    offset, previous = 0, ""
+    for line in text.split("\n"):
+        at, words = 0, line.strip()
+        while words:
+            heading = _next_heading(line, at, _Place(name, is_listed, has_text, previous))
+            if heading is None:
+                break
+            cut = offset + heading.start
+            reported = reported or (name in IMPRESSIONS and not aside and not _is_empty(text[body_start:cut]))
+            if cut > start:
+                found.append(
+                    Section("" if name in _MARKS else name, text[start:body_start], text[body_start:cut], aside)
+                )
+            aside = _aside(aside, name, heading.section, reported)
+            name, start, body_start, at = heading.section, cut, offset + heading.end, heading.end
+            is_listed = line[heading.start : at].lstrip(" (")[:1] in tuple("123456789IVX-+•·▪●◦")
+            is_listed = is_listed and not line[heading.start : at].lstrip().startswith("IM")
+            has_text = False
+        has_text = has_text or line[at:].strip() != ""
+        previous = words
+        offset += len(line) + 1
+    found.append(Section("" if name in _MARKS else name, text[start:body_start], text[body_start:], aside))
     return found
 
 
 def impression(text: str) -> str | None:
     """The impression of a report on one line, white space normalised, or None if it has none.
 
-    Of several, the last of the main report; that of an addendum or wet read only if there is no other. De-identified
-    words (`___`) and list numbers are kept.
+    Of several, the last of the main report; that of an addendum or wet read only if there is no other, and never that of
+    an earlier report. OPINION, SUMMARY, INTERPRETATION and the like count if nothing is called impression or conclusion,
+    DIAGNOSIS only below findings. De-identified words (`___`) and list numbers are kept.
     """
-    found = [(section.is_aside, normalise(section.body)) for section in sections(text) if section.name == "impression"]
-    asides, main = ([words for is_aside, words in found if words and is_aside is kind] for kind in (True, False))
-    return next(reversed(main or asides), None)
+    found: dict[tuple[str, str], str] = {}
+    with_findings = False
+    for section in sections(plain(text)):
+        with_findings |= section.name == "findings"
+        rank = "impression" if section.name == "preliminary impression" else section.name
+        if rank not in IMPRESSIONS or (rank == "diagnosis" and not with_findings) or _is_empty(section.body):
+            continue
+        words = _without_marks(normalise(section.body))
+        earlier = found.get((section.aside, rank), "") if patterns.CONTINUED.search(section.header) else ""
+        found[section.aside, rank] = f"{earlier} {words}".lstrip()
+    ranked = ((aside, rank) for aside in ("", "wet read", "addendum", "ruled off") for rank in IMPRESSIONS)
+    return next((found[key] for key in ranked if key in found), None)
 
 
 def normalise(text: str) -> str:
@@ -107,21 +112,108 @@ def normalise(text: str) -> str:
     return " ".join(text.split())
 
 
-@lru_cache(maxsize=4096)
-def _section_of(heading: str, in_impression: bool) -> str | None:
-    """The section that a heading opens, or None."""
-    name = re.sub(r"[0-9#.]", "", heading.lower().replace("&", " and "))
-    name = " ".join(name.split()).strip(" ,/-")
-    section = _SECTION_OF.get(name)
-    if not heading.isupper():
-        return None if name in _ONLY_IN_CAPITALS else section
-    if section is not None:
-        return section
-    if len(name.split()) > _MOST_WORDS:
-        return None
-    for part in _CONTAINED:
-        if part in name:
-            return part
-    if _VIEWS.search(name) and not (in_impression and "view" not in name):
-        return "findings"
+def _is_empty(body: str) -> bool:
+    """Whether an impression says nothing: "None.", "See findings above.", CheXpert's summary code, or only `___`."""
+    return bool(patterns.EMPTY.fullmatch(body) or patterns.CODE.match(body))
+
+
+def _without_marks(words: str) -> str:
+    """Without the marks of bold type, tables and quotations around the text."""
+    words = words.lstrip("|=~#:> ").removeprefix("**").rstrip("*|=~#<\\ ").strip()
+    for opening, closing in ("[]", "{}", "“”"):
+        if words.endswith(closing) and words.count(opening) < words.count(closing):
+            words = words.removesuffix(closing)
+    return words.removesuffix('"').strip() if words.count('"') % 2 else words.strip()
+
+
+def _aside(aside: str, closed: str, opened: str, reported: bool) -> str:
+    """What kind of aside a heading begins or goes on with; "" for the main report."""
+    if opened in ("addendum", "prior report"):
+        return opened
+    if opened in ("wet read", "preliminary impression"):
+        return "wet read"
+    if opened == "rule" and reported:
+        return aside if aside not in ("", "prior report") else "ruled off"
+    if opened in _MARKS or opened in _NEW_REPORT:
+        return "" if not reported or aside in ("ruled off", "prior report") else aside
+    if aside == "prior report" and opened == "findings" and closed in IMPRESSIONS:
+        return ""
+    return aside
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Headings of a line
+
+
+def _next_heading(line: str, at: int, place: _Place) -> _Heading | None:
+    """The first heading of a line from `at` on, if it has one."""
+    if at == 0:
+        if patterns.RULE.match(line):
+            underlines = not place.has_text and place.section not in ("preamble", "rule", "")
+            return None if underlines else _Heading("rule", 0, len(line))
+        if heading := _aside_at_start(line):
+            return heading
+        if place.in_impression and place.has_text and _is_sign_off(line, place):
+            return _Heading("", 0, 0)
+    if (at == 0 or not place.in_impression) and (heading := _at_start(line, at, place)):
+        return heading
+    return _within(line, at, place)
+
+
+def _aside_at_start(line: str) -> _Heading | None:
+    if ("dden" in line or "DDEN" in line) and (match := patterns.ADDENDUM.match(line)):
+        return _Heading("end of addendum" if match["end"] or match["ends"] else "addendum", 0, match.end())
+    if ("W" in line or "PREL" in line) and (match := patterns.WET_READ.match(line)):
+        return _Heading("wet read", 0, match.end())
     return None
+
+
+def _is_sign_off(line: str, place: _Place) -> bool:
+    if patterns.SIGN_OFF.match(line):
+        first = next((character for character in line if character.isalpha()), "A")
+        return first.isupper() or place.ended
+    return bool(patterns.NAME_OR_DATE.match(line)) and not patterns.REFERS.search(place.previous)
+
+
+def _at_start(line: str, at: int, place: _Place) -> _Heading | None:
+    match = patterns.HEADING.match(line, at)
+    if match and (opened := _accepted(match, place)) is not None:
+        return _Heading(opened, match.start(), match.end())
+    match = patterns.BARE_HEADING.match(line, at)
+    if match and place.ended:
+        return _Heading("impression" if "PINION" not in match[0].upper() else "opinion", match.start(), match.end())
+    return None
+
+
+def _accepted(match: re.Match[str], place: _Place) -> str | None:
+    """The section that a candidate at the start of a line opens; None where it is text."""
+    name = match["name"]
+    opened = (section_of if match["colon"] else section_named)(name, place.in_impression)
+    if opened is None or (name[0].islower() and (match["other"] or not place.ended)):
+        return None
+    if opened in IMPRESSIONS and not (match["alone"] and place.in_impression):
+        return opened
+    if match["alone"] and not place.ended:
+        return None
+    if place.in_impression and ((match["mark"] and not place.is_listed) or (match["other"] and not name.isupper())):
+        return None
+    return opened
+
+
+def _within(line: str, at: int, place: _Place) -> _Heading | None:
+    """A heading, or the beginning of a sign-off, further on in a line."""
+    found = []
+    for colon in patterns.COLON.finditer(line, at):
+        match = patterns.INLINE_HEADING.search(line, max(at, colon.start() - 100), colon.start())
+        if match is None or patterns.REFERS.search(line, 0, match.start("name")):
+            continue
+        name = match["name"]
+        opened = section_named(name, place.in_impression)
+        if opened is not None and (name.isupper() or (name[0].isupper() and (opened in IMPRESSIONS or at > 0))):
+            found.append(_Heading(opened, match.start("head"), colon.end()))
+            break
+    if ("IMPRESSION" in line or "CONCLUSION" in line) and (match := patterns.INLINE_DASH.search(line, at)):
+        found.append(_Heading("impression", match.start("name"), match.end()))
+    if place.in_impression and (match := patterns.INLINE_SIGN_OFF.search(line, at)):
+        found.append(_Heading("", match.end(), match.end()))
+    return min(found, key=lambda heading: heading.start, default=None)

@@ -1,0 +1,119 @@
+"""What headings, addenda, rules and sign-offs look like in radiology reports: compiled patterns, no code."""
+
+import re
+
+RULE = re.compile(r"\s*(?:_{4,}|[-=*~#+.·–—]{3,}|(?:[-=*_~] ){3,}[-=*_~]?)\s*$")
+
+_NAME = r"[A-Za-z][\w()/,&\#'’+]*+(?:(?:[ ]{1,2}|-|[ ]/[ ]?)[\w()&\#'’+,/\[]++(?:\*\*)?\]?){0,9}+"
+# The mark of a list item before a heading, then decoration: "4. ", "**", "[", "=== ".
+_LEAD = (
+    r"\s*(?P<mark>(?:\(?\d{1,2}[.)]|\(?[IVX]{1,4}[.)]|[A-H][.)]|[-+•·▪●◦])\s*(?=[\s*A-Z]))?[*_\#=~<\[({\"'“|>:-]*\s*"
+)
+_CLOSING = r"[\])}>*_=\#~\"'”|]*"
+
+# At the start of a line: a name with a colon (but not of the time 10:30), alone, in brackets or bold, or with a dash.
+HEADING = re.compile(
+    rf"""{_LEAD}(?P<name>{_NAME})\s*(?:
+        (?P<colon>\.?{_CLOSING}\s*(?:(?<!\d):|:(?!\d))[*_:=.]*(?:-+>?(?=\s|[A-Za-z]))?{_CLOSING})
+        | (?P<alone>[-–—.]*{_CLOSING}[-–—]*\s*$)
+        | (?P<other>(?:\]|\}}|>|\*\*|__|==|\#\#){_CLOSING} | [-=]+> | (?:(?<=\s)[-–—]+|[–—]|=|\|)(?=\s))
+    )""",
+    re.VERBOSE,
+)
+# At the start of a line: names of impressions that only their capitals, a tab or a wide gap set off from the text.
+BARE_HEADING = re.compile(
+    rf"""{_LEAD}(?:
+        (?P<name>(?:FINAL\ )?(?:IMPRESSIONS?|CONCLUSIONS?|OPINION))
+        (?:[.;>]|[-–—](?=[\sA-Z0-9])|(?=\ +(?:\d{{1,2}}[.)]|[A-Z][a-z]|[A-Z]\ |_{{2}}|[-•*]))|(?=\t|\ {{3}}))
+        | (?P<titled>(?:Final\ )?(?:Impressions?|Conclusions?|Opinion))(?=\t|\ {{3}})
+    )""",
+    re.VERBOSE,
+)
+# Within a line, the text before a colon: a name after a sentence or a wide gap, or IMPRESSION after a small letter.
+INLINE_HEADING = re.compile(
+    rf"""(?:[.;!?)\]}}>|*"~^/]\s+ | \s{{3,}} | \t\s* | [.;|~^](?=[A-Z]{{3}}) | [\da-z)]\s+(?=(?:FINAL\ )?IMPRESSION))
+    (?P<head>(?:\(?\d{{1,2}}[.)]\s+)?[*_\#\[<]*(?P<name>{_NAME})\s*{_CLOSING}\s*)$""",
+    re.VERBOSE,
+)
+INLINE_DASH = re.compile(r"(?<=[.;!?)|]\s)\s*(?P<name>(?:FINAL )?(?:IMPRESSIONS?|CONCLUSIONS?))\s*[-–—]+>?(?=\s)")
+COLON = re.compile(r"(?:(?<!\d):|:(?!\d))[*_:=.]*(?:-+>?(?=\s))?[*_]*")
+# Before a heading within a line, or before a line with a name or date: the sentence goes on.
+REFERS = re.compile(
+    r"\b(?:prior|previous|old|last|see|the|clinical|my|our|their|with|by|to|and|of|for|from|on|at|drs?|via|dated|since|exam"
+    r"|study|radiographs?|examination|physician|called|paged)[.,]?\s*$",
+    re.IGNORECASE,
+)
+
+# A line about an addendum, with or without colon: "*** ADDENDUM ***", "Addendum by Dr. ___ on ___:", "END OF ADDENDUM".
+ADDENDUM = re.compile(
+    r"""[^\w\n]*(?:\d+\W+)?(?!(?i:see|no|the|an?|per|this|with|refer)\b)
+    (?P<end>(?i:end)\s(?:(?i:of)\s)?)?(?:[A-Za-z]+\s){0,3}
+    (?:ADDEN(?:DUM|DA|DED)\b
+      | [Aa]dden(?:dum|da|ded)\b(?=\W*$|\W*[:\#\d(\[_]|\s*[-–—]|\s(?:by|on|dated|begins?|starts?|ends?|created|entered|to)\b))
+    (?P<ends>\W+(?i:ends?|ended|complete|finished)\b)?
+    (?:(?:[^:\n]|:(?=\d\d)){0,80}:(?!\d\d))?""",
+    re.VERBOSE,
+)
+# A line about a preliminary reading or another report whose marks do not make it a heading.
+WET_READ = re.compile(
+    r"[^\w\n]*(?:WET\s?READ|PRELIMINARY (?:READ|REPORT)|Wet [Rr]ead(?= (?:by|version)))\b(?:(?:[^:\n]|:(?=\d\d)){0,80}:(?!\d\d))?"
+)
+
+_SIGNED = r"(?:e-?signed|signed|verified|authenticated|approved|finali[sz]ed|validated|authori[sz]ed|released|dictated|transcribed)"
+_READ = r"(?:typed|reported|reviewed|interpreted|read|prepared|created|attested)"
+_PERSON = r"(?:[A-Z_][\w.'’-]*,?\s+){0,6}?"
+_DEGREE = r"(?:M\.?\s?D|D\.?O|MBBS|M\.B\.B\.S|MBChB|MRCP|FRCR|FRANZCR|FRCPC|FRCP|FFR|DMRD|DMRE|DNB|Ph\.?D|FACR)"
+_REPORT = r"(?:reports?|documents?|examinations?|exams?|study|studies|images?|dictation|interpretation|transcription)"
+# A line that ends an impression, whoever wrote it. Notifications ("Discussed with Dr. ___ at 10:30") are text.
+SIGN_OFF = re.compile(
+    rf"""[^\w\n/(]*\(?(?i:
+        (?:(?:this|the|final|above|all)\s+)*(?:{_REPORT}\s+)?(?:(?:was|were|has\sbeen|have\sbeen|is|are)\s+)?
+            (?:(?:electronically|digitally|personally|initially)\s+)?
+            (?:{_SIGNED}|{_READ})(?:\s*(?:,|and|&|/)\s*{_SIGNED})*(?:\s+electronically)?
+            (?:\s*:|\s+by\b|(?<=ed)\s+(?:on|at|using|date)\b|\s+but\snot\s)
+        | (?:electronically|digitally)\s+{_SIGNED} | e-signed
+        | i,?\s+(?:[^\n]{{0,80}}\s)?(?:reviewed|attest|certify|agree|concur|interpreted|supervised|viewed|examined|edited)\b
+        | (?:as\s)?(?:the\s)?(?:attending|teaching|staff|supervising|undersigned)\s[^\n]{{0,60}}\b
+            (?:reviewed|attests?|agrees?|attestation|statement|interpreted)\b
+        | (?:reviewed|interpreted)\s+and\s+(?:agreed|interpreted|electronically)
+        | end\s+of\s+(?:the\s)?(?:\w+\s)?(?:report|impression|text|dictation|document|transcript|exam|addendum|message)
+        | (?:\w+\s)?(?:report|impression)\s+ends?\b | end\s(?:report|impression)\b | -?end-?\W*$ | final\W*$
+        | thank\s?(?:you|s)\b | (?:with\s)?(?:kind|best|warm)?\s*regards | yours\s(?:sincerely|faithfully|truly) | sincerely
+        | disclaimer | attestation | this\s(?:report|document|dictation|note)\s(?:was|is|has|may|contains|constitutes)\b
+        | (?:parts|portions|some)\sof\sthis\s(?:report|document|dictation|note) | (?:voice|speech)\srecognition
+        | if\s(?:you\shave|there\sare)\s(?:any\s)?(?:further\s)?questions
+        | for\s(?:any\s)?(?:further\s)?(?:questions|queries|clarifications?)
+        | "?physician\sto\sphysician | signature\b | (?:report|exam)\s(?:electronically|dictated|created|status)
+        | page\s\d+\s(?:of|/)\s\d+ | \(?(?:over|cont|continued)\)\W*$ | gmc\s | powerscribe\b
+        | (?:dd|dt|td|tt|d|t)\s?:\s*[\d_] | job\s?(?:\#|id|no)
+        ) | /es/ | [A-Z]{{2,4}}\s?[/:]\s?[a-z]{{2,4}}\s*$""",
+    re.VERBOSE,
+)
+# A line with nothing but a name, or a date: ends an impression if a sentence ended before it.
+NAME_OR_DATE = re.compile(
+    rf"""\W*?(?:(?:Dr|Prof|Doctor|DR)\b\.?\s+(?:[A-Z][\w'’-]*\.?,?\s*|___,?\s*){{1,5}}(?<!\.)
+        | {_PERSON}(?:[A-Z_][\w'’-]*)?,?\s+{_DEGREE}\b[\w.,()\s/-]*
+        | (?:(?:Dr|Prof)\.?\s+)?{_PERSON}(?:Radiologist|RADIOLOGIST|Registrar|Reporting\ Radiographer|of\ Radiology)\b[\w\s,()-]*
+        | \d{{1,4}}[/.-]\d{{1,2}}[/.-]\d{{1,4}}(?:[ ,T]+\d{{1,2}}:\d\d[^\n]*)?
+    )\s*$""",
+    re.VERBOSE,
+)
+INLINE_SIGN_OFF = re.compile(
+    r"""(?<=[.;!?)\]])\s+(?=\(?(?:(?:Electronically|Digitally)\s(?:signed|approved|verified|authenticated)
+        | (?:Dictated|Signed|Reported|Transcribed|Verified|Approved|Interpreted|Finalized|Read|Typed|Authenticated)(?:\sby\b|:)
+        | ELECTRONICALLY\sSIGNED | (?:DICTATED|SIGNED|REPORTED|VERIFIED|APPROVED)(?:\sBY\b|:)
+        | I\shave\s(?:personally\s)?(?:reviewed|viewed) | I,\s.{0,60}\bhave\s | END\sOF\s | End\sof\s(?:report|impression)
+        | Thank\syou\s(?:for|very) | \*{3,}))""",
+    re.VERBOSE,
+)
+
+# What stands for an impression that nobody wrote.
+EMPTY = re.compile(
+    r"""[\W_]*(?:none|nil|n/?a|null|nan|not\sapplicable|no\simpression|pending|to\sfollow|deferred|x{3,}
+        | (?:please\s)?(?:(?:see|refer\sto|as\sper|per|same\sas|as)\s+(?:(?:the|in|of|is|my|under|described|noted|stated|detailed|full
+          |findings?|above|below|body|report|text|comments?|discussion|narrative|dictation|section|addendum|details?|for|and)[\s.,]*)+)
+        )?[\W_]*""",
+    re.VERBOSE | re.IGNORECASE,
+)
+CODE = re.compile(r"\d\s*-\s*[A-Z]{3}")  # "SUMMARY: 4-POSSIBLE SIGNIFICANT FINDINGS" of CheXpert is a code, not a text
+CONTINUED = re.compile(r"\bcont(?:inued|'d|d|\.)?\b", re.I)
