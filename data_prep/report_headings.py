@@ -7,7 +7,6 @@ import re
 from functools import lru_cache
 
 
-
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
@@ -108,6 +107,7 @@ _PRIOR = _words(
     prior previous old last past preceding former from dated outside osh historical baseline earlier comparison
     """
 )
+_ADDENDA = _words("addendum addenda addended late impression")
 _PRELIMINARY = _words(
     """
     preliminary prelim wet initial resident resident's residents ed er emergency overnight nighthawk draft
@@ -156,11 +156,11 @@ def section_named(heading: str, in_impression: bool = False) -> str | None:
     """
     lower = heading.lower().replace("&", " and ").replace("(s)", "s").replace("’", "'")
     name = _bare(lower)
-    if "addend" in name:
-        return "addendum"
     if (section := _SECTION_OF.get(name)) is not None:
         return section if heading.isupper() or name not in _ONLY_IN_CAPITALS else None
     words = [word for word in re.split(r"[\s/,+]+", name) if word]
+    if not _ADDENDA.isdisjoint(words) and "adden" in name:
+        return "addendum" if _ADDENDA.issuperset(word for word in words if word not in _QUALIFIERS) else None
     rank = min((_RANK_OF[word] for word in words if word in _RANK_OF), key=IMPRESSIONS.index, default="")
     if not rank or _NO_HEADING.match(name):
         return None

@@ -2,9 +2,13 @@
 
 import re
 
+# Longer lines without any of these are running text; everything else is looked at more closely.
+UNUSUAL = re.compile(
+    r"[:_=*~\#\[<{|>–—\t]|--|\ -\ |(?<![a-z])(?:IMPR|Impr|CONCL|Concl|OPIN|WET|PREL)|dden|DDEN", re.VERBOSE
+)
 RULE = re.compile(r"\s*(?:_{4,}|[-=*~#+.·–—]{3,}|(?:[-=*_~] ){3,}[-=*_~]?)\s*$")
 
-_NAME = r"[A-Za-z][\w()/,&\#'’+]*+(?:(?:[ ]{1,2}|-|[ ]/[ ]?)[\w()&\#'’+,/\[]++(?:\*\*)?\]?){0,9}+"
+_NAME = r"[A-Za-z][\w()/,&'’+]*+(?:(?:[ ]{1,2}\#?|-|[ ]/[ ]?)[\w()&'’+,/\[]++\]?){0,9}+"
 # The mark of a list item before a heading, then decoration: "4. ", "**", "[", "=== ".
 _LEAD = (
     r"\s*(?P<mark>(?:\(?\d{1,2}[.)]|\(?[IVX]{1,4}[.)]|[A-H][.)]|[-+•·▪●◦])\s*(?=[\s*A-Z]))?[*_\#=~<\[({\"'“|>:-]*\s*"
@@ -14,7 +18,7 @@ _CLOSING = r"[\])}>*_=\#~\"'”|]*"
 # At the start of a line: a name with a colon (but not of the time 10:30), alone, in brackets or bold, or with a dash.
 HEADING = re.compile(
     rf"""{_LEAD}(?P<name>{_NAME})\s*(?:
-        (?P<colon>\.?{_CLOSING}\s*(?:(?<!\d):|:(?!\d))[*_:=.]*(?:-+>?(?=\s|[A-Za-z]))?{_CLOSING})
+        (?P<colon>\.?{_CLOSING}\s*(?:(?<!\d):|:(?!\d))[*_:=.]*(?:-+>?(?=\s|[A-Za-z]|$))?{_CLOSING})
         | (?P<alone>[-–—.]*{_CLOSING}[-–—]*\s*$)
         | (?P<other>(?:\]|\}}|>|\*\*|__|==|\#\#){_CLOSING} | [-=]+> | (?:(?<=\s)[-–—]+|[–—]|=|\|)(?=\s))
     )""",
@@ -36,7 +40,8 @@ INLINE_HEADING = re.compile(
     re.VERBOSE,
 )
 INLINE_DASH = re.compile(r"(?<=[.;!?)|]\s)\s*(?P<name>(?:FINAL )?(?:IMPRESSIONS?|CONCLUSIONS?))\s*[-–—]+>?(?=\s)")
-COLON = re.compile(r"(?:(?<!\d):|:(?!\d))[*_:=.]*(?:-+>?(?=\s))?[*_]*")
+COLON = re.compile(r"(?:(?<!\d):|:(?!\d))[*_:=.]*(?:-+>?(?=\s|$))?[*_]*")
+LIST_MARK = re.compile(r"(?:^|\s)(?:\(?\d{1,2}[.)]|[-+•·▪●◦*])\s*$")
 # Before a heading within a line, or before a line with a name or date: the sentence goes on.
 REFERS = re.compile(
     r"\b(?:prior|previous|old|last|see|the|clinical|my|our|their|with|by|to|and|of|for|from|on|at|drs?|via|dated|since|exam"
@@ -99,7 +104,7 @@ NAME_OR_DATE = re.compile(
     re.VERBOSE,
 )
 INLINE_SIGN_OFF = re.compile(
-    r"""(?<=[.;!?)\]])\s+(?=\(?(?:(?:Electronically|Digitally)\s(?:signed|approved|verified|authenticated)
+    r"""[.;!?)\]]\s+(?=\(?(?:(?:Electronically|Digitally)\s(?:signed|approved|verified|authenticated)
         | (?:Dictated|Signed|Reported|Transcribed|Verified|Approved|Interpreted|Finalized|Read|Typed|Authenticated)(?:\sby\b|:)
         | ELECTRONICALLY\sSIGNED | (?:DICTATED|SIGNED|REPORTED|VERIFIED|APPROVED)(?:\sBY\b|:)
         | I\shave\s(?:personally\s)?(?:reviewed|viewed) | I,\s.{0,60}\bhave\s | END\sOF\s | End\sof\s(?:report|impression)
@@ -115,5 +120,7 @@ EMPTY = re.compile(
         )?[\W_]*""",
     re.VERBOSE | re.IGNORECASE,
 )
-CODE = re.compile(r"\d\s*-\s*[A-Z]{3}")  # "SUMMARY: 4-POSSIBLE SIGNIFICANT FINDINGS" of CheXpert is a code, not a text
+CODE = re.compile(
+    r"\s*\d\s*-\s*[A-Z]{3}"
+)  # "SUMMARY: 4-POSSIBLE SIGNIFICANT FINDINGS" of CheXpert is a code, not a text
 CONTINUED = re.compile(r"\bcont(?:inued|'d|d|\.)?\b", re.I)

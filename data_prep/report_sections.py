@@ -15,6 +15,7 @@ from data_prep.report_text import plain
 
 _SENTENCE_ENDS = ".:;!?)]>*_=-#|\"'"
 _NEW_REPORT = {"examination", "indication", "history", "technique"}  # below these headings stands a report of its own
+_LONGEST_ALONE = 48  # characters of a line that may be a heading without colon or other mark
 _MARKS = {"rule", "main report", "end of addendum"}  # that separate reports; what follows them has no name
 
 
@@ -36,6 +37,7 @@ class _Heading(NamedTuple):
     section: str
     start: int  # within the line
     end: int
+    is_listed: bool = False  # behind a number or bullet
 
 
 class _Place(NamedTuple):
@@ -64,26 +66,29 @@ def sections(text: str) -> list[Section]:
     offset, previous = 0, ""
     for line in text.split("\n"):
         at, words = 0, line.strip()
-        while words:
+        if words and not has_text and name not in ("preamble", "rule", "") and patterns.RULE.match(line):
+            body_start, at = offset + len(line), len(line)  # it underlines the heading
+        short = len(words) < _LONGEST_ALONE or (name in IMPRESSIONS and has_text)
+        while at < len(line) and words and (short or patterns.UNUSUAL.search(line, at)):
             heading = _next_heading(line, at, _Place(name, is_listed, has_text, previous))
             if heading is None:
                 break
             cut = offset + heading.start
             reported = reported or (name in IMPRESSIONS and not aside and not _is_empty(text[body_start:cut]))
             if cut > start:
-                found.append(
-                    Section("" if name in _MARKS else name, text[start:body_start], text[body_start:cut], aside)
-                )
+                found.append(_section(name, text[start:body_start], text[body_start:cut], aside))
             aside = _aside(aside, name, heading.section, reported)
             name, start, body_start, at = heading.section, cut, offset + heading.end, heading.end
-            is_listed = line[heading.start : at].lstrip(" (")[:1] in tuple("123456789IVX-+•·▪●◦")
-            is_listed = is_listed and not line[heading.start : at].lstrip().startswith("IM")
-            has_text = False
-        has_text = has_text or line[at:].strip() != ""
+            is_listed, has_text, short = heading.is_listed, False, False
+        has_text = has_text or (words != "" and not line[at:].isspace() and at < len(line))
         previous = words
         offset += len(line) + 1
-    found.append(Section("" if name in _MARKS else name, text[start:body_start], text[body_start:], aside))
+    found.append(_section(name, text[start:body_start], text[body_start:], aside))
     return found
+
+
+def _section(name: str, header: str, body: str, aside: str) -> Section:
+    return Section("" if name in _MARKS else name, header, body, aside)
 
 
 def impression(text: str) -> str | None:
@@ -149,8 +154,7 @@ def _next_heading(line: str, at: int, place: _Place) -> _Heading | None:
     """The first heading of a line from `at` on, if it has one."""
     if at == 0:
         if patterns.RULE.match(line):
-            underlines = not place.has_text and place.section not in ("preamble", "rule", "")
-            return None if underlines else _Heading("rule", 0, len(line))
+            return _Heading("rule", 0, len(line))
         if heading := _aside_at_start(line):
             return heading
         if place.in_impression and place.has_text and _is_sign_off(line, place):
@@ -178,7 +182,7 @@ def _is_sign_off(line: str, place: _Place) -> bool:
 def _at_start(line: str, at: int, place: _Place) -> _Heading | None:
     match = patterns.HEADING.match(line, at)
     if match and (opened := _accepted(match, place)) is not None:
-        return _Heading(opened, match.start(), match.end())
+        return _Heading(opened, match.start(), match.end(), bool(match["mark"]))
     match = patterns.BARE_HEADING.match(line, at)
     if match and place.ended:
         return _Heading("impression" if "PINION" not in match[0].upper() else "opinion", match.start(), match.end())
@@ -187,17 +191,15 @@ def _at_start(line: str, at: int, place: _Place) -> _Heading | None:
 
 def _accepted(match: re.Match[str], place: _Place) -> str | None:
     """The section that a candidate at the start of a line opens; None where it is text."""
-    name = match["name"]
-    opened = (section_of if match["colon"] else section_named)(name, place.in_impression)
-    if opened is None or (name[0].islower() and (match["other"] or not place.ended)):
+    name, kind = match["name"], match.lastgroup
+    opened = (section_of if kind == "colon" else section_named)(name, place.in_impression)
+    if opened is None or (name[0].islower() and (kind == "other" or not place.ended)):
         return None
-    if opened in IMPRESSIONS and not (match["alone"] and place.in_impression):
+    if opened in IMPRESSIONS and not (kind == "alone" and place.in_impression):
         return opened
-    if match["alone"] and not place.ended:
+    if (kind == "alone" or (kind == "other" and not name.isupper())) and not place.ended:
         return None
-    if place.in_impression and ((match["mark"] and not place.is_listed) or (match["other"] and not name.isupper())):
-        return None
-    return opened
+    return None if place.in_impression and match["mark"] and not place.is_listed else opened
 
 
 def _within(line: str, at: int, place: _Place) -> _Heading | None:
@@ -209,9 +211,16 @@ def _within(line: str, at: int, place: _Place) -> _Heading | None:
             continue
         name = match["name"]
         opened = section_named(name, place.in_impression)
-        if opened is not None and (name.isupper() or (name[0].isupper() and (opened in IMPRESSIONS or at > 0))):
-            found.append(_Heading(opened, match.start("head"), colon.end()))
-            break
+        if opened is None or not (name.isupper() or (name[0].isupper() and (opened in IMPRESSIONS or at > 0))):
+            continue
+        if (
+            place.in_impression
+            and opened not in IMPRESSIONS
+            and patterns.LIST_MARK.search(line, 0, match.start("name"))
+        ):
+            continue  # an item of a list
+        found.append(_Heading(opened, match.start("head"), colon.end()))
+        break
     if ("IMPRESSION" in line or "CONCLUSION" in line) and (match := patterns.INLINE_DASH.search(line, at)):
         found.append(_Heading("impression", match.start("name"), match.end()))
     if place.in_impression and (match := patterns.INLINE_SIGN_OFF.search(line, at)):

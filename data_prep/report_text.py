@@ -2,6 +2,7 @@
 
 import codecs
 import html
+import json
 import re
 
 # A UTF-32 mark begins with a UTF-16 mark: it comes first.
@@ -29,8 +30,9 @@ _NOT_PLAIN = re.compile(r"[^\n\t -~]")
 _HTML = re.compile(r"<(?:br|p|div|b|strong|html|body|span|h[1-6]|table|td|tr|li|ul|ol|pre|u|i|em)\b[^<>]*>", re.I)
 _INLINE_TAG = re.compile(r"</?(?:b|strong|span|u|i|em|font|a|sup|sub)\b[^<>]*>", re.I)
 _LABELLED_TAG = re.compile(r"<\w+\s[^<>]*\b(?:label|title|name)\s*=\s*[\"']([A-Za-z /&]+)[\"'][^<>]*>", re.I)
-_OTHER_TAG = re.compile(r"<(?:/[A-Za-z][^<>]*|[?!][^<>]*|[a-z][a-z0-9]*(?:\s[^<>]*)?/?)>")
-_ESCAPED_LINE_END = re.compile(r"\\r\\n|\\[nr](?![a-z])|\\\.br\\|\\X0[AD]\\", re.I)
+_ELEMENT = re.compile(r"<([A-Za-z_]+)>")
+_OTHER_TAG = re.compile(r"<(?:/[A-Za-z][^<>]*|[?!][^<>]*|[A-Za-z]\w*(?:\s[^<>]*)?/)>")
+_ESCAPED_LINE_END = re.compile(r"\\r\\n|\\[nr](?![a-z])|\\\.br\\|\\X0[AD]\\")
 
 
 def read_report(data: bytes) -> str:
@@ -52,7 +54,8 @@ def decode(data: bytes) -> str:
         if "\n" not in text and "\r" not in text and b"\x85" in data:  # there 0x85 is a line end, not an ellipsis
             text = text.replace("…", "\n")
     else:
-        text = data.decode(encoding, errors="replace")
+        width = 4 if "32" in encoding else 2
+        text = data[: len(data) // width * width].decode(encoding, errors="replace")
     return text.removeprefix("\ufeff").replace("\x00", "")
 
 
@@ -60,16 +63,38 @@ def plain(text: str) -> str:
     r"""Line ends as "\n", blanks as " ", neither control nor zero-width characters, and the text of HTML."""
     if _NOT_PLAIN.search(text):
         text = text.replace("\r\n", "\n").translate(_PLAIN)
-    if "<" in text and (_HTML.search(text) or _LABELLED_TAG.search(text) or "</" in text):
-        text = _INLINE_TAG.sub("", _LABELLED_TAG.sub(r"\n\1: ", text))
-        text = html.unescape(_OTHER_TAG.sub("\n", text)).translate(_PLAIN)
+    if "<" in text and (_HTML.search(text) or "</" in text):
+        text = _without_tags(text).translate(_PLAIN)
+    if text.lstrip().startswith("{"):
+        text = _of_json(text).translate(_PLAIN)
     if "\\" in text and "\n" not in text.strip():
         text = _ESCAPED_LINE_END.sub("\n", text)
     return text
 
 
+def _without_tags(text: str) -> str:
+    """Text of HTML or XML; an element's name or label becomes a heading."""
+
+    def heading(match: re.Match[str]) -> str:
+        name = match[1]
+        return f"\n{name.replace('_', ' ').upper()}: " if f"</{name}>" in text else match[0]
+
+    text = _INLINE_TAG.sub("", _LABELLED_TAG.sub(r"\n\1: ", text))
+    return html.unescape(_OTHER_TAG.sub("\n", _ELEMENT.sub(heading, _HTML.sub("\n", text))))
+
+
+def _of_json(text: str) -> str:
+    """Keys of a JSON object as headings of their texts; `text` if it is none."""
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return "\n".join(f"{name.replace('_', ' ').upper()}: {value or ''}" for name, value in fields.items())
+
+
 def _utf16_without_mark(data: bytes) -> str | None:
-    if b"\x00" not in data:
+    data = data.rstrip(b"\x00") if b"\x00" in data else b""
+    if not data:
         return None
     for offset, name in ((1, "utf-16-le"), (0, "utf-16-be")):
         every_second = data[offset::2]
