@@ -14,8 +14,10 @@ from data_prep.report_headings import IMPRESSIONS, section_named, section_of
 from data_prep.report_text import plain
 
 _SENTENCE_ENDS = ".:;!?)]>*_=-#|\"'"
+_ANY_IMPRESSION = {*IMPRESSIONS, "preliminary impression", "prior impression"}
 _NEW_REPORT = {"examination", "indication", "history", "technique"}  # below these headings stands a report of its own
-_LONGEST_ALONE = 48  # characters of a line that may be a heading without colon or other mark
+_LONGEST_ALONE = 48  # characters of a line that may be a heading without any mark
+_UNDERLINE = "underline"  # a rule directly below a heading belongs to the heading
 _MARKS = {"rule", "main report", "end of addendum"}  # that separate reports; what follows them has no name
 
 
@@ -43,48 +45,71 @@ class _Heading(NamedTuple):
 class _Place(NamedTuple):
     """What stands before a line, which decides whether the line is a heading or text."""
 
+    text: str
+    first: int  # index of the line's first character
     section: str
+    body_start: int
     is_listed: bool  # the heading of the section had a number or bullet
-    has_text: bool  # the section has text already
-    previous: str  # the line before, stripped; "" for a blank line or the first
 
     @property
     def in_impression(self) -> bool:
-        return self.section in IMPRESSIONS or self.section.endswith("impression")
+        return self.section in _ANY_IMPRESSION
+
+    @property
+    def has_text(self) -> bool:
+        """Whether the section has text already."""
+        body = self.text[self.body_start : self.first]
+        return body != "" and not body.isspace()
+
+    @property
+    def previous(self) -> str:
+        """The line before, stripped."""
+        return self.text[self.text.rfind("\n", 0, max(self.first - 1, 0)) + 1 : self.first].strip()
 
     @property
     def ended(self) -> bool:
         """Whether no sentence goes on over the line break."""
-        return not self.has_text or not self.previous or self.previous[-1] in _SENTENCE_ENDS
+        return not self.has_text or not (previous := self.previous) or previous[-1] in _SENTENCE_ENDS
 
 
 def sections(text: str) -> list[Section]:
     """Split a plain text (`report_text.plain`) into its sections, in order. Loses no character."""
     found: list[Section] = []
     name, start, body_start, aside = "preamble", 0, 0, ""
-    is_listed = reported = has_text = False  # reported: the main report had its impression, which no addition replaces
-    offset, previous = 0, ""
-    for line in text.split("\n"):
-        at, words = 0, line.strip()
-        if words and not has_text and name not in ("preamble", "rule", "") and patterns.RULE.match(line):
-            body_start, at = offset + len(line), len(line)  # it underlines the heading
-        short = len(words) < _LONGEST_ALONE or (name in IMPRESSIONS and has_text)
-        while at < len(line) and words and (short or patterns.UNUSUAL.search(line, at)):
-            heading = _next_heading(line, at, _Place(name, is_listed, has_text, previous))
+    is_listed = reported = False  # reported: the main report had its impression, which no addition replaces
+    first: int | None = 0
+    while first is not None:
+        last = text.find("\n", first)
+        line = text[first : last if last >= 0 else None]
+        at = 0
+        while at < len(line):
+            heading = _next_heading(line, at, _Place(text, first, name, body_start, is_listed))
             if heading is None:
                 break
-            cut = offset + heading.start
+            cut, at = first + heading.start, heading.end
+            if heading.section == _UNDERLINE:
+                body_start = first + at
+                break
             reported = reported or (name in IMPRESSIONS and not aside and not _is_empty(text[body_start:cut]))
             if cut > start:
                 found.append(_section(name, text[start:body_start], text[body_start:cut], aside))
             aside = _aside(aside, name, heading.section, reported)
-            name, start, body_start, at = heading.section, cut, offset + heading.end, heading.end
-            is_listed, has_text, short = heading.is_listed, False, False
-        has_text = has_text or (words != "" and not line[at:].isspace() and at < len(line))
-        previous = words
-        offset += len(line) + 1
+            name, start, body_start, is_listed = heading.section, cut, first + at, heading.is_listed
+        first = _next_line(text, last, every=name in _ANY_IMPRESSION)
     found.append(_section(name, text[start:body_start], text[body_start:], aside))
     return found
+
+
+def _next_line(text: str, end: int, every: bool) -> int | None:
+    """Where the next line that is worth a closer look begins, behind the line that ends at `end`; most are not."""
+    if end < 0:
+        return None
+    if every:
+        return end + 1
+    match = patterns.UNUSUAL.search(text, end)
+    if match is None:
+        return None
+    return text.rfind("\n", 0, match.start() + 1) + 1
 
 
 def _section(name: str, header: str, body: str, aside: str) -> Section:
@@ -151,29 +176,42 @@ def _aside(aside: str, closed: str, opened: str, reported: bool) -> str:
 
 
 def _next_heading(line: str, at: int, place: _Place) -> _Heading | None:
-    """The first heading of a line from `at` on, if it has one."""
+    """The first heading of a line from `at` on, or the beginning of a sign-off, if it has one."""
+    in_impression = place.section in _ANY_IMPRESSION
+    rest = line[at:] if at else line
+    may_be_inline = ":" in rest or "IMPRESSION" in rest or "CONCLUSION" in rest
     if at == 0:
-        if patterns.RULE.match(line):
-            return _Heading("rule", 0, len(line))
+        words = line.strip()
+        if not words:
+            return None
+        if not words[0].isalpha() and patterns.RULE.match(line):
+            is_underline = place.section not in ("preamble", "rule", "") and not place.has_text
+            return _Heading(_UNDERLINE if is_underline else "rule", 0, len(line))
         if heading := _aside_at_start(line):
             return heading
-        if place.in_impression and place.has_text and _is_sign_off(line, place):
+        if in_impression and _is_sign_off(line, place) and place.has_text:
             return _Heading("", 0, 0)
-    if (at == 0 or not place.in_impression) and (heading := _at_start(line, at, place)):
+        may_start = may_be_inline or len(words) < _LONGEST_ALONE or patterns.UNUSUAL.search(line) is not None
+    else:
+        may_start = may_be_inline and not in_impression
+    if may_start and (heading := _at_start(line, at, place)):
         return heading
-    return _within(line, at, place)
+    heading = _within(line, at, place) if may_be_inline else None
+    if in_impression and (match := patterns.INLINE_SIGN_OFF.search(line, at)):
+        return heading if heading and heading.start < match.end() else _Heading("", match.end(), match.end())
+    return heading
 
 
 def _aside_at_start(line: str) -> _Heading | None:
     if ("dden" in line or "DDEN" in line) and (match := patterns.ADDENDUM.match(line)):
         return _Heading("end of addendum" if match["end"] or match["ends"] else "addendum", 0, match.end())
-    if ("W" in line or "PREL" in line) and (match := patterns.WET_READ.match(line)):
+    if ("WET" in line or "PREL" in line or "Wet" in line) and (match := patterns.WET_READ.match(line)):
         return _Heading("wet read", 0, match.end())
     return None
 
 
 def _is_sign_off(line: str, place: _Place) -> bool:
-    if patterns.SIGN_OFF.match(line):
+    if patterns.SIGN_OFF.match(line.lower()):
         first = next((character for character in line if character.isalpha()), "A")
         return first.isupper() or place.ended
     return bool(patterns.NAME_OR_DATE.match(line)) and not patterns.REFERS.search(place.previous)
@@ -183,9 +221,8 @@ def _at_start(line: str, at: int, place: _Place) -> _Heading | None:
     match = patterns.HEADING.match(line, at)
     if match and (opened := _accepted(match, place)) is not None:
         return _Heading(opened, match.start(), match.end(), bool(match["mark"]))
-    match = patterns.BARE_HEADING.match(line, at)
-    if match and place.ended:
-        return _Heading("impression" if "PINION" not in match[0].upper() else "opinion", match.start(), match.end())
+    if (match := patterns.BARE_HEADING.match(line, at)) and place.ended:
+        return _Heading("opinion" if "pinion" in match[0].lower() else "impression", match.start(), match.end())
     return None
 
 
@@ -203,8 +240,7 @@ def _accepted(match: re.Match[str], place: _Place) -> str | None:
 
 
 def _within(line: str, at: int, place: _Place) -> _Heading | None:
-    """A heading, or the beginning of a sign-off, further on in a line."""
-    found = []
+    """A heading further on in a line, before a colon or dash."""
     for colon in patterns.COLON.finditer(line, at):
         match = patterns.INLINE_HEADING.search(line, max(at, colon.start() - 100), colon.start())
         if match is None or patterns.REFERS.search(line, 0, match.start("name")):
@@ -219,10 +255,6 @@ def _within(line: str, at: int, place: _Place) -> _Heading | None:
             and patterns.LIST_MARK.search(line, 0, match.start("name"))
         ):
             continue  # an item of a list
-        found.append(_Heading(opened, match.start("head"), colon.end()))
-        break
-    if ("IMPRESSION" in line or "CONCLUSION" in line) and (match := patterns.INLINE_DASH.search(line, at)):
-        found.append(_Heading("impression", match.start("name"), match.end()))
-    if place.in_impression and (match := patterns.INLINE_SIGN_OFF.search(line, at)):
-        found.append(_Heading("", match.end(), match.end()))
-    return min(found, key=lambda heading: heading.start, default=None)
+        return _Heading(opened, match.start("head"), colon.end())
+    match = patterns.INLINE_DASH.search(line, at)
+    return _Heading("impression", match.start("name"), match.end()) if match else None

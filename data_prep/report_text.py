@@ -25,7 +25,8 @@ _PLAIN = (
     | dict.fromkeys(map(ord, _BLANKS), " ")
     | {ord("\t"): "\t", ord("\uff1a"): ":"}
 )
-_NOT_PLAIN = re.compile(r"[^\n\t -~]")
+
+_PLAIN_BYTES = b"\n\t" + bytes(range(32, 127))
 
 _HTML = re.compile(r"<(?:br|p|div|b|strong|html|body|span|h[1-6]|table|td|tr|li|ul|ol|pre|u|i|em)\b[^<>]*>", re.I)
 _INLINE_TAG = re.compile(r"</?(?:b|strong|span|u|i|em|font|a|sup|sub)\b[^<>]*>", re.I)
@@ -33,11 +34,6 @@ _LABELLED_TAG = re.compile(r"<\w+\s[^<>]*\b(?:label|title|name)\s*=\s*[\"']([A-Z
 _ELEMENT = re.compile(r"<([A-Za-z_]+)>")
 _OTHER_TAG = re.compile(r"<(?:/[A-Za-z][^<>]*|[?!][^<>]*|[A-Za-z]\w*(?:\s[^<>]*)?/)>")
 _ESCAPED_LINE_END = re.compile(r"\\r\\n|\\[nr](?![a-z])|\\\.br\\|\\X0[AD]\\")
-
-
-def read_report(data: bytes) -> str:
-    """The plain text of a report file: `plain(decode(data))`."""
-    return plain(decode(data))
 
 
 def decode(data: bytes) -> str:
@@ -61,7 +57,7 @@ def decode(data: bytes) -> str:
 
 def plain(text: str) -> str:
     r"""Line ends as "\n", blanks as " ", neither control nor zero-width characters, and the text of HTML."""
-    if _NOT_PLAIN.search(text):
+    if not text.isascii() or text.encode().translate(None, _PLAIN_BYTES):
         text = text.replace("\r\n", "\n").translate(_PLAIN)
     if "<" in text and (_HTML.search(text) or "</" in text):
         text = _without_tags(text).translate(_PLAIN)

@@ -3,7 +3,7 @@
 import pytest
 
 from data_prep.report_sections import impression, sections
-from data_prep.report_text import plain, read_report
+from data_prep.report_text import decode, plain
 
 CLEAR = "No acute cardiopulmonary abnormality."
 SMALL = "Small left pleural effusion."
@@ -471,14 +471,14 @@ BYTES = {
 @pytest.mark.parametrize("encode", BYTES.values(), ids=BYTES)
 def test_bytes_of_a_report_with(encode):
     report = "EXAM: Chest.\nFINDINGS: Café – 38 °C.\n\nIMPRESSION: Small effusion, 3 × 2 cm.\nUnchanged.\n"
-    found = impression(read_report(encode(report)))
+    found = impression(decode(encode(report)))
     assert found in ("Small effusion, 3 × 2 cm. Unchanged.", "Small effusion, 3 × 2 cm. Unchanged")  # cut off
 
 
 def test_plain_text_stays_as_it_is():
     report = f" {BODY}\n \n IMPRESSION:\t<5 mm nodule & 3.5 cm mass \\ ___\n"
     assert plain(report) == report
-    assert read_report(report.encode()) == report
+    assert decode(report.encode()) == report
 
 
 @pytest.mark.parametrize("report", [text for text, _ in OTHERS.values()])
