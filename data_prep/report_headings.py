@@ -101,6 +101,16 @@ _QUALIFIERS = _words(
     results official formal reader's reader two frontal for s communication contd cont continued case rad
     """
 )
+# Parts of all names of addenda, preliminary and prior reports and impressions, in small letters: a text without any of them
+# cannot change which impression below it counts.
+DECISIVE = [
+    part.strip()
+    for part in """
+        adden, supplement, errat, late entr, corrig, wet, prelim, provision, resident, overnight, ed read,
+        er read, draft, prior r, previous r, old rep, outside, last rep, report of, study rep, exam rep,
+        imp:, impr, mpre, imper, impo, imor, impe, conc, opinion, summar, assess, evaluation, apprais,
+        synops, interpretat, diagnos, dx""".split(",")
+]
 # Words that say of whom or of when an impression is.
 _PRIOR = _words(
     """

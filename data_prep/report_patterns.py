@@ -10,6 +10,8 @@ UNUSUAL = re.compile(
     r"|(?<=A)(?:DDEN|dden)|(?<=W)(?:ET|et)|(?<=P)REL"
     r"|(?<=\n)[^\S\n]*+(?:[^\W\d_a-z][^\n.]{0,46}+|[^\s.][^\n.]{0,15}+)(?=\n|\Z))"
 )
+NOT_BLANK = re.compile(r"\n[^\S\n]*+\S")
+MAY_BE_INLINE = re.compile(r"[:IC](?:(?<=:)|(?<=I)MPRESSION|(?<=C)ONCLUSION)")
 RULE = re.compile(r"\s*(?:_{4,}|[-=*~#+.·–—]{3,}|(?:[-=*_~] ){3,}[-=*_~]?)\s*$")
 
 _NAME = r"[A-Za-z][\w()/,&'’+]*+(?:(?:[ ]{1,2}\#?|-|[ ]/[ ]?)[\w()&'’+,/\[]++\]?){0,9}+"
@@ -118,7 +120,7 @@ INLINE_SIGN_OFF = re.compile(
 
 # What stands for an impression that nobody wrote.
 EMPTY = re.compile(
-    r"""[\W_]*(?:none|nil|n/?a|null|nan|not\sapplicable|no\simpression|pending|to\sfollow|deferred|x{3,}
+    r"""[\W_]*+(?:none|nil|n/?a|null|nan|not\sapplicable|no\simpression|pending|to\sfollow|deferred|x{3,}
         | (?:please\s)?(?:(?:see|refer\sto|as\sper|per|same\sas|as)\s+(?:(?:the|in|of|is|my|under|described|noted|stated|detailed|full
           |findings?|above|below|body|report|text|comments?|discussion|narrative|dictation|section|addendum|details?|for|and)[\s.,]*)+)
         )?[\W_]*""",

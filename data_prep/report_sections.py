@@ -10,9 +10,10 @@ import re
 from typing import NamedTuple
 
 from data_prep import report_patterns as patterns
-from data_prep.report_headings import IMPRESSIONS, section_named, section_of
+from data_prep.report_headings import DECISIVE, IMPRESSIONS, section_named, section_of
 from data_prep.report_text import plain
 
+_BY_PREFERENCE = [(aside, rank) for aside in ("", "wet read", "addendum", "ruled off") for rank in IMPRESSIONS]
 _SENTENCE_ENDS = ".:;!?)]>*_=-#|\"'"
 _ANY_IMPRESSION = {*IMPRESSIONS, "preliminary impression", "prior impression"}
 _NEW_REPORT = {"examination", "indication", "history", "technique"}  # below these headings stands a report of its own
@@ -77,11 +78,10 @@ def sections(text: str) -> list[Section]:
     found: list[Section] = []
     name, start, body_start, aside = "preamble", 0, 0, ""
     is_listed = reported = False  # reported: the main report had its impression, which no addition replaces
-    first: int | None = 0
-    while first is not None:
+    first = at = 0
+    while True:
         last = text.find("\n", first)
         line = text[first : last if last >= 0 else None]
-        at = 0
         while at < len(line):
             heading = _next_heading(line, at, _Place(text, first, name, body_start, is_listed))
             if heading is None:
@@ -90,30 +90,23 @@ def sections(text: str) -> list[Section]:
             if heading.section == _UNDERLINE:
                 body_start = first + at
                 break
-            reported = reported or (name in IMPRESSIONS and not aside and not _is_empty(text[body_start:cut]))
+            if name in IMPRESSIONS and not (reported or aside or _is_empty(text[body_start:cut])):
+                reported = True
             if cut > start:
-                found.append(_section(name, text[start:body_start], text[body_start:cut], aside))
+                found.append(
+                    Section("" if name in _MARKS else name, text[start:body_start], text[body_start:cut], aside)
+                )
             aside = _aside(aside, name, heading.section, reported)
             name, start, body_start, is_listed = heading.section, cut, first + at, heading.is_listed
-        first = _next_line(text, last, every=name in _ANY_IMPRESSION)
-    found.append(_section(name, text[start:body_start], text[body_start:], aside))
+            if name not in _ANY_IMPRESSION and not patterns.MAY_BE_INLINE.search(line, at):
+                break
+        # The next line that is worth a closer look: any within an impression, otherwise few.
+        following = (patterns.NOT_BLANK if name in _ANY_IMPRESSION else patterns.UNUSUAL).search(text, last)
+        if last < 0 or following is None:
+            break
+        first, at = text.rfind("\n", 0, following.start() + 1) + 1, 0
+    found.append(Section("" if name in _MARKS else name, text[start:body_start], text[body_start:], aside))
     return found
-
-
-def _next_line(text: str, end: int, every: bool) -> int | None:
-    """Where the next line that is worth a closer look begins, behind the line that ends at `end`; most are not."""
-    if end < 0:
-        return None
-    if every:
-        return end + 1
-    match = patterns.UNUSUAL.search(text, end)
-    if match is None:
-        return None
-    return text.rfind("\n", 0, match.start() + 1) + 1
-
-
-def _section(name: str, header: str, body: str, aside: str) -> Section:
-    return Section("" if name in _MARKS else name, header, body, aside)
 
 
 def impression(text: str) -> str | None:
@@ -125,7 +118,7 @@ def impression(text: str) -> str | None:
     """
     found: dict[tuple[str, str], str] = {}
     with_findings = False
-    for section in sections(plain(text)):
+    for section in sections(_decisive_part(plain(text))):
         with_findings |= section.name == "findings"
         rank = "impression" if section.name == "preliminary impression" else section.name
         if rank not in IMPRESSIONS or (rank == "diagnosis" and not with_findings) or _is_empty(section.body):
@@ -133,8 +126,16 @@ def impression(text: str) -> str | None:
         words = _without_marks(normalise(section.body))
         earlier = found.get((section.aside, rank), "") if patterns.CONTINUED.search(section.header) else ""
         found[section.aside, rank] = f"{earlier} {words}".lstrip()
-    ranked = ((aside, rank) for aside in ("", "wet read", "addendum", "ruled off") for rank in IMPRESSIONS)
-    return next((found[key] for key in ranked if key in found), None)
+    return next((found[key] for key in _BY_PREFERENCE if key in found), None)
+
+
+def _decisive_part(text: str) -> str:
+    """From the heading IMPRESSION on if nothing above it matters, which is so in most reports and much faster."""
+    start = text.find("IMPRESSION:")
+    above = text[: max(start, 0)].rstrip(" ").lower()
+    if start < 0 or above != "" and (above[-1] != "\n" or any(word in above for word in DECISIVE)):
+        return text
+    return text[len(above) :]
 
 
 def normalise(text: str) -> str:
@@ -178,8 +179,7 @@ def _aside(aside: str, closed: str, opened: str, reported: bool) -> str:
 def _next_heading(line: str, at: int, place: _Place) -> _Heading | None:
     """The first heading of a line from `at` on, or the beginning of a sign-off, if it has one."""
     in_impression = place.section in _ANY_IMPRESSION
-    rest = line[at:] if at else line
-    may_be_inline = ":" in rest or "IMPRESSION" in rest or "CONCLUSION" in rest
+    may_be_inline = patterns.MAY_BE_INLINE.search(line, at) is not None
     if at == 0:
         words = line.strip()
         if not words:
