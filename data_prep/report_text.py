@@ -42,6 +42,8 @@ def decode(data: bytes) -> str:
     Bytes that are no UTF-8 are read as Windows-1252, each by itself, so that one stray byte harms no other character.
     NUL characters are dropped.
     """
+    if data.isascii() and b"\x00" not in data:
+        return data.decode("ascii")
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if data.startswith(mark)), None)
     if encoding is None:
         encoding = _utf16_without_mark(data) or "utf-8"
