@@ -39,12 +39,13 @@ BARE_HEADING = re.compile(
     )""",
     re.VERBOSE,
 )
-# Within a line, the text before a colon: a name after a sentence or a wide gap, or IMPRESSION after a small letter.
+# Within a line, the text before a colon: a name after a sentence or a wide gap, or IMPRESSION after anything.
 INLINE_HEADING = re.compile(
-    rf"""(?:[.;!?)\]}}>|*"~^/]\s+ | \s{{3,}} | \t\s* | [.;|~^](?=[A-Z]{{3}}) | [\da-z)]\s+(?=(?:FINAL\ )?IMPRESSION))
+    rf"""(?:[.;!?)\]}}>|*"~^/]\s+ | \s{{3,}} | \t\s* | [.;|~^](?=[A-Z]{{3}}))
     (?P<head>(?:\(?\d{{1,2}}[.)]\s+)?[*_\#\[<]*(?P<name>{_NAME})\s*{_CLOSING}\s*)$""",
     re.VERBOSE,
 )
+INLINE_IMPRESSION = re.compile(r"\S\s+(?P<head>(?P<name>(?:FINAL )?IMPRESSION)\s*)$")
 INLINE_DASH = re.compile(r"(?<=[.;!?)|]\s)\s*(?P<name>(?:FINAL )?(?:IMPRESSIONS?|CONCLUSIONS?))\s*[-–—]+>?(?=\s)")
 COLON = re.compile(r"(?:(?<!\d):|:(?!\d))[*_:=.]*(?:-+>?(?=\s|$))?[*_]*")
 LIST_MARK = re.compile(r"(?:^|\s)(?:\(?\d{1,2}[.)]|[-+•·▪●◦*])\s*$")

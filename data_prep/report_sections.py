@@ -242,11 +242,14 @@ def _accepted(match: re.Match[str], place: _Place) -> str | None:
 def _within(line: str, at: int, place: _Place) -> _Heading | None:
     """A heading further on in a line, before a colon or dash."""
     for colon in patterns.COLON.finditer(line, at):
-        match = patterns.INLINE_HEADING.search(line, max(at, colon.start() - 100), colon.start())
+        window = max(at, colon.start() - 100), colon.start()
+        match = patterns.INLINE_HEADING.search(line, *window)
+        opened = section_named(match["name"], place.in_impression) if match else None
+        if opened is None and (match := patterns.INLINE_IMPRESSION.search(line, *window)):
+            opened = "impression"
         if match is None or patterns.REFERS.search(line, 0, match.start("name")):
             continue
         name = match["name"]
-        opened = section_named(name, place.in_impression)
         if opened is None or not (name.isupper() or (name[0].isupper() and (opened in IMPRESSIONS or at > 0))):
             continue
         if (
