@@ -181,13 +181,15 @@ def section_named(heading: str, in_impression: bool = False) -> str | None:
     if not rank or _NO_HEADING.match(name):
         return None
     others = {word for word in re.split(r"[\s/,+()\[\]]+", lower.replace("_", " ")) if word not in _RANK_OF}
+    is_composed = all(word in _RANK_OF or word in _QUALIFIERS or word == "xxxx" for word in words)
+    if "IMPRESSION" in heading and not heading.isupper() and not is_composed:
+        return None  # running text before a heading
     if others & _CLINICAL:
         return "indication"
-    if others & _PRIOR or _DATE.search(lower):
+    if others & _PRIOR or (is_composed and _DATE.search(lower)):
         return "prior impression"
     if others & _PRELIMINARY:
         return "preliminary impression"
-    is_composed = all(word in _RANK_OF or word in _QUALIFIERS for word in words)
     return rank if is_composed and (rank == "impression" or heading.isupper() or not in_impression) else None
 
 

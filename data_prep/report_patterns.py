@@ -25,7 +25,7 @@ _CLOSING = r"[\])}>*_=\#~\"'”|]*"
 HEADING = re.compile(
     rf"""{_LEAD}(?P<name>{_NAME})\s*(?:
         (?P<colon>\.?{_CLOSING}\s*(?:(?<!\d):|:(?!\d))[*_:=.]*(?:-+>?(?=\s|[A-Za-z]|$))?{_CLOSING})
-        | (?P<alone>[-–—.]*{_CLOSING}[-–—]*\s*$)
+        | (?P<alone>[-–—]*{_CLOSING}[-–—]*\s*$)
         | (?P<other>(?:\]|\}}|>|\*\*|__|==|\#\#){_CLOSING} | [-=]+> | (?:(?<=\s)[-–—]+|[–—]|=|\|)(?=\s))
     )""",
     re.VERBOSE,
@@ -89,7 +89,7 @@ SIGN_OFF = re.compile(
             (?:reviewed|attests?|agrees?|attestation|statement|interpreted)\b
         | (?:reviewed|interpreted)\s+and\s+(?:agreed|interpreted|electronically)
         | end\s+of\s+(?:the\s)?(?:\w+\s)?(?:report|impression|text|dictation|document|transcript|exam|addendum|message)
-        | (?:\w+\s)?(?:report|impression)\s+ends?\b | end\s(?:report|impression)\b | -?end-?\W*$ | final\W*$
+        | (?:\w+\s)?(?:report|impression)\s+ends?\b | end\s(?:report|impression)\b | -?end-?\W*$ | final[^\w.]*$
         | thank\s?(?:you|s)\b | (?:with\s)?(?:kind|best|warm)?\s*regards | yours\s(?:sincerely|faithfully|truly) | sincerely
         | disclaimer | attestation | this\s(?:report|document|dictation|note)\s(?:was|is|has|may|contains|constitutes)\b
         | (?:parts|portions|some)\sof\sthis\s(?:report|document|dictation|note) | (?:voice|speech)\srecognition

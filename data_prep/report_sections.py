@@ -245,7 +245,8 @@ def _within(line: str, at: int, place: _Place) -> _Heading | None:
         window = max(at, colon.start() - 100), colon.start()
         match = patterns.INLINE_HEADING.search(line, *window)
         opened = section_named(match["name"], place.in_impression) if match else None
-        if opened is None and (match := patterns.INLINE_IMPRESSION.search(line, *window)):
+        is_mixed = match is not None and "IMPRESSION" in match["name"] and not match["name"].isupper()
+        if (opened is None or is_mixed) and (match := patterns.INLINE_IMPRESSION.search(line, *window)):
             opened = "impression"
         if match is None or patterns.REFERS.search(line, 0, match.start("name")):
             continue

@@ -299,7 +299,9 @@ ADDENDA = {
 @pytest.mark.parametrize("mark", ADDENDA.values(), ids=ADDENDA)
 def test_below_a_report_an_addendum_does_not_replace_its_impression(mark, gap):
     assert impression(f"{BODY}IMPRESSION: {SMALL}{gap}{mark}\n IMPRESSION: {ADDED}\n") == SMALL
-    assert impression(f"{BODY}IMPRESSION: {SMALL}{gap}{mark}\nThe film was seen again.\n\nIMPRESSION:\n{ADDED}") == SMALL
+    assert (
+        impression(f"{BODY}IMPRESSION: {SMALL}{gap}{mark}\nThe film was seen again.\n\nIMPRESSION:\n{ADDED}") == SMALL
+    )
 
 
 @pytest.mark.parametrize("between", [f"{RULE}\n", "FINAL REPORT\n", "END OF ADDENDUM\n", "Original report:\n", ""])
