@@ -37,6 +37,8 @@ class MimicCxrConfig(Settings):
     """folder of MIMIC-CXR-JPG's tables (metadata, split, chexpert); default: next to the images"""
     views: str = "PA"
     """view positions to keep, e.g. PA,AP; "all" keeps every image"""
+    section_rules: mimic_files.SectionRules = "sdcxr"
+    """what finds the impression in a report: sdcxr, or official for the rules of MIMIC-CXR's own parser, flaws included"""
     min_chars: int = 7
     """shortest impression to keep, in characters"""
     max_chars: int = 77
@@ -101,7 +103,7 @@ def select(config: MimicCxrConfig, table_folders: list[Path], reports: Path) -> 
 
     studies = cohort.rows.drop_duplicates("study_id")
     wanted = dict(zip(studies["study_id"], studies["subject_id"], strict=True))
-    found = dict(mimic_files.impressions(reports, wanted))
+    found = dict(mimic_files.impressions(reports, wanted, config.section_rules))
     study_id = cohort.rows["study_id"]
     cohort.rows = cohort.rows.assign(text=study_id.map(found))
     cohort.apply("report", filters.reason_where(~study_id.isin(found), "no report"))

@@ -10,12 +10,15 @@ from typing import Literal
 import pandas as pd
 
 from data_prep.raw_tables import read_csv
+from data_prep.official_sections import official_impression
 from data_prep.report_sections import impression
+from data_prep.report_text import decode
 from data_prep.workers import progress
 from sdcxr.io.files import existing_folder
 from sdcxr.io.manifest import LABELS
 from sdcxr.runtime.errors import UserError
 
+SectionRules = Literal["sdcxr", "official"]
 TableName = Literal["metadata", "split", "chexpert"]
 
 _IMAGE_COLUMNS = ["dicom_id", "subject_id", "study_id"]
@@ -140,12 +143,15 @@ def find_reports(path: Path) -> Path:
     return root
 
 
-def impressions(reports: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str, str | None]]:
+def impressions(
+    reports: Path, wanted: Mapping[str, str], rules: SectionRules = "sdcxr"
+) -> Iterator[tuple[str, str | None]]:
     """The impression, or None, of every wanted study that has a report; reads one report at a time.
 
     Args:
         reports: the result of `find_reports`.
         wanted: subject_id by study_id.
+        rules: ours (`report_sections`), or those of MIMIC-CXR's own parser (`official_sections`).
 
     Yields:
         (study_id, impression), each study once.
@@ -153,9 +159,10 @@ def impressions(reports: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str,
     Raises:
         UserError: the archive is not a zip archive, is damaged, or has no reports.
     """
+    parse = impression if rules == "sdcxr" else official_impression
     read = _from_zip if reports.is_file() else _from_folder
     for study_id, text in progress(len(wanted), "reports", "report", read(reports, wanted)):
-        yield study_id, impression(text.decode("utf-8", errors="replace"))
+        yield study_id, parse(decode(text))
 
 
 def _from_zip(path: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:

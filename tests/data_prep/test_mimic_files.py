@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from data_prep.mimic_cxr import main
+from data_prep.mimic_files import impressions
 from sdcxr.runtime.errors import UserError
 from tests.data_prep.mimic_tree import config_of
 
@@ -131,3 +132,15 @@ def test_tables_may_lie_in_the_folder_of_the_patients(small, tmp_path):
     config = config_of(small, tmp_path / "out")
     config.images = root
     assert main(config) == 0
+
+
+def test_reports_may_be_in_any_encoding_and_read_by_either_rules(tmp_path):
+    text = "                  FINAL REPORT\n INDICATION: 38 °C.\n \n IMPRESSION: Café-au-lait.\n CHEST: Clear.\n"
+    encodings = ("utf-8-sig", "utf-16", "utf-16-le", "latin-1")
+    for number, encoding in enumerate(encodings):
+        path = tmp_path / "p10" / "p10000000" / f"s{number}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode(encoding))
+    wanted = {str(number): "10000000" for number in range(len(encodings))}
+    assert set(dict(impressions(tmp_path, wanted)).values()) == {"Café-au-lait. CHEST: Clear."}
+    assert set(dict(impressions(tmp_path, wanted, "official")).values()) == {"Café-au-lait."}
