@@ -4,6 +4,7 @@ A heading that is not known is text: sub-headings of an impression (CHEST:, LINE
 """
 
 import re
+from difflib import get_close_matches
 from functools import lru_cache
 
 
@@ -17,7 +18,7 @@ def _words(text: str) -> frozenset[str]:
 _NAMES = {
     "findings": """
         findings, finding, reference findings, findins, findindgs, findgings, findngs, findnings, finidngs,
-        radiographic findings, radiological findings, imaging findings, chest findings, report, results""",
+        report, results""",
     "comparison": """
         comparison, comparisons, reference exam, comparison exam, comparison film, comparision, comparsion,
         comparrison, comparisions, comparison study, comparison studies, prior studies, prior study, prior exams""",
@@ -36,13 +37,13 @@ _NAMES = {
     "technique": "technique, protocol, procedure technique, imaging technique",
     "recommendations": """
         recommendation, recommendations, recommend, advice, advise, plan, suggestion, suggestions, follow-up,
-        follow up, followup, followup recommendation, follow-up recommendation, follow-up recommendations""",
+        follow up, followup, followup recommendation, follow-up recommendation, follow-up recommendations, next steps, next step, recommended action""",
     "notification": """
         notification, notifications, communication, critical results, critical result, critical results
         communication, communication of critical results, critical findings communication, result communication,
         communications, critical communication, notification of critical results, findings communicated,
         notified""",
-    "addendum": "supplementary report, supplemental report, supplement, erratum, late entry, corrigendum",
+    "addendum": "supplementary report, supplemental report, supplement, erratum, late entry, corrigendum, amendment, correction",
     "wet read": """
         wet read, wetread, wet reading, preliminary read, preliminary report, preliminary reading, prelim
         report, prelim, prelim read, preliminary, preliminary result, preliminary results, provisional report,
@@ -67,7 +68,7 @@ _NAMES = {
         staff, interpreting staff, primary interpreting resident, report status, status, result status,
         workstation, workstation id, accession, accession number, accession no, icd, icd code, icd codes, icd-,
         icd- code, icd- codes, cpt, cpt code, cpt codes, billing, billing code, billing codes, diagnosis code,
-        diagnosis codes, job id, job number, document id, mrn, patient name, exam date, date of exam, study
+        diagnosis codes, job id, job number, document id, mrn, patient name, by, exam date, date of exam, study
         date, date of service, report date, date signed, date dictated, date reported, exam end, specimen
         collected, order details, radiation dose, cc, copies to, keywords, mesh, teaching point, teaching
         points, learning point, learning points, references, source, end of impression, end impression, end of
@@ -81,15 +82,15 @@ _SECTION_OF = {" ".join(name.split()): section for section, names in _NAMES.item
 # report that has both is about its IMPRESSION, and its SUMMARY or INTERPRETATION is something else.
 
 _RANKS = {
-    "impression": """
-        impression impressions conclusion conclusions impresson imprression imoression impressoin imprssion impresion
-        imperssion mpression impession impresssion impreession imp impr concl conclusion's""",
+    "impression": "impression impressions conclusion conclusions imp impr concl",
     "opinion": "opinion opinions summary assessment evaluation appraisal synopsis",
     "interpretation": "interpretation interpretations interpretaton",
-    "diagnosis": "diagnosis diagnoses dx",  # only below findings: above, it is the referring physician's
+    "diagnosis": "diagnosis diagnoses dx",  # only below findings: above, it is what the referring physician suspects
 }
 IMPRESSIONS = tuple(_RANKS)
 _RANK_OF = {word: rank for rank, words in _RANKS.items() for word in words.split()}
+_TO_SPELL = ("impression", "impressions", "conclusion", "conclusions")
+_ALIKE = 0.88  # IMPRESSOIN and MPRESSION are so alike, COMPRESSION is not
 _QUALIFIERS = _words(
     """
     final overall radiologic radiological radiographic radiology radiologist radiologist's radiologists
@@ -97,7 +98,7 @@ _QUALIFIERS = _words(
     brief short the of and or plan recommendation recommendations recommended findings finding attending staff
     image images study exam examination first second third revised corrected amended updated key film radiograph
     radiographs pa ap lateral view views portable narrative comment comments advice discussion follow-up result
-    results official formal reader's reader two frontal for s communication contd cont continued case rad
+    results official formal reader's reader two frontal for s communication contd cont continued case rad new
     """
 )
 _PRIOR_REPORT = re.compile(rb"(?:prior|previous|old|last|outside) +(?:hospital +)?(?:report|result)")
@@ -106,8 +107,8 @@ _DECISIVE = frozenset(
     word.encode()
     for word in (
         *_RANK_OF,
-        *_words("addendum addenda addended supplementary supplemental supplement erratum late corrigendum wet wetread"),
-        *_words("preliminary prelim provisional resident overnight ed er draft"),
+        *_words("addendum addenda addended supplementary supplemental supplement erratum late corrigendum"),
+        *_words("amendment correction wet wetread preliminary prelim provisional resident overnight ed er draft"),
     )
 )
 _LETTERS = bytes(ord(chr(byte).lower()) if byte < 128 and chr(byte).isalpha() else 32 for byte in range(256))
@@ -118,6 +119,15 @@ _PRIOR = _words(
     """
 )
 _ADDENDA = _words("addendum addenda addended late impression")
+_IMAGING = _words("radiologic radiological radiographic radiology x-ray xray cxr imaging final")
+# A heading of two or three words, one of these among them, is about the making of the report.
+_ADMINISTRATIVE = _words(
+    """
+    date dictated dictating dictation dict transcribed transcription transcriptionist trans resulted ended signed
+    signature signing provider physician radiologist radiologist's resident attending author code codes accession mrn
+    workstation technologist pager fax verifier cosigner electronically
+    """
+)
 _PRELIMINARY = _words(
     """
     preliminary prelim wet initial resident resident's residents ed er emergency overnight nighthawk draft
@@ -136,9 +146,8 @@ _NO_HEADING = re.compile(r"(?:no|see|in|as|per|with|my|our|the|this|there|same|u
 _ONLY_IN_CAPITALS = _words(
     """
     date exam study note notes comment comments procedure finding report results reason draft final prelim name
-    status plan physician provider resident differential preliminary follow-up followup suggestion suggestions
-    recommend advice advise supplement reported signed dictated verified transcribed approved notified cc dd dt
-    tt
+    status plan differential preliminary follow-up followup suggestion suggestions recommend advice advise supplement
+    correction notified cc dd dt
     """
 )
 # A heading in capitals that contains one of these is that section: FRONTAL CHEST RADIOGRAPH FINDINGS.
@@ -153,7 +162,10 @@ _DATE = re.compile(r"_{2,}|\d{1,4}[/.-]\d{1,2}([/.-]\d{1,4})?|\b(19|20)\d\d\b|\[
 
 
 def may_be_decisive(text: str) -> bool:
-    """Whether a text may have a heading that decides which impression below it counts; quick, and never wrongly no."""
+    """Whether a text may have a heading that decides which impression below it counts; quick.
+
+    Wrongly no only for a misspelt heading.
+    """
     letters = text.encode(errors="replace").translate(_LETTERS)
     return not _DECISIVE.isdisjoint(letters.split()) or _PRIOR_REPORT.search(letters) is not None
 
@@ -177,11 +189,14 @@ def section_named(heading: str, in_impression: bool = False) -> str | None:
     words = [word for word in re.split(r"[\s/,+]+", name) if word]
     if not _ADDENDA.isdisjoint(words) and "adden" in name:
         return "addendum" if _ADDENDA.issuperset(word for word in words if word not in _QUALIFIERS) else None
-    rank = min((_RANK_OF[word] for word in words if word in _RANK_OF), key=IMPRESSIONS.index, default="")
-    if not rank or _NO_HEADING.match(name):
+    ranks = [rank for word in words if (rank := _rank_of(word))]
+    if not ranks or _NO_HEADING.match(name):
         return None
-    others = {word for word in re.split(r"[\s/,+()\[\]]+", lower.replace("_", " ")) if word not in _RANK_OF}
-    is_composed = all(word in _RANK_OF or word in _QUALIFIERS or word == "xxxx" for word in words)
+    rank = min(ranks, key=IMPRESSIONS.index)
+    if rank == "diagnosis" and not _IMAGING.isdisjoint(words):
+        rank = "opinion"
+    others = {word for word in re.split(r"[\s/,+()\[\]]+", lower.replace("_", " ")) if not _rank_of(word)}
+    is_composed = all(word in _QUALIFIERS or word == "xxxx" or _rank_of(word) for word in words)
     if "IMPRESSION" in heading and not heading.isupper() and not is_composed:
         return None  # running text before a heading
     if others & _CLINICAL:
@@ -196,9 +211,13 @@ def section_named(heading: str, in_impression: bool = False) -> str | None:
 @lru_cache(maxsize=8192)
 def section_of(heading: str, in_impression: bool = False) -> str | None:
     """As `section_named`; also of a heading in capitals that contains a known word (FRONTAL RADIOGRAPH FINDINGS)."""
-    if (section := section_named(heading, in_impression)) is not None or not heading.isupper():
+    if (section := section_named(heading, in_impression)) is not None:
         return section
     name = _bare(heading.lower())
+    if 2 <= len(name.split()) <= 3 and heading[0].isupper() and not _ADMINISTRATIVE.isdisjoint(re.split(r"[ /]", name)):
+        return ""
+    if not heading.isupper():
+        return None
     if len(name.split()) > _MOST_WORDS or (in_impression and "view" not in name):
         return None
     if not in_impression and not _NO_HEADING.match(name):
@@ -208,6 +227,15 @@ def section_of(heading: str, in_impression: bool = False) -> str | None:
     return "findings" if _VIEWS.search(name) else None
 
 
+def _rank_of(word: str) -> str | None:
+    if word in _RANK_OF or len(word) < 8 or word in _QUALIFIERS:
+        return _RANK_OF.get(word)
+    return "impression" if get_close_matches(word, _TO_SPELL, n=1, cutoff=_ALIKE) else None
+
+
 def _bare(heading: str) -> str:
     """Without digits, brackets and marks around it."""
-    return " ".join(re.sub(r"\(.*?\)|\[.*?\]|[0-9#._]", " ", heading).split()).strip(" ,/-()'+")
+    words = re.sub(r"\(.*?\)|\[.*?\]|[0-9#._]", " ", heading).split()
+    if len(words) > 3 and max(map(len, words)) == 1:  # I M P R E S S I O N
+        return "".join(words)
+    return " ".join(words).strip(" ,/-()'+")

@@ -11,8 +11,8 @@ UNUSUAL = re.compile(
     r"|(?<=\n)[^\S\n]*+(?:[^\W\d_a-z][^\n.]{0,46}+|[^\s.][^\n.]{0,15}+)(?=\n|\Z))"
 )
 NOT_BLANK = re.compile(r"\n[^\S\n]*+\S")
-MAY_BE_INLINE = re.compile(r"[:IC](?:(?<=:)|(?<=I)MPRESSION|(?<=C)ONCLUSION)")
-RULE = re.compile(r"\s*(?:_{4,}|[-=*~#+.·–—]{3,}|(?:[-=*_~] ){3,}[-=*_~]?)\s*$")
+MAY_BE_INLINE = re.compile(r"[:IC](?:(?<=:)|(?<=I)(?:MPRESSION|mpression)|(?<=C)(?:ONCLUSION|onclusion))")
+RULE = re.compile(r"\s*(?:_{4,}|[-=*~#+.·–—]{3,}|--|(?:[-=*_~] ){3,}[-=*_~]?)\s*$")
 
 _NAME = r"[A-Za-z][\w()/,&'’+]*+(?:(?:[ ]{1,2}\#?|-|[ ]/[ ]?)[\w()&'’+,/\[]++\]?){0,9}+"
 # The mark of a list item before a heading, then decoration: "4. ", "**", "[", "=== ".
@@ -24,7 +24,7 @@ _CLOSING = r"[\])}>*_=\#~\"'”|]*"
 # At the start of a line: a name with a colon (but not of the time 10:30), alone, in brackets or bold, or with a dash.
 HEADING = re.compile(
     rf"""{_LEAD}(?P<name>{_NAME})\s*(?:
-        (?P<colon>\.?{_CLOSING}\s*(?:(?<!\d):|:(?!\d))[*_:=.]*(?:-+>?(?=\s|[A-Za-z]|$))?{_CLOSING})
+        (?P<colon>\.*{_CLOSING}\s*(?:(?<!\d):|:(?!\d))[*_:=.]*(?:-+>?(?=\s|[A-Za-z]|$))?{_CLOSING})
         | (?P<alone>[-–—]*{_CLOSING}[-–—]*\s*$)
         | (?P<other>(?:\]|\}}|>|\*\*|__|==|\#\#){_CLOSING} | [-=]+> | (?:(?<=\s)[-–—]+|[–—]|=|\|)(?=\s))
     )""",
@@ -34,7 +34,7 @@ HEADING = re.compile(
 BARE_HEADING = re.compile(
     rf"""{_LEAD}(?:
         (?P<name>(?:FINAL\ )?(?:IMPRESSIONS?|CONCLUSIONS?|OPINION))
-        (?:[.;>]|[-–—](?=[\sA-Z0-9])|(?=\ +(?:\d{{1,2}}[.)]|[A-Z][a-z]|[A-Z]\ |_{{2}}|[-•*]))|(?=\t|\ {{3}}))
+        (?:\ ?\.+|[;>)/]|[-–—]+(?=[\sA-Z0-9])|(?=\ +(?:\d{{1,2}}[.)]|[A-Z][a-z]|[A-Z]\ |_{{2}}|[-•*]))|(?=\t|\ {{3}}))
         | (?P<titled>(?:Final\ )?(?:Impressions?|Conclusions?|Opinion))(?=\t|\ {{3}})
     )""",
     re.VERBOSE,
@@ -45,8 +45,12 @@ INLINE_HEADING = re.compile(
     (?P<head>(?:\(?\d{{1,2}}[.)]\s+)?[*_\#\[<]*(?P<name>{_NAME})\s*{_CLOSING}\s*)$""",
     re.VERBOSE,
 )
-INLINE_IMPRESSION = re.compile(r"\S\s+(?P<head>(?P<name>(?:FINAL )?IMPRESSION)\s*)$")
-INLINE_DASH = re.compile(r"(?<=[.;!?)|]\s)\s*(?P<name>(?:FINAL )?(?:IMPRESSIONS?|CONCLUSIONS?))\s*[-–—]+>?(?=\s)")
+INLINE_IMPRESSION = re.compile(r"\S\s+(?P<head>(?P<name>(?:FINAL |Final )?(?:IMPRESSION|Impression))\s*)$")
+INLINE_DASH = re.compile(
+    r"(?<=[.;!?)|]\s)\s*(?P<name>(?:FINAL |Final )?(?:IMPRESSION|CONCLUSION|Impression|Conclusion)S?)"
+    r"(?:\s*[-–—]+>?(?=\s)|(?=\s+(?:\d{1,2}[.)]|[A-Z][a-z])))"
+    r"|(?<=\s)(?P<bracket>[\[{<]+(?:FINAL )?(?:IMPRESSION|CONCLUSION)[\]}>]+)"
+)
 COLON = re.compile(r"(?:(?<!\d):|:(?!\d))[*_:=.]*(?:-+>?(?=\s|$))?[*_]*")
 LIST_MARK = re.compile(r"(?:^|\s)(?:\(?\d{1,2}[.)]|[-+•·▪●◦*])\s*$")
 # Before a heading within a line, or before a line with a name or date: the sentence goes on.
@@ -96,7 +100,7 @@ SIGN_OFF = re.compile(
         | if\s(?:you\shave|there\sare)\s(?:any\s)?(?:further\s)?questions
         | for\s(?:any\s)?(?:further\s)?(?:questions|queries|clarifications?)
         | "?physician\sto\sphysician | signature\b | (?:report|exam)\s(?:electronically|dictated|created|status)
-        | page\s\d+\s(?:of|/)\s\d+ | \(?(?:over|cont|continued)\)\W*$ | gmc\s | powerscribe\b
+        | page\s\d+(?:\s(?:of|/)\s\d+)?\s*$ | signed\) | s/\s | \(?(?:over|cont|continued)\)\W*$ | gmc\s | powerscribe\b
         | (?:dd|dt|td|tt|d|t)\s?:\s*[\d_] | job\s?(?:\#|id|no)
         )""",
     re.VERBOSE,
@@ -111,10 +115,10 @@ NAME_OR_DATE = re.compile(
     re.VERBOSE,
 )
 INLINE_SIGN_OFF = re.compile(
-    r"""[.;!?)\]]\s+(?=\(?(?:(?:Electronically|Digitally)\s(?:signed|approved|verified|authenticated)
+    r"""[.;!?)\]]\s+(?=[\[(<*]*(?:(?:Electronically|Digitally)\s(?:signed|approved|verified|authenticated)
         | (?:Dictated|Signed|Reported|Transcribed|Verified|Approved|Interpreted|Finalized|Read|Typed|Authenticated)(?:\sby\b|:)
         | ELECTRONICALLY\sSIGNED | (?:DICTATED|SIGNED|REPORTED|VERIFIED|APPROVED)(?:\sBY\b|:)
-        | I\shave\s(?:personally\s)?(?:reviewed|viewed) | I,\s.{0,60}\bhave\s | END\sOF\s | End\sof\s(?:report|impression)
+        | I\shave\s(?:personally\s)?(?:reviewed|viewed) | I,\s.{0,60}\bhave\s | END\sOF\s | [Ee]nd\sof\s(?:report|impression)
         | Thank\syou\s(?:for|very) | \*{3,}))""",
     re.VERBOSE,
 )

@@ -230,7 +230,7 @@ def _accepted(match: re.Match[str], place: _Place) -> str | None:
     """The section that a candidate at the start of a line opens; None where it is text."""
     name, kind = match["name"], match.lastgroup
     opened = (section_of if kind == "colon" else section_named)(name, place.in_impression)
-    if opened is None or (name[0].islower() and (kind == "other" or not place.ended)):
+    if opened is None or (name[0].islower() and not (place.ended and (kind != "other" or opened in IMPRESSIONS))):
         return None
     if opened in IMPRESSIONS and not (kind == "alone" and place.in_impression):
         return opened
@@ -261,4 +261,4 @@ def _within(line: str, at: int, place: _Place) -> _Heading | None:
             continue  # an item of a list
         return _Heading(opened, match.start("head"), colon.end())
     match = patterns.INLINE_DASH.search(line, at)
-    return _Heading("impression", match.start("name"), match.end()) if match else None
+    return _Heading("impression", match.start(match.lastgroup), match.end()) if match and match.lastgroup else None
