@@ -68,7 +68,7 @@ _NAMES = {
         staff, interpreting staff, primary interpreting resident, report status, status, result status,
         workstation, workstation id, accession, accession number, accession no, icd, icd code, icd codes, icd-,
         icd- code, icd- codes, cpt, cpt code, cpt codes, billing, billing code, billing codes, diagnosis code,
-        diagnosis codes, job id, job number, document id, mrn, patient name, by, exam date, date of exam, study
+        diagnosis codes, job id, job number, document id, mrn, patient name, by, consultant, reporter, author, dict, trans, exam date, date of exam, study
         date, date of service, report date, date signed, date dictated, date reported, exam end, specimen
         collected, order details, radiation dose, cc, copies to, keywords, mesh, teaching point, teaching
         points, learning point, learning points, references, source, end of impression, end impression, end of
@@ -82,7 +82,7 @@ _SECTION_OF = {" ".join(name.split()): section for section, names in _NAMES.item
 # report that has both is about its IMPRESSION, and its SUMMARY or INTERPRETATION is something else.
 
 _RANKS = {
-    "impression": "impression impressions conclusion conclusions imp impr concl",
+    "impression": "impression impressions conclusion conclusions imp impr conc concl",
     "opinion": "opinion opinions summary assessment evaluation appraisal synopsis",
     "interpretation": "interpretation interpretations interpretaton",
     "diagnosis": "diagnosis diagnoses dx",  # only below findings: above, it is what the referring physician suspects
@@ -125,7 +125,7 @@ _ADMINISTRATIVE = _words(
     """
     date dictated dictating dictation dict transcribed transcription transcriptionist trans resulted ended signed
     signature signing provider physician radiologist radiologist's resident attending author code codes accession mrn
-    workstation technologist pager fax verifier cosigner electronically
+    workstation technologist pager fax verifier signer cosigner electronically
     """
 )
 _PRELIMINARY = _words(
@@ -199,13 +199,17 @@ def section_named(heading: str, in_impression: bool = False) -> str | None:
     is_composed = all(word in _QUALIFIERS or word == "xxxx" or _rank_of(word) for word in words)
     if "IMPRESSION" in heading and not heading.isupper() and not is_composed:
         return None  # running text before a heading
+    if "addendum" in others:
+        return "addendum"
     if others & _CLINICAL:
         return "indication"
     if others & _PRIOR or (is_composed and _DATE.search(lower)):
         return "prior impression"
     if others & _PRELIMINARY:
         return "preliminary impression"
-    return rank if is_composed and (rank == "impression" or heading.isupper() or not in_impression) else None
+    if in_impression and rank != "impression" and not (heading.isupper() and len(words) == 1):
+        return None
+    return rank if is_composed else None
 
 
 @lru_cache(maxsize=8192)

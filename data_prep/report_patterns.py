@@ -39,6 +39,7 @@ BARE_HEADING = re.compile(
     )""",
     re.VERBOSE,
 )
+ONE_BLANK = re.compile(r" [^ \t]")
 # Within a line, the text before a colon: a name after a sentence or a wide gap, or IMPRESSION after anything.
 INLINE_HEADING = re.compile(
     rf"""(?:[.;!?)\]}}>|*"~^/]\s+ | \s{{3,}} | \t\s* | [.;|~^](?=[A-Z]{{3}}))
@@ -62,12 +63,13 @@ REFERS = re.compile(
 
 # A line about an addendum, with or without colon: "*** ADDENDUM ***", "Addendum by Dr. ___ on ___:", "END OF ADDENDUM".
 ADDENDUM = re.compile(
-    r"""[^\w\n]*(?:\d+\W+)?(?!(?i:see|no|the|an?|per|this|with|refer)\b)
-    (?P<end>(?i:end)\s(?:(?i:of)\s)?)?(?:[A-Za-z]+\s){0,3}
-    (?:ADDEN(?:DUM|DA|DED)\b
-      | [Aa]dden(?:dum|da|ded)\b(?=\W*$|\W*[:\#\d(\[_]|\s*[-–—]|\s(?:by|on|dated|begins?|starts?|ends?|created|entered|to)\b))
+    r"""[^\w\n]*(?!(?i:see|no|the|an?|per|this|with|refer|please)\b)
+    (?P<end>(?i:end)\s(?:(?i:of)\s)?)?(?:(?!(?i:see)\b)[\w./-]+?[\s-]\s?){0,3}
+    (?:ADDEN(?:DUM|DA|DED)\b | [Aa]dden(?:dum|da|ded)\b(?=[^\w.]*$ | \W*[:\#\d(\[_] | \s*[-–—]
+        | \s(?:by|on|dated|begins?|starts?|ends?|created|entered|to)\b))
     (?P<ends>\W+(?i:ends?|ended|complete|finished)\b)?
-    (?:(?:[^:\n]|:(?=\d\d)){0,80}:(?!\d\d))?""",
+    (?:(?:[^:\n]|:(?=\d\d)){0,80}:(?!\d\d))?
+    | [^:\n]{0,60}\b(?i:addendum)\b[^:\n]{0,60}:\s*$""",
     re.VERBOSE,
 )
 # A line about a preliminary reading or another report whose marks do not make it a heading.
@@ -75,15 +77,15 @@ WET_READ = re.compile(
     r"[^\w\n]*(?:WET\s?READ|PRELIMINARY (?:READ|REPORT)|Wet [Rr]ead(?= (?:by|version)))\b(?:(?:[^:\n]|:(?=\d\d)){0,80}:(?!\d\d))?"
 )
 
-_SIGNED = r"(?:e-?signed|signed|verified|authenticated|approved|finali[sz]ed|validated|authori[sz]ed|released|dictated|transcribed)"
-_READ = r"(?:typed|reported|reviewed|interpreted|read|prepared|created|attested)"
+_SIGNED = r"(?:(?:e-?|co-?)?signed|verified|authenticated|approved|finali[sz]ed|validated|authori[sz]ed|released|dictated|transcribed)"
+_READ = r"(?:typed|reported|reviewed|interpreted|read|prepared|created|attested|entered|edited)"
 _PERSON = r"(?:[A-Z_][\w.'’-]*,?\s+){0,6}?"
 _DEGREE = r"(?:M\.?\s?D|D\.?O|MBBS|M\.B\.B\.S|MBChB|MRCP|FRCR|FRANZCR|FRCPC|FRCP|FFR|DMRD|DMRE|DNB|Ph\.?D|FACR)"
 _REPORT = r"(?:reports?|documents?|examinations?|exams?|study|studies|images?|dictation|interpretation|transcription)"
 # A line, in small letters, that ends an impression. Notifications ("Discussed with Dr. ___ at 10:30") are text.
 SIGN_OFF = re.compile(
     rf"""[^\w\n/(]*\(?(?:
-        (?:(?:this|the|final|above|all)\s+)*(?:{_REPORT}\s+)?(?:(?:was|were|has\sbeen|have\sbeen|is|are)\s+)?
+        (?:(?:this|the|final|above|all)\s+)*(?:{_REPORT}\s+(?:and\s+{_REPORT}\s+)?)?(?:(?:was|were|has\sbeen|have\sbeen|is|are)\s+)?
             (?:(?:electronically|digitally|personally|initially)\s+)?
             (?:{_SIGNED}|{_READ})(?:\s*(?:,|and|&|/)\s*{_SIGNED})*(?:\s+electronically)?
             (?:\s*:|\s+by\b|(?<=ed)\s+(?:on|at|using|date)\b|\s+but\snot\s)
@@ -93,9 +95,9 @@ SIGN_OFF = re.compile(
             (?:reviewed|attests?|agrees?|attestation|statement|interpreted)\b
         | (?:reviewed|interpreted)\s+and\s+(?:agreed|interpreted|electronically)
         | end\s+of\s+(?:the\s)?(?:\w+\s)?(?:report|impression|text|dictation|document|transcript|exam|addendum|message)
-        | (?:\w+\s)?(?:report|impression)\s+ends?\b | end\s(?:report|impression)\b | -?end-?\W*$ | final[^\w.]*$
+        | (?:\w+\s)?(?:report|impression)\s+ends?\b | end\s(?:report|impression)\b | (?:end|eor|eof)\W*$ | final[^\w.]*$
         | thank\s?(?:you|s)\b | (?:with\s)?(?:kind|best|warm)?\s*regards | yours\s(?:sincerely|faithfully|truly) | sincerely
-        | disclaimer | attestation | this\s(?:report|document|dictation|note)\s(?:was|is|has|may|contains|constitutes)\b
+        | this\sis\san?\s(?:preliminary|final|draft|unofficial)\b | unsigned\s | disclaimer | attestation | this\s(?:report|document|dictation|note)\s(?:was|is|has|may|contains|constitutes)\b
         | (?:parts|portions|some)\sof\sthis\s(?:report|document|dictation|note) | (?:voice|speech)\srecognition
         | if\s(?:you\shave|there\sare)\s(?:any\s)?(?:further\s)?questions
         | for\s(?:any\s)?(?:further\s)?(?:questions|queries|clarifications?)
@@ -107,7 +109,7 @@ SIGN_OFF = re.compile(
 )
 # A line with nothing but a name, or a date: ends an impression if a sentence ended before it.
 NAME_OR_DATE = re.compile(
-    rf"""\W*?(?:/es/.* | [A-Z]{{2,4}}\s?[/:]\s?[a-z]{{2,4}} | (?:Dr|Prof|Doctor|DR)\b\.?\s+(?:[A-Z][\w'’-]*\.?,?\s*|___,?\s*){{1,5}}(?<!\.)
+    rf"""\W*?(?:/es/.* | [A-Z]{{2,4}}\s?[/:]\s?[a-z]{{2,4}}(?:\s+[\d/:.\s]+)? | (?:Dr|Prof|Doctor|DR|M\.D|MD)\b\.?\s+(?:[A-Z][\w'’-]*\.?,?\s*|___,?\s*){{1,5}}(?<!\.)
         | {_PERSON}(?:[A-Z_][\w'’-]*)?,?\s+{_DEGREE}\b[\w.,()\s/-]*
         | (?:(?:Dr|Prof)\.?\s+)?{_PERSON}(?:Radiologist|RADIOLOGIST|Registrar|Reporting\ Radiographer|of\ Radiology)\b[\w\s,()-]*
         | \d{{1,4}}[/.-]\d{{1,2}}[/.-]\d{{1,4}}(?:[ ,T]+\d{{1,2}}:\d\d[^\n]*)?

@@ -150,7 +150,7 @@ def _is_empty(body: str) -> bool:
 
 def _without_marks(words: str) -> str:
     """Without the marks of bold type, tables and quotations around the text."""
-    words = words.lstrip("|=~#:> ").removeprefix("**").rstrip("*|=~#<\\ ").strip()
+    words = words.lstrip("|=~:> ").removeprefix("**").rstrip("*|=~#<\\ ").strip()
     for opening, closing in ("[]", "{}", "“”"):
         if words.endswith(closing) and words.count(opening) < words.count(closing):
             words = words.removesuffix(closing)
@@ -221,7 +221,9 @@ def _at_start(line: str, at: int, place: _Place) -> _Heading | None:
     match = patterns.HEADING.match(line, at)
     if match and (opened := _accepted(match, place)) is not None:
         return _Heading(opened, match.start(), match.end(), bool(match["mark"]))
-    if (match := patterns.BARE_HEADING.match(line, at)) and place.ended:
+    match = patterns.BARE_HEADING.match(line, at)
+    is_marked = match is not None and (match[0][-1] not in "sSnN" or not patterns.ONE_BLANK.match(line, match.end()))
+    if match and (is_marked or place.ended):
         return _Heading("opinion" if "pinion" in match[0].lower() else "impression", match.start(), match.end())
     return None
 

@@ -1,5 +1,8 @@
 """Layouts of reports from hospitals' systems, corpora and dictation, all invented, and the impression that each holds."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from data_prep.report_sections import impression, sections
@@ -442,6 +445,14 @@ OTHERS = {  # whole reports
 @pytest.mark.parametrize(("report", "expected"), OTHERS.values(), ids=OTHERS)
 def test_of_a_report(report, expected):
     assert impression(report) == expected
+
+
+FURTHER = json.loads((Path(__file__).parent / "report_layouts.json").read_text())  # written without the code in mind
+
+
+def test_further_layouts():
+    found = {row["report"]: impression(row["report"]) for row in FURTHER}
+    assert found == {row["report"]: row["impression"] for row in FURTHER}
 
 
 BYTES = {
