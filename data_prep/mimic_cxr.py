@@ -38,7 +38,7 @@ class MimicCxrConfig(Settings):
     views: str = "PA"
     """view positions to keep, e.g. PA,AP; "all" keeps every image"""
     section_rules: mimic_files.SectionRules = "sdcxr"
-    """what finds the impression in a report: sdcxr, or official for the rules of MIMIC-CXR's own parser, flaws included"""
+    """rules that find the impression of a report: sdcxr, or official, those of MIMIC-CXR's parser, flaws included"""
     min_chars: int = 7
     """shortest impression to keep, in characters"""
     max_chars: int = 77

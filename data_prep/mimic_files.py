@@ -9,8 +9,8 @@ from typing import Literal
 
 import pandas as pd
 
-from data_prep.raw_tables import read_csv
 from data_prep.official_sections import official_impression
+from data_prep.raw_tables import read_csv
 from data_prep.report_sections import impression
 from data_prep.report_text import decode
 from data_prep.workers import progress

@@ -1,6 +1,6 @@
 """The rules of MIMIC-CXR's own section parser, for prompts equal to the text of mimic_cxr_sectioned.csv.
 
-Restated from github.com/MIT-LCP/mimic-cxr (txt/section_parser.py, txt/create_section_files.py). Its flaws are part of it:
+Restated from github.com/MIT-LCP/mimic-cxr (txt/section_parser.py, txt/create_section_files.py), flaws included:
 "Impression:" is no heading, sub-headings in capitals end an impression, "NDICATION" is one, the last impression wins
 even in an addendum. Its hand-made rules for 54 studies are left out: those studies are absent from that table.
 """

@@ -24,56 +24,60 @@ _NAMES = {
         comparrison, comparisions, comparison study, comparison studies, prior studies, prior study, prior exams""",
     # What the referring physician suspects is no finding.
     "indication": """
-        indication, indications, idication, ndication, reason for exam, reason for examination, reason, reason
-        for study, reason for this examination, reason for this exam, reason for visit, reason for test, reason
-        for order, exam reason, clinical indication, clinical indications, clinical question, medical condition,
-        underlying medical condition, clinical details""",
+        indication, indications, idication, ndication, reason for exam, reason for examination, reason,
+        reason for study, reason for this examination, reason for this exam, reason for visit, reason for test,
+        reason for order, exam reason, clinical indication, clinical indications, clinical question,
+        medical condition, underlying medical condition, clinical details""",
     "history": """
         history, clinical history, clinical information, patient history, medical history, pfi, clinical data,
         relevant history, brief history, clinical background, clinical statement, clinical notes""",
     "examination": """
-        examination, exam, type of examination, study, procedure, exam type, study type, examination type, exam
-        name, procedure name, study performed, examination performed, exam performed, procedure performed""",
+        examination, exam, type of examination, study, procedure, exam type, study type, examination type,
+        exam name, procedure name, study performed, examination performed, exam performed, procedure performed""",
     "technique": "technique, protocol, procedure technique, imaging technique",
     "recommendations": """
         recommendation, recommendations, recommend, advice, advise, plan, suggestion, suggestions, follow-up,
-        follow up, followup, followup recommendation, follow-up recommendation, follow-up recommendations, next steps, next step, recommended action""",
+        follow up, followup, followup recommendation, follow-up recommendation, follow-up recommendations,
+        next steps, next step, recommended action""",
     "notification": """
-        notification, notifications, communication, critical results, critical result, critical results
-        communication, communication of critical results, critical findings communication, result communication,
-        communications, critical communication, notification of critical results, findings communicated,
-        notified""",
-    "addendum": "supplementary report, supplemental report, supplement, erratum, late entry, corrigendum, amendment, correction",
+        notification, notifications, communication, critical results, critical result,
+        critical results communication, communication of critical results, critical findings communication,
+        result communication, communications, critical communication, notification of critical results,
+        findings communicated, notified""",
+    "addendum": """
+        supplementary report, supplemental report, supplement, erratum, late entry, corrigendum, amendment,
+        correction""",
     "wet read": """
-        wet read, wetread, wet reading, preliminary read, preliminary report, preliminary reading, prelim
-        report, prelim, prelim read, preliminary, preliminary result, preliminary results, provisional report,
+        wet read, wetread, wet reading, preliminary read, preliminary report, preliminary reading, prelim report,
+        prelim, prelim read, preliminary, preliminary result, preliminary results, provisional report,
         resident read, resident report, overnight read, overnight report, ed read, er read, draft report, draft""",
     "prior report": """
         prior report, previous report, old report, outside report, prior reports, previous reports, last report,
         outside reports, prior result, previous result, prior results, previous results, outside hospital report""",
     "main report": """
-        final report, original report, current report, final read, final reading, final, attending read, current
-        exam, current examination, current study, radiology report, final radiology report, attending report,
-        main report, final result, end of prior report, begin report, today's report, final diagnostic report""",
+        final report, original report, current report, final read, final reading, final, attending read,
+        current exam, current examination, current study, radiology report, final radiology report,
+        attending report, main report, final result, end of prior report, begin report, today's report,
+        final diagnostic report""",
     "": """
         comment, comments, date, note, notes, discussion, dictated by, dictated, signed by, signed, signature,
         report text, signature line, electronically signed by, e-signed by, attending, radiologist, resident,
         narrative, caption, result narrative, report narrative, reading radiologist, interpreting radiologist,
-        attending radiologist, staff radiologist, consultant radiologist, attending physician, ordering
-        physician, ordering provider, referring physician, reading physician, interpreting physician, physician,
-        provider, transcriptionist, transcribed by, transcribed, verified by, verified, reported by, reported,
-        approved by, approved, authenticated by, reviewed by, interpreted by, read by, typed by, finalized by,
-        finalised by, attestation, disclaimer, teaching physician statement, attending statement, primary
-        diagnostic code, diagnostic code, diagnostic codes, primary interpreting staff, secondary interpreting
-        staff, interpreting staff, primary interpreting resident, report status, status, result status,
-        workstation, workstation id, accession, accession number, accession no, icd, icd code, icd codes, icd-,
-        icd- code, icd- codes, cpt, cpt code, cpt codes, billing, billing code, billing codes, diagnosis code,
-        diagnosis codes, job id, job number, document id, mrn, patient name, by, consultant, reporter, author, dict, trans, exam date, date of exam, study
-        date, date of service, report date, date signed, date dictated, date reported, exam end, specimen
-        collected, order details, radiation dose, cc, copies to, keywords, mesh, teaching point, teaching
-        points, learning point, learning points, references, source, end of impression, end impression, end of
-        report, end report, end of text, license, author, case discussion, differential diagnosis, differential,
-        ddx, dd, dt, tt""",
+        attending radiologist, staff radiologist, consultant radiologist, attending physician,
+        ordering physician, ordering provider, referring physician, reading physician, interpreting physician,
+        physician, provider, transcriptionist, transcribed by, transcribed, verified by, verified, reported by,
+        reported, approved by, approved, authenticated by, reviewed by, interpreted by, read by, typed by,
+        finalized by, finalised by, attestation, disclaimer, teaching physician statement, attending statement,
+        primary diagnostic code, diagnostic code, diagnostic codes, primary interpreting staff,
+        secondary interpreting staff, interpreting staff, primary interpreting resident, report status, status,
+        result status, workstation, workstation id, accession, accession number, accession no, icd, icd code,
+        icd codes, icd-, icd- code, icd- codes, cpt, cpt code, cpt codes, billing, billing code, billing codes,
+        diagnosis code, diagnosis codes, job id, job number, document id, mrn, patient name, by, consultant,
+        reporter, author, dict, trans, exam date, date of exam, study date, date of service, report date,
+        date signed, date dictated, date reported, exam end, specimen collected, order details, radiation dose,
+        cc, copies to, keywords, mesh, teaching point, teaching points, learning point, learning points,
+        references, source, end of impression, end impression, end of report, end report, end of text, license,
+        case discussion, differential diagnosis, differential, ddx, dd, dt, tt""",
 }
 _SECTION_OF = {" ".join(name.split()): section for section, names in _NAMES.items() for name in names.split(",")}
 

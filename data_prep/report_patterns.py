@@ -72,68 +72,84 @@ ADDENDUM = re.compile(
     | [^:\n]{0,60}\b(?i:addendum)\b[^:\n]{0,60}:\s*$""",
     re.VERBOSE,
 )
-# A line about a preliminary reading or another report whose marks do not make it a heading.
+# A line about a preliminary reading whose marks do not make it a heading.
 WET_READ = re.compile(
-    r"[^\w\n]*(?:WET\s?READ|PRELIMINARY (?:READ|REPORT)|Wet [Rr]ead(?= (?:by|version)))\b(?:(?:[^:\n]|:(?=\d\d)){0,80}:(?!\d\d))?"
+    r"[^\w\n]*(?:WET\s?READ|PRELIMINARY (?:READ|REPORT)|Wet [Rr]ead(?= (?:by|version)))\b"
+    r"(?:(?:[^:\n]|:(?=\d\d)){0,80}:(?!\d\d))?"
 )
 
-_SIGNED = r"(?:(?:e-?|co-?)?signed|verified|authenticated|approved|finali[sz]ed|validated|authori[sz]ed|released|dictated|transcribed)"
+# ---------------------------------------------------------------------------------------------------------------------
+# Sign-offs. Notifications ("Discussed with Dr. ___ at 10:30") are text.
+
+_SIGNED = (
+    r"(?:(?:e-?|co-?)?signed|verified|authenticated|approved|finali[sz]ed|validated|authori[sz]ed|released|dictated"
+    r"|transcribed)"
+)
 _READ = r"(?:typed|reported|reviewed|interpreted|read|prepared|created|attested|entered|edited)"
+_REPORT = r"(?:reports?|documents?|examinations?|exams?|study|studies|images?|dictation|interpretation|transcription)"
+_SIGN_OFFS = (
+    rf"""(?:(?:this|the|final|above|all)\s+)*(?:{_REPORT}\s+(?:and\s+{_REPORT}\s+)?)?
+        (?:(?:was|were|has\sbeen|have\sbeen|is|are)\s+)?(?:(?:electronically|digitally|personally|initially)\s+)?
+        (?:{_SIGNED}|{_READ})(?:\s*(?:,|and|&|/)\s*{_SIGNED})*(?:\s+electronically)?
+        (?:\s*:|\s+by\b|(?<=ed)\s+(?:on|at|using|date)\b|\s+but\snot\s)""",
+    rf"(?:electronically|digitally)\s+{_SIGNED}",
+    r"e-signed | signed\) | s/\s | signature\b | unsigned\s | gmc\s | powerscribe\b",
+    r"i,?\s+(?:[^\n]{0,80}\s)?(?:reviewed|attest|certify|agree|concur|interpreted|supervised|viewed|examined|edited)\b",
+    r"""(?:as\s)?(?:the\s)?(?:attending|teaching|staff|supervising|undersigned)\s[^\n]{0,60}\b
+        (?:reviewed|attests?|agrees?|attestation|statement|interpreted)\b""",
+    r"(?:reviewed|interpreted)\s+and\s+(?:agreed|interpreted|electronically)",
+    r"end\s+of\s+(?:the\s)?(?:\w+\s)?(?:report|impression|text|dictation|document|transcript|exam|addendum|message)",
+    r"(?:\w+\s)?(?:report|impression)\s+ends?\b | end\s(?:report|impression)\b",
+    r"(?:end|eor|eof)\W*$ | final[^\w.]*$ | \(?(?:over|cont|continued)\)\W*$ | page\s\d+(?:\s(?:of|/)\s\d+)?\s*$",
+    r"thank\s?(?:you|s)\b | (?:with\s)?(?:kind|best|warm)?\s*regards",
+    r"yours\s(?:sincerely|faithfully|truly) | sincerely",
+    r"disclaimer | attestation | this\sis\san?\s(?:preliminary|final|draft|unofficial)\b",
+    r"this\s(?:report|document|dictation|note)\s(?:was|is|has|may|contains|constitutes)\b",
+    r"(?:parts|portions|some)\sof\sthis\s(?:report|document|dictation|note) | (?:voice|speech)\srecognition",
+    r"if\s(?:you\shave|there\sare)\s(?:any\s)?(?:further\s)?questions",
+    r"for\s(?:any\s)?(?:further\s)?(?:questions|queries|clarifications?)",
+    r'"?physician\sto\sphysician | (?:report|exam)\s(?:electronically|dictated|created|status)',
+    r"(?:dd|dt|td|tt|d|t)\s?:\s*[\d_] | job\s?(?:\#|id|no)",
+)
+# A line, in small letters, that ends an impression.
+SIGN_OFF = re.compile(rf"[^\w\n/(]*\(?(?:{' | '.join(_SIGN_OFFS)})", re.VERBOSE)
+
 _PERSON = r"(?:[A-Z_][\w.'’-]*,?\s+){0,6}?"
 _DEGREE = r"(?:M\.?\s?D|D\.?O|MBBS|M\.B\.B\.S|MBChB|MRCP|FRCR|FRANZCR|FRCPC|FRCP|FFR|DMRD|DMRE|DNB|Ph\.?D|FACR)"
-_REPORT = r"(?:reports?|documents?|examinations?|exams?|study|studies|images?|dictation|interpretation|transcription)"
-# A line, in small letters, that ends an impression. Notifications ("Discussed with Dr. ___ at 10:30") are text.
-SIGN_OFF = re.compile(
-    rf"""[^\w\n/(]*\(?(?:
-        (?:(?:this|the|final|above|all)\s+)*(?:{_REPORT}\s+(?:and\s+{_REPORT}\s+)?)?(?:(?:was|were|has\sbeen|have\sbeen|is|are)\s+)?
-            (?:(?:electronically|digitally|personally|initially)\s+)?
-            (?:{_SIGNED}|{_READ})(?:\s*(?:,|and|&|/)\s*{_SIGNED})*(?:\s+electronically)?
-            (?:\s*:|\s+by\b|(?<=ed)\s+(?:on|at|using|date)\b|\s+but\snot\s)
-        | (?:electronically|digitally)\s+{_SIGNED} | e-signed
-        | i,?\s+(?:[^\n]{{0,80}}\s)?(?:reviewed|attest|certify|agree|concur|interpreted|supervised|viewed|examined|edited)\b
-        | (?:as\s)?(?:the\s)?(?:attending|teaching|staff|supervising|undersigned)\s[^\n]{{0,60}}\b
-            (?:reviewed|attests?|agrees?|attestation|statement|interpreted)\b
-        | (?:reviewed|interpreted)\s+and\s+(?:agreed|interpreted|electronically)
-        | end\s+of\s+(?:the\s)?(?:\w+\s)?(?:report|impression|text|dictation|document|transcript|exam|addendum|message)
-        | (?:\w+\s)?(?:report|impression)\s+ends?\b | end\s(?:report|impression)\b | (?:end|eor|eof)\W*$ | final[^\w.]*$
-        | thank\s?(?:you|s)\b | (?:with\s)?(?:kind|best|warm)?\s*regards | yours\s(?:sincerely|faithfully|truly) | sincerely
-        | this\sis\san?\s(?:preliminary|final|draft|unofficial)\b | unsigned\s | disclaimer | attestation | this\s(?:report|document|dictation|note)\s(?:was|is|has|may|contains|constitutes)\b
-        | (?:parts|portions|some)\sof\sthis\s(?:report|document|dictation|note) | (?:voice|speech)\srecognition
-        | if\s(?:you\shave|there\sare)\s(?:any\s)?(?:further\s)?questions
-        | for\s(?:any\s)?(?:further\s)?(?:questions|queries|clarifications?)
-        | "?physician\sto\sphysician | signature\b | (?:report|exam)\s(?:electronically|dictated|created|status)
-        | page\s\d+(?:\s(?:of|/)\s\d+)?\s*$ | signed\) | s/\s | \(?(?:over|cont|continued)\)\W*$ | gmc\s | powerscribe\b
-        | (?:dd|dt|td|tt|d|t)\s?:\s*[\d_] | job\s?(?:\#|id|no)
-        )""",
-    re.VERBOSE,
+_POST = r"(?:Radiologist|RADIOLOGIST|Registrar|Reporting\ Radiographer|of\ Radiology)"
+_NAMES_AND_DATES = (
+    r"/es/.*",
+    r"[A-Z]{2,4}\s?[/:]\s?[a-z]{2,4}(?:\s+[\d/:.\s]+)?",  # initials of author and typist
+    r"(?:Dr|Prof|Doctor|DR|M\.D|MD)\b\.?\s+(?:[A-Z][\w'’-]*\.?,?\s*|___,?\s*){1,5}(?<!\.)",
+    rf"{_PERSON}(?:[A-Z_][\w'’-]*)?,?\s+{_DEGREE}\b[\w.,()\s/-]*",
+    rf"(?:(?:Dr|Prof)\.?\s+)?{_PERSON}{_POST}\b[\w\s,()-]*",
+    r"\d{1,4}[/.-]\d{1,2}[/.-]\d{1,4}(?:[ ,T]+\d{1,2}:\d\d[^\n]*)?",
 )
 # A line with nothing but a name, or a date: ends an impression if a sentence ended before it.
-NAME_OR_DATE = re.compile(
-    rf"""\W*?(?:/es/.* | [A-Z]{{2,4}}\s?[/:]\s?[a-z]{{2,4}}(?:\s+[\d/:.\s]+)? | (?:Dr|Prof|Doctor|DR|M\.D|MD)\b\.?\s+(?:[A-Z][\w'’-]*\.?,?\s*|___,?\s*){{1,5}}(?<!\.)
-        | {_PERSON}(?:[A-Z_][\w'’-]*)?,?\s+{_DEGREE}\b[\w.,()\s/-]*
-        | (?:(?:Dr|Prof)\.?\s+)?{_PERSON}(?:Radiologist|RADIOLOGIST|Registrar|Reporting\ Radiographer|of\ Radiology)\b[\w\s,()-]*
-        | \d{{1,4}}[/.-]\d{{1,2}}[/.-]\d{{1,4}}(?:[ ,T]+\d{{1,2}}:\d\d[^\n]*)?
-    )\s*$""",
-    re.VERBOSE,
+NAME_OR_DATE = re.compile(rf"\W*?(?:{' | '.join(_NAMES_AND_DATES)})\s*$", re.VERBOSE)
+
+_INLINE_SIGN_OFFS = (
+    r"(?:Electronically|Digitally)\s(?:signed|approved|verified|authenticated)",
+    r"""(?:Dictated|Signed|Reported|Transcribed|Verified|Approved|Interpreted|Finalized|Read|Typed|Authenticated)
+        (?:\sby\b|:)""",
+    r"ELECTRONICALLY\sSIGNED | (?:DICTATED|SIGNED|REPORTED|VERIFIED|APPROVED)(?:\sBY\b|:)",
+    r"I\shave\s(?:personally\s)?(?:reviewed|viewed) | I,\s.{0,60}\bhave\s",
+    r"END\sOF\s | [Ee]nd\sof\s(?:report|impression) | Thank\syou\s(?:for|very) | \*{3,}",
 )
-INLINE_SIGN_OFF = re.compile(
-    r"""[.;!?)\]]\s+(?=[\[(<*]*(?:(?:Electronically|Digitally)\s(?:signed|approved|verified|authenticated)
-        | (?:Dictated|Signed|Reported|Transcribed|Verified|Approved|Interpreted|Finalized|Read|Typed|Authenticated)(?:\sby\b|:)
-        | ELECTRONICALLY\sSIGNED | (?:DICTATED|SIGNED|REPORTED|VERIFIED|APPROVED)(?:\sBY\b|:)
-        | I\shave\s(?:personally\s)?(?:reviewed|viewed) | I,\s.{0,60}\bhave\s | END\sOF\s | [Ee]nd\sof\s(?:report|impression)
-        | Thank\syou\s(?:for|very) | \*{3,}))""",
-    re.VERBOSE,
-)
+# The same within a line.
+INLINE_SIGN_OFF = re.compile(rf"[.;!?)\]]\s+(?=[\[(<*]*(?:{' | '.join(_INLINE_SIGN_OFFS)}))", re.VERBOSE)
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Bodies
 
 # What stands for an impression that nobody wrote.
 EMPTY = re.compile(
     r"""[\W_]*+(?:none|nil|n/?a|null|nan|not\sapplicable|no\simpression|pending|to\sfollow|deferred|x{3,}
-        | (?:please\s)?(?:(?:see|refer\sto|as\sper|per|same\sas|as)\s+(?:(?:the|in|of|is|my|under|described|noted|stated|detailed|full
-          |findings?|above|below|body|report|text|comments?|discussion|narrative|dictation|section|addendum|details?|for|and)[\s.,]*)+)
+        | (?:please\s)?(?:(?:see|refer\sto|as\sper|per|same\sas|as)\s+
+          (?:(?:the|in|of|is|my|under|described|noted|stated|detailed|full|findings?|above|below|body|report|text
+             |comments?|discussion|narrative|dictation|section|addendum|details?|for|and)[\s.,]*)+)
         )?[\W_]*""",
     re.VERBOSE | re.IGNORECASE,
 )
-CODE = re.compile(
-    r"\s*\d\s*-\s*[A-Z]{3}"
-)  # "SUMMARY: 4-POSSIBLE SIGNIFICANT FINDINGS" of CheXpert is a code, not a text
-CONTINUED = re.compile(r"\bcont(?:inued|'d|d|\.)?\b", re.I)
+CODE = re.compile(r"\s*\d\s*-\s*[A-Z]{3}")  # CheXpert's "SUMMARY: 4-POSSIBLE SIGNIFICANT FINDINGS"
+CONTINUED = re.compile(r"\bcont(?:inued|'d|d|\.)?\b", re.IGNORECASE)

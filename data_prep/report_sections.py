@@ -112,9 +112,9 @@ def sections(text: str) -> list[Section]:
 def impression(text: str) -> str | None:
     """The impression of a report on one line, white space normalised, or None if it has none.
 
-    Of several, the last of the main report; that of an addendum or wet read only if there is no other, and never that of
-    an earlier report. OPINION, SUMMARY, INTERPRETATION and the like count if nothing is called impression or conclusion,
-    DIAGNOSIS only below findings. De-identified words (`___`) and list numbers are kept.
+    Of several, the last of the main report; that of an addendum or wet read only if there is no other, and never that
+    of an earlier report. OPINION, SUMMARY, INTERPRETATION and the like count if nothing is called impression or
+    conclusion, DIAGNOSIS only below findings. "See findings" is none. De-identified words (`___`) stay.
     """
     found: dict[tuple[str, str], str] = {}
     with_findings = False

@@ -1,4 +1,4 @@
-"""Layouts of reports from hospitals' systems, corpora and dictation, all invented, and the impression that each holds."""
+"""Layouts of reports from hospital systems, corpora and dictation, all invented, and the impression of each."""
 
 import json
 from pathlib import Path
@@ -371,7 +371,7 @@ OTHERS = {  # whole reports
     "in the middle of a line": (f"{BODY.strip()} IMPRESSION: {CLEAR}\n", CLEAR),
     "impression first": (f"Impression\n{CLEAR}\n\nNarrative\nEXAM: XR CHEST.\nFINDINGS: Clear.\n", CLEAR),
     "impression first, findings below": (f"IMPRESSION: {CLEAR}\n\nFINDINGS: Clear.\n", CLEAR),
-    "all numbered": (f"1. EXAM: Chest.\n2. FINDINGS: Clear.\n3. IMPRESSION: {CLEAR}\n4. RECOMMENDATION: None.\n", CLEAR),
+    "all numbered": (f"1. EXAM: PA.\n2. FINDINGS: Clear.\n3. IMPRESSION: {CLEAR}\n4. ADVICE: None.\n", CLEAR),
     "numbered impressions": ("IMPRESSION:\n1. Edema.\n2. Effusion.", "1. Edema. 2. Effusion."),
     "numbered right after the colon": ("IMPRESSION:1. Edema.\n2. Effusion.", "1. Edema. 2. Effusion."),
     "all without colons": (f"FINDINGS\nLungs are clear\nIMPRESSION\n{CLEAR}\nRECOMMENDATION\nNone\n", CLEAR),
@@ -407,18 +407,18 @@ OTHERS = {  # whole reports
         f"1. {CLEAR}"),
     "MIMIC-III": (
         "[**2101-1-1**] 10:30 AM\n CHEST (PORTABLE AP)      Clip # [**Clip Number**]\n Reason: eval\n"
-        f" UNDERLYING MEDICAL CONDITION:\n  Cough\n{RULE}\n       FINAL REPORT\n INDICATION: Cough.\n\n FINDINGS: Clear.\n\n"
-        f" IMPRESSION:  {CLEAR}\n", CLEAR),
+        f" UNDERLYING MEDICAL CONDITION:\n  Cough\n{RULE}\n       FINAL REPORT\n INDICATION: Cough.\n\n"
+        f" FINDINGS: Clear.\n\n IMPRESSION:  {CLEAR}\n", CLEAR),
     "Cerner": (
         f"* Final Report *\n\nReason For Exam\nCough\n\nReport\nLungs are clear.\n\nImpression\n{CLEAR}\n\n"
         "Signature Line\n***** Final *****\nDictated by: ___\n", CLEAR),
     "VistA": (
-        f"    Report:\n      Lungs are clear.\n\n    Impression:\n      {CLEAR}\n\n    Primary Diagnostic Code: NORMAL\n\n"
-        "Primary Interpreting Staff:\n  JANE EXAMPLE, MD\n/JQE\n", CLEAR),
+        f"    Report:\n      Lungs are clear.\n\n    Impression:\n      {CLEAR}\n\n"
+        "    Primary Diagnostic Code: NORMAL\n\nPrimary Interpreting Staff:\n  JANE EXAMPLE, MD\n/JQE\n", CLEAR),
     "teaching file": (f"History: Cough.\nFindings: Clear.\nDiagnosis: {CLEAR}\nDiscussion: Long text.", CLEAR),
     "British": (f"Clinical details: cough.\n\nXR Chest: The lungs are clear.\n\nConclusion: {CLEAR}\n\nDr A B Example\n"
         "Consultant Radiologist\nGMC 1234567", CLEAR),
-    "Indian": (f"X-RAY CHEST PA VIEW\n\nLung fields are clear.\n\nIMPRESSION:-\n{CLEAR}\n\nDr. A. B. EXAMPLE\nMD, DNB", CLEAR),
+    "Indian": (f"X-RAY CHEST PA\n\nLungs are clear.\n\nIMPRESSION:-\n{CLEAR}\n\nDr. A. B. EXAMPLE\nMD, DNB", CLEAR),
     "rubric in a table": (f"| FINDINGS | Clear. |\n| IMPRESSION | {CLEAR} |\n", CLEAR),
     "letter": (f"Dear Dr Example,\n\nThe lungs are clear.\n\nConclusion: {CLEAR}\n\nYours sincerely\nDr Sample", CLEAR),
     "none": ("IMPRESSION: None.", None),

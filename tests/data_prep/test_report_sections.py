@@ -171,7 +171,10 @@ def test_a_long_line_takes_linear_time():
 
 
 # Words of a fixed list: Hypothesis mixes words of our own sources into free text, such as "sincerely" or "addenda".
-WORDS = "lungs are clear no new effusion or edema in the left lower lobe heart size is normal stable since".split()
+WORDS = [
+    "lungs", "are", "clear", "no", "new", "effusion", "or", "edema", "in", "the", "left", "lower", "lobe", "heart",
+    "size", "is", "normal", "stable", "since",
+]  # fmt: skip
 sentence = st.lists(
     st.sampled_from(WORDS), min_size=1, max_size=12
 ).map(lambda words: " ".join(words).capitalize() + ".")  # fmt: skip
