@@ -10,6 +10,7 @@ from typing import Literal
 
 import pandas as pd
 
+from data_prep.official_sections import official_impression
 from data_prep.raw_tables import (
     OTHER_TABLE,
     check_not_empty,
@@ -21,6 +22,7 @@ from data_prep.raw_tables import (
     whole_table,
 )
 from data_prep.report_sections import impression
+from data_prep.report_text import decode
 from data_prep.workers import progress
 from sdcxr.io.files import existing_folder
 from sdcxr.io.ids import print_join, read_ids
@@ -28,6 +30,7 @@ from sdcxr.io.image_files import IMAGE_SUFFIXES, looks_like_image
 from sdcxr.io.manifest import LABELS, with_labels
 from sdcxr.runtime.errors import UserError
 
+SectionRules = Literal["sdcxr", "official"]
 TableName = Literal["metadata", "split", "chexpert"]
 Study = tuple[str, str]  # subject_id, study_id
 
@@ -205,12 +208,15 @@ def find_reports(path: Path) -> Path:
     return root
 
 
-def impressions(reports: Path, wanted: Collection[Study]) -> Iterator[tuple[Study, str | None]]:
+def impressions(
+    reports: Path, wanted: Collection[Study], rules: SectionRules = "sdcxr"
+) -> Iterator[tuple[Study, str | None]]:
     """The impression, or None, of every wanted study that has a report; reads one report at a time.
 
     Args:
         reports: the result of `find_reports`.
         wanted: (subject_id, study_id): a report belongs to both.
+        rules: ours (`report_sections`), or those of MIMIC-CXR's own parser (`official_sections`).
 
     Yields:
         (study, impression), each study once.
@@ -218,9 +224,10 @@ def impressions(reports: Path, wanted: Collection[Study]) -> Iterator[tuple[Stud
     Raises:
         UserError: the archive is not a zip archive, is damaged, or has no reports.
     """
+    parse = impression if rules == "sdcxr" else official_impression
     read = _from_zip if reports.is_file() else _from_folder
     for study, text in progress(len(wanted), "reports", "report", read(reports, wanted)):
-        yield study, impression(text.decode("utf-8", errors="replace"))
+        yield study, parse(decode(text))
 
 
 def first_report(reports: Path) -> Study:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from data_prep.mimic_cxr import main
+from data_prep.mimic_files import impressions
 from data_prep.sources import read_sources
 from sdcxr.io.manifest import read_metadata
 from sdcxr.runtime.errors import UserError
@@ -328,3 +329,15 @@ def test_a_table_of_reports_is_sent_to_its_command(small, tmp_path, name):
     config.reports = tmp_path / name
     with pytest.raises(UserError, match=r"is a table: give mimic-cxr-reports\.zip, .*python -m data_prep\.table"):
         main(config)
+
+
+def test_reports_may_be_in_any_encoding_and_read_by_either_rules(tmp_path):
+    text = "                  FINAL REPORT\n INDICATION: 38 °C.\n \n IMPRESSION: Café-au-lait.\n CHEST: Clear.\n"
+    encodings = ("utf-8-sig", "utf-16", "utf-16-le", "latin-1")
+    for number, encoding in enumerate(encodings):
+        path = tmp_path / "p10" / "p10000000" / f"s{number}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode(encoding))
+    wanted = {("10000000", str(number)) for number in range(len(encodings))}
+    assert set(dict(impressions(tmp_path, wanted)).values()) == {"Café-au-lait. CHEST: Clear."}
+    assert set(dict(impressions(tmp_path, wanted, "official")).values()) == {"Café-au-lait."}

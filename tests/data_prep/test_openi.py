@@ -1,6 +1,7 @@
 """Open-i: reports from XML files, archive and Kaggle's tables; views; splits; what a user gets wrong."""
 
 import io
+import re
 import tarfile
 from contextlib import suppress
 from importlib.util import find_spec
@@ -110,6 +111,12 @@ def test_impression_comes_back_with_white_space_collapsed(text):
 def test_any_bytes_are_a_report_or_a_bad_report(data):
     with pytest.raises(BadReport):
         parse_report(data)
+
+
+@pytest.mark.parametrize("declaration", ["", '<?xml version="1.0" encoding="utf-8"?>'])
+def test_a_report_in_another_encoding_than_it_claims_is_read(declaration):
+    xml = re.sub(r"<\?xml.*?\?>", "", report_xml(1, "Effusion of 3 × 2 cm."))
+    assert parse_report((declaration + xml).encode("latin-1")).sections["impression"] == "Effusion of 3 × 2 cm."
 
 
 @given(st.data())
