@@ -2,16 +2,13 @@
 
 import io
 import warnings
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from sdcxr.io.image_files import BadImage
 from sdcxr.io.png import read_16_bits
-
-if TYPE_CHECKING:
-    import tifffile
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, of red, green and blue
 ORIENTATION = 0x0112  # EXIF and TIFF tag
@@ -62,7 +59,8 @@ def stretch(values: np.ndarray, shown: np.ndarray | None = None) -> np.ndarray:
     low, high = _range(inside.ravel())
     if not low < high:
         return np.zeros(values.shape, np.uint8)
-    scaled = (values.astype(np.float64 if values.dtype.itemsize > 2 else np.float32) - low) * (255.0 / (high - low))
+    wide: Any = values.astype(np.float64 if values.dtype.itemsize > 2 else np.float32)
+    scaled = (wide - low) * (255.0 / (high - low))
     grey = np.rint(scaled).clip(0, 255).astype(np.uint8)
     if shown is not None:
         grey[~shown] = 0
@@ -140,7 +138,7 @@ def read_tiff(data: bytes) -> Deep:
         with warnings.catch_warnings(), tifffile.TiffFile(io.BytesIO(data)) as file:
             if len(file.pages) > 1:
                 raise BadImage("several pictures in a file", f"TIFF of {len(file.pages)} pages")
-            page = file.pages[0]
+            page: Any = file.pages[0]
             if Image.MAX_IMAGE_PIXELS and page.size > Image.MAX_IMAGE_PIXELS:
                 raise BadImage("image too large", f"TIFF of shape {page.shape}")
             values = np.asarray(page.asarray())
@@ -152,7 +150,7 @@ def read_tiff(data: bytes) -> Deep:
         raise BadImage("unreadable image", f"TIFF: {error}") from None
 
 
-def _tiff_channels(page: "tifffile.TiffPage", values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+def _tiff_channels(page: Any, values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """Grey values and alpha in 0–1 of a TIFF page."""
     photometric = page.photometric.name
     colours = {"MINISBLACK": 1, "MINISWHITE": 1, "RGB": 3}.get(photometric)

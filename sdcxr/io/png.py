@@ -43,7 +43,7 @@ def read_16_bits(data: bytes) -> np.ndarray:
     alpha is read as the four bytes of RGBA that it consists of.
     """
     with Image.open(io.BytesIO(data)) as image:
-        raw = image.tile[0].args
+        raw = str(image.tile[0].args)
     if raw == "LA;16B":
         return _read(data, "RGBA").view(">u2").astype(np.uint16)
     upper, lower = (_read(data, f"{raw[:-1]}{order}").astype(np.uint16) for order in "BL")

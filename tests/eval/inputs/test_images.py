@@ -6,6 +6,7 @@ from PIL import Image
 
 from eval.inputs.images import Batch, Inputs, Unusable, read_grey, read_greys, shortest_sides
 from sdcxr.runtime.errors import UserError
+from tests.data_prep.image_variants import raw_png
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 
@@ -38,6 +39,21 @@ def test_more_than_8_bits_are_refused(tmp_path, dtype):
     Image.fromarray(GREY.astype(dtype) * 100).save(tmp_path / "image.tif")
     with pytest.raises(Unusable, match="more than 8 bits"):
         read_grey(tmp_path / "image.tif")
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_16_bits_of_several_channels_are_refused_too(tmp_path, channels):
+    values = np.stack([GREY.astype(np.uint16) * 16] * channels, -1)
+    (tmp_path / "image.png").write_bytes(raw_png(values, 16))
+    with pytest.raises(Unusable, match="more than 8 bits per pixel: convert it to 8 bits with its window"):
+        read_grey(tmp_path / "image.png")
+
+
+def test_the_orientation_tag_is_followed(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(GREY[::-1, ::-1]).save(tmp_path / "image.png", exif=exif)
+    np.testing.assert_array_equal(np.asarray(read_grey(tmp_path / "image.png")[0]), GREY)
 
 
 def test_damage_is_named_without_the_folder(tmp_path):
