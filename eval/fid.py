@@ -10,7 +10,7 @@ fd-xrv-roentgen, fd-rad-dino-chexgenbench, fd-rad-dino, cmmd.
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -27,7 +27,7 @@ from sdcxr.io.manifest import LABELS
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
-VERSION = 1  # of the rows: raise it when a value changes for the same images
+VERSION = 2  # of the rows: raise it when a value changes for the same images
 INTERVAL_DRAWS, FEWEST_DRAWS = 100, 20
 FEWEST_GROUPS = 8  # on a side, for an interval
 FEWEST_OF_LABEL = 10  # images on each side, for a row of a label
@@ -105,7 +105,8 @@ def evaluate(
     """Score rows of all images, then of each label.
 
     Beside the columns of all rows: `dimension`; `below_2d`, whether a side has fewer than two images per dimension;
-    `floor_n`, images on each side of the floor; `floor_splits`, the random splits it is a mean over;
+    `floor_n`, images on each side of the floor; `floor_splits`, the random splits it is a mean over, `floor_low` and
+    `floor_high` the lowest and the highest of them (none of a single split);
     `value_at_floor_n`, the value between that many real and synthetic images, which compares with the floor; `k`;
     `sd` of KID over its `subsets` of `subset_size`; `resamples`, the draws of the interval; `seed`; `resize` and
     `sha256`, preprocessing and weights of the extractor.
@@ -177,6 +178,8 @@ def compare_distributions(
             "below_2d": n < 2 * dimension,
             "floor_n": floor.n,
             "floor_splits": floor.splits,
+            "floor_low": floor.lowest.get(name, float("nan")),
+            "floor_high": floor.highest.get(name, float("nan")),
             "value_at_floor_n": floor.of_synthetic.get(name, float("nan")),
             "sd": measured.sd,
             "resamples": taken if name in errors else 0,
@@ -252,6 +255,9 @@ class Floor:
     """Random splits into halves over which the values are means."""
     of_real: dict[str, float]
     of_synthetic: dict[str, float]
+    lowest: dict[str, float]
+    """Of `of_real` over the splits; empty where there is one split."""
+    highest: dict[str, float]
 
     def note(self, n: int) -> str | None:
         """Caveat of the floor beside a value between sides of n images or more."""
@@ -269,16 +275,19 @@ def _floor(
     halves = [disjoint_halves(groups, generator) for _ in range(splits)]
     n = min(len(y), *(len(half) for split in halves for half in split))
     if n < 2:
-        return Floor(None, 0, {}, {})
+        return Floor(None, 0, {}, {}, {}, {})
     values: tuple[list[dict[str, float]], list[dict[str, float]]] = ([], [])
     for first, second in halves:
         others = x[second[:n]], y[generator.choice(len(y), n, replace=False)]
         for measured, other in zip(values, others, strict=True):
             measured.append({name: one.value for name, one in measure(x[first[:n]], other, preset, seed).items()})
-    of_real, of_synthetic = (
-        {name: float(np.mean([split[name] for split in measured])) for name in preset.metrics} for measured in values
-    )
-    return Floor(n, splits, of_real, of_synthetic)
+
+    def over_splits(measured: list[dict[str, float]], statistic: Callable[[list[float]], Any]) -> dict[str, float]:
+        return {name: float(statistic([split[name] for split in measured])) for name in preset.metrics}
+
+    of_real, of_synthetic = values
+    spread = [over_splits(of_real, statistic) if splits > 1 else {} for statistic in (np.min, np.max)]
+    return Floor(n, splits, over_splits(of_real, np.mean), over_splits(of_synthetic, np.mean), *spread)
 
 
 def _interval(name: str, value: float, error: float, groups: int) -> tuple[float, float]:

@@ -54,10 +54,8 @@ def test_every_metric_has_counts_floor_interval_and_parameters():
     for name, row in rows.items():
         assert (row["n_real"], row["n_synthetic"], row["dimension"], row["below_2d"]) == (120, 50, 4, False)
         assert np.isfinite([row["value"], row["floor"], row["value_at_floor_n"]]).all()
-        assert (row["floor_n"], row["floor_splits"]) == (
-            50,
-            10,
-        )  # two halves of 60: enough for the number of synthetic images
+        assert (row["floor_n"], row["floor_splits"]) == (50, 10)  # halves of 60: enough for the synthetic images
+        assert row["floor_low"] < row["floor"] < row["floor_high"]
         assert (note_text(row) == "") == (name not in NAMES)
         assert row["ci_low"] <= row["value"] <= row["ci_high"] and row["ci_low"] < row["ci_high"]
         assert row["resamples"] == (25 if name == "fd_infinity" else 100)
@@ -65,6 +63,12 @@ def test_every_metric_has_counts_floor_interval_and_parameters():
     assert (rows["kid_subsets"]["subset_size"], rows["kid_subsets"]["subsets"]) == (25, 100)
     assert rows["kid_subsets"]["sd"] > 0 and np.isnan(rows["kid"]["sd"])
     assert rows["fd"]["value"] > rows["fd"]["floor"]
+
+
+def test_floor_of_a_single_split_has_no_spread():
+    row = scores(normal(3000, 2), normal(20, 2), Preset("stub", ("kid",)), interval_draws=0)["kid"]
+    assert row["floor_splits"] == 1 and np.isfinite(row["floor"])
+    assert np.isnan([row["floor_low"], row["floor_high"]]).all()
 
 
 def test_values_are_those_of_the_functions():
