@@ -13,7 +13,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
+
+from sdcxr.runtime.shared_memory import data_loader, n_bytes
 
 ORDER = 1 << 63  # keys of the orderings, apart from those of the positions
 
@@ -74,14 +76,15 @@ class Positions(Sampler[list[int]]):
             yield list(range(first, first + self.batch))
 
 
-def loader(stream: Stream, positions: Positions, workers: int, pin_memory: bool) -> DataLoader[dict[str, Any]]:
+def loader(stream: Stream, positions: Positions, workers: int, pin_memory: bool) -> Iterator[dict[str, Any]]:
     """Batches of the stream for this process, in order."""
-    return DataLoader(
+    return data_loader(
         stream,
+        workers=workers,
+        prefetch=4,
+        batch_bytes=lambda: positions.batch * n_bytes(stream[positions.start]),
         batch_sampler=positions,
-        num_workers=workers,
         pin_memory=pin_memory,
-        prefetch_factor=4 if workers else None,
         worker_init_fn=defer_sigterm,
     )
 
