@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sdcxr.runtime.shared_memory import data_loader, n_bytes
 
@@ -76,9 +76,9 @@ class Positions(Sampler[list[int]]):
             yield list(range(first, first + self.batch))
 
 
-def loader(stream: Stream, positions: Positions, workers: int, pin_memory: bool) -> Iterator[dict[str, Any]]:
+def loader(stream: Stream, positions: Positions, workers: int, pin_memory: bool) -> DataLoader[dict[str, Any]]:
     """Batches of the stream for this process, in order."""
-    return data_loader(
+    batches: DataLoader[dict[str, Any]] = data_loader(
         stream,
         workers=workers,
         prefetch=4,
@@ -87,6 +87,7 @@ def loader(stream: Stream, positions: Positions, workers: int, pin_memory: bool)
         pin_memory=pin_memory,
         worker_init_fn=defer_sigterm,
     )
+    return batches
 
 
 def defer_sigterm(_worker: int) -> None:

@@ -6,11 +6,9 @@ the main process waits for it forever. Docker gives a container 64 MB unless --s
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-from sdcxr.runtime.errors import UserError
 
 FOLDER = Path("/dev/shm")  # absent where the system has no such limit
 SHARE = 0.9  # of what is free
@@ -44,10 +42,8 @@ def workers_that_fit(workers: int, prefetch: int, batch_bytes: int, free: int | 
     return max(0, min(workers, (batches - 1) // prefetch))  # one more batch is in use
 
 
-def data_loader(
-    dataset: Any, *, workers: int, prefetch: int, batch_bytes: Callable[[], int], **options: Any
-) -> Iterator[Any]:
-    """Batches of a torch DataLoader with as many workers as fit into shared memory; fewer than wanted are a warning.
+def data_loader(dataset: Any, *, workers: int, prefetch: int, batch_bytes: Callable[[], int], **options: Any) -> Any:
+    """A torch DataLoader with as many workers as fit into shared memory; fewer than wanted are a warning.
 
     Args:
         dataset: of torch.
@@ -56,8 +52,9 @@ def data_loader(
         batch_bytes: size of a batch; asked for where there are workers.
         options: of the DataLoader, such as its sampler.
 
-    Raises:
-        UserError: while iterating, where a worker was killed or gave no batch for `TIMEOUT_S`.
+    Returns:
+        The DataLoader. Its error about a worker that was killed, or gave no batch for `TIMEOUT_S`, may come at any
+        moment; `explain_lost_batch` knows it.
     """
     from torch.utils.data import DataLoader
 
@@ -73,20 +70,15 @@ def data_loader(
             )
     if fitting:
         options |= {"prefetch_factor": prefetch, "timeout": TIMEOUT_S}
-    return _batches(DataLoader(dataset, num_workers=fitting, **options))
+    return DataLoader(dataset, num_workers=fitting, **options)
 
 
-def _batches(loader: Any) -> Iterator[Any]:
-    try:
-        yield from loader
-    except RuntimeError as error:
-        if not str(error).startswith(LOST):
-            raise
-        reason = str(error).splitlines()[0].partition(". It is possible")[0].rstrip(".")
-        raise UserError(
-            f"worker processes failed ({reason}): /dev/shm or the memory is too small, or the disk does not answer: "
-            f"{ADVICE}, or use fewer workers"
-        ) from None
+def explain_lost_batch(error: Exception) -> str | None:
+    """One line about a worker of a DataLoader that was killed or gave no batch; None for other errors."""
+    told = str(error).partition("\n")[0].partition(". It is ")[0].rstrip(".")
+    if not isinstance(error, RuntimeError) or not told.startswith(LOST):
+        return None
+    return f"reading ahead failed ({told}): /dev/shm or the memory is too small, or the disk does not answer: {ADVICE}"
 
 
 def n_bytes(value: Any) -> int:

@@ -266,7 +266,7 @@ class Run:
         )
         cuda = accelerator.device.type == "cuda"
         workers = self.config.dataloader_num_workers
-        return loader(self.stream, positions, (4 if cuda else 0) if workers is None else workers, pin_memory=cuda)
+        return iter(loader(self.stream, positions, (4 if cuda else 0) if workers is None else workers, pin_memory=cuda))
 
     def step(self, step: int, batches: Any) -> torch.Tensor:
         """One optimizer step over its block of positions; returns the mean loss on this process, on the device."""
