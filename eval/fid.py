@@ -19,9 +19,9 @@ import numpy as np
 from eval.command import Comparison
 from eval.extractors.cache import Features, extract
 from eval.inputs.folders import ImageFolder, read_sides
-from eval.metrics.bootstrap import disjoint_halves, group_rows, half_samples, validate_features
+from eval.metrics.bootstrap import Interval, disjoint_halves, group_rows, half_samples, validate_features
 from eval.metrics.prdc import NAMES
-from eval.metrics.presets import HALVES_OF_LIMIT, OF_COVARIANCES, PRESETS, Preset, measure, standard_errors
+from eval.metrics.presets import HALVES_OF_LIMIT, OF_COVARIANCES, PRESETS, Preset, measure, values_of_halves
 from eval.scores import Result, Row, Rows, note_lines, publish, score_row
 from sdcxr.io.manifest import LABELS
 from sdcxr.runtime.cli import run
@@ -151,19 +151,20 @@ def compare_distributions(
     """Rows of the preset's metrics between real features x and synthetic ones y, both float64 (images, dimension)."""
     generator = np.random.default_rng(seed)
     groups = min(len(group_rows(groups_x)), len(group_rows(groups_y)))
-    errors: dict[str, float] = {}
+    drawn: dict[str, np.ndarray] = {}
     if interval_draws and groups >= FEWEST_GROUPS:
         halves = [half_samples(side, interval_draws, generator) for side in (groups_x, groups_y)]
-        errors = standard_errors(x, y, preset, *halves)
+        drawn = values_of_halves(x, y, preset, *halves)
     floor = _floor(x, y, groups_x, preset, generator, seed)
     n, dimension = min(len(x), len(y)), x.shape[1]
     rows = []
     for name, measured in measure(x, y, preset, seed).items():
-        interval = _interval(name, measured.value, errors.get(name, float("nan")), groups)
+        error = float(drawn[name].std(ddof=1)) if name in drawn else float("nan")
+        interval = Interval(*_interval(name, measured.value, error, groups), drawn.get(name), "half")
         notes = [measured.problem, floor.note(n)]
         if interval_draws and groups < FEWEST_GROUPS:
             notes.append(f"no interval: only {groups} patients or prompts on a side")
-        elif interval_draws and name not in errors and measured.problem is None:
+        elif interval_draws and name not in drawn and measured.problem is None:
             notes.append("no interval: halves of these images are too few")
         if name in NAMES and max(len(x), len(y)) > 1.25 * n:
             notes.append("more images on one side move it by themselves: compare only the value at the floor's N")
@@ -182,7 +183,7 @@ def compare_distributions(
             "floor_high": floor.highest.get(name, float("nan")),
             "value_at_floor_n": floor.of_synthetic.get(name, float("nan")),
             "sd": measured.sd,
-            "resamples": taken if name in errors else 0,
+            "resamples": taken if name in drawn else 0,
             "seed": seed,
         }
         rows.append(row | parameters(preset, name, n))
