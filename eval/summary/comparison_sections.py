@@ -1,11 +1,12 @@
 """Sections of report.html for several models: a verdict, and a table for each metric with a column for each model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from eval.scores import Row, Rows
 from eval.summary.blocks import Section, Table
 from eval.summary.comparison import KEY
-from eval.summary.measures import label_name, reads, short, with_arrow
+from eval.summary.measures import capital, label_name, reads, short, with_arrow
+from eval.summary.plots import number
 from eval.summary.sections import SECTIONS
 from eval.summary.tables import basis, groups, reference_cell, value_cell
 from eval.summary.verdicts import copy_search
@@ -16,6 +17,20 @@ HEADLINES = (
 )
 OPEN = (*HEADLINES, "kid")  # metrics whose tables are not folded
 DIVERSE = "more diverse"
+WORDS = {
+    "better": "Better",
+    "worse": "Worse",
+    "higher": "{model} higher",
+    "lower": "{model} lower",
+    "none": "No difference shown, which does not mean that there is none",
+    "unknown": "Without an interval, so not to be judged",
+}
+HOW_SURE = (
+    "How sure: each of the {n} intervals misses its true value in 5 % of cases; if the models were equal, about "
+    "{chance} would exclude 0 by chance. They are not corrected for this. They cover the choice of patients and prompts, not "
+    "another training run: these samples differ, not necessarily the ways of training. Measures are not independent, "
+    "and which of them matters is for the reader to say."
+)
 
 
 def compared_sections(rows: Rows, differences: Rows, models: Sequence[str]) -> list[Section]:
@@ -45,17 +60,10 @@ def verdict(rows: Rows, differences: Rows, models: Sequence[str]) -> Section:
     chosen = [row for row in differences if row["metric"] in HEADLINES and row["label"] in (None, "macro")]
     section = Section("verdict")
     for model in models[1:]:
-        own = [row for row in chosen if row["model"] == model]
-        section.points += _in_words(own, model, models[0])
-    known = [row for row in chosen if row["ci_low"] is not None]
+        section.points += _in_words([row for row in chosen if row["model"] == model], model, models[0])
+    known = sum(row["ci_low"] is not None for row in chosen)
     if known:
-        by_chance = max(1, round(len(known) / 20))
-        section.points.append(
-            f"How sure: each interval by itself misses its true value in 5 % of cases; of the {len(known)} intervals in "
-            f"this table about {by_chance} would exclude 0 by chance alone if the models were equal. They are not corrected "
-            f"for this. They cover the choice of patients and prompts, not another training run: what differs are these "
-            f"samples, not necessarily the training methods."
-        )
+        section.points.append(HOW_SURE.format(n=known, chance=max(1, round(known / 20))))
     keys = {_key(row) for row in chosen}
     own = [row for row in rows if _key(row) in keys and row["model"] is not None]
     if own:
@@ -64,75 +72,75 @@ def verdict(rows: Rows, differences: Rows, models: Sequence[str]) -> Section:
 
 
 def _in_words(rows: Rows, model: str, baseline: str) -> list[str]:
-    """A sentence each: where a model is better, where worse, and where no difference is shown."""
-    lines = []
-    for result, words in (("better", "better"), ("worse", "worse")):
-        found = [f"{_name(row)}: {value_cell(row)}" for row in rows if row["result"] == result]
-        if found:
-            lines.append(
-                f"{model} is {words} than {baseline} in {len(found)} of {len(rows)} measures ({model} minus {baseline}, 95 % interval in brackets). {'; '.join(found)}."
-            )
-    none = [_name(row) for row in rows if row["result"] is None and row["ci_low"] is not None]
-    if none:
-        lines.append(
-            f"No difference between {model} and {baseline} is shown in {len(none)} of {len(rows)} measures, which does not mean that there is none: {'; '.join(none)}."
-        )
-    unknown = [_name(row) for row in rows if row["ci_low"] is None]
-    if unknown:
-        lines.append(f"Without an interval, so not to be judged: {'; '.join(unknown)}.")
+    """The result in one sentence, and which measures are behind it."""
+    names: dict[str, dict[str, list[str]]] = {}
+    for row in rows:
+        result = row["result"] or ("none" if row["ci_low"] is not None else "unknown")
+        by = [short(row["variant"])] if row["variant"] else []
+        positives = [f"{row['n_positive']:,} positives"] if row.get("n_positive") else []
+        names.setdefault(result, {}).setdefault(with_arrow(row["metric"]), []).extend(by + positives)
+    count = {result: sum(max(1, len(by)) for by in found.values()) for result, found in names.items()}
+    better, worse = count.get("better", 0), count.get("worse", 0)
     if not rows:
-        lines.append(f"{model} and {baseline} have no main measure in common.")
+        return [f"{model} and {baseline} have no main measure in common."]
+    if better and worse:
+        lines = [f"{model} is better than {baseline} in {better} and worse in {worse} of {len(rows)} main measures."]
+    elif better:
+        lines = [f"{model} is better than {baseline} in {better} of {len(rows)} main measures, and worse in none."]
+    elif worse:
+        lines = [f"{model} is worse than {baseline} in {worse} of {len(rows)} main measures, and better in none."]
+    else:
+        lines = [f"No difference between {model} and {baseline} is shown in any of {len(rows)} main measures."]
+    for result, words in WORDS.items():
+        if result in names:
+            listed = [f"{name} ({', '.join(by)})" if by else name for name, by in names[result].items()]
+            lines.append(f"{words}: {', '.join(listed)}.".format(model=model, baseline=baseline))
     return lines
-
-
-def _name(row: Row) -> str:
-    name = with_arrow(row["metric"])
-    name += f" (mean of the findings; {row['n_positive']:,} positives)" if row.get("n_positive") else ""
-    return name + (f" by {short(row['variant'])}" if row["variant"] else "")
 
 
 def metric_table(
     rows: Rows, differences: Rows, models: Sequence[str], title: str = "", by_metric: bool = False
 ) -> Table:
     """A line for each label and network of a metric (or for each metric), a column for each model and difference."""
-    metric = rows[0]["metric"]
     own = [row for row in rows if row["model"] in models and row["images"] != "real"]
     cells: dict[tuple[object, ...], dict[str, Row]] = {}
     for row in own or rows:
         cells.setdefault(_key(row), {})[row["model"] or models[0]] = row
     changes = {(_key(row), row["model"]): row for row in differences}
-    reals = {(row["metric"], row["label"], row["preset"]): row for row in rows if row["images"] == "real"}
+    reals = {_side_key(row): row for row in rows if row["images"] == "real"}
     footnotes: dict[str, int] = {}
-
-    def mark(texts: Sequence[str | None]) -> str:
-        return ", ".join(str(footnotes.setdefault(text, len(footnotes) + 1)) for text in texts if text)
-
     body = []
     for key, by_model in cells.items():
         first = next(iter(by_model.values()))
         changed = [changes.get((key, model)) for model in models[1:]]
-        line = [_line_name(first, by_metric), _basis(by_model, models)]
+        line = [_line_name(first, by_metric)]
         line += [value_cell(by_model[model]) if model in by_model else "" for model in models]
-        for model, row in zip(models[1:], changed, strict=True):
-            line += [value_cell(row) if row and row["value"] is not None else "–", _in_a_word(row, model, models[0])]
+        for model, change in zip(models[1:], changed, strict=True):
+            line += [value_cell(change), _in_a_word(change, model, models[0])]
+        said = [text for change in changed if change for text in (change["paired"], *change["notes"]) if text]
         line += [
-            value_cell(reals.get((first["metric"], first["label"], first["preset"]))),
-            _references(by_model, models),
+            _once(by_model, models, basis),
+            value_cell(reals.get(_side_key(first))),
+            _once(by_model, models, reference_cell),
+            _at_floor(by_model, models),
+            ", ".join(str(footnotes.setdefault(text, len(footnotes) + 1)) for text in dict.fromkeys(said)),
         ]
-        line += [mark([text for row in changed if row for text in (row["paired"], *row["notes"])])]
         body.append(line)
-    header = ["measure" if by_metric else "finding or network", "based on", *models]
+    header = ["measure" if by_metric else "finding or network", *models]
     for model in models[1:]:
-        header += [f"{model} minus {models[0]} (95 % interval)", "so"]
-    header += ["real images", "floor or chance", "interval of the difference"]
-    used = [j for j in range(len(header)) if j < 2 + len(models) or any(line[j] not in ("", "–") for line in body)]
-    numbers = [place for place, j in enumerate(used) if 2 <= j < len(header) - 1 and header[j] != "so"]
-    heading = title or with_arrow(metric)
-    text = "" if by_metric else reads(metric)
-    text = f"{text[:1].upper()}{text[1:]}." if text else ""
-    return Table(
-        [header[j] for j in used], [[line[j] for j in used] for line in body], numbers, heading, text, list(footnotes)
-    )
+        header += [f"{model} minus {models[0]}", "result"]
+    header += ["based on", "real images", "floor or chance", "models at the floor's N", "interval of the difference"]
+    used = [j for j in range(len(header)) if j <= len(models) or any(line[j] not in ("", "–") for line in body)]
+    ways = list(footnotes)
+    if len(ways) == 1 and all(line[-1] for line in body):
+        used.remove(len(header) - 1)
+        ways = [f"Interval of the difference: {ways[0]}"]
+    words = ("result", "based on", "models at the floor's N", "interval of the difference")
+    numbers = [place for place, j in enumerate(used) if j and header[j] not in words]
+    text = "" if by_metric else reads(rows[0]["metric"])
+    text = f"{capital(text)}." if text else ""
+    body = [[line[j] for j in used] for line in body]
+    return Table([header[j] for j in used], body, numbers, title or with_arrow(rows[0]["metric"]), text, ways)
 
 
 def _line_name(row: Row, by_metric: bool) -> str:
@@ -140,25 +148,26 @@ def _line_name(row: Row, by_metric: bool) -> str:
     label = [label_name(row["label"])] if row["label"] else []
     if by_metric:
         return ", ".join([with_arrow(row["metric"]), *label, *(f"by {name}" for name in by)])
-    return (
-        ", ".join([*label, *by, *([row["preset"]] if row["preset"] and row["preset"] not in by else [])])
-        or "all images"
-    )
+    preset = [row["preset"]] if row["preset"] and row["preset"] not in by else []
+    return ", ".join([*label, *by, *preset]) or "all images"
 
 
-def _basis(by_model: dict[str, Row], models: Sequence[str]) -> str:
-    """What the values rest on, once where it is the same for all models."""
-    texts = {model: basis(by_model[model]) for model in models if model in by_model}
+def _once(by_model: dict[str, Row], models: Sequence[str], cell: Callable[[Row], str]) -> str:
+    """A cell of all models: once where it is the same for all, else after their names."""
+    texts = {model: cell(by_model[model]) for model in models if model in by_model}
     if len(set(texts.values())) == 1:
         return next(iter(texts.values()))
     return "; ".join(f"{model}: {text}" for model, text in texts.items())
 
 
-def _references(by_model: dict[str, Row], models: Sequence[str]) -> str:
-    texts = {model: reference_cell(by_model[model]) for model in models if model in by_model}
-    if len(set(texts.values())) == 1:
-        return next(iter(texts.values()))
-    return "; ".join(f"{model}: {text}" for model, text in texts.items())
+def _at_floor(by_model: dict[str, Row], models: Sequence[str]) -> str:
+    """The values between as many images as the floor has, to compare with it."""
+    known = {model: row for model, row in by_model.items() if row.get("value_at_floor_n") is not None}
+    if not known:
+        return ""
+    values = [f"{model} {number(known[model]['value_at_floor_n'])}" for model in models if model in known]
+    counts = sorted({row["floor_n"] for row in known.values()})
+    return f"{', '.join(values)} (at {' and '.join(f'{n:,}' for n in counts)} images)"
 
 
 def _in_a_word(row: Row | None, model: str, baseline: str) -> str:
@@ -177,3 +186,7 @@ def _in_a_word(row: Row | None, model: str, baseline: str) -> str:
 
 def _key(row: Row) -> tuple[object, ...]:
     return tuple(row.get(name) for name in KEY)
+
+
+def _side_key(row: Row) -> tuple[object, ...]:
+    return tuple(row.get(name) for name in KEY if name != "images")

@@ -36,9 +36,10 @@ def depends_on_n(metric: str) -> bool:
     return bool(MEASURES.get(metric, {}).get("depends_on_n"))
 
 
-def with_arrow(metric: str) -> str:
-    """A metric in words, with an arrow where a higher or lower value is better."""
-    return f"{metric_name(metric)} {ARROWS[better(metric)]}".strip()
+def with_arrow(metric: str, where_clear: bool = False) -> str:
+    """A metric in words, with an arrow where a higher or lower value is better; shorter `where_clear` what it is of."""
+    name = str(MEASURES.get(metric, {}).get("short") or metric_name(metric)) if where_clear else metric_name(metric)
+    return f"{name} {ARROWS[better(metric)]}".strip()
 
 
 def display_name(row: Row) -> str:
@@ -58,6 +59,16 @@ def label_name(label: str | None) -> str:
 def reference(row: Row) -> float | None:
     """What a value is compared with: floor, chance, or shuffled baseline; None where there is none."""
     return next((row[name] for name in REFERENCES if row.get(name) is not None), None)
+
+
+def caveats(row: Row) -> list[str]:
+    """The notes of a row, without that on the floor's number of images, which has a column of its own."""
+    return [note for note in row["notes"] if not (row.get("floor_n") and note.startswith("floor at "))]
+
+
+def capital(text: str) -> str:
+    """A text that begins with a capital letter."""
+    return text[:1].upper() + text[1:]
 
 
 def short(name: str | None) -> str:

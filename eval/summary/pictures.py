@@ -37,9 +37,7 @@ def pictures(real: ImageFolder, models: Sequence[Model], show_prompts: bool = Fa
             "group is the id of its row."
         )
         return Section("pictures", [about], "" if shown else hint, groups=groups)
-    about = (
-        "No prompt has images of all sides that are known to be its own: the images of a group do not belong together."
-    )
+    about = "No prompt is known to have images of all sides: the images of a group do not belong together."
     sides = [real, *(model.images for model in models)]
     count = min(PROMPTS, *map(len, sides))
     for paths in zip(*(spread_out(side.paths, count) for side in sides), strict=True):

@@ -12,7 +12,7 @@ from html import escape
 
 WIDTH = 424  # of the drawing, in its own units, about a pixel each
 MARGIN = 8  # left and right of the axis
-NUMBERS = 176  # width of the column with the values in digits, right of the axis
+NUMBERS = 200  # width of the column with the values in digits, right of the axis
 LONGEST = 52  # letters of a label that fit
 NAME, LANE, GAP, FOOT = 17, 15, 8, 26  # heights: a label, a mark's lane, below a line, the axis
 

@@ -39,9 +39,7 @@ def provenance(
     versions |= {name: installed_version(name) or "" for name in LIBRARIES}
     for one in described:
         versions |= one["versions"]
-    listed = (
-        "List: sha256 of the lines “file name, tab, size in bytes, newline”, sorted. Table: sha256 of metadata.csv."
-    )
+    listed = "List: sha256 of the sorted lines “file name, tab, size in bytes, newline”. Table: sha256 of metadata.csv."
     tables = [
         Table(["flag", "folder", "images", "of", "formats", "checksums"], folders, (2,), "Images", "", [listed]),
         Table(heads, samples, title="Samples"),

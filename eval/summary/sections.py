@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from eval.scores import Row, Rows
 from eval.summary.blocks import Card, Section
-from eval.summary.measures import display_name, metric_name, reference, short, with_arrow
+from eval.summary.measures import caveats, display_name, metric_name, reference, short, with_arrow
 from eval.summary.plots import FLOOR, REAL, SYNTHETIC, THINNED, Line, Mark
 from eval.summary.tables import groups, label_tables, line_name, networks_table, score_table
 from eval.summary.verdicts import copy_search
@@ -25,7 +25,18 @@ def sections_of(rows: Rows) -> list[Section]:
             found.append(make(by_step[step]))
         if step == "classifier" and (tables := label_tables(rows)):
             found.append(Section("labels", tables=tables))
-    return found + [Section(step, tables=[score_table(own)]) for step, own in by_step.items() if step not in SECTIONS]
+    found += [Section(step, tables=[score_table(own)]) for step, own in by_step.items() if step not in SECTIONS]
+    return [replace(section, cards=paired(section.cards)) for section in found]
+
+
+def paired(cards: list[Card]) -> list[Card]:
+    """The cards, a long last one without a neighbour as two: the page has two columns."""
+    if len(cards) % 2 == 0 or len(cards[-1].lines) <= LINES_PER_CARD:
+        return cards
+    *others, last = cards
+    half = math.ceil(len(last.lines) / 2)
+    title = f"{last.title}, continued" if last.title else ""
+    return [*others, replace(last, lines=last.lines[:half]), replace(last, lines=last.lines[half:], title=title)]
 
 
 def mark(row: Row, kind: str | None = None) -> Mark:
@@ -42,14 +53,14 @@ def reference_mark(row: Row) -> tuple[Mark, ...]:
 
 def fidelity(rows: Rows) -> Section:
     """Distances with their floor, and how far the two distributions cover each other, for every extractor."""
-    section = Section("fidelity")
+    section, of_labels = Section("fidelity"), []
     variants = groups(rows, "variant")
     for variant, own in variants.items():
         overall = {row["metric"]: row for row in own if row["label"] is None}
         title = short(variant)
         kinds = _kinds_of_floor(list(overall.values()))
         distances = [_floor_line(overall[metric]) for metric in DISTANCES if metric in overall]
-        notes = dict.fromkeys(note for row in overall.values() for note in row["notes"])
+        notes = dict.fromkeys(note for row in overall.values() for note in caveats(row))
         section.cards.append(Card(f"Distances: {title}", distances, None, kinds, list(notes)))
         shares = [_floor_line(overall[metric]) for metric in MANIFOLD if metric in overall]
         if shares:
@@ -61,8 +72,9 @@ def fidelity(rows: Rows) -> Section:
             lines = [Line(name, (mark(row), *reference_mark(row))) for name, row in zip(names, chosen, strict=True)]
             kinds = {SYNTHETIC: "synthetic against real", FLOOR: "real against real"}
             title = f"KID ↓ of each label, equal numbers of images: {title}"
-            section.cards.append(Card(title, lines, spread(lines), kinds))
+            of_labels.append(Card(title, lines, spread(lines), kinds))
         section.folded.append(score_table(own, short(variant)))
+    section.cards += of_labels
     if len(variants) > 1:
         section.tables.append(networks_table(rows))
     return section
@@ -74,18 +86,15 @@ def _kinds_of_floor(rows: Rows) -> dict[str, str]:
     kinds = {SYNTHETIC: "synthetic against real"}
     if n is None:
         return kinds
-    over = f"; mean, lowest and highest of {splits} random splits" if splits and splits > 1 else ""
-    return kinds | {
-        THINNED: f"the same, {n} against {n} images",
-        FLOOR: f"floor: real against real, {n} against {n}{over}",
-    }
+    floor = f"floor: real against real, {n} against {n}"
+    floor += f"; mean, lowest and highest of {splits} random splits" if splits and splits > 1 else ""
+    return kinds | {THINNED: f"the same, {n} against {n} images", FLOOR: floor}
 
 
 def _floor_line(row: Row) -> Line:
     thinned = [] if row.get("value_at_floor_n") is None else [Mark(row["value_at_floor_n"], THINNED)]
-    return Line(
-        display_name(row), (mark(row), *thinned, *(reference_mark(row) if row.get("floor") is not None else ()))
-    )
+    floor = reference_mark(row) if row.get("floor") is not None else ()
+    return Line(display_name(row), (mark(row), *thinned, *floor))
 
 
 def spread(lines: Iterable[Line]) -> tuple[float, float]:
@@ -120,19 +129,13 @@ def classifier(rows: Rows) -> Section:
         if lines:
             note = "Dashed: chance" + ("." if metric == "auroc" else ", the share of positives.")
             notes = [note, "In brackets: positives among the synthetic images."]
-            section.cards.append(
-                Card(f"{with_arrow(metric)} of each finding", lines, (0.0, 1.0), SIDES, notes, bars=True)
-            )
+            title = f"{with_arrow(metric)} of each finding"
+            section.cards.append(Card(title, lines, (0.0, 1.0), SIDES, notes, bars=True))
     agreement = [row for row in rows if row["metric"].startswith("agreement") or row["metric"] == "pearson_r"]
     whole = [row for row in agreement if row["label"] in ("macro", None) and row["value"] is not None]
     if whole:
-        lines = [Line(_capital(with_arrow(row["metric"])), (mark(row),)) for row in whole]
-        names = ["agreement with the real image, ", "correlation with the real image's probability "]
-        for name in names:
-            lines = [replace(line, label=_capital(line.label.removeprefix(_capital(name)))) for line in lines]
-        note = (
-            f"{whole[0]['n_synthetic']:,} synthetic images beside {whole[0]['n_real']:,} real ones; means of findings."
-        )
+        lines = [Line(with_arrow(row["metric"], where_clear=True), (mark(row),)) for row in whole]
+        note = f"{whole[0]['n_synthetic']:,} synthetic and {whole[0]['n_real']:,} real images; means of findings."
         low = min([0.0, *(end for line in lines for end in (line.marks[0].interval or ()))])
         title = "Agreement with the real image of the same prompt"
         section.cards.append(Card(title, lines, (low, 1.0), {SYNTHETIC: "synthetic images"}, [note]))
@@ -141,10 +144,6 @@ def classifier(rows: Rows) -> Section:
 
 def _with_positives(label: str | None, positives: int | None) -> str:
     return line_name(label) if positives is None or label == "macro" else f"{line_name(label)} ({positives:,})"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def alignment(rows: Rows) -> Section:
@@ -171,12 +170,10 @@ def retrieval(rows: Rows) -> Section:
     }
     for title, belongs in searches.items():
         lines = []
-        for metric, found in groups(
-            [row for row in rows if belongs(row) and row["value"] is not None], "metric"
-        ).items():
-            name = metric.removeprefix("image_to_text_").removeprefix("text_to_image_")
+        own = [row for row in rows if belongs(row) and row["value"] is not None]
+        for metric, found in groups(own, "metric").items():
             chances = [one for row in found for one in reference_mark(row)][:1]
-            lines.append(Line(f"{metric_name('mrr') if name == 'mrr' else name} ↑", (*map(mark, found), *chances)))
+            lines.append(Line(with_arrow(metric, where_clear=True), (*map(mark, found), *chances)))
         if lines:
             section.cards.append(Card(title, lines, (0.0, 1.0), SIDES | {FLOOR: "chance"}))
     return section
@@ -191,8 +188,9 @@ def own_scales(rows: Rows) -> Section:
         beside = reference_mark(found[0]) if len(found) == 1 else ()
         lines.append(Line(with_arrow(metric), (*map(mark, found), *beside)))
     names = {SYNTHETIC: SIDES[SYNTHETIC], REAL: "real images", FLOOR: "the same of held-out real images"}
-    for start in range(0, len(lines), LINES_PER_CARD):
-        own = lines[start : start + LINES_PER_CARD]
+    per_card = math.ceil(len(lines) / (2 * math.ceil(len(lines) / (2 * LINES_PER_CARD)))) if lines else 1
+    for start in range(0, len(lines), per_card):  # an even number of cards, if there is more than one line
+        own = lines[start : start + per_card]
         kinds = {one.kind for line in own for one in line.marks}
         section.cards.append(Card("", own, legend={kind: name for kind, name in names.items() if kind in kinds}))
     return section

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from eval.scores import Row, Rows
 from eval.summary.blocks import Table
-from eval.summary.measures import display_name, label_name, reference, short, with_arrow
+from eval.summary.measures import capital, caveats, display_name, label_name, reference, short, with_arrow
 from eval.summary.plots import interval_text, number
 from sdcxr.io.manifest import LABELS
 
@@ -56,14 +56,15 @@ def score_table(rows: Rows, title: str = "") -> Table:
     footnotes: dict[str, int] = {}
     body = [[cell(row) for cell in columns.values()] for row in rows]
     for line, row in zip(body, rows, strict=True):
-        line.append(", ".join(str(footnotes.setdefault(note, len(footnotes) + 1)) for note in row["notes"]))
+        line.append(", ".join(str(footnotes.setdefault(note, len(footnotes) + 1)) for note in caveats(row)))
     header = [*columns, "notes"]
-    used = [j for j, name in enumerate(header) if name in ("measure", "value") or any(line[j] for line in body)]
+    kept = ("measure", "value")
+    used = [j for j, name in enumerate(header) if name in kept or any(line[j] for line in body)]
+    used = [j for j in used if header[j] != "of" or len({line[j] for line in body}) > 1]
     numeric = ("value", "95 % interval", "value at the reference's N", "reference", "reference's N")
     numbers = [place for place, j in enumerate(used) if header[j] in numeric]
-    return Table(
-        [header[j] for j in used], [[line[j] for j in used] for line in body], numbers, title, "", list(footnotes)
-    )
+    body = [[line[j] for j in used] for line in body]
+    return Table([header[j] for j in used], body, numbers, title, footnotes=list(footnotes))
 
 
 def label_tables(rows: Rows) -> list[Table]:
@@ -163,5 +164,4 @@ def groups(rows: Sequence[Row], key: str) -> dict[str, Rows]:
 
 def line_name(label: str | None) -> str:
     """A label as the name of a line, with a capital."""
-    name = label_name(label)
-    return name[:1].upper() + name[1:]
+    return capital(label_name(label))

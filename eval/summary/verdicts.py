@@ -2,7 +2,7 @@
 
 from eval.scores import Row, Rows
 from eval.summary.blocks import Tile
-from eval.summary.measures import metric_name, reference, short
+from eval.summary.measures import capital, metric_name, reference, short
 from eval.summary.plots import interval_text, number
 from eval.summary.tables import reference_cell, value_cell
 
@@ -37,9 +37,8 @@ def _headline(row: Row) -> Tile | None:
     if metric == "text_to_image_recall@10" and synthetic:
         return Tile("Image found by prompt, first 10 ↑", shown, f"chance {number(reference(row))}")
     if metric == "copy_share":
-        of = f"of {row['n_synthetic']:,} synthetic images" + (
-            f"; 95 % interval of the share {interval}" if interval else ""
-        )
+        of = f"of {row['n_synthetic']:,} synthetic images"
+        of += f"; 95 % interval of the share {interval}" if interval else ""
         return Tile("Copies of training images ↓", str(row["n_copies"]), of)
     return None
 
@@ -66,14 +65,14 @@ def summary(rows: Rows) -> list[str]:
 
 def _against_floor(row: Row) -> str:
     """A value beside the range of real halves, both of as many images."""
-    name = f"{metric_name(row['metric'])[:1].upper()}{metric_name(row['metric'])[1:]} by {short(row['variant'])}"
+    name = f"{capital(metric_name(row['metric']))} by {short(row['variant'])}"
     value = row.get("value_at_floor_n")
     if value is None or row.get("floor") is None:
-        return f"{name}: {value_cell(row)}. There is nothing to compare it with: two halves of the real images are missing."
+        return f"{name}: {value_cell(row)}. There is no floor to compare it with."
     low, high = row.get("floor_low"), row.get("floor_high")
     splits = f" [{interval_text(row['floor'], low, high)} in {row['floor_splits']} splits]" if low is not None else ""
-    start = f"{name} between {row['floor_n']} and {row['floor_n']} images: {number(value)}; of two halves of the real images "
-    start += f"{number(row['floor'])}{splits}. "
+    start = f"{name} between {row['floor_n']} and {row['floor_n']} images: {number(value)}; "
+    start += f"of two halves of the real images {number(row['floor'])}{splits}. "
     ends = (row["floor"], row["floor"]) if low is None or high is None else (low, high)
     doubt = "" if low is not None else " How much such a split varies is not known from a single one."
     if ends[0] <= value <= ends[1]:
@@ -87,9 +86,8 @@ def _against_floor(row: Row) -> str:
 
 
 def _against_real(synthetic: Row, real: Row, seen: str) -> str:
-    both = (
-        f"{metric_name(synthetic['metric'])} {value_cell(synthetic)} on synthetic and {value_cell(real)} on real images"
-    )
+    both = f"{value_cell(synthetic)} on synthetic and {value_cell(real)} on real images"
+    both = f"{metric_name(synthetic['metric'])} {both}"
     ends = [synthetic["ci_low"], synthetic["ci_high"], real["ci_low"], real["ci_high"]]
     if None in ends:
         return f"{both}; without intervals a difference cannot be judged."
@@ -113,7 +111,7 @@ def _copies(row: Row) -> str:
     of += f" (95 % interval of the share {share})" if share else ""
     if row.get("sensitivity") is None:
         return f"{of}. How many copies the search finds is not known."
-    return f"{of}. The search finds {row['sensitivity']:.0%} of altered training images."
+    return f"{of}. The search finds {row['sensitivity'] * 100:.0f} % of altered training images."
 
 
 def copy_search(rows: Rows) -> list[str]:
@@ -135,12 +133,11 @@ def copy_search(rows: Rows) -> list[str]:
         chance = "so that 0.05 images of a set of this size are expected above it by chance"
         found.append(f"Threshold: a {similarity} of {number(row['threshold'])} or more. {calibration}, {chance}.")
         if row.get("sensitivity") is not None:
-            found.append(f"Sensitivity: it finds {row['sensitivity']:.0%} of {positives}.")
+            found.append(f"Sensitivity: it finds {row['sensitivity'] * 100:.0f} % of {positives}.")
         if top is not None and top["value"] is not None:
             beside = f"; of a held-out real image {number(top['floor'])}" if top["floor"] is not None else ""
-            found.append(
-                f"Highest {similarity} of a synthetic image with a training image: {number(top['value'])}{beside}."
-            )
+            value = f"{number(top['value'])}{beside}"
+            found.append(f"Highest {similarity} of a synthetic image with a training image: {value}.")
     return found
 
 
