@@ -16,7 +16,7 @@ HEADLINES = (
     *("text_to_image_recall@10", "ms_ssim_within_prompts", "copy_share", "utility_gain"),
 )
 OPEN = (*HEADLINES, "kid")  # metrics whose tables are not folded
-DIVERSE = "more diverse"
+DIVERSE, AT_FLOOR, WAY = "more diverse", "models at the floor's N", "interval of difference"
 WORDS = {
     "better": "Better",
     "worse": "Worse",
@@ -27,9 +27,9 @@ WORDS = {
 }
 HOW_SURE = (
     "How sure: each of the {n} intervals misses its true value in 5 % of cases; if the models were equal, about "
-    "{chance} would exclude 0 by chance. They are not corrected for this. They cover the choice of patients and prompts, not "
-    "another training run: these samples differ, not necessarily the ways of training. Measures are not independent, "
-    "and which of them matters is for the reader to say."
+    "{chance} would exclude 0 by chance. They are not corrected for this. They cover the choice of patients and "
+    "prompts, not another training run: these samples differ, not necessarily the ways of training. Measures are not "
+    "independent, and which of them matters is for the reader to say."
 )
 
 
@@ -129,13 +129,13 @@ def metric_table(
     header = ["measure" if by_metric else "finding or network", *models]
     for model in models[1:]:
         header += [f"{model} minus {models[0]}", "result"]
-    header += ["based on", "real images", "floor or chance", "models at the floor's N", "interval of the difference"]
+    header += ["based on", "real images", "floor or chance", AT_FLOOR, WAY]
     used = [j for j in range(len(header)) if j <= len(models) or any(line[j] not in ("", "–") for line in body)]
     ways = list(footnotes)
     if len(ways) == 1 and all(line[-1] for line in body):
         used.remove(len(header) - 1)
         ways = [f"Interval of the difference: {ways[0]}"]
-    words = ("result", "based on", "models at the floor's N", "interval of the difference")
+    words = ("result", "based on", AT_FLOOR, WAY)
     numbers = [place for place, j in enumerate(used) if j and header[j] not in words]
     text = "" if by_metric else reads(rows[0]["metric"])
     text = f"{capital(text)}." if text else ""
@@ -165,9 +165,9 @@ def _at_floor(by_model: dict[str, Row], models: Sequence[str]) -> str:
     known = {model: row for model, row in by_model.items() if row.get("value_at_floor_n") is not None}
     if not known:
         return ""
-    values = [f"{model} {number(known[model]['value_at_floor_n'])}" for model in models if model in known]
+    values = [number(known[model]["value_at_floor_n"]) if model in known else "–" for model in models]
     counts = sorted({row["floor_n"] for row in known.values()})
-    return f"{', '.join(values)} (at {' and '.join(f'{n:,}' for n in counts)} images)"
+    return f"{' and '.join(values)} (N = {' and '.join(f'{n:,}' for n in counts)})"
 
 
 def _in_a_word(row: Row | None, model: str, baseline: str) -> str:

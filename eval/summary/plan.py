@@ -84,15 +84,15 @@ class Inputs:
         settings |= {"images": [self.real.fingerprint, self.synthetic.fingerprint], "seed": self.config.seed}
         found = tuple(extractor for extractor in extractors if extractor is not None)
 
-        def run(path: Path) -> Result:
-            return evaluate(seed=self.config.seed, **({"table": path} if table else {}))
+        def run(*tables: Path) -> Result:
+            return evaluate(seed=self.config.seed, **({"table": tables[0]} if table else {}))
 
         samples = str(self.synthetic.folder.resolve())
         return EvalStep(run, settings, found, variant, explicit, self.model, samples, table=table)
 
     def step_of_all(self, evaluate: Callable[[], Result], **settings: Any) -> EvalStep:
         """A step that does not depend on the samples, and so is one for all models."""
-        return EvalStep(lambda _: evaluate(), settings)
+        return EvalStep(evaluate, settings)
 
 
 @dataclass(frozen=True)

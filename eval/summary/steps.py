@@ -22,8 +22,8 @@ KEPT = ".steps"  # folder below --output_dir
 class EvalStep:
     """One evaluation with everything that its rows depend on."""
 
-    evaluate: Callable[[Path], Result]
-    """Takes the path of a table that it may write, which is kept beside its rows."""
+    evaluate: Callable[..., Result]
+    """Takes the path of its table, if it has a `table`."""
     settings: dict[str, Any]
     """Images, flags and models that the rows depend on: JSON."""
     extractors: tuple[Extractor, ...] = ()
@@ -40,7 +40,7 @@ class EvalStep:
     version: int = 0
     """Of the evaluation's rows."""
     table: str | None = None
-    """Name of the table that it writes."""
+    """Name of the table that it writes, which is kept beside its rows."""
 
     @property
     def title(self) -> str:
@@ -105,7 +105,7 @@ def run_steps(steps: Sequence[EvalStep], skipped: Sequence[Skipped], folder: Pat
             started = time.perf_counter()
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                result = step.evaluate(table)
+                result = step.evaluate(table) if step.table else step.evaluate()
             except UserError as error:
                 if step.explicit:
                     raise
