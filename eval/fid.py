@@ -19,7 +19,9 @@ import numpy as np
 from eval.command import Comparison
 from eval.extractors.cache import Features, extract
 from eval.inputs.folders import ImageFolder, read_sides
+from eval.inputs.survey import colour_text, differences
 from eval.metrics.bootstrap import Interval, disjoint_halves, group_rows, half_samples, validate_features
+from eval.metrics.nearest import nearest
 from eval.metrics.prdc import NAMES
 from eval.metrics.presets import HALVES_OF_LIMIT, OF_COVARIANCES, PRESETS, Preset, measure, values_of_halves
 from eval.scores import Result, Row, Rows, note_lines, publish, score_row
@@ -32,6 +34,8 @@ INTERVAL_DRAWS, FEWEST_DRAWS = 100, 20
 FEWEST_GROUPS = 8  # on a side, for an interval
 FEWEST_OF_LABEL = 10  # images on each side, for a row of a label
 NORMAL_95 = 1.959964
+CLUSTERED = 1.25  # real images per patient from which the floor has a note
+SAME = 1e-4  # of the spread of real features: a smaller distance is that of equal images
 
 
 @dataclass
@@ -108,8 +112,9 @@ def evaluate(
     `floor_n`, images on each side of the floor; `floor_splits`, the random splits it is a mean over, `floor_low` and
     `floor_high` the lowest and the highest of them (none of a single split);
     `value_at_floor_n`, the value between that many real and synthetic images, which compares with the floor; `k`;
-    `sd` of KID over its `subsets` of `subset_size`; `resamples`, the draws of the interval; `seed`; `resize` and
-    `sha256`, preprocessing and weights of the extractor.
+    `n_real_groups` and `n_synthetic_groups`, patients or prompts; `real_files` and `synthetic_files`, formats, sizes
+    and colour of the images; `sd` of KID over its `subsets` of `subset_size`; `resamples`, the draws of the interval;
+    `seed`; `resize` and `sha256`, preprocessing and weights of the extractor.
 
     Features are in the order of their folder; the extractor of `preset` is only recorded. A row without a value has the
     reason in its notes.
@@ -131,12 +136,23 @@ def evaluate(
     for label in common_labels(real, synthetic) if per_label else ():
         having = [np.flatnonzero(side.rows[label].to_numpy(float) == 1) for side in (real, synthetic)]
         rows += label_rows(label, x, y, groups, having, preset, interval_draws, seed)
-    warnings = []
-    if copies := _copies(x, y):
-        warnings.append(
-            f"{copies} of {len(y)} synthetic images have exactly the features of a real one: are the folders mixed up?"
-        )
-    return Result([row | origin | {"notes": row["notes"] + warnings} for row in rows], warnings=warnings)
+    files = {
+        f"{side}_files": folder.survey.text + colour_text(features.provenance)
+        for side, folder, features in (("real", real, real_features), ("synthetic", synthetic, synthetic_features))
+    }
+    warnings = differences(real.survey, synthetic.survey)
+    if copies := count_copies(x, y):
+        warnings.append(f"{copies} of {len(y)} synthetic images have the features of a real one: are they copies?")
+    notes = [note for note in (real.patients_note, _clusters_note(real)) if note] + warnings
+    return Result([row | origin | files | {"notes": row["notes"] + notes} for row in rows], warnings=warnings)
+
+
+def _clusters_note(real: ImageFolder) -> str | None:
+    """Caveat of a floor between sides of several images per patient: it is that of fewer independent images."""
+    n, n_groups = len(real), len(set(real.groups))
+    if n < CLUSTERED * n_groups:
+        return None
+    return f"{n} real images of {n_groups} patients: as they are alike, the floor, and KID, lie above those of one each"
 
 
 def compare_distributions(
@@ -156,6 +172,7 @@ def compare_distributions(
         halves = [half_samples(side, interval_draws, generator) for side in (groups_x, groups_y)]
         drawn = values_of_halves(x, y, preset, *halves)
     floor = _floor(x, y, groups_x, preset, generator, seed)
+    n_groups = {"n_real_groups": len(set(groups_x)), "n_synthetic_groups": len(set(groups_y))}
     n, dimension = min(len(x), len(y)), x.shape[1]
     rows = []
     for name, measured in measure(x, y, preset, seed).items():
@@ -186,7 +203,7 @@ def compare_distributions(
             "resamples": taken if name in drawn else 0,
             "seed": seed,
         }
-        rows.append(row | parameters(preset, name, n))
+        rows.append(row | n_groups | parameters(preset, name, n))
     return rows
 
 
@@ -318,10 +335,11 @@ def _origin(features: Features, preset: Preset) -> dict[str, Any]:
     }
 
 
-def _copies(x: np.ndarray, y: np.ndarray) -> int:
-    """How many rows of y are rows of x, to the bit."""
-    known = {row.tobytes() for row in x}
-    return sum(row.tobytes() in known for row in y)
+def count_copies(x: np.ndarray, y: np.ndarray) -> int:
+    """How many rows of y are rows of x, up to rounding: an image in another batch differs in the sixth digit."""
+    spread = float(np.sqrt(((x - x.mean(axis=0)) ** 2).sum(axis=1).mean()))
+    distances, _ = nearest(y, x, [np.arange(len(x))])
+    return int((distances[:, 0] <= SAME * spread).sum())
 
 
 def table(rows: Rows) -> str:

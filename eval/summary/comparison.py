@@ -99,12 +99,14 @@ def _interval(
     paired = same_groups or (kind == "half" and second["label"] is None)  # halves of the real images come first
     if not paired:
         draws[1] = np.random.default_rng(0).permutation(draws[1])
-    drawn = draws[1] - draws[0]
-    drawn, n = drawn[np.isfinite(drawn)], len(drawn)
-    if len(drawn) < 2 or not drawn.std():
+    drawn, n = draws[1] - draws[0], len(draws[0])
+    known = drawn[np.isfinite(drawn)]
+    if len(known) < 2 or not known.std():
         return none
     if kind == "bootstrap":
-        return percentiles(drawn), (BOOTSTRAP if paired else INDEPENDENT).format(n=n)
+        low, high = percentiles(drawn)
+        return ((low, high), (BOOTSTRAP if paired else INDEPENDENT).format(n=n)) if np.isfinite(low) else none
+    drawn = known
     error = drawn.std(ddof=1)
     if kind == "jackknife":
         if not same_groups:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from eval.__main__ import main
-from eval.inputs.folders import PHANTOM, read_folder
+from eval.inputs.folders import PHANTOM, read_folder, read_samples
 from eval.scores import COLUMNS, Result, read_scores, score_row, write_scores
 from eval.summary.config import EvalConfig
 from eval.summary.plan import DEFAULT_EXTRACTORS, DEFAULT_PRESETS, Evaluation, register, resolve_inputs
@@ -303,7 +303,7 @@ def test_published_networks_come_before_those_of_the_user(monkeypatch, folders, 
     monkeypatch.setattr("eval.summary.plan.find_extractor", lambda name, *_: SimpleNamespace(given_name=name))
     monkeypatch.setattr("eval.summary.plan.find_classifier", lambda *_: None)
     config = EvalConfig(str(folders.real), str(folders.synthetic), str(tmp_path), classifier=str(folders.train))
-    sides = read_folder(folders.real, "--real"), read_folder(folders.synthetic, "--synthetic")
+    sides = read_folder(folders.real, "--real"), read_samples(folders.synthetic)
     inputs = resolve_inputs(config, *sides, None, tmp_path)
     assert inputs.network.given_name == "xrv-all"
     assert [one.name for one in inputs.distances] == [

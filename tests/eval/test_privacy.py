@@ -12,7 +12,7 @@ from PIL import Image
 
 from eval import privacy
 from eval.extractors import find_extractor
-from eval.inputs.folders import ImageFolder, read_folder
+from eval.inputs.folders import ImageFolder, read_folder, read_samples
 from eval.inputs.images import read_greys
 from eval.memorization.copies import GRID, Matches, altered, best_matches, whitening
 from eval.privacy import PrivacyConfig, distance_rows, main, own_image_rows, repetition_rows
@@ -70,7 +70,8 @@ def score(root: Path, synthetic: list[Image.Image], **options: Any) -> dict[str,
         samples(root / "samples", synthetic),
     ]
     flags = ("--train", "--real", "--synthetic")
-    sides = [read_folder(folder, flag) for folder, flag in zip(folders, flags, strict=True)]
+    readers = (read_folder, read_folder, read_samples)
+    sides = [read(folder, flag) for read, folder, flag in zip(readers, folders, flags, strict=True)]
     return {row["metric"]: row for row in evaluate(*sides, **options)}
 
 
@@ -176,7 +177,7 @@ def test_an_unknown_network_is_refused_before_images_are_read(tmp_path, monkeypa
 def folders_of(train_names: list[str], ids: list[str]) -> tuple[ImageFolder, ImageFolder]:
     train = pd.DataFrame({"file_name": train_names, "text": [""] * len(train_names)})
     synthetic = pd.DataFrame({"file_name": [f"{i}.png" for i in range(len(ids))], "text": ids, "id": ids, "seed": "0"})
-    return ImageFolder(Path(), train), ImageFolder(Path(), synthetic.assign(scheduler="pndm"))
+    return ImageFolder(Path(), train), ImageFolder(Path(), synthetic, synthetic=True)
 
 
 def test_distance_to_the_own_image_is_the_smallest_over_all_seeds():
@@ -265,6 +266,5 @@ def test_sizes_and_formats_may_differ(tmp_path):
         write(tmp_path / "real", pictures(30, 1), [f"{i}.jpg" for i in range(30)]),
         write(tmp_path / "s", [train[4].resize((200, 200)), *pictures(5, 2)], [f"{i}.jpg" for i in range(6)]),
     ]
-    flags = ("--train", "--real", "--synthetic")
-    rows = evaluate(*(read_folder(folder, flag) for folder, flag in zip(folders, flags, strict=True)))
+    rows = evaluate(read_folder(folders[0], "--train"), read_folder(folders[1], "--real"), read_samples(folders[2]))
     assert next(row for row in rows if row["metric"] == "copy_share")["n_copies"] == 1

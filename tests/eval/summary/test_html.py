@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from eval.inputs.folders import PHANTOM, read_folder
+from eval.inputs.folders import PHANTOM, read_folder, read_samples
 from eval.summary.html import Report, nearest_images, picture, pictures, provenance, render, write_report
 from eval.summary.steps import Outcome, Skipped
 from tests.eval.summary.test_sections import all_rows, row
@@ -64,7 +64,7 @@ def parse(page: str) -> Checker:
 def report(folders):
     def make(rows=None, **others) -> Report:
         outcome = Outcome(all_rows() if rows is None else rows, [Skipped("fidelity by <fid>", "weights & more")])
-        sides = read_folder(folders.real, "--real"), read_folder(folders.synthetic, "--synthetic")
+        sides = read_folder(folders.real, "--real"), read_samples(folders.synthetic)
         train = read_folder(folders.train, "--train")
         named = {"train": train, "outcome": outcome, "command": "python -m eval --real 'a b'", "nearest": folders.real}
         return Report(*sides, **(named | others))
