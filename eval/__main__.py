@@ -22,15 +22,16 @@ from sdcxr.runtime.errors import UserError
 
 
 def main(config: EvalConfig) -> int:
-    from eval.inputs.folders import read_folder
+    from eval.inputs.folders import read_folder, read_models
     from eval.scores import print_remarks
     from eval.summary.html import Report, write_report
-    from eval.summary.models import read_models
+    from eval.summary.models import name_models
     from eval.summary.output import write_tables
     from eval.summary.plan import plan_steps, resolve_inputs
     from eval.summary.steps import run_steps
 
-    real, models = read_models(config.real, config.models)
+    real, samples = read_models(config.real, config.models)
+    models = name_models(samples)
     train = read_folder(config.train, "--train") if config.train else None
     output = Path(config.output_dir).expanduser()
     sides = [real, *(model.images for model in models), *([train] if train else [])]

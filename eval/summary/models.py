@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from eval.inputs.folders import ImageFolder, read_sides
+from eval.inputs.folders import ImageFolder
 from sdcxr.runtime.errors import UserError
 
 PARTS_OF_RUN = ("pipeline", "adapter")  # folders in a run folder, which do not name it
@@ -39,13 +39,3 @@ def _run(side: ImageFolder) -> str:
     models = set(side.rows["model"].astype(str)) if "model" in side.rows else set()
     parts = [part for part in Path(models.pop()).parts if part not in (*PARTS_OF_RUN, "/")] if len(models) == 1 else []
     return parts[-1] if parts else ""
-
-
-def read_models(real: str, folders: Sequence[str]) -> tuple[ImageFolder, list[Model]]:
-    """Load the real images and the samples of each model; print notices and warnings about them.
-
-    Raises:
-        UserError: a folder cannot be used, or is given twice.
-    """
-    sides = [read_sides(real, folder) for folder in folders]
-    return sides[0][0], name_models([synthetic for _, synthetic in sides])

@@ -2,21 +2,21 @@
 
 import hashlib
 import platform
-from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from eval.extractors.base import installed_version
 from eval.inputs.folders import ImageFolder, spread_out
+from eval.inputs.survey import survey
 from eval.summary.blocks import Section, Table
 from eval.summary.models import Model
 from sdcxr import __version__
 from sdcxr.io.files import checksum
 
 LIBRARIES = ("numpy", "pandas", "pillow", "torch", "torchvision", "transformers", "diffusers", "scikit-learn", "timm")
-LOOKED_AT = 1000  # images whose format and size are read
-KINDS = 4  # formats and sizes listed
+LOOKED_AT = 5000  # images of a folder whose format and size are read
+
 SETTINGS = ("model", "scheduler", "num_inference_steps", "guidance_scale", "negative_prompt")
 
 
@@ -26,7 +26,7 @@ def provenance(
     """Origin of the numbers; `described` are the extractors (`eval.extractors.cache.describe`)."""
     sides = [("--real", real), *(("--synthetic", model.images) for model in models), ("--train", train)]
     folders: list[list[str | dict[str, str]]] = [
-        [flag, str(side.folder), f"{len(side):,}", _groups(side), image_kinds(side), _checksums(side)]
+        [flag, str(side.folder), f"{len(side):,}", _groups(side), files_text(side), _checksums(side)]
         for flag, side in sides
         if side is not None
     ]
@@ -39,7 +39,7 @@ def provenance(
     versions |= {name: installed_version(name) or "" for name in LIBRARIES}
     for one in described:
         versions |= one["versions"]
-    listed = "List: sha256 of the sorted lines “file name, tab, size in bytes, newline”. Table: sha256 of metadata.csv."
+    listed = "List: sha256 of the sorted lines “file name, tab, size in bytes, newline”. Table: sha256 of its file."
     tables = [
         Table(["flag", "folder", "images", "of", "formats", "checksums"], folders, (2,), "Images", "", [listed]),
         Table(heads, samples, title="Samples"),
@@ -60,28 +60,16 @@ def _groups(side: ImageFolder) -> str:
     return f"{len(set(side.groups)):,} {of}"
 
 
-def image_kinds(side: ImageFolder) -> str:
-    """Formats and sizes of the images, the commonest first; of many images a part is looked at."""
-    from sdcxr.io.pixels import BadImage, open_image
-
-    counts: Counter[str] = Counter()
-    looked_at = spread_out(side.paths, LOOKED_AT)
-    for path in looked_at:
-        try:
-            with open_image(path) as image:
-                counts[f"{image.format or path.suffix} {image.width} × {image.height} px, {image.mode}"] += 1
-        except BadImage:
-            counts["unreadable"] += 1
-    common = counts.most_common(KINDS)
-    listed = "; ".join(kind if len(counts) == 1 else f"{kind}: {n:,}" for kind, n in common)
-    more = f"; {len(counts) - KINDS} other kinds" if len(counts) > KINDS else ""
-    return listed + more + (f" (of {len(looked_at):,} looked at)" if len(looked_at) < len(side) else "")
+def files_text(side: ImageFolder) -> str:
+    """Formats and sizes of the image files; of a large folder a part is looked at."""
+    if len(side) <= LOOKED_AT:
+        return side.survey.text
+    return f"{survey(spread_out(side.paths, LOOKED_AT)).text} (of {LOOKED_AT:,} looked at)"
 
 
 def _checksums(side: ImageFolder) -> dict[str, str]:
     """Of the list of images, and of their table."""
-    table = side.folder / "metadata.csv"
-    return {"list": list_checksum(side)} | ({"table": checksum(table)} if table.is_file() else {})
+    return {"list": list_checksum(side)} | ({"table": checksum(side.table)} if side.table else {})
 
 
 def list_checksum(side: ImageFolder) -> str:

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from eval.scores import Row, Rows
-from eval.summary.blocks import Card, Section
+from eval.summary.blocks import Card, Section, Table
 from eval.summary.measures import caveats, display_name, metric_name, reference, short, with_arrow
-from eval.summary.plots import FLOOR, REAL, SYNTHETIC, THINNED, Line, Mark
+from eval.summary.plots import FLOOR, REAL, SYNTHETIC, THINNED, Line, Mark, number
 from eval.summary.tables import groups, label_tables, line_name, networks_table, score_table
 from eval.summary.verdicts import copy_search
 
@@ -15,6 +15,7 @@ MANIFOLD = ("precision", "recall", "density", "coverage")
 DISTANCES = ("fd", "fd_infinity", "kid", "cmmd")
 SIDES = {SYNTHETIC: "synthetic images", REAL: "real images"}
 LINES_PER_CARD = 4
+LISTED = 4  # formats or sizes
 
 
 def sections_of(rows: Rows) -> list[Section]:
@@ -49,6 +50,32 @@ def reference_mark(row: Row) -> tuple[Mark, ...]:
     """What a value is compared with, and the lowest and highest of its random splits."""
     beside = reference(row)
     return () if beside is None else (Mark(beside, FLOOR, row.get("floor_low"), row.get("floor_high")),)
+
+
+def images(rows: Rows) -> Section:
+    """Formats, sizes and colour of the files, and copies of held-out images."""
+    body = []
+    for row in rows:
+        if row.get("formats") is not None:
+            formats, sizes = (_counted(row[key]) for key in ("formats", "sizes"))
+            quality = "" if row.get("jpeg_quality") is None else f"{row['jpeg_quality']:.0f}"
+            colour = f"{row.get('n_colour') or 0:,} ({number(row['value'])} grey levels between channels)"
+            body.append([row["images"], formats, sizes, quality, colour])
+    section = Section("images", folded=[score_table(rows)])
+    header = ["side", "formats", "sizes in pixels", "JPEG quality", "images with colour"]
+    used = [j for j in range(len(header)) if any(line[j] for line in body)]
+    section.tables = [Table([header[j] for j in used], [[line[j] for j in used] for line in body])] if body else []
+    for row in rows:
+        if row["metric"] == "held_out_copy_share" and row["value"] is not None:
+            found = f"{row['n_copies']} of {row['n_synthetic']:,} synthetic images are copies of held-out real images"
+            section.points.append(f"{found} (correlation {number(row['threshold'])} or more).")
+    return section
+
+
+def _counted(counts: dict[str, int]) -> str:
+    """Names with their numbers, the first few."""
+    shown = ", ".join(f"{name}: {n:,}" for name, n in list(counts.items())[:LISTED])
+    return shown + (f" and {len(counts) - LISTED} others" if len(counts) > LISTED else "")
 
 
 def fidelity(rows: Rows) -> Section:
@@ -246,6 +273,7 @@ def text_encoder(rows: Rows) -> Section:
 
 
 SECTIONS: dict[str, Callable[[Rows], Section]] = {
+    "images": images,
     "fidelity": fidelity,
     "classifier": classifier,
     "alignment": alignment,

@@ -121,7 +121,8 @@ def run_steps(steps: Sequence[EvalStep], skipped: Sequence[Skipped], folder: Pat
         outcome.skipped += [Skipped(title, reason) for reason in kept["omitted"]]
         if step.table is not None:
             outcome.tables[step.table, step.model] = table
-        outcome.warnings += [line for line in kept["warnings"] if line not in outcome.warnings]
+        said = f"{step.model}: " if several and step.model else ""
+        outcome.warnings += [line for one in kept["warnings"] if (line := said + one) not in outcome.warnings]
         outcome.provenance += [one for one in step.provenance if one not in outcome.provenance]
     return outcome
 
