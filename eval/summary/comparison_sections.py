@@ -74,13 +74,12 @@ def verdict(rows: Rows, differences: Rows, models: Sequence[str]) -> Section:
 def _in_words(rows: Rows, model: str, baseline: str) -> list[str]:
     """The result in one sentence, and which measures are behind it."""
     names: dict[str, dict[str, list[str]]] = {}
-    for row in rows:
-        result = row["result"] or ("none" if row["ci_low"] is not None else "unknown")
+    results = [row["result"] or ("none" if row["ci_low"] is not None else "unknown") for row in rows]
+    for row, result in zip(rows, results, strict=True):
         by = [short(row["variant"])] if row["variant"] else []
         positives = [f"{row['n_positive']:,} positives"] if row.get("n_positive") else []
         names.setdefault(result, {}).setdefault(with_arrow(row["metric"]), []).extend(by + positives)
-    count = {result: sum(max(1, len(by)) for by in found.values()) for result, found in names.items()}
-    better, worse = count.get("better", 0), count.get("worse", 0)
+    better, worse = results.count("better"), results.count("worse")
     if not rows:
         return [f"{model} and {baseline} have no main measure in common."]
     if better and worse:
