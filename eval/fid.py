@@ -142,7 +142,8 @@ def evaluate(
     }
     warnings = differences(real.survey, synthetic.survey)
     if copies := count_copies(x, y):
-        warnings.append(f"{copies} of {len(y)} synthetic images have the features of a real one: are they copies?")
+        same = f"{copies} of {len(y)} synthetic images have the features of a real one, to rounding"
+        warnings.append(f"{same}: are the folders mixed up?")
     notes = [note for note in (real.patients_note, _clusters_note(real)) if note] + warnings
     return Result([row | origin | files | {"notes": row["notes"] + notes} for row in rows], warnings=warnings)
 

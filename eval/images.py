@@ -51,7 +51,7 @@ def evaluate(real: ImageFolder, synthetic: ImageFolder, *, seed: int = 0) -> Res
             )
         if folder.patients_note:
             warnings.append(f"{folder.patients_note}, so floors may be too low and intervals too narrow")
-    copies = held_out_copies(real, synthetic, *(_greys(features[side]) for side in sides), seed)
+    copies = held_out_copies(real, synthetic, _greys(features["real"]), _greys(features["synthetic"]), seed)
     if copies["n_copies"]:
         warnings.append(leak_warning(copies["n_copies"], len(synthetic)))
     return Result([*rows, copies], warnings=warnings)

@@ -227,11 +227,7 @@ def compare_reports(
             rows += _rows(side, metric, orders[: metric.shuffles], seed)
     prompts = {side.name: set(map(text_key, side.prompts)) for side in sides}
     without = len(prompts["synthetic"] - prompts.get("real", set()))
-    note = (
-        f"{without} of {len(prompts['synthetic'])} different prompts have no real image beside them"
-        if without
-        else None
-    )
+    note = f"{without} of {len(prompts['synthetic'])} prompts have no real image beside them" if without else None
     if "real" not in prompts:
         note = "no reports of the real images are given: there is nothing to compare with"
     common = {"n_real": 0, **sizes, "extractor": source}

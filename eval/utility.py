@@ -269,7 +269,8 @@ def score(test: Labelled, seen: dict[str, list[pd.DataFrame]], draws_seed: int =
     drawn = resampled(statistics, test.images.groups, seed=draws_seed).reshape(RESAMPLES, *shape)
     seeds = np.random.default_rng(draws_seed).integers(n_seeds, size=(RESAMPLES, n_seeds))
     drawn = drawn[np.arange(RESAMPLES)[:, None], :, seeds].mean(axis=1)  # (resamples, arms, findings)
-    rare = rare_findings({name: [values == 1, values == 0] for name, values in test.truth.items()}, test.images.groups)
+    groups = test.images.groups
+    rare = rare_findings({name: [values == 1, values == 0] for name, values in test.truth.items()}, np.array(groups))
     defined = [j for j in range(len(findings)) if np.isfinite(values[0, 0, j])]
     with_macro = [*((name, [j]) for j, name in enumerate(findings)), ("macro", defined)]
     few_seeds = [f"only {n_seeds} of at least {FEW_SEEDS} seeds"] if n_seeds < FEW_SEEDS else []

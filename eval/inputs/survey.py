@@ -48,7 +48,8 @@ def survey(paths: Sequence[Path]) -> Survey:
     with ThreadPoolExecutor(available_cores()) as pool:
         headers = [header for header in pool.map(_header, paths) if header is not None]
     qualities = [quality for _, _, quality in headers if quality is not None]
-    formats, sizes = (dict(Counter(header[k] for header in headers if header[k]).most_common()) for k in (0, 1))
+    formats = dict(Counter(name for name, _, _ in headers).most_common())
+    sizes = dict(Counter(size for _, size, _ in headers if size).most_common())
     return Survey(formats, sizes, float(np.median(qualities)) if qualities else None)
 
 

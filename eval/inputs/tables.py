@@ -52,7 +52,7 @@ def read_table(folder: Path) -> FolderTable:
     if below:
         remarks.append(f"{len(below)} images in subfolders are not read (such as {min(below)})")
     others = sorted(folder.glob("*.csv"))
-    found = {other: rows for other in others if (rows := _naming(other, top)) is not None}
+    found = {other: named for other in others if (named := _naming(other, top)) is not None}
     if len(found) == 1:
         path, rows = next(iter(found.items()))
         remarks = [f"{path.name} is read, as {', '.join(rows.columns)}"]

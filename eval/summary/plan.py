@@ -287,8 +287,8 @@ def _plan_alignment(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
         reason = "it needs an image and a text tower: --image_text_model RUN of train.py --tune clip"
         yield Skipped("alignment", reason)
         return
-    if reason := _impossible(alignment.check, inputs.synthetic, model, explicit=explicit):
-        yield Skipped("alignment", reason)
+    if why := _impossible(alignment.check, inputs.synthetic, model, explicit=explicit):
+        yield Skipped("alignment", why)
         return
     yield inputs.step(partial(alignment.evaluate, inputs.real, inputs.synthetic, model), [model], explicit=explicit)
 
@@ -299,8 +299,8 @@ def _plan_retrieval(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
         reason = "it needs a network: --image_text_model, --classifier, or weights in --weights_dir"
         yield Skipped("retrieval", reason)
         return
-    if reason := _impossible(retrieval.prepare, inputs.real, inputs.synthetic, model, explicit=explicit):
-        yield Skipped("retrieval", reason)
+    if why := _impossible(retrieval.prepare, inputs.real, inputs.synthetic, model, explicit=explicit):
+        yield Skipped("retrieval", why)
         return
     yield inputs.step(partial(retrieval.evaluate, inputs.real, inputs.synthetic, model), [model], explicit=explicit)
 

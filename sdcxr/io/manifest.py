@@ -60,7 +60,7 @@ def validate_rows(rows: pd.DataFrame, path: Path, needed: Sequence[str] = ("file
     """Rows of the table `path` of an image folder, cells as text, with labels as in `with_labels`.
 
     Raises:
-        UserError: one of the `needed` columns is missing, a file name repeated or outside the folder, or an invalid label.
+        UserError: a `needed` column is missing, a file name repeated or outside the folder, or a label invalid.
     """
     if missing := [column for column in needed if column not in rows]:
         raise UserError(f"{path} has no column {missing[0]!r} (it has: {', '.join(rows.columns)})")

@@ -219,12 +219,14 @@ def test_held_out_images_that_are_training_images_are_left_out_or_refused(tmp_pa
     train = dataset(tmp_path / "train", pictures(60, 0))
     mixed = write(tmp_path / "mixed", pictures(30, 1) + pictures(60, 0)[:2], [f"{i}.png" for i in range(32)])
     same = write(tmp_path / "same", pictures(60, 0), [f"{i}.png" for i in range(60)])
-    synthetic = read_folder(samples(tmp_path / "samples", pictures(10, 2)), "--synthetic")
+    synthetic = read_samples(samples(tmp_path / "samples", pictures(10, 2)), "--synthetic")
     train = read_folder(train, "--train")
     rows = evaluate(train, read_folder(mixed, "--real"), synthetic)
     assert rows[0]["n_real"] == 30
     assert {row["n_calibration"] for row in rows if row["metric"] == "copy_share"} == {30 + 60}
-    assert rows[0]["notes"] == ["left out 2 of 32 held-out images: 0 of patients in --train, 2 stored there, too"]
+    left_out, unknown = rows[0]["notes"]
+    assert left_out == "left out 2 of 32 held-out images: 0 of patients in --train, 2 stored there, too"
+    assert unknown.startswith("the patients of 32 of 32 real images are not known (no subject_id)")
     with pytest.raises(UserError, match="60 of the 60 images of --real"):
         evaluate(train, read_folder(same, "--real"), synthetic)
     with pytest.raises(UserError, match="--train and --real are the same folder"):
@@ -235,7 +237,7 @@ def test_held_out_images_that_are_training_images_are_left_out_or_refused(tmp_pa
 
 def test_patients_of_the_training_set_are_left_out(tmp_path):
     train = read_folder(dataset(tmp_path / "train", pictures(60, 0)), "--train")
-    synthetic = read_folder(samples(tmp_path / "samples", pictures(10, 2)), "--synthetic")
+    synthetic = read_samples(samples(tmp_path / "samples", pictures(10, 2)), "--synthetic")
     partly = read_folder(dataset(tmp_path / "partly", pictures(40, 1), 25), "--real")  # patients 25 to 29 of 0 to 29
     assert evaluate(train, partly, synthetic)[0]["n_real"] == 30
     wholly = read_folder(dataset(tmp_path / "wholly", pictures(20, 1), 3), "--real")
@@ -246,7 +248,7 @@ def test_patients_of_the_training_set_are_left_out(tmp_path):
 def test_too_few_real_images_for_a_threshold_are_one_line(tmp_path):
     train = read_folder(write(tmp_path / "train", pictures(30, 0), [f"{i}.png" for i in range(30)]), "--train")
     real = read_folder(write(tmp_path / "real", pictures(9, 1), [f"{i}.png" for i in range(9)]), "--real")
-    synthetic = read_folder(samples(tmp_path / "samples", pictures(10, 2)), "--synthetic")
+    synthetic = read_samples(samples(tmp_path / "samples", pictures(10, 2)), "--synthetic")
     with pytest.raises(UserError, match="9 real images of other patients: a threshold needs 20"):
         evaluate(train, real, synthetic)
 

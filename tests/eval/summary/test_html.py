@@ -203,10 +203,11 @@ def test_thumbnails_are_small_and_keep_their_shape(tmp_path):
 
 def test_pictures_that_cannot_be_shown_are_named_in_their_place(report, folders):
     shown = [folders.synthetic / f"te0{i:02}-aa_0.png" for i in (0, 2, 4)]
+    made = report()
     shown[0].write_bytes(b"not an image")
     shown[1].unlink()
     Image.fromarray(np.full((8, 8), 4000, np.uint16)).save(shown[2])
-    page = render(report())
+    page = render(made)
     assert parse(page).tags.count("img") == 24 - 3
     for path, problem in zip(shown, ("cannot be read", "does not exist", "has more than 8 bits"), strict=True):
         assert f'<p class="unusable">{path.name} {problem}' in page
