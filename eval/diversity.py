@@ -9,6 +9,7 @@ distances and the Vendi score (an effective number of different images) rise.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -96,8 +97,7 @@ def evaluate(
     for kind in KINDS:
         measured = {}
         for side, folder in sides.items():
-            pairs = find_pairs(folder, kind, images_per_prompt, max_pairs, seed)
-            measured[side] = pairs, ssim_of_pairs(folder.paths, pairs, size)
+            measured[side] = ssim_of_folder(folder, kind, images_per_prompt, max_pairs, size, seed)
         rows += _pair_rows(f"ms_ssim_{kind}", measured, about | {"preset": preset, "notes": notes})
     if extractor is None:
         return Result(rows)
@@ -187,6 +187,15 @@ def mean_of_pairs(values: np.ndarray, pairs: Pairs, seed: int = 0) -> tuple[floa
         weight = pairs.weight * count[first] * np.where(first == second, 1, count[second])
         drawn.append(np.average(values, weights=weight) if weight.any() else np.nan)
     return value, percentiles(np.array(drawn))
+
+
+@lru_cache(maxsize=8)
+def ssim_of_folder(
+    folder: ImageFolder, kind: str, images_per_prompt: int, most: int, size: int, seed: int
+) -> tuple[Pairs, np.ndarray]:
+    """The pairs of `find_pairs` with their `ssim_of_pairs`; those of the real images are the same for all models."""
+    pairs = find_pairs(folder, kind, images_per_prompt, most, seed)
+    return pairs, ssim_of_pairs(folder.paths, pairs, size)
 
 
 def ssim_of_pairs(paths: Sequence[Path], pairs: Pairs, size: int) -> np.ndarray:

@@ -10,6 +10,7 @@ fd-xrv-roentgen, fd-rad-dino-chexgenbench, fd-rad-dino, cmmd.
 """
 
 import difflib
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -172,7 +173,7 @@ def compare_distributions(
     if interval_draws and groups >= FEWEST_GROUPS:
         halves = [half_samples(side, interval_draws, generator) for side in (groups_x, groups_y)]
         drawn = values_of_halves(x, y, preset, *halves)
-    floor = _floor(x, y, groups_x, preset, generator, seed)
+    floor = _floor(x, y, groups_x, preset, seed)
     n_groups = {"n_real_groups": len(set(groups_x)), "n_synthetic_groups": len(set(groups_y))}
     n, dimension = min(len(x), len(y)), x.shape[1]
     rows = []
@@ -287,24 +288,34 @@ class Floor:
         return None
 
 
-def _floor(
-    x: np.ndarray, y: np.ndarray, groups: Sequence[str], preset: Preset, generator: np.random.Generator, seed: int
-) -> Floor:
+_MEASURED: dict[tuple[Preset, int, bytes], dict[str, float]] = {}
+"""Halves of real images that this process has measured: the same for all models that are compared with them."""
+
+
+def _measure_halves(first: np.ndarray, second: np.ndarray, preset: Preset, seed: int) -> dict[str, float]:
+    """Values between two halves of the real images, each computed once."""
+    key = preset, seed, hashlib.sha256(first.tobytes() + second.tobytes()).digest()
+    if key not in _MEASURED:
+        _MEASURED[key] = {name: one.value for name, one in measure(first, second, preset, seed).items()}
+    return _MEASURED[key]
+
+
+def _floor(x: np.ndarray, y: np.ndarray, groups: Sequence[str], preset: Preset, seed: int) -> Floor:
+    generator = np.random.default_rng(seed)  # of its own: the splits do not depend on the synthetic images
     splits = min(max(5000 // len(x), 1), 10)  # with few images each split is noisy, and fast
     halves = [disjoint_halves(groups, generator) for _ in range(splits)]
     n = min(len(y), *(len(half) for split in halves for half in split))
     if n < 2:
         return Floor(None, 0, {}, {}, {}, {})
-    values: tuple[list[dict[str, float]], list[dict[str, float]]] = ([], [])
-    for first, second in halves:
-        others = x[second[:n]], y[generator.choice(len(y), n, replace=False)]
-        for measured, other in zip(values, others, strict=True):
-            measured.append({name: one.value for name, one in measure(x[first[:n]], other, preset, seed).items()})
+    of_real = [_measure_halves(x[first[:n]], x[second[:n]], preset, seed) for first, second in halves]
+    of_synthetic = []
+    for first, _ in halves:
+        other = y[generator.choice(len(y), n, replace=False)]
+        of_synthetic.append({name: one.value for name, one in measure(x[first[:n]], other, preset, seed).items()})
 
     def over_splits(measured: list[dict[str, float]], statistic: Callable[[list[float]], Any]) -> dict[str, float]:
         return {name: float(statistic([split[name] for split in measured])) for name in preset.metrics}
 
-    of_real, of_synthetic = values
     spread = [over_splits(of_real, statistic) if splits > 1 else {} for statistic in (np.min, np.max)]
     return Floor(n, splits, over_splits(of_real, np.mean), over_splits(of_synthetic, np.mean), *spread)
 

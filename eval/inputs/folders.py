@@ -23,9 +23,12 @@ PHANTOM = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageFolder:
-    """The images of one side, in the order of their table. Read once: files are not looked at again after a change."""
+    """The images of one side, in the order of their table. Read once: files are not looked at again after a change.
+
+    Each is equal to itself only, so that what is computed of it can be kept in memory (`functools.lru_cache`).
+    """
 
     folder: Path
     rows: pd.DataFrame
