@@ -67,7 +67,9 @@ def difference(first: Row, second: Row, same_groups: bool) -> Row:
         second: row of the other model with the same metric.
         same_groups: whether their images are of the same prompts in the same order, so that their draws are paired.
     """
-    value, interval, paired, note = None, (None, None), None, None
+    value: float | None = None
+    interval: tuple[float | None, float | None] = (None, None)
+    paired, note = None, None
     if first["value"] is None or second["value"] is None:
         note = "not defined for both"
     elif depends_on_n(second["metric"]) and first["n_synthetic"] != second["n_synthetic"]:
@@ -75,14 +77,14 @@ def difference(first: Row, second: Row, same_groups: bool) -> Row:
             f"not compared: {first['n_synthetic']} against {second['n_synthetic']} images, and the value depends on it"
         )
         beside = [row.get("value_at_floor_n") for row in (first, second)]
-        if None not in beside and first["floor_n"] == second["floor_n"]:
+        if beside[0] is not None and beside[1] is not None and first["floor_n"] == second["floor_n"]:
             value = beside[1] - beside[0]
             note = f"values at {first['floor_n']} images on either side, because the models have different numbers"
     else:
         value = second["value"] - first["value"]
         interval, paired = _interval(first, second, value, same_groups)
     names = (*KEY, "part", "n_real", "n_synthetic", "n_positive")
-    row = score_row(second["metric"], value, interval, note=note)  # type: ignore[arg-type]
+    row = score_row(second["metric"], value, interval, note=note)  # type: ignore[arg-type] # None: not compared
     row |= {name: second[name] for name in names if name in second}
     return row | {"paired": paired, "result": _result(row)}
 

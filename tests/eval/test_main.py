@@ -370,6 +370,30 @@ def test_models_are_compared_on_one_page_and_rows_of_each_are_kept(evaluate, fol
     assert not (tmp_path / "out" / "differences.json").exists()
 
 
+def test_what_is_the_same_for_all_models_is_computed_once(evaluate, folders, tmp_path, monkeypatch):
+    from eval import diversity, fid, privacy
+
+    calls: list[str] = []
+
+    def counted(module, name):
+        original = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, **k: calls.append(name) or original(*a, **k))
+
+    counted(privacy, "planted")
+    counted(diversity, "ssim_of_pairs")
+    counted(fid, "measure")
+    rows = evaluate(
+        synthetic=[str(folders.synthetic), str(second_model(folders, tmp_path))],
+        train=folders.train,
+        extractor="pixels-8",
+    )
+    floors = [row["floor"] for row in rows if row["metric"] == "fd" and row["label"] is None]
+    assert floors[0] == floors[1]
+    assert calls.count("planted") == 1 and calls.count("ssim_of_pairs") == 2 * 3  # real, and either model
+    splits = next(row["floor_splits"] for row in rows if row["metric"] == "fd")
+    assert calls.count("measure") == splits + 2 * (1 + splits)  # halves of the real images; all, and as few, of a model
+
+
 def test_warnings_name_the_model(evaluate, folders, tmp_path, capsys):
     shutil.copytree(folders.real, tmp_path / "copy")
     evaluate(synthetic=[str(folders.synthetic), str(tmp_path / "copy")])
