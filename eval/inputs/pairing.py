@@ -10,6 +10,7 @@ import pandas as pd
 from sdcxr.io.manifest import LABELS, image_ids, text_key
 from sdcxr.runtime.errors import UserError
 
+COUNTS = 2  # numbers behind the id in a file's name: of the image, and a seed
 COUNTER = re.compile(r"[A-Za-z]*[-_ ]?\d{1,6}")
 
 
@@ -37,8 +38,9 @@ def prompt_ids(real: pd.DataFrame, samples: pd.DataFrame) -> pd.Series:
         return samples["id"]
     known = {name for name in image_ids(real) if "dicom_id" in real or not COUNTER.fullmatch(name)}
     stems = samples["file_name"].map(lambda name: Path(name).stem)
-    begun = stems.str.replace(r"[_-]\d+$", "", regex=True)
-    return stems.where(stems.isin(known), begun.where(begun.isin(known), ""))
+    for _ in range(COUNTS):
+        stems = stems.where(stems.isin(known), stems.str.replace(r"[_-]\d+$", "", regex=True))
+    return stems.where(stems.isin(known), "")
 
 
 def pair_rows(real: pd.DataFrame, samples: pd.DataFrame, where: str) -> Pairing:
@@ -86,6 +88,8 @@ def with_prompt_rows(real: pd.DataFrame, samples: pd.DataFrame) -> tuple[pd.Data
     if "id" not in samples:
         ids = prompt_ids(real, samples)
         if not (ids != "").any():
+            if "text" not in samples:
+                return samples, ["no prompts: there is no table, and no file is named after an image of --real"]
             return _with_labels_of_texts(real, samples)
         samples = samples.assign(id=ids)
         remarks.append(

@@ -23,6 +23,8 @@ OTHER_NAMES = {  # columns of other tools, in the order in which they are taken
     "file_name": ("img_savename", "synthetic_filename", "filename", "image_path", "image", "path"),
     "text": ("prompt", "annotated_prompt", "caption"),
 }
+OTHER_TABLES = (".tsv", ".xlsx", ".parquet", ".jsonl", ".txt")  # never read, but said
+LISTED = 3  # tables that a remark names
 NEXT_TO = {"generate.json": "generate.py has not finished this folder: run the same command again"}
 
 
@@ -47,6 +49,10 @@ def read_table(folder: Path) -> FolderTable:
     path = next((folder / name for name in TABLES if (folder / name).is_file()), None)
     if path is not None:
         rows = _renamed(read_json_lines(path) if path.suffix == ".jsonl" else read_csv(path))
+        if not len(rows):
+            raise UserError(f"{path} has no rows, beside {len(top)} images: write one for each, or remove the table")
+        if "file_name" in rows:
+            rows = _with_found_names(rows, path, top | below)
         return FolderTable(_checked(rows, path), path, _remarks_on_files(rows, path, top, below))
     remarks = [f"{about}" for name, about in NEXT_TO.items() if (folder / name).is_file()]
     if below:
@@ -57,11 +63,30 @@ def read_table(folder: Path) -> FolderTable:
         path, rows = next(iter(found.items()))
         remarks = [f"{path.name} is read, as {', '.join(rows.columns)}"]
         return FolderTable(_checked(rows, path), path, remarks + _remarks_on_files(rows, path, top, below))
-    if others:
-        names = ", ".join(other.name for other in others)
-        why = "several name the images" if found else "no column file_name (or img_savename) that names the images"
+    others += sorted(other for other in folder.iterdir() if other.suffix.lower() in OTHER_TABLES)
+    if others and top:
+        names = ", ".join(other.name for other in others[:LISTED]) + (" …" if len(others) > LISTED else "")
+        why = "several name the images" if found else "no CSV with a column file_name (or img_savename) of the images"
         remarks.append(f"{names} not read: {why}; call the table metadata.csv, with the columns file_name and text")
     return FolderTable(pd.DataFrame({"file_name": sorted(top)}), None, remarks)
+
+
+def _with_found_names(rows: pd.DataFrame, path: Path, files: set[str]) -> pd.DataFrame:
+    """The rows with the names that the files have, where Windows or a table wrote them otherwise (p10\\A.PNG)."""
+    if (blank := rows["file_name"].str.strip() == "").any():
+        raise UserError(
+            f"{path} has no file_name in row {int(blank.to_numpy().argmax()) + 1}: fill it in or remove the row"
+        )
+    by_case: dict[str, list[str]] = {}
+    for name in files:
+        by_case.setdefault(name.lower(), []).append(name)
+
+    def find(name: str) -> str:
+        plain = name.replace("\\", "/")
+        alike = by_case.get(os.path.normpath(plain).lower(), [])
+        return name if name in files or len(alike) != 1 else alike[0]
+
+    return rows.assign(file_name=rows["file_name"].map(find))
 
 
 def _naming(path: Path, files: set[str]) -> pd.DataFrame | None:
@@ -111,7 +136,11 @@ def read_json_lines(path: Path) -> pd.DataFrame:
         UserError: a line is no JSON object.
     """
     records = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text: save it as UTF-8") from None
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:

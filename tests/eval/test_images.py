@@ -74,8 +74,9 @@ def test_noised_copies_of_held_out_images_are_a_warning(tmp_path):
     row = rows["held_out_copy_share", "synthetic"]
     assert (row["value"], row["n_copies"], row["n_calibration"]) == (1, 20, 40)
     assert "20 of 20 synthetic images are copies of images in --real" in warnings[-1]
-    rows, warnings = measure(real, write(tmp_path / "others", noise(20, 7)))
-    assert rows["held_out_copy_share", "synthetic"]["n_copies"] == 0
+    for seed in range(7, 10):  # the threshold of few images is uncertain
+        rows, warnings = measure(real, write(tmp_path / f"others{seed}", noise(20, seed)))
+        assert rows["held_out_copy_share", "synthetic"]["n_copies"] == 0
     assert warnings == [
         "the patients of 40 of 40 real images are not known (no subject_id): images of one patient count as of two, "
         "so floors may be too low and intervals too narrow"

@@ -91,7 +91,7 @@ def test_tables_that_do_not_name_the_images_are_said(tmp_path):
     images = read_samples(folder)
     assert images.ids == ["0.png"] and images.table is None
     assert images.remarks[0].startswith("generate.py has not finished this folder")
-    assert images.remarks[1].startswith("scores.csv not read: no column file_name (or img_savename)")
+    assert images.remarks[1].startswith("scores.csv not read: no CSV with a column file_name (or img_savename)")
 
 
 def test_images_in_subfolders_are_said(tmp_path):
@@ -129,4 +129,39 @@ def test_names_that_only_count_pair_nothing(tmp_path, capsys):
     folders = [draw(tmp_path / side, *(f"{i:04}.png" for i in range(3))) for side in ("real", "s")]
     sides = read_sides(*folders)
     assert pair_prompts(*sides).by == "" and "id" not in sides[1].rows
-    assert "hold the same files" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "hold the same files" in out and "no file is named after an image of --real" in out
+
+
+def test_names_with_an_index_and_a_seed_are_of_their_prompt(real, tmp_path):
+    samples = draw(tmp_path / "s", "a-1_0_42.png", "c-3-1.png", "sample_a-1.png")
+    assert read_sides(real, samples)[1].rows["id"].tolist() == ["a-1", "c-3", ""]
+
+
+def test_names_of_another_system_are_those_of_the_files(tmp_path):
+    folder = draw(tmp_path, "p/a.PNG", "b.png", "c.png", "C.png")
+    (folder / "metadata.csv").write_text("file_name\nP\\a.png\n./b.png\nc.png\n")
+    assert read_folder(folder, "--real").ids == ["p/a.PNG", "b.png", "c.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metadata.csv", "file_name,text\n", "has no rows, beside 1 images"),
+        ("metadata.csv", "file_name,text\na.png,x\n,y\n", "has no file_name in row 2"),
+        ("metadata.jsonl", b'{"file_name": "a.png", "text": "\xd6dem"}', "is not UTF-8 text"),
+        ("metadata.jsonl", '[{"file_name": "a.png"}]', "line 1 is no JSON object"),
+    ],
+)
+def test_tables_that_cannot_be_used_are_one_line(tmp_path, name, content, message):
+    folder = draw(tmp_path, "a.png")
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=message):
+        read_folder(folder, "--real")
+
+
+@pytest.mark.parametrize("name", ["prompts.tsv", "prompts.xlsx", "metadata.parquet", "0.txt"])
+def test_tables_of_other_formats_are_said(tmp_path, name):
+    folder = draw(tmp_path, "0.png")
+    (folder / name).touch()
+    assert read_samples(folder).remarks[0].startswith(f"{name} not read: no CSV with a column file_name")
