@@ -42,7 +42,7 @@ class Result:
 
 def score_row(
     metric: str,
-    value: float,
+    value: float | None,
     interval: tuple[float | None, float | None] = (None, None),
     *,
     note: str | None = None,
@@ -52,7 +52,7 @@ def score_row(
 
     Args:
         metric: name of the metric.
-        value: its value; NaN where it is not defined.
+        value: its value; NaN or None where it is not defined.
         interval: both ends of the 95 % interval.
         note: the only caveat; several are given as the list `notes`.
         others: further columns by name.

@@ -84,7 +84,7 @@ def difference(first: Row, second: Row, same_groups: bool) -> Row:
         value = second["value"] - first["value"]
         interval, paired = _interval(first, second, value, same_groups)
     names = (*KEY, "part", "n_real", "n_synthetic", "n_positive")
-    row = score_row(second["metric"], value, interval, note=note)  # type: ignore[arg-type] # None: not compared
+    row = score_row(second["metric"], value, interval, note=note)
     row |= {name: second[name] for name in names if name in second}
     return row | {"paired": paired, "result": _result(row)}
 

@@ -37,7 +37,8 @@ def basis(row: Row) -> str:
         return f"{n['n_pairs']:,} pairs of {units or 0:,} {name}"
     if n["n_queries"] is not None:
         return f"{n['n_queries']:,} searches"
-    counts = [("n_prompts", "prompts"), ("n_real", "real"), ("n_synthetic", "synthetic"), ("n_train", "training")]
+    sides = [("n_prompts", "prompts")] if n["n_prompts"] else [("n_real", "real"), ("n_synthetic", "synthetic")]
+    counts = [*sides, ("n_train", "training")]
     return " + ".join(f"{row[name]:,} {what}" for name, what in counts if row.get(name))
 
 

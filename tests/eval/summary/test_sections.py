@@ -122,6 +122,7 @@ def test_a_value_stands_beside_the_floor_at_the_same_number_of_images():
         ({"n_pairs": 62, "n_prompts": 18}, "62 pairs of 18 prompts"),
         ({"n_queries": 40}, "40 searches"),
         ({"n_train": 1435}, "24 real + 24 synthetic + 1,435 training"),
+        ({"n_prompts": 18, "n_train": 1435}, "18 prompts + 1,435 training"),
     ],
 )
 def test_a_value_says_what_it_rests_on(columns, text):
