@@ -16,7 +16,7 @@ HEADLINES = (
     *("text_to_image_recall@10", "ms_ssim_within_prompts", "copy_share", "utility_gain"),
 )
 OPEN = (*HEADLINES, "kid")  # metrics whose tables are not folded
-DIVERSE, AT_FLOOR, WAY = "more diverse", "models at the floor's N", "interval of difference"
+DIVERSE, AT_FLOOR, WAY = "more diverse", "models at the floor's N", "interval made by"
 WORDS = {
     "better": "Better",
     "worse": "Worse",
@@ -116,7 +116,8 @@ def metric_table(
         line += [value_cell(by_model[model]) if model in by_model else "" for model in models]
         for model, change in zip(models[1:], changed, strict=True):
             line += [value_cell(change), _in_a_word(change, model, models[0])]
-        said = [text for change in changed if change for text in (change["paired"], *change["notes"]) if text]
+        said = [f"Interval of the difference: {change['paired']}" for change in changed if change and change["paired"]]
+        said += [note for change in changed if change for note in change["notes"]]
         line += [
             _once(by_model, models, basis),
             value_cell(reals.get(_side_key(first))),
@@ -133,8 +134,7 @@ def metric_table(
     ways = list(footnotes)
     if len(ways) == 1 and all(line[-1] for line in body):
         used.remove(len(header) - 1)
-        ways = [f"Interval of the difference: {ways[0]}"]
-    words = ("result", "based on", AT_FLOOR, WAY)
+    words = ("result", "based on", WAY)
     numbers = [place for place, j in enumerate(used) if j and header[j] not in words]
     text = "" if by_metric else reads(rows[0]["metric"])
     text = f"{capital(text)}." if text else ""
