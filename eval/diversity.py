@@ -9,6 +9,7 @@ distances and the Vendi score (an effective number of different images) rise.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -100,8 +101,7 @@ def evaluate(
     for kind in KINDS:
         measured = {}
         for side, folder in sides.items():
-            pairs = find_pairs(folder, kind, images_per_prompt, max_pairs, seed)
-            measured[side] = pairs, ssim_of_pairs(folder.paths, pairs, size)
+            measured[side] = ssim_of_folder(folder, kind, images_per_prompt, max_pairs, size, seed)
         rows += _pair_rows(f"ms_ssim_{kind}", measured, about | {"preset": preset, "notes": notes})
     if extractor is None:
         return Result(rows)
@@ -173,24 +173,33 @@ def _within(
     return Pairs(first, second, np.array(weights), (prompts[first], prompts[second]))
 
 
-def mean_of_pairs(values: np.ndarray, pairs: Pairs, seed: int = 0) -> tuple[float, float, float]:
+def mean_of_pairs(values: np.ndarray, pairs: Pairs, seed: int = 0) -> tuple[float, tuple[float, float]]:
     """Weighted mean and its 95 % bootstrap interval, drawing prompts or patients; NaN where there are too few.
 
     A pair of two groups occurs as often as the product of their counts in a sample (Owen and Eckles 2012's pigeonhole
     bootstrap); a pair within one group as often as the group.
     """
     if not len(pairs):
-        return (float("nan"),) * 3
+        return float("nan"), (float("nan"),) * 2
     value = float(np.average(values, weights=pairs.weight))
     names, codes = np.unique(np.concatenate(pairs.groups), return_inverse=True)
     if len(names) < 2:
-        return value, float("nan"), float("nan")
+        return value, (float("nan"),) * 2
     first, second = codes[: len(pairs)], codes[len(pairs) :]
     drawn = []
     for count in bootstrap_counts(len(names), RESAMPLES, seed):
         weight = pairs.weight * count[first] * np.where(first == second, 1, count[second])
         drawn.append(np.average(values, weights=weight) if weight.any() else np.nan)
-    return value, *percentiles(np.array(drawn))
+    return value, percentiles(np.array(drawn))
+
+
+@lru_cache(maxsize=8)
+def ssim_of_folder(
+    folder: ImageFolder, kind: str, images_per_prompt: int, most: int, size: int, seed: int
+) -> tuple[Pairs, np.ndarray]:
+    """The pairs of `find_pairs` with their `ssim_of_pairs`; those of the real images are the same for all models."""
+    pairs = find_pairs(folder, kind, images_per_prompt, most, seed)
+    return pairs, ssim_of_pairs(folder.paths, pairs, size)
 
 
 def ssim_of_pairs(paths: Sequence[Path], pairs: Pairs, size: int) -> np.ndarray:
@@ -218,8 +227,8 @@ def _pair_rows(metric: str, sides: dict[str, tuple[Pairs, np.ndarray]], about: d
     """The synthetic row, with the real value as its floor, and the real row."""
     rows = []
     for side, (pairs, values) in sides.items():
-        value, low, high = mean_of_pairs(values, pairs)
-        row = score_row(metric, value, (low, high), images=side, **about)
+        value, interval = mean_of_pairs(values, pairs)
+        row = score_row(metric, value, interval, images=side, **about)
         if not len(pairs):
             reason = ONE_PER_PROMPT if metric.endswith("within_prompts") else "undefined: all images have one text"
             row["notes"] = [reason, *row["notes"]]

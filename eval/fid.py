@@ -10,6 +10,7 @@ fd-xrv-roentgen, fd-rad-dino-chexgenbench, fd-rad-dino, cmmd.
 """
 
 import difflib
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -20,10 +21,10 @@ from eval.command import Comparison
 from eval.extractors.cache import Features, extract
 from eval.inputs.folders import ImageFolder, read_sides
 from eval.inputs.survey import colour_text, differences
-from eval.metrics.bootstrap import disjoint_halves, group_rows, half_samples, validate_features
+from eval.metrics.bootstrap import Interval, disjoint_halves, group_rows, half_samples, validate_features
 from eval.metrics.nearest import nearest
 from eval.metrics.prdc import NAMES
-from eval.metrics.presets import HALVES_OF_LIMIT, OF_COVARIANCES, PRESETS, Preset, measure, standard_errors
+from eval.metrics.presets import HALVES_OF_LIMIT, OF_COVARIANCES, PRESETS, Preset, measure, values_of_halves
 from eval.scores import Result, Row, Rows, note_lines, publish, score_row
 from sdcxr.io.manifest import LABELS
 from sdcxr.runtime.cli import run
@@ -168,20 +169,21 @@ def compare_distributions(
     """Rows of the preset's metrics between real features x and synthetic ones y, both float64 (images, dimension)."""
     generator = np.random.default_rng(seed)
     groups = min(len(group_rows(groups_x)), len(group_rows(groups_y)))
-    errors: dict[str, float] = {}
+    drawn: dict[str, np.ndarray] = {}
     if interval_draws and groups >= FEWEST_GROUPS:
         halves = [half_samples(side, interval_draws, generator) for side in (groups_x, groups_y)]
-        errors = standard_errors(x, y, preset, *halves)
-    floor = _floor(x, y, groups_x, preset, generator, seed)
+        drawn = values_of_halves(x, y, preset, *halves)
+    floor = _floor(x, y, groups_x, preset, seed)
     n_groups = {"n_real_groups": len(set(groups_x)), "n_synthetic_groups": len(set(groups_y))}
     n, dimension = min(len(x), len(y)), x.shape[1]
     rows = []
     for name, measured in measure(x, y, preset, seed).items():
-        interval = _interval(name, measured.value, errors.get(name, float("nan")), groups)
+        error = float(drawn[name].std(ddof=1)) if name in drawn else float("nan")
+        interval = Interval(*_interval(name, measured.value, error, groups), drawn.get(name), "half")
         notes = [measured.problem, floor.note(n)]
         if interval_draws and groups < FEWEST_GROUPS:
             notes.append(f"no interval: only {groups} patients or prompts on a side")
-        elif interval_draws and name not in errors and measured.problem is None:
+        elif interval_draws and name not in drawn and measured.problem is None:
             notes.append("no interval: halves of these images are too few")
         if name in NAMES and max(len(x), len(y)) > 1.25 * n:
             notes.append("more images on one side move it by themselves: compare only the value at the floor's N")
@@ -200,7 +202,7 @@ def compare_distributions(
             "floor_high": floor.highest.get(name, float("nan")),
             "value_at_floor_n": floor.of_synthetic.get(name, float("nan")),
             "sd": measured.sd,
-            "resamples": taken if name in errors else 0,
+            "resamples": taken if name in drawn else 0,
             "seed": seed,
         }
         rows.append(row | n_groups | parameters(preset, name, n))
@@ -286,24 +288,34 @@ class Floor:
         return None
 
 
-def _floor(
-    x: np.ndarray, y: np.ndarray, groups: Sequence[str], preset: Preset, generator: np.random.Generator, seed: int
-) -> Floor:
+_MEASURED: dict[tuple[Preset, int, bytes], dict[str, float]] = {}
+"""Halves of real images that this process has measured: the same for all models that are compared with them."""
+
+
+def _measure_halves(first: np.ndarray, second: np.ndarray, preset: Preset, seed: int) -> dict[str, float]:
+    """Values between two halves of the real images, each computed once."""
+    key = preset, seed, hashlib.sha256(first.tobytes() + second.tobytes()).digest()
+    if key not in _MEASURED:
+        _MEASURED[key] = {name: one.value for name, one in measure(first, second, preset, seed).items()}
+    return _MEASURED[key]
+
+
+def _floor(x: np.ndarray, y: np.ndarray, groups: Sequence[str], preset: Preset, seed: int) -> Floor:
+    generator = np.random.default_rng(seed)  # of its own: the splits do not depend on the synthetic images
     splits = min(max(5000 // len(x), 1), 10)  # with few images each split is noisy, and fast
     halves = [disjoint_halves(groups, generator) for _ in range(splits)]
     n = min(len(y), *(len(half) for split in halves for half in split))
     if n < 2:
         return Floor(None, 0, {}, {}, {}, {})
-    values: tuple[list[dict[str, float]], list[dict[str, float]]] = ([], [])
-    for first, second in halves:
-        others = x[second[:n]], y[generator.choice(len(y), n, replace=False)]
-        for measured, other in zip(values, others, strict=True):
-            measured.append({name: one.value for name, one in measure(x[first[:n]], other, preset, seed).items()})
+    of_real = [_measure_halves(x[first[:n]], x[second[:n]], preset, seed) for first, second in halves]
+    of_synthetic = []
+    for first, _ in halves:
+        other = y[generator.choice(len(y), n, replace=False)]
+        of_synthetic.append({name: one.value for name, one in measure(x[first[:n]], other, preset, seed).items()})
 
     def over_splits(measured: list[dict[str, float]], statistic: Callable[[list[float]], Any]) -> dict[str, float]:
         return {name: float(statistic([split[name] for split in measured])) for name in preset.metrics}
 
-    of_real, of_synthetic = values
     spread = [over_splits(of_real, statistic) if splits > 1 else {} for statistic in (np.min, np.max)]
     return Floor(n, splits, over_splits(of_real, np.mean), over_splits(of_synthetic, np.mean), *spread)
 

@@ -8,6 +8,8 @@ grey levels: colour that a radiograph does not have, and that all other measures
 the share of synthetic images that are more similar to a real one than those of different patients are to each other.
 """
 
+from functools import lru_cache
+
 import numpy as np
 
 from eval.command import Comparison
@@ -15,7 +17,7 @@ from eval.extractors import find_extractor
 from eval.extractors.cache import Features, extract
 from eval.inputs.folders import ImageFolder, patients_of
 from eval.inputs.survey import differences
-from eval.memorization.copies import GRID, best_matches, copy_threshold, whitening
+from eval.memorization.copies import GRID, Whitening, best_matches, copy_threshold, whitening
 from eval.memorization.thresholds import CALIBRATION, FEWEST, leak_warning
 from eval.metrics.bootstrap import group_interval, mean
 from eval.scores import Result, Row, Rows, note_lines, score_row, value_text
@@ -52,24 +54,29 @@ def evaluate(real: ImageFolder, synthetic: ImageFolder, *, seed: int = 0) -> Res
             )
         if folder.patients_note:
             warnings.append(f"{folder.patients_note}, so floors may be too low and intervals too narrow")
-    copies = held_out_copies(real, synthetic, _greys(features["real"]), _greys(features["synthetic"]), seed)
+    copies = held_out_copies(real, synthetic, _greys(features["synthetic"]), seed)
     if copies["n_copies"]:
         warnings.append(leak_warning(copies["n_copies"], len(synthetic)))
     return Result([*rows, copies], warnings=warnings)
 
 
-def held_out_copies(
-    real: ImageFolder, synthetic: ImageFolder, real_greys: np.ndarray, greys: np.ndarray, seed: int = 0
-) -> Row:
-    """The row of synthetic images that are copies of real ones; greys are uint8 of shape (n, GRID, GRID).
+@lru_cache(maxsize=1)
+def _known_images(real: ImageFolder, seed: int) -> tuple[np.ndarray, Whitening, np.ndarray]:
+    """Grey values of the real images, what they share, and correlations of some with those of other patients."""
+    greys = _greys(extract(real, find_extractor(EXTRACTOR)))
+    common, patients = whitening(greys), patients_of(real)
+    chosen = np.random.default_rng(seed).permutation(len(real))[:CALIBRATION]
+    others = best_matches(greys[chosen], greys, common, patients[chosen], patients).correlation
+    return greys, common, others[others > -1]
+
+
+def held_out_copies(real: ImageFolder, synthetic: ImageFolder, greys: np.ndarray, seed: int = 0) -> Row:
+    """The row of synthetic images that are copies of real ones; `greys` are theirs, uint8 of shape (n, GRID, GRID).
 
     The threshold is that of the search for training images, fitted to real images of different patients, but at least
     `LEAST`: the tail of a few dozen images is uncertain, and thresholds of 0.3 to 0.9 come from draws of 24 patterns.
     """
-    common, patients = whitening(real_greys), patients_of(real)
-    chosen = np.random.default_rng(seed).permutation(len(real))[:CALIBRATION]
-    others = best_matches(real_greys[chosen], real_greys, common, patients[chosen], patients).correlation
-    others = others[others > -1]
+    real_greys, common, others = _known_images(real, seed)
     about: Row = {"images": "synthetic", "n_real": len(real), "n_synthetic": len(synthetic), "preset": f"ncc {GRID} px"}
     if len(others) < FEWEST:
         note = f"{len(others)} real images with others to compare: a threshold needs {FEWEST}"

@@ -19,8 +19,9 @@ that was not trained for this finds little, and the sensitivity shows it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -43,7 +44,13 @@ from eval.memorization.copies import (
     whitening,
 )
 from eval.memorization.reid import REID_DETECTION, reidentify
-from eval.memorization.thresholds import COPY_DETECTION, detection_rows, fit_threshold, leak_warning
+from eval.memorization.thresholds import (
+    COPY_DETECTION,
+    detection_rows,
+    fit_threshold,
+    leak_warning,
+    match_other_patients,
+)
 from eval.metrics.bootstrap import disjoint_halves, group_interval, mean, validate_features
 from eval.metrics.nearest import authentic, nearness
 from eval.scores import Result, Rows, note_text, score_row, value_text
@@ -104,9 +111,8 @@ def evaluate(
     refuse_same(train, real, synthetic)
     extracted = [extract(folder, extractor) for folder in (train, real, synthetic)]
     features = [side.values for side in extracted]  # noqa: PD011 (no table)
-    greys = [read_greys(folder.paths, GRID) for folder in (train, real, synthetic)]
-    common = whitening(greys[0])
-    of_real = best_matches(greys[1], greys[0], common)
+    known = known_images(train, real, seed)
+    greys, common, of_real = [*known.greys, read_greys(synthetic.paths, GRID)], known.common, known.of_real
     kept, note = held_out(train, real, of_real)
     about = {"n_train": len(train), "n_real": len(kept), "n_synthetic": len(synthetic), "notes": []}
     about["notes"] = [caveat for caveat in (note, real.patients_note) if caveat]
@@ -118,10 +124,7 @@ def evaluate(
         row |= {"extractor": extractor.given_name} | about
     matches = best_matches(greys[2], greys[0], common)
 
-    def match_others(chosen: np.ndarray, patients: np.ndarray) -> np.ndarray:
-        return best_matches(greys[0][chosen], greys[0], common, patients[chosen], patients).correlation
-
-    threshold, n_calibration = fit_threshold(train, of_real.correlation[kept], len(synthetic), match_others, seed)
+    threshold, n_calibration = fit_threshold(of_real.correlation[kept], known.of_others, len(synthetic))
     with_held_out = best_matches(greys[2], greys[1][kept], common).correlation
     n_leaked = int((with_held_out >= threshold).sum())
     rows += detection_rows(
@@ -129,7 +132,7 @@ def evaluate(
         matches.correlation,
         threshold,
         with_held_out,
-        planted(train, greys[0], common, seed),
+        known.of_altered,
         groups,
         about | {"preset": f"ncc {GRID} px", "n_calibration": n_calibration},
     )
@@ -145,6 +148,34 @@ def evaluate(
         with atomic(nearest) as temporary:
             pairs.sort_values("correlation", ascending=False, kind="stable").to_csv(temporary, index=False)
     return Result(rows, warnings=[leak_warning(n_leaked, len(synthetic))] if n_leaked else [])
+
+
+class KnownImages(NamedTuple):
+    """What the search for copies needs of training and held-out images."""
+
+    greys: tuple[np.ndarray, np.ndarray]
+    """Of training and of held-out images, uint8 of shape (n, GRID, GRID)."""
+    common: Whitening
+    of_real: Matches
+    """Best matches of held-out images."""
+    of_others: np.ndarray
+    """Correlations of training images with other patients (`thresholds.match_other_patients`)."""
+    of_altered: np.ndarray
+    """Of altered copies of training images (`planted`)."""
+
+
+@lru_cache(maxsize=1)
+def known_images(train: ImageFolder, real: ImageFolder, seed: int) -> KnownImages:
+    """Read and match the images that are the same for all models that are compared."""
+    greys = read_greys(train.paths, GRID), read_greys(real.paths, GRID)
+    common = whitening(greys[0])
+
+    def match(chosen: np.ndarray, patients: np.ndarray) -> np.ndarray:
+        return best_matches(greys[0][chosen], greys[0], common, patients[chosen], patients).correlation
+
+    others = match_other_patients(train, match, seed)
+    altered_copies = planted(train, greys[0], common, seed)
+    return KnownImages(greys, common, best_matches(greys[1], greys[0], common), others, altered_copies)
 
 
 def refuse_same(train: ImageFolder, real: ImageFolder, synthetic: ImageFolder) -> None:

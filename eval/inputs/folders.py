@@ -1,6 +1,7 @@
 """Folders of real and synthetic images: read and check both sides, patients, prompts, pairs of the same prompt."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,9 +23,12 @@ PHANTOM = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageFolder:
-    """The images of one side, in the order of their table. Read once: files are not looked at again after a change."""
+    """The images of one side, in the order of their table. Read once: files are not looked at again after a change.
+
+    Each is equal to itself only, so that what is computed of it can be kept in memory (`functools.lru_cache`).
+    """
 
     folder: Path
     rows: pd.DataFrame
@@ -156,20 +160,30 @@ def read_sides(real: str | Path, synthetic: str | Path, *, files: bool = True) -
     Raises:
         UserError: see `read_folder`; they are swapped, or the same folder.
     """
-    sides = read_folder(real, "--real", files=files), read_samples(synthetic, files=files)
-    if sides[0].folder.resolve() == sides[1].folder.resolve():
-        raise UserError(f"--real and --synthetic are the same folder: {real}")
-    if sides[0].is_samples and not sides[1].is_samples:
-        raise UserError(f"--real {real} is a samples folder: are --real and --synthetic swapped?")
-    if _sizes(sides[0]) == _sizes(sides[1]):
-        print(f"warning: {real} and {synthetic} hold the same files: is one a copy of the other?")
-    rows, remarks = with_prompt_rows(sides[0].rows, sides[1].rows)
-    sides = sides[0], replace(sides[1], rows=rows, remarks=(*sides[1].remarks, *remarks))
-    for flag, side in zip(("--real", "--synthetic"), sides, strict=True):
+    one, (other,) = read_models(real, [synthetic], files=files)
+    return one, other
+
+
+def read_models(
+    real: str | Path, synthetic: Sequence[str | Path], *, files: bool = True
+) -> tuple[ImageFolder, list[ImageFolder]]:
+    """The same with the samples of several models."""
+    one = read_folder(real, "--real", files=files)
+    others = []
+    for other in (read_samples(folder, files=files) for folder in synthetic):
+        if one.folder.resolve() == other.folder.resolve():
+            raise UserError(f"--real and --synthetic are the same folder: {real}")
+        if one.is_samples and not other.is_samples:
+            raise UserError(f"--real {real} is a samples folder: are --real and --synthetic swapped?")
+        if _sizes(one) == _sizes(other):
+            print(f"warning: {real} and {other.folder} hold the same files: is one a copy of the other?")
+        rows, remarks = with_prompt_rows(one.rows, other.rows)
+        others.append(replace(other, rows=rows, remarks=(*other.remarks, *remarks)))
+    for flag, side in (("--real", one), *(("--synthetic", other) for other in others)):
         for remark in side.remarks:
             print(f"{flag} {side.folder}: {remark}", flush=True)
-    say_phantoms(*(side.folder for side in sides))
-    return sides
+    say_phantoms(*(side.folder for side in (one, *others)))
+    return one, others
 
 
 def _sizes(images: ImageFolder) -> set[tuple[str, int]]:

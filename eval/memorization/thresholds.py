@@ -30,35 +30,35 @@ class Detection:
 COPY_DETECTION = Detection("copy_share", "copy_correlation_max", "n_copies", "altered training images")
 
 
-def fit_threshold(
-    train: ImageFolder,
-    of_held_out: np.ndarray,
-    n_queries: int,
-    match_others: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    seed: int,
-) -> tuple[float, int]:
-    """The similarity from which a match is a copy, and how many real images it was fitted to.
-
-    Fitted to the best matches of held-out images and, if all patients are known, of training images with those of other
-    patients.
+def match_other_patients(
+    train: ImageFolder, match: Callable[[np.ndarray, np.ndarray], np.ndarray], seed: int
+) -> np.ndarray:
+    """Similarities of some training images with those of other patients; none unless all patients are known.
 
     Args:
         train: the images that are searched.
-        of_held_out: similarity of each held-out image with its best match.
-        n_queries: number of images that will be compared with the threshold.
-        match_others: gives the similarities of some training images (row numbers) with their best match of another
-            patient (patients of all training images); -1 where there is none.
+        match: gives the similarities of some training images (row numbers) with their best match of another patient
+            (patients of all training images); -1 where there is none.
         seed: of the draw of these training images.
+    """
+    if train.n_unknown_patients:
+        return np.zeros(0)
+    others = match(np.random.default_rng(seed).permutation(len(train))[:CALIBRATION], patients_of(train))
+    return others[others > -1]
+
+
+def fit_threshold(of_held_out: np.ndarray, of_others: np.ndarray, n_queries: int) -> tuple[float, int]:
+    """The similarity from which a match is a copy, and how many real images it was fitted to.
+
+    Args:
+        of_held_out: similarity of each held-out image with its best match.
+        of_others: that of training images with other patients (`match_other_patients`).
+        n_queries: number of images that will be compared with the threshold.
 
     Raises:
         UserError: there are fewer than FEWEST such images.
     """
-    similarities = of_held_out
-    if "subject_id" in train.rows and (train.rows["subject_id"] != "").all():
-        patients = patients_of(train)
-        chosen = np.random.default_rng(seed).permutation(len(train))[:CALIBRATION]
-        others = match_others(chosen, patients)
-        similarities = np.concatenate([similarities, others[others > -1]])
+    similarities = np.concatenate([of_held_out, of_others])
     if len(similarities) < FEWEST:
         raise UserError(
             f"{len(similarities)} real images of other patients: a threshold needs {FEWEST}. "

@@ -17,6 +17,23 @@ FEWEST_GROUPS = 5  # patients or prompts with a finding, and without it, for an 
 LARGEST = 1e20  # the spread of KID takes the twelfth power of features, and float64 ends at 1e308
 
 
+class Interval(tuple[float, float]):
+    """Both ends of an interval, and the values of the draws behind it.
+
+    Draws with one seed of the same patients or prompts are the same draws: differences between two models are paired.
+    """
+
+    draws: np.ndarray
+    """Shape (draws,), NaN where a draw has no value; empty where unknown."""
+    kind: str
+    """What a draw is: "bootstrap" sample, random "half", or "jackknife" (all but one block)."""
+
+    def __new__(cls, low: float, high: float, draws: np.ndarray | None = None, kind: str = "bootstrap") -> "Interval":
+        ends = super().__new__(cls, (low, high))
+        ends.draws, ends.kind = np.zeros(0) if draws is None else np.asarray(draws, float), kind
+        return ends
+
+
 def mean(values: np.ndarray) -> float:
     """Mean of the values that are not NaN; of a table, the mean of its columns' means, NaN if a column has no value.
 
@@ -111,13 +128,13 @@ def bootstrap_counts(n_groups: int, resamples: int, seed: int) -> Iterator[np.nd
         yield np.bincount(generator.integers(n_groups, size=n_groups), minlength=n_groups)
 
 
-def percentiles(drawn: np.ndarray) -> tuple[float, float]:
+def percentiles(drawn: np.ndarray) -> Interval:
     """Both ends of the 95 % interval of bootstrap values; NaN if fewer than half of them are finite."""
     known = drawn[np.isfinite(drawn)]
     if len(known) < max(1, len(drawn) / 2):
-        return float("nan"), float("nan")
+        return Interval(float("nan"), float("nan"))
     low, high = np.percentile(known, [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
-    return float(low), float(high)
+    return Interval(float(low), float(high), drawn)
 
 
 def rare_findings(classes: Mapping[Hashable, Sequence[Any]], groups: np.ndarray) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from eval.inputs.folders import ImageFolder
 from eval.metrics.presets import PRESETS, Preset
 from eval.scores import Result, read_scores
 from eval.summary.config import EvalConfig
+from eval.summary.models import Model
 from eval.summary.steps import EvalStep, Skipped, fingerprint_model
 from sdcxr.io.files import checksum
 from sdcxr.runtime.errors import UserError
@@ -48,8 +50,9 @@ class Inputs:
     config: EvalConfig
     real: ImageFolder
     synthetic: ImageFolder
+    model: str
+    """Name of the model that made the synthetic images."""
     train: ImageFolder | None
-    output: Path
     weights_dir: Path | None
     classifier: EvalClassifier | None
     image_text_model: Extractor | None
@@ -70,14 +73,26 @@ class Inputs:
         *,
         variant: str | None = None,
         explicit: bool = True,
-        files: tuple[Path, ...] = (),
+        table: str | None = None,
         **settings: Any,
     ) -> EvalStep:
-        """A step on both folders; further keywords are settings that its rows depend on."""
+        """A step on both folders; further keywords are settings that its rows depend on.
+
+        `evaluate` takes the keyword seed; with a `table`, the name of one that it writes, also the keyword table, its
+        path.
+        """
         settings |= {"images": [self.real.fingerprint, self.synthetic.fingerprint], "seed": self.config.seed}
         found = tuple(extractor for extractor in extractors if extractor is not None)
-        evaluate = partial(evaluate, seed=self.config.seed)
-        return EvalStep(evaluate, settings, found, variant, explicit, files)
+
+        def run(*tables: Path) -> Result:
+            return evaluate(seed=self.config.seed, **({"table": tables[0]} if table else {}))
+
+        samples = str(self.synthetic.folder.resolve())
+        return EvalStep(run, settings, found, variant, explicit, self.model, samples, table=table)
+
+    def step_of_all(self, evaluate: Callable[[], Result], **settings: Any) -> EvalStep:
+        """A step that does not depend on the samples, and so is one for all models."""
+        return EvalStep(evaluate, settings)
 
 
 @dataclass(frozen=True)
@@ -98,26 +113,33 @@ def register(evaluation: Evaluation) -> None:
     EVALUATIONS.append(evaluation)
 
 
-def plan_steps(inputs: Inputs) -> tuple[list[EvalStep], list[Skipped]]:
-    """The steps of all evaluations in the order of the registry, and what is left out.
+def plan_steps(inputs: Sequence[Inputs]) -> tuple[list[EvalStep], list[Skipped]]:
+    """The steps of all evaluations in the order of the registry, each for all models, and what is left out.
+
+    Args:
+        inputs: of each model.
 
     Raises:
         UserError: something that a flag asks for is absent.
     """
-    steps, skipped = [], list(inputs.skipped)
+    steps: list[EvalStep] = []
+    skipped = list(inputs[0].skipped)
     for evaluation in EVALUATIONS:
-        for planned in evaluation.plan(inputs):
-            if isinstance(planned, Skipped):
-                skipped.append(planned)
-            else:
-                steps.append(replace(planned, name=evaluation.name, version=evaluation.version))
+        planned = zip_longest(*(evaluation.plan(one) for one in inputs))  # all models by one extractor, then by another
+        for first, *others in planned:
+            shared = isinstance(first, EvalStep) and first.model is None
+            for one in [first] if shared else [first, *others]:
+                if isinstance(one, Skipped):
+                    skipped.append(one)
+                elif one is not None:
+                    steps.append(replace(one, name=evaluation.name, version=evaluation.version))
     return steps, skipped
 
 
 def resolve_inputs(
-    config: EvalConfig, real: ImageFolder, synthetic: ImageFolder, train: ImageFolder | None, output: Path
-) -> Inputs:
-    """Find all networks, without loading them.
+    config: EvalConfig, real: ImageFolder, models: Sequence[Model], train: ImageFolder | None
+) -> list[Inputs]:
+    """Find all networks, without loading them; what each model's evaluations share.
 
     Raises:
         UserError: one that a flag names is absent.
@@ -141,9 +163,8 @@ def resolve_inputs(
             image_text_model = find_extractor(DEFAULT_IMAGE_TEXT_MODEL, weights_dir)
         except UserError as error:
             skipped.append(Skipped(f"images and texts by {DEFAULT_IMAGE_TEXT_MODEL}", str(error)))
-    return Inputs(
-        config, real, synthetic, train, output, weights_dir, eval_classifier, image_text_model, distances, skipped
-    )
+    networks = weights_dir, eval_classifier, image_text_model, distances, skipped
+    return [Inputs(config, real, model.images, model.name, train, *networks) for model in models]
 
 
 def _named_distances(config: EvalConfig, weights_dir: Path | None) -> list[Distance]:
@@ -233,7 +254,7 @@ def _plan_utility(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
     path = Path(inputs.config.utility).expanduser()
     if not path.is_file():
         raise UserError(f"--utility {path}: no such file")
-    yield inputs.step(lambda seed: Result(read_scores(path)), scores=checksum(path))
+    yield inputs.step_of_all(lambda: Result(read_scores(path)), scores=checksum(path))
 
 
 def _plan_reports(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
@@ -256,7 +277,8 @@ def _plan_text_encoder(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
         raise UserError(f"--model: its text encoder is measured on train and test of a dataset; {data} has not both")
     base = text_encoder.base_of(model)
     about = {"model": fingerprint_model(model), "base": base, "tables": list(map(checksum, tables))}
-    yield inputs.step(partial(text_encoder.evaluate, base, model, data), **about)
+    about["seed"] = inputs.config.seed
+    yield inputs.step_of_all(partial(text_encoder.evaluate, base, model, data, seed=inputs.config.seed), **about)
 
 
 def _plan_alignment(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
@@ -289,7 +311,7 @@ def _plan_diversity(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
 
 
 def _plan_privacy(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
-    train, config, nearest = inputs.train, inputs.config, inputs.output / privacy.NEAREST
+    train, config = inputs.train, inputs.config
     if train is None:
         yield Skipped("privacy", "no --train: the images that the model was trained on")
         return
@@ -297,8 +319,11 @@ def _plan_privacy(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
     extractor = inputs.network or find_extractor(privacy.DEFAULT_EXTRACTOR)
     reid = find_extractor(config.reid, inputs.weights_dir, "--reid") if config.reid else None
     sides = train, inputs.real, inputs.synthetic
-    evaluate = partial(privacy.evaluate, *sides, extractor, reid=reid, nearest=nearest)
-    yield inputs.step(evaluate, [extractor, reid], files=(nearest,), train=train.fingerprint)
+
+    def evaluate(seed: int, table: Path) -> Result:
+        return privacy.evaluate(*sides, extractor, reid=reid, nearest=table, seed=seed)
+
+    yield inputs.step(evaluate, [extractor, reid], table=privacy.NEAREST, train=train.fingerprint)
 
 
 EVALUATIONS = [

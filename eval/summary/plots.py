@@ -12,7 +12,7 @@ from html import escape
 
 WIDTH = 424  # of the drawing, in its own units, about a pixel each
 MARGIN = 8  # left and right of the axis
-NUMBERS = 176  # width of the column with the values in digits, right of the axis
+NUMBERS = 200  # width of the column with the values in digits, right of the axis
 LONGEST = 52  # letters of a label that fit
 NAME, LANE, GAP, FOOT = 17, 15, 8, 26  # heights: a label, a mark's lane, below a line, the axis
 
@@ -46,6 +46,8 @@ class Line:
 
     label: str
     marks: tuple[Mark, ...]
+    at: float | None = None
+    """Where a dashed line crosses its bars, such as the value of chance."""
 
 
 def number(value: float | None) -> str:
@@ -105,11 +107,8 @@ def forest(lines: Sequence[Line], title: str, bounds: tuple[float, float] | None
     return _svg(drawn, y, title) if lines else ""
 
 
-def bars(lines: Sequence[Line], title: str, bounds: tuple[float, float] = (0.0, 1.0), at: float | None = None) -> str:
-    """Values as bars from the left end of the axis, with their intervals; arguments as in `forest`.
-
-    A dashed line crosses the bars at `at`, such as the value of chance.
-    """
+def bars(lines: Sequence[Line], title: str, bounds: tuple[float, float] = (0.0, 1.0)) -> str:
+    """Values as bars from the left end of the axis, with their intervals; arguments as in `forest`."""
     drawn, y = [], 0.0
     for line in lines:
         drawn.append(_heading(line, y))
@@ -117,8 +116,8 @@ def bars(lines: Sequence[Line], title: str, bounds: tuple[float, float] = (0.0, 
         for mark in line.marks:
             drawn.append(_bar(mark, bounds, y))
             y += LANE
-        if at is not None:  # over the bars, not through the names
-            x = _place(at, bounds)
+        if line.at is not None:  # over the bars, not through the names
+            x = _place(line.at, bounds)
             drawn.append(f'<line class="at" x1="{x:.1f}" x2="{x:.1f}" y1="{top - 1:.1f}" y2="{y + 1:.1f}"/>')
         y += GAP
     drawn.append(_axis(bounds, y, ticks(*bounds)))

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import json
 import os
 import re
 import select
@@ -88,7 +89,8 @@ def parse(main: Main, argv: list[str] | None = None) -> Any:
     required = "".join(f"--{action.dest} {action.dest.upper()} " for action in parser._actions if action.required)
     parser.usage = f"%(prog)s {required}[--flag VALUE ...]"  # the list of all flags would fill a page
     words = _with_new_names(sys.argv[1:] if argv is None else argv, parser.deprecated)
-    values = parser.parse_args(_with_values(words, config_class)).as_dict()
+    words = _with_lists(_with_values(words, config_class), config_class)
+    values = parser.parse_args(words).as_dict()
     values.pop("config", None)
     return config_class(**values)
 
@@ -119,6 +121,25 @@ def _with_values(argv: list[str], config_class: type) -> list[str]:
     for word, following in pairwise([*argv, "--"]):
         words += [word, "true"] if word in switches and following.startswith("--") else [word]
     return words
+
+
+def _with_lists(argv: list[str], config_class: type) -> list[str]:
+    """The words with one JSON list for a flag of several values: `--x A --x B` and `--x A B` are `--x=["A", "B"]`."""
+    several = {f"--{name}" for name, hint in get_type_hints(config_class).items() if hint == list[str] | str}
+    words: list[str] = []
+    found: dict[str, list[str]] = {}
+    flag = None
+    for word in argv:
+        name, equals, value = word.partition("=")
+        if name in several:
+            flag = name
+            found.setdefault(flag, []).extend([value] if equals else [])
+        elif flag and not word.startswith("--"):
+            found[flag].append(word)
+        else:
+            flag = None
+            words.append(word)
+    return words + [f"{flag}={json.dumps(values)}" for flag, values in found.items()]
 
 
 def _program() -> str:

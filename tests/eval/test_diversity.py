@@ -110,7 +110,7 @@ def test_interval_of_pairs_covers_the_mean():
     pairs = find_pairs(images, "within_prompts", 4, 1000, 0)
     covered = 0
     for seed in range(40):
-        value, low, high = mean_of_pairs(draws.normal(size=len(pairs)), pairs, seed)
+        value, (low, high) = mean_of_pairs(draws.normal(size=len(pairs)), pairs, seed)
         assert low < value < high
         covered += low < 0 < high
     assert covered >= 33  # of 38 expected
@@ -120,7 +120,7 @@ def test_interval_of_one_pair_per_prompt_is_the_usual_bootstrap():
     images = rows_of(text=[str(i // 2) for i in range(200)], synthetic=True)
     pairs = find_pairs(images, "within_prompts", 4, 1000, 0)
     values = np.random.default_rng(0).normal(size=len(pairs))
-    _, low, high = mean_of_pairs(values, pairs)
+    _, (low, high) = mean_of_pairs(values, pairs)
     assert high - low == pytest.approx(2 * 1.96 * values.std() / 10, rel=0.15)
 
 

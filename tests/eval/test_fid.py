@@ -18,7 +18,7 @@ from eval.metrics.bootstrap import half_samples
 from eval.metrics.frechet import frechet_distance
 from eval.metrics.mmd import kid, kid_subsets
 from eval.metrics.prdc import NAMES
-from eval.metrics.presets import ALL, PRESETS, Preset, measure, standard_errors
+from eval.metrics.presets import ALL, PRESETS, Preset, measure, values_of_halves
 from eval.scores import note_text, read_scores
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
@@ -255,7 +255,7 @@ def spread(metric: str, shift: float) -> tuple[float, float]:
         values.append(measure(real, synthetic, preset)[metric].value)
         if seed < 12:
             halves = [half_samples([str(i // 3) for i in range(120)], 60, generator) for _ in range(2)]
-            errors.append(standard_errors(real, synthetic, preset, *halves)[metric])
+            errors.append(values_of_halves(real, synthetic, preset, *halves)[metric].std(ddof=1))
     return float(np.std(values)), float(np.mean(errors))
 
 

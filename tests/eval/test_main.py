@@ -10,12 +10,14 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from eval.__main__ import main
 from eval.extractors import find_extractor
 from eval.inputs.folders import PHANTOM, read_folder, read_samples
 from eval.scores import COLUMNS, Result, read_scores, score_row, write_scores
 from eval.summary.config import EvalConfig
+from eval.summary.models import Model
 from eval.summary.plan import DEFAULT_EXTRACTORS, DEFAULT_PRESETS, Evaluation, register, resolve_inputs
 from eval.summary.steps import KEPT, EvalStep, Skipped, fingerprint_model, run_steps
 from sdcxr.runtime.cli import parse
@@ -71,7 +73,7 @@ def test_rows_of_utility_join_the_report(evaluate, tmp_path):
         write_scores(scores, [score_row("utility_auroc", value, label="macro", images=None) | {"arm": "R+S"}])
         rows = evaluate(utility=scores)
         assert [(row["arm"], row["value"]) for row in rows if row["part"] == "utility"] == [("R+S", value)]
-    assert "Are they worth training on?" in (tmp_path / "out" / "report.html").read_text()
+    assert "Do they help as training data?" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_labels_in_common_have_rows(evaluate):
@@ -97,7 +99,7 @@ def test_only_what_is_missing_is_computed(evaluate, folders, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     kept = [line.split(":")[0] for line in lines if "kept from" in line]
     done = [line.split(":")[0] for line in lines if " rows in " in line]
-    assert (kept, done) == (["images", "fidelity by pixels-32"], ["diversity", "privacy"])
+    assert (kept, done) == (["images", "fidelity by pixels-32", "privacy"], ["diversity"])  # its table is kept, too
     assert (tmp_path / "out" / "nearest.csv").is_file()
 
 
@@ -250,7 +252,7 @@ def test_steps_before_an_error_are_kept(tmp_path):
     with pytest.raises(UserError, match="no such thing"):
         run_steps([done, EvalStep(fail, {}, name="second")], [], tmp_path)
     again = EvalStep(fail, {}, name="first", variant="x")
-    names = {"part": "first by x", "step": "first", "variant": "x"}
+    names = {"part": "first by x", "step": "first", "variant": "x", "model": None}
     assert run_steps([again], [], tmp_path).rows == [{"metric": "a", "value": None} | names]
 
 
@@ -305,7 +307,7 @@ def test_published_networks_come_before_those_of_the_user(monkeypatch, folders, 
     monkeypatch.setattr("eval.summary.plan.find_classifier", lambda *_: None)
     config = EvalConfig(str(folders.real), str(folders.synthetic), str(tmp_path), classifier=str(folders.train))
     sides = read_folder(folders.real, "--real"), read_samples(folders.synthetic)
-    inputs = resolve_inputs(config, *sides, None, tmp_path)
+    (inputs,) = resolve_inputs(config, sides[0], [Model("A", sides[1])], None)
     assert inputs.network.given_name == "xrv-all"
     assert [one.name for one in inputs.distances] == [
         *(*DEFAULT_EXTRACTORS, *DEFAULT_PRESETS),
@@ -329,6 +331,83 @@ def test_names_that_differ_in_signs_have_files_of_their_own(tmp_path):
     assert len(list((tmp_path / KEPT).iterdir())) == 3
 
 
+def second_model(folders, tmp_path) -> Path:
+    """The samples of another run, a little darker, with the same prompts."""
+    folder = tmp_path / "second"
+    shutil.copytree(folders.synthetic, folder)
+    for path in folder.glob("*.png"):
+        with Image.open(path) as image:
+            darker = image.point(lambda value: value * 0.8)
+        darker.save(path)
+    table = pd.read_csv(folder / "metadata.csv", dtype=str)
+    table.assign(model="runs/second").to_csv(folder / "metadata.csv", index=False)
+    return folder
+
+
+def test_models_are_compared_on_one_page_and_rows_of_each_are_kept(evaluate, folders, tmp_path, capsys):
+    second = second_model(folders, tmp_path)
+    alone = evaluate(train=folders.train, interval_draws=20)
+    capsys.readouterr()
+    both = [str(folders.synthetic), str(second)]
+    rows = evaluate(synthetic=both, train=folders.train, interval_draws=20)
+    said = capsys.readouterr().out
+    assert re.search("^privacy of x: .* kept from", said, re.M) and re.search(
+        r"^privacy of second: \d+ rows in", said, re.M
+    )
+    assert {row["model"] for row in rows} == {None, "x", "second"}
+    assert [row for row in rows if row["model"] in (None, "x")] == alone  # also real rows, once
+    assert all("draws" not in row for row in rows)
+    differences = json.loads((tmp_path / "out" / "differences.json").read_text())
+    fd = next(row for row in differences if row["metric"] == "fd")
+    assert (fd["model"], fd["baseline"]) == ("second", "x") and fd["ci_low"] < fd["value"] < fd["ci_high"]
+    assert "the same for both models" in fd["paired"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Which model is better?" in page and "second minus x" in page
+    assert len(pd.read_csv(tmp_path / "out" / "nearest-second.csv")) == 24
+    evaluate(synthetic=both[::-1], train=folders.train, interval_draws=20)
+    assert " rows in " not in capsys.readouterr().out  # another order, the same rows
+    evaluate(train=folders.train, interval_draws=20)
+    assert not (tmp_path / "out" / "differences.json").exists()
+
+
+def test_what_is_the_same_for_all_models_is_computed_once(evaluate, folders, tmp_path, monkeypatch):
+    from eval import diversity, fid, privacy
+
+    calls: list[str] = []
+
+    def counted(module, name):
+        original = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, **k: calls.append(name) or original(*a, **k))
+
+    counted(privacy, "planted")
+    counted(diversity, "ssim_of_pairs")
+    counted(fid, "measure")
+    rows = evaluate(
+        synthetic=[str(folders.synthetic), str(second_model(folders, tmp_path))],
+        train=folders.train,
+        extractor="pixels-8",
+    )
+    floors = [row["floor"] for row in rows if row["metric"] == "fd" and row["label"] is None]
+    assert floors[0] == floors[1]
+    assert calls.count("planted") == 1 and calls.count("ssim_of_pairs") == 2 * 3  # real, and either model
+    splits = next(row["floor_splits"] for row in rows if row["metric"] == "fd")
+    assert calls.count("measure") == splits + 2 * (1 + splits)  # halves of the real images; all, and as few, of a model
+
+
+def test_warnings_name_the_model(evaluate, folders, tmp_path, capsys):
+    shutil.copytree(folders.real, tmp_path / "copy")
+    evaluate(synthetic=[str(folders.synthetic), str(tmp_path / "copy")])
+    assert "warning: copy: 24 of 24 synthetic images" in capsys.readouterr().out
+
+
+def test_several_samples_folders_are_one_flag_given_several_times_or_several_words():
+    for words in (["--synthetic", "a b", "--synthetic=c"], ["--synthetic", "a b", "c"]):
+        assert parse(main, [*words, "--real=r", "--output_dir=o"]).models == ["a b", "c"]
+    assert parse(main, ["--synthetic", "a", "--real=r", "--output_dir=o"]).models == ["a"]
+    with pytest.raises(UserError, match="--synthetic: name a samples folder"):
+        parse(main, ["--synthetic", "--real=r", "--output_dir=o"])
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_networks_of_this_project(evaluate, folders, tmp_path, train_micro, micro_base):
@@ -350,7 +429,11 @@ def test_networks_of_this_project(evaluate, folders, tmp_path, train_micro, micr
         "privacy",
     ]
     page = (tmp_path / "out" / "report.html").read_text()
-    for heading in ("Do they show what their prompts say?", "Label by label", "Do images and prompts belong together?"):
+    for heading in (
+        "Do they show the findings of their prompts?",
+        "Label by label",
+        "Do images and prompts belong together?",
+    ):
         assert heading in page
 
 

@@ -92,7 +92,7 @@ def test_labels_of_an_axis_do_not_overlap():
 
 
 def test_bars_are_as_long_as_their_values():
-    svg = bars([Line("Edema", (Mark(1.0, REAL), Mark(0.5, SYNTHETIC, 0.4, 0.6)))], "AUROC", at=0.5)
+    svg = bars([Line("Edema", (Mark(1.0, REAL), Mark(0.5, SYNTHETIC, 0.4, 0.6)), at=0.5)], "AUROC")
     real, synthetic = elements(svg, "rect")
     assert float(real.get("width")) == pytest.approx(2 * float(synthetic.get("width")), abs=0.2)
     assert (real.get("fill"), synthetic.get("fill")) == (COLOURS[REAL], COLOURS[SYNTHETIC])
