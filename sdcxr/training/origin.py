@@ -14,7 +14,7 @@ from sdcxr.data.latents import hash_images
 from sdcxr.data.stream import Examples
 from sdcxr.io.files import checksum, state_of
 from sdcxr.io.pixels import BadImage, open_image
-from sdcxr.io.run_folder import CONTENT, read_run_state
+from sdcxr.io.run_folder import CONTENT, read_config, read_run_state
 from sdcxr.runtime.errors import UserError
 from sdcxr.tasks.base import training_rows
 from sdcxr.training import checkpoint
@@ -103,8 +103,9 @@ class Origin:
         """Refuse to call a run finished whose base or data were replaced since; what is gone is not compared."""
         if Path(str(self.config.data)).is_dir():
             self.check_data()
-        state = base_state(self.config.base)
-        if self.recorded.get("base_sha256") and state not in ("", self.recorded.get("base_state")):
+        base = self.config.base
+        gone = base == read_config(self.run / "config.yaml")["base"] and not Path(str(base)).expanduser().is_dir()
+        if self.recorded.get("base_sha256") and not gone and base_state(base) != self.recorded["base_state"]:
             self.check_base(build_task())
 
     def parent_checkpoint(self, images_per_step: int, steps: int) -> Path:

@@ -39,9 +39,9 @@ def other(tmp_path):
 
 def test_a_second_training_is_refused_and_a_killed_one_holds_nothing(other, tmp_path):
     before = (tmp_path / "run" / LOCK).read_text()
-    with pytest.raises(UserError, match=rf"is in use by another training \(process {other.pid} on .*\): wait"):
-        with locked(tmp_path / "run"):
-            pytest.fail("two at once")
+    said = rf"is in use by another training \(process {other.pid} on .*\): wait"
+    with pytest.raises(UserError, match=said), locked(tmp_path / "run"):
+        pytest.fail("two at once")
     assert (tmp_path / "run" / LOCK).read_text() == before
     other.kill()  # its child lives on
     other.wait()

@@ -165,7 +165,7 @@ def test_a_tracker_that_does_not_start_is_one_line(tmp_path, monkeypatch):
     module = fake_wandb(None)
     module.init = init
     monkeypatch.setitem(sys.modules, "wandb", module)
-    with pytest.raises(UserError, match="^--report_to wandb: No API key configured; or use --report_to none$"):
+    with pytest.raises(UserError, match=r"^--report_to wandb: No API key configured; or use --report_to none$"):
         start_tracker("wandb", tmp_path, 0, "id")
 
 
