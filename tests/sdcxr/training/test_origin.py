@@ -142,7 +142,7 @@ def test_a_continuation_takes_another_learning_rate_and_names_its_parent(train_m
     assert (noted["run"], noted["step"], len(noted["sha256"])) == (str(run), 2, 64)
     shutil.rmtree(run)
     assert train_micro(child, **lower | {"max_train_steps": 4}) == 0  # it has its own checkpoints now
-    with pytest.raises(UserError, match="continue_from .*run → None"):
+    with pytest.raises(UserError, match=r"continue_from .*run → None"):
         train_micro(child, **lower | {"max_train_steps": 5, "continue_from": None})
 
 
