@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from sdcxr.io.files import atomic
+from sdcxr.io.image_files import BadImage
 from sdcxr.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,21 +22,6 @@ if TYPE_CHECKING:
 
 JPEG_SCAN = b"\xff\xda"
 JPEG_END = b"\xff\xd9"  # compressed pixels contain neither marker
-
-
-class BadImage(Exception):
-    """An image file that cannot be used: `reason` is a few words to group by, `detail` says more.
-
-    As text it completes a sentence that begins with the file's name: "cannot be read (image file is truncated)".
-    """
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = " ".join(detail.split())
-
-    def __str__(self) -> str:
-        return "does not exist" if self.reason == "missing image" else f"cannot be read ({self.detail or self.reason})"
 
 
 @contextmanager
