@@ -1,4 +1,4 @@
-"""Whether the parts of a Stable Diffusion folder fit each other and the pipeline: each misfit is one line at loading."""
+"""Whether the parts of a Stable Diffusion folder fit each other and the pipeline; a misfit is one line at loading."""
 
 from typing import Any
 
@@ -64,7 +64,9 @@ def fit_tokenizer(tokenizer: Any, text_encoder: Any) -> None:
     if words < (1 - MOST_UNUSED) * rows:
         raise UserError(f"its tokenizer has {words} words, its text encoder {rows}: parts of different models")
     if tokenizer.pad_token_id is None:
-        raise UserError("its tokenizer has no pad_token: add one to tokenizer_config.json (Stable Diffusion 1: the end)")
+        raise UserError(
+            "its tokenizer has no pad_token: add one to tokenizer_config.json (Stable Diffusion 1: the end)"
+        )
 
 
 def check_states(states: Any, tokens: int, unet: Any) -> None:
@@ -76,7 +78,9 @@ def check_states(states: Any, tokens: int, unet: Any) -> None:
     width = getattr(unet, "encoder_hid_dim", None) or unet.cross_attention_dim
     widths = {width} if isinstance(width, int) else set(width)
     if states.ndim != 3 or states.shape[1] != tokens:
-        raise UserError(f"its text encoder gives no state per token (shape {tuple(states.shape)}), as a CLIPTextModel does")
+        raise UserError(
+            f"its text encoder gives no state per token (shape {tuple(states.shape)}), as a CLIPTextModel does"
+        )
     if widths != {states.shape[2]}:
         wanted = ", ".join(map(str, sorted(widths)))
         raise UserError(

@@ -87,7 +87,9 @@ class StableDiffusion:
         size = self.unet.config.sample_size
         sides = {size} if isinstance(size, int) else set(size or ())
         if len(sides) != 1:
-            raise UserError(f"this model is made for no single side (sample_size {size} of its UNet): give --resolution")
+            raise UserError(
+                f"this model is made for no single side (sample_size {size} of its UNet): give --resolution"
+            )
         return int(sides.pop()) * self.codec.factor
 
     @property

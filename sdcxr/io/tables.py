@@ -37,8 +37,8 @@ def read_csv(
     options = {"dtype": str, "keep_default_na": False, **options}
     try:
         with _Reader(path) as reader:
-            columns = pd.read_csv(cast(IO[bytes], reader), nrows=0).columns
-        if len(columns) == 1 and (separator := re.search("[;\t|]", columns[0])):
+            columns = pd.read_csv(cast(IO[bytes], reader), nrows=0, sep=options.get("sep", ",")).columns
+        if "sep" not in options and len(columns) == 1 and (separator := re.search("[;\t|]", columns[0])):
             shown = "a tab" if separator[0] == "\t" else repr(separator[0])
             raise UserError(f"{where}: its columns are separated by {shown}: save it with commas")
         with warnings.catch_warnings(), _Reader(path) as reader:
@@ -46,7 +46,7 @@ def read_csv(
             # index_col=False: with surplus cells, pandas would take the first column as index.
             table = pd.read_csv(cast(IO[bytes], reader), index_col=False, **options)
         if "nrows" not in options:
-            _check_last_row(path, where, reader.tail, len(columns), check_end)
+            _check_last_row(path, where, reader.tail, len(columns), check_end, options.get("sep", ","))
         return table
     except FileNotFoundError:
         raise UserError(f"{where} does not exist") from None
@@ -94,14 +94,14 @@ def open_unpacked(path: str | Path) -> IO[bytes]:
     return cast(IO[bytes], gzip.open(path, "rb")) if magic == GZIP_MAGIC else Path(path).open("rb")
 
 
-def _check_last_row(path: str | Path, where: str, tail: bytes, n_columns: int, warn: bool) -> None:
+def _check_last_row(path: str | Path, where: str, tail: bytes, n_columns: int, warn: bool, sep: str) -> None:
     """Raise if the table ends in the middle of its last row; warn if it may."""
     ended = tail.endswith((b"\n", b"\r")) or not tail
     lines = tail.splitlines()[-2:]
     if not ended:
-        n_cells = _cells_of_last_row(path)
+        n_cells = _cells_of_last_row(path, sep)
     elif warn and len(lines) == 2 and not any(b'"' in line for line in lines):
-        before, n_cells = (line.count(b",") + 1 for line in lines)
+        before, n_cells = (line.count(sep.encode()) + 1 for line in lines)
         if before < n_columns or not lines[-1].strip():  # a program that leaves out empty cells at the end
             return
     else:
@@ -115,9 +115,9 @@ def _check_last_row(path: str | Path, where: str, tail: bytes, n_columns: int, w
         print(f"warning: {where} has no end of line after its last row: is it cut off?", file=sys.stderr)
 
 
-def _cells_of_last_row(path: str | Path) -> int:
+def _cells_of_last_row(path: str | Path, sep: str) -> int:
     n_cells = 0
     with open_unpacked(path) as file, io.TextIOWrapper(file, encoding="utf-8", errors="replace", newline="") as text:
-        for row in csv.reader(text):
+        for row in csv.reader(text, delimiter=sep):
             n_cells = len(row) or n_cells
     return n_cells

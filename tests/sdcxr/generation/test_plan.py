@@ -14,7 +14,8 @@ from PIL import Image
 
 from sdcxr import backbones
 from sdcxr.config import GenerateConfig
-from sdcxr.generation.plan import image_seed, read_prompts
+from sdcxr.generation.plan import image_seed
+from sdcxr.generation.prompts import read_prompts
 from sdcxr.generation.sampler import Sampler
 from sdcxr.generation.samples_folder import generate
 from sdcxr.io.manifest import LABELS, SAMPLE_COLUMNS, read_metadata

@@ -60,7 +60,7 @@ def test_swapped_samplers_keep_schedule_and_prediction(backbone):
     scheduler = backbone.scheduler
     before = scheduler.config
     for name in (*SCHEDULERS, "pndm"):
-        scheduler = diffusion_sampler(scheduler, name)
+        scheduler = diffusion_sampler(scheduler, name, 10)
         for key in ("prediction_type", "beta_start", "beta_end", "beta_schedule", "num_train_timesteps"):
             assert scheduler.config[key] == before[key], (name, key)
         assert scheduler.config["clip_sample"] is False
