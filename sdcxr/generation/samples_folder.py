@@ -172,8 +172,8 @@ def same_samples(
 
 def prompt_hashes(prompts: pd.DataFrame) -> dict[str, str]:
     """A hash of the text and labels of every prompt by its id."""
-    rows = _columns(prompts).fillna("").astype(str)
-    return {row[0]: _sha256("\0".join(row)) for row in rows.itertuples(index=False, name=None)}
+    rows = _columns(prompts).itertuples(index=False, name=None)
+    return {row[0]: _sha256("\0".join(map(str, row))) for row in rows}
 
 
 def _columns(prompts: pd.DataFrame) -> pd.DataFrame:
