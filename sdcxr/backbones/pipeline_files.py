@@ -100,7 +100,7 @@ def load_part(kind: Any, folder: Path, name: str, dtype: Any) -> Any:
     """
     saved = json.loads((folder / name / "config.json").read_text(encoding="utf-8")).get("_class_name", kind.__name__)
     if saved != kind.__name__:
-        raise ValueError(f"its {name} is a {saved}, not a {kind.__name__}")
+        raise ValueError(f"the class of its {name} is {saved}, not {kind.__name__}")
     options = {"use_safetensors": True, "variant": variant_of(folder / name), "output_loading_info": True}
     part, info = kind.from_pretrained(folder, subfolder=name, **options)
     # Position ids were once saved as weights; they are 0, 1, 2 …
