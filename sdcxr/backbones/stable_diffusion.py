@@ -36,6 +36,9 @@ class StableDiffusion:
         self.parts: dict[str, Any] = {"unet": unet, "text": text_encoder, "vae": vae}
         self.tokenizer, self.scheduler = tokenizer, scheduler
         self.codec = KLCodec(vae)
+        if "clip_sample" not in scheduler.config:
+            # Latents are not confined to [-1, 1], to which DDIM, made from a silent configuration, clips them.
+            scheduler.register_to_config(clip_sample=False)
 
     @classmethod
     def load(cls, folder: Path, dtype: Any) -> Self:
@@ -45,9 +48,6 @@ class StableDiffusion:
         kinds["text_encoder"] = component_class(folder, "text_encoder")
         parts = {name: load_part(kind, folder, name, dtype) for name, kind in kinds.items()}
         pipeline = StableDiffusionPipeline.from_pretrained(folder, **parts, image_encoder=None, **WITHOUT_CHECKER)
-        if "clip_sample" not in pipeline.scheduler.config:
-            # Latents are not confined to [-1, 1], to which DDIM, made from a silent configuration, clips them.
-            pipeline.scheduler.register_to_config(clip_sample=False)
         loaded = cls(**parts, tokenizer=pipeline.tokenizer, scheduler=pipeline.scheduler)
         loaded.check_parts()
         return loaded

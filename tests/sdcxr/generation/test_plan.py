@@ -73,51 +73,6 @@ def test_a_samples_folder_is_an_imagefolder(run, micro_dataset, tmp_path):
     assert rows[0]["seed"] == image_seed(0, "c00-0", 0)
 
 
-PLAIN = """
-import csv, json, sys
-import numpy as np, torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, StableDiffusionPipeline
-from PIL import Image
-
-kinds = {"pndm": PNDMScheduler, "ddim": DDIMScheduler, "dpm++": DPMSolverMultistepScheduler}
-pipeline = StableDiffusionPipeline.from_pretrained(sys.argv[1])
-pipeline.set_progress_bar_config(disable=True)
-apart = {}
-for folder in sys.argv[2:]:
-    for row in csv.DictReader(open(folder + "/metadata.csv", encoding="utf-8")):
-        pipeline.scheduler = kinds[row["scheduler"]].from_config(pipeline.scheduler.config)
-        image = pipeline(
-            row["text"],
-            num_inference_steps=int(row["num_inference_steps"]),
-            guidance_scale=float(row["guidance_scale"]),
-            generator=torch.Generator("cpu").manual_seed(int(row["seed"])),
-        ).images[0]
-        grey = np.asarray(image).astype(float).mean(axis=2).round()
-        own = np.asarray(Image.open(folder + "/" + row["file_name"])).astype(float)
-        apart[folder + "/" + row["file_name"]] = [float(np.abs(grey - own).max()), float(own.std())]
-assert not any(name.split(".")[0] in ("sdcxr", "eval", "data_prep") for name in sys.modules)
-print(json.dumps(apart))
-"""
-
-
-@pytest.mark.slow
-def test_plain_diffusers_makes_the_recorded_images_again(run, tmp_path):
-    """In a process of its own, with none of our code: `from_pretrained(RUN/pipeline)` and the recorded columns."""
-    table = tmp_path / "prompts.csv"
-    table.write_text("id,text\na,Large left pneumothorax.\nb,No acute process.\n")
-    folders = []
-    for scheduler in ("pndm", "ddim", "dpm++"):
-        folders.append(tmp_path / scheduler)
-        make(run, table, folders[-1], scheduler=scheduler, num_inference_steps=5, guidance_scale=4.0)
-    command = [sys.executable, "-c", PLAIN, str(run / "pipeline"), *map(str, folders)]
-    plain = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=tmp_path)
-    assert plain.returncode == 0, plain.stderr[-3000:]
-    apart = json.loads(plain.stdout.splitlines()[-1])
-    assert len(apart) == 3 * 2 * 2
-    for name, (difference, spread) in apart.items():
-        assert difference <= 1 and spread > 0, name
-
-
 def test_batches_and_processes_do_not_change_the_images(run, micro_dataset, tmp_path):
     for batch_size in (1, 4, 16):
         make(run, micro_dataset / "test", tmp_path / str(batch_size), batch_size=batch_size)
