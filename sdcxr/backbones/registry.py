@@ -26,6 +26,11 @@ def register(family: Any) -> Any:
     return family
 
 
+def part_of(path: Path) -> Path | None:
+    """The pipeline folder that a file or folder is a part of, if it is one."""
+    return next((parent for parent in list(path.parents)[:2] if (parent / "model_index.json").is_file()), None)
+
+
 def locate_pipeline(model: str) -> str:
     """The pipeline folder or hub name behind `model`: a hub name, a pipeline folder or a run folder.
 
@@ -34,6 +39,8 @@ def locate_pipeline(model: str) -> str:
             or a name that is neither a folder nor `owner/name`.
     """
     folder = Path(model).expanduser()
+    if folder.exists() and not (folder / "model_index.json").is_file() and (whole := part_of(folder)):
+        raise UserError(f"{model} is a part of a pipeline folder: give {whole}")
     if folder.is_dir():
         if (folder / "pipeline" / "model_index.json").is_file():
             folder = folder / "pipeline"

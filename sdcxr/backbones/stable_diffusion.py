@@ -106,7 +106,7 @@ class StableDiffusion:
         return training_process(self.scheduler)[0]
 
     def tokenize(self, texts: list[str]) -> tuple[dict[str, np.ndarray], int]:
-        tokens = tokenize(self.tokenizer, texts)
+        tokens = tokenize(self.tokenizer, with_all_vectors(self.tokenizer, texts))
         arrays = {"input_ids": tokens.ids}
         return arrays | ({"attention_mask": tokens.mask} if self.text_encoder.use_mask else {}), tokens.n_cut
 
@@ -154,6 +154,19 @@ class StableDiffusion:
 
 # The safety checker blanks radiographs.
 WITHOUT_CHECKER: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+
+
+def with_all_vectors(tokenizer: Any, texts: list[str]) -> list[str]:
+    """The texts with words of textual inversion that have several vectors (`<w>`, `<w>_1`, …) spelled out.
+
+    As the pipeline does it.
+    """
+    added = tokenizer.get_added_vocab()
+    if not any(f"{word}_1" in added for word in added):
+        return texts
+    from diffusers.loaders import TextualInversionLoaderMixin
+
+    return list(TextualInversionLoaderMixin().maybe_convert_prompt(texts, tokenizer))
 
 
 def normalise_in_float32(network: nn.Module) -> None:

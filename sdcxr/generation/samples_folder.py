@@ -1,6 +1,7 @@
 """The samples folder: generation sharded over processes, resumable; metadata.csv with the seed of every image."""
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,8 @@ def generate(config: GenerateConfig) -> int:
     if missing:
         if state.is_main_process:
             notes = [model.about, late_start(sampler.pipeline.scheduler, config.num_inference_steps)]
+            if rows["text"].tolist() == [config.prompts] and not re.search(r"\s", config.prompts):
+                notes.append("--prompts: taken as a prompt, as there is no file or folder of this name")
             notes += cut_texts(sampler.backbone, rows["text"].tolist(), config.negative_prompt)
             print("".join(f"{note}\n" for note in notes if note), end="", flush=True)
         with out_of_memory(f"lower --batch_size (now {config.batch_size}), or use --mixed_precision bf16"):

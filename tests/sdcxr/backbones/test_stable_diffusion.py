@@ -128,6 +128,11 @@ def test_a_single_file_is_refused_with_the_way_out(tmp_path, name):
     refuse(tmp_path / name, r'is a file: make a pipeline folder of it .*from_single_file\(".*"\)\.save_pretrained')
 
 
+@pytest.mark.parametrize("part", ["unet", "model_index.json", "text_encoder/config.json"])
+def test_a_part_of_a_pipeline_is_refused_with_the_whole(copy, part):
+    refuse(copy / part, f"is a part of a pipeline folder: give {copy}$")
+
+
 def test_a_file_that_is_no_model_is_refused(tmp_path):
     (tmp_path / "notes.txt").touch()
     refuse(tmp_path / "notes.txt", "is a file: give a pipeline folder, a run folder or a hub name")
@@ -259,6 +264,20 @@ def test_what_is_saved_opens_in_transformers_4(tmp_path):
     own, its = made.parts["text"].state_dict(), again.parts["text"].state_dict()
     assert own.keys() == its.keys() and all(torch.equal(own[key], its[key]) for key in own)
     assert again.tokenizer("a <cxr-style>").input_ids == made.tokenizer("a <cxr-style>").input_ids
+
+
+def test_words_of_several_vectors_are_spelled_out_as_the_pipeline_does(micro_base):
+    loaded = backbones.load(str(micro_base))
+    ids = loaded.tokenize(["a <w> b"])[0]["input_ids"]
+    loaded.tokenizer.add_tokens(["<w>", "<w>_1", "<other>"])
+    loaded.parts["text"].resize_token_embeddings(len(loaded.tokenizer))
+    n = len(loaded.tokenizer)
+    found = loaded.tokenize(["a <w> b", "<other>"])[0]["input_ids"]
+    assert [n - 3, n - 2] == found[0, 2:4].tolist() and found[1, 1] == n - 1
+    assert not (ids == found[0]).all()
+    with torch.no_grad():
+        expected = loaded.pipeline().encode_prompt(["a <w> b"], "cpu", 1, False)[0]
+        assert torch.equal(loaded.encode_text({"input_ids": torch.from_numpy(found[:1])}).hidden, expected)
 
 
 def test_names_of_sharded_weights_are_those_of_the_hub(micro_base, tmp_path):

@@ -222,6 +222,13 @@ def test_a_damaged_record_is_one_line(run, tmp_path, content):
         make(run, "Left effusion.", tmp_path)
 
 
+def test_one_word_that_is_no_file_is_said_to_be_a_prompt(run, tmp_path, capfd):
+    make(run, "Pneumonia/effusion", tmp_path / "word", num_images_per_prompt=1)
+    assert "taken as a prompt, as there is no file or folder of this name" in capfd.readouterr().out
+    make(run, "Left effusion.", tmp_path / "text", num_images_per_prompt=1)
+    assert "taken as a prompt" not in capfd.readouterr().out
+
+
 def test_cut_prompts_are_counted(run, tmp_path, capfd):
     rows = [f"{name},{'Left effusion. ' * n},1" for name, n in (("a", 60), ("b", 2), ("c", 40))]
     make(run, prompt_table(tmp_path, rows), tmp_path / "samples", negative_prompt="Normal. " * 60)
