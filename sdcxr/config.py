@@ -73,6 +73,9 @@ class TrainConfig:
     """Run folder; the same command again resumes. Default: runs/<tune>."""
     resolution: int | None = None
     """Side of the training images in pixels. Default: the base's own."""
+    continue_from: str | None = None
+    """Run folder (or one of its checkpoints) from which this run, in a folder of its own, goes on under other settings:
+    weights, average, optimizer, and the count of steps. `--config RUN/config.yaml` takes over the other settings."""
 
     vae_part: Literal["decoder", "all"] = "decoder"
     """With `--tune vae`: a trained encoder would outdate cached latents and the UNet, hence the decoder alone."""
@@ -185,13 +188,13 @@ class TrainConfig:
         if len(parts) > 1 and EXCLUSIVE & set(parts):
             raise UserError(f"--tune {self.tune}: vae, classifier and clip train alone")
         self._refuse_settings_of_other_tasks()
-        for name in ("data", "output_dir", "latents_dir"):
+        for name in ("data", "output_dir", "latents_dir", "continue_from"):
             if getattr(self, name) is not None:
                 setattr(self, name, str(Path(getattr(self, name)).expanduser()))
         for name in ("train_batch_size", "gradient_accumulation_steps", "logging_steps", "checkpointing_steps"):
             _at_least(self, name, 1)
         for name in POSITIVE:
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"--{name} {getattr(self, name)}: must be positive")
         for name in NOT_NEGATIVE:
             _at_least(self, name, 0)
@@ -200,6 +203,8 @@ class TrainConfig:
             raise UserError("--cache_in_memory holds cached latents: it needs --cache_latents")
         if self.cuda_graphs and self.torch_compile is False:
             raise UserError("--cuda_graphs needs --torch_compile")
+        if self.seed >= 1 << 64:
+            raise UserError(f"--seed {self.seed}: must be below 2^64")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise UserError(f"--ema_decay {self.ema_decay}: must be at least 0 and below 1")
         if not 0 <= self.caption_dropout <= 1:
@@ -297,7 +302,8 @@ def _at_least(config: Any, name: str, minimum: int) -> None:
 def check_same_run(run: Path, config: TrainConfig, images_per_step: int) -> None:
     """Refuse to resume a run under settings that would have given another one.
 
-    A longer `max_train_steps` is the same run continued, as long as the learning rate does not depend on it.
+    A longer `max_train_steps` is the same run continued, as long as the learning rate does not depend on it. A base of
+    which run.json has the weights' hash, and the run that was continued, are known by content: their paths may change.
 
     Raises:
         UserError: lists the settings that differ, old and new; or the run's own notes are damaged.
@@ -307,9 +313,14 @@ def check_same_run(run: Path, config: TrainConfig, images_per_step: int) -> None
         return
     defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
     old = defaults | read_config(path)  # settings that it did not know then
-    old["images_per_step"] = read_run_state(run).get("images_per_step")
+    state = read_run_state(run)
+    old["images_per_step"] = state.get("images_per_step")
     new = dataclasses.asdict(config) | {"images_per_step": images_per_step}
     free = set(RESUME_MUTABLE)
+    if state.get("base_sha256"):
+        free.add("base")
+    if old["continue_from"] is not None and config.continue_from is not None:
+        free.add("continue_from")
     if "clip" in config.parts:
         free.remove("train_batch_size")  # its loss compares the images of a micro-batch with each other
     begun = old["max_train_steps"] if isinstance(old["max_train_steps"], int) else 0

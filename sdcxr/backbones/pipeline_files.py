@@ -120,6 +120,11 @@ def hash_weights(part: Any, prefixes: tuple[str, ...] = ("",)) -> str:
     return weights.hexdigest()
 
 
+def hash_parts(backbone: Any) -> dict[str, str]:
+    """`hash_weights` of every part of a backbone, by the names of the pipeline's components."""
+    return {backbone.components[name]: hash_weights(part) for name, part in backbone.parts.items()}
+
+
 def save_pipeline(pipeline: Any, folder: Path) -> None:
     """Save a complete diffusers pipeline atomically: written beside `folder`, then renamed."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")

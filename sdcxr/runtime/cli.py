@@ -169,6 +169,7 @@ class _Parser(ArgumentParser):
         message = re.sub(r"^Parser key \"(\w+)\": ", r"--\1: ", message)
         message = re.sub(r"Does not validate against .*?Given value type: .*?Given value: (.*)", _union, message)
         message = re.sub(r"Expected a typing\.Literal\[(.*?)\]\. Got value: ", r"expected one of \1, got ", message)
+        message = re.sub(r"Expected a <class '(\w+)'>\. Got value: ", r"expected \1, got ", message)
         message = re.sub(r"<class '(\w+)'>", r"\1", message)
         if required := re.fullmatch(r"the following arguments are required: (.*)", message):
             message = "missing " + ", ".join("--" + name for name in required[1].split(", "))
@@ -181,7 +182,9 @@ class _Parser(ArgumentParser):
 
 
 def _union(match: re.Match[str]) -> str:
-    kinds = [kind for kind in re.findall(r"<class '(\w+)'>", match[0].split("Errors:")[0]) if kind != "NoneType"]
+    subtypes = match[0].split("Errors:")[0]
+    kinds = [kind for kind in re.findall(r"<class '(\w+)'>", subtypes) if kind != "NoneType"]
+    kinds += [f"one of {choices}" for choices in re.findall(r"typing\.Literal\[(.*?)\]", subtypes)]
     return f"expected {' or '.join(kinds)}, got {match[1]}"
 
 
