@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sdcxr import backbones
-from sdcxr.backbones.pipeline_files import hash_weights
+from sdcxr.backbones.pipeline_files import hash_parts
 from sdcxr.config import EXCLUSIVE, NO_BASE, TrainConfig
 from sdcxr.io.checkpoint_folder import existing, found, is_whole, step_of
 from sdcxr.io.files import checksum
 from sdcxr.io.run_folder import read_config, read_run_state
 from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.quiet import LIBRARIES, quiet_libraries
 from sdcxr.tuning import find_method
 from sdcxr.tuning.base import apply_method, trained_tensors
 
@@ -32,6 +35,8 @@ class Model:
     """Pipeline folder or hub name; of a checkpoint, that of its base."""
     checkpoint: Path | None = None
     """Weights to put into it."""
+    checkpoint_sha256: bytes = b""
+    """Of the checkpoint's files."""
     about: str = ""
     """A line about the step that it is of, for a run."""
 
@@ -43,9 +48,11 @@ class Model:
         """
         if self.checkpoint is None:
             return backbones.load(self.pipeline, dtype)
-        backbone = apply_checkpoint(backbones.load(self.pipeline), self.checkpoint)
-        for part in backbone.parts.values():
-            part.to(dtype)
+        tensors = read_checkpoint(self.checkpoint)  # first: a training that goes on removes it at some time
+        backbone = apply_checkpoint(backbones.load(self.pipeline), self.checkpoint, tensors)
+        with quiet_libraries(*LIBRARIES):
+            for part in backbone.parts.values():
+                part.to(dtype)
         return backbone
 
     def weights_sha256(self) -> str | None:
@@ -53,9 +60,10 @@ class Model:
         if not Path(self.pipeline).is_dir():
             return None
         digest = hashlib.sha256()
-        files = sorted(Path(self.pipeline).glob("*/*.safetensors"))
-        for file in [*files, *(_weight_files(self.checkpoint) if self.checkpoint else ())]:
+        for file in sorted(Path(self.pipeline).glob("*/*.safetensors")):
             digest.update(bytes.fromhex(checksum(file)))
+        if self.checkpoint is not None:
+            digest.update(self.checkpoint_sha256)
         return digest.hexdigest()[:16]
 
 
@@ -96,7 +104,9 @@ def _of_checkpoint(checkpoint: Path, named: str) -> Model:
         raise UserError(f"{named}: a checkpoint holds what was trained, the rest is in its base: {error}") from None
     averaged = "averaged weights" if (checkpoint / "ema.safetensors").is_file() else "weights"
     about = f"{run}: {averaged} of step {step_of(checkpoint)} of {config.max_train_steps}"
-    return Model(str(checkpoint), pipeline, checkpoint, about)
+    with _gone_meanwhile(checkpoint):
+        digest = b"".join(bytes.fromhex(checksum(file)) for file in _weight_files(checkpoint))
+    return Model(str(checkpoint), pipeline, checkpoint, digest, about)
 
 
 def _about_result(run: Path) -> str:
@@ -119,24 +129,47 @@ def _weight_files(checkpoint: Path) -> list[Path]:
     return [path for name in ("model", "ema") if (path := checkpoint / f"{name}.safetensors").is_file()]
 
 
-def apply_checkpoint(backbone: Any, checkpoint: Path) -> Any:
-    """The base of a run with the weights of a checkpoint put in, averaged ones where it holds them, and merged.
+@contextmanager
+def _gone_meanwhile(checkpoint: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(
+            f"{checkpoint} is gone, its training goes on and keeps the newest: run the same command again, or let it "
+            "keep more (--checkpoints_total_limit)"
+        ) from None
+
+
+def read_checkpoint(checkpoint: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, averaged ones where it holds them.
+
+    Raises:
+        UserError: it is damaged or gone.
+    """
+    tensors: dict[str, Tensor] = {}
+    with _gone_meanwhile(checkpoint):
+        try:
+            for file in _weight_files(checkpoint):  # the average last
+                tensors |= load_file(file)
+        except SafetensorError as error:
+            raise UserError(f"{checkpoint} is damaged ({error})") from None
+        if not tensors:
+            raise FileNotFoundError
+    return tensors
+
+
+def apply_checkpoint(backbone: Any, checkpoint: Path, tensors: dict[str, Tensor]) -> Any:
+    """The base of a run with the weights of a checkpoint put in and merged.
 
     Raises:
         UserError: the base is another one than the run was begun on, or the checkpoint does not fit it.
     """
     run = checkpoint.parents[1]
     config = TrainConfig(**_settings(run))
-    for component, expected in (read_run_state(run).get("base_sha256") or {}).items():
-        part = next((part for name, part in backbone.parts.items() if backbone.components[name] == component), None)
-        if part is None or hash_weights(part) != expected:
-            raise UserError(f"{config.base} is not the base that {run} was begun on ({component} differs)")
-    tensors: dict[str, Tensor] = {}
-    try:
-        for file in _weight_files(checkpoint):  # the average last
-            tensors |= load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{checkpoint} is damaged ({error})") from None
+    if recorded := read_run_state(run).get("base_sha256"):
+        now = hash_parts(backbone)
+        if differing := [name for name in now if now[name] != recorded.get(name)]:
+            raise UserError(f"{config.base} is not the base that {run} was begun on ({', '.join(differing)} differs)")
     if not EXCLUSIVE & config.parts:
         backbone.noise_process(config)  # the prediction type and the schedule that it was trained with
     method = find_method(config.method)

@@ -79,13 +79,27 @@ def test_what_cannot_be_sampled_from_is_one_line(run, micro_base, micro_base_v):
     refuse(run, r"the rest is in its base: .*gone: no such folder")
     write_config(run / "config.yaml", read_config(run / "config.yaml") | {"base": str(micro_base)})
     state = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps(state | {"base_sha256": {"vae": "0", "unet": "0"}}))
-    refuse(run, r"is not the base that .* was begun on \((vae|unet) differs\)")
+    (run / "run.json").write_text(json.dumps(state | {"base_sha256": state["base_sha256"] | {"unet": "0"}}))
+    refuse(run, r"is not the base that .* was begun on \(unet differs\)")
     shutil.rmtree(run / "checkpoints")
     refuse(run, "a run without a pipeline and without a complete checkpoint yet")
     (run / "classifier").mkdir()
     write_config(run / "config.yaml", {"tune": "classifier"})
     refuse(run, "is the run of a classifier: it generates nothing")
+
+
+def test_a_checkpoint_that_its_training_removes_meanwhile_is_one_line(run):
+    shutil.rmtree(run / "pipeline")
+    model = locate_model(str(run))
+    shutil.rmtree(run / "checkpoints" / "checkpoint-2")
+    with pytest.raises(UserError, match="checkpoint-2 is gone, its training goes on .*: run the same command"):
+        model.load(torch.float32)
+
+
+def test_a_damaged_checkpoint_is_one_line(run):
+    weights = run / "checkpoints" / "checkpoint-2" / "model.safetensors"
+    weights.write_bytes(b"x" * weights.stat().st_size)
+    refuse(run / "checkpoints" / "checkpoint-2", "checkpoint-2 is damaged")
 
 
 def test_a_checkpoint_of_other_parts_is_refused(run):
