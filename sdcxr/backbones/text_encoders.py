@@ -60,7 +60,8 @@ class TextEncoder:
         Raises:
             UserError: there are not that many layers, or no such normalisation.
         """
-        masked = {"attention_mask": mask} if self.use_mask else {}
+        # transformers looks at the mask's values, which a count of the work on meta tensors does not have or need.
+        masked = {"attention_mask": mask} if self.use_mask and not ids.is_meta else {}
         if not clip_skip:
             states: Tensor = self.module(ids, **masked)[0]
             return states

@@ -109,7 +109,7 @@ def _read_file(path: Path) -> pd.DataFrame:
     try:
         return read(path)
     except (OSError, EOFError) as error:
-        raise UserError(f"--prompts {path}: cannot be read ({error.strerror or error})") from None
+        raise UserError(f"--prompts {path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
 
 
 def _read_csv(path: Path) -> pd.DataFrame:

@@ -69,7 +69,8 @@ def generate(config: GenerateConfig) -> int:
                 notes.append("--prompts: taken as a prompt, as there is no file or folder of this name")
             notes += cut_texts(sampler.backbone, rows["text"].tolist(), config.negative_prompt)
             print("".join(f"{note}\n" for note in notes if note), end="", flush=True)
-        with out_of_memory(f"lower --batch_size (now {config.batch_size}), or use --mixed_precision bf16"):
+        half = ", or use --mixed_precision bf16" if config.mixed_precision == "no" else ""
+        with out_of_memory(f"lower --batch_size (now {config.batch_size}){half}"):
             make_images(sampler.to(state.device), missing, output, config.batch_size, state)
     state.wait_for_everyone()
     if state.is_main_process:

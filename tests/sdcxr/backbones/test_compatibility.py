@@ -184,6 +184,14 @@ def test_a_safety_checker_and_an_image_encoder_are_left_out(copy):
     assert pipeline.safety_checker is None and pipeline.image_encoder is None
 
 
+def test_a_base_with_attention_mask_trains_and_its_work_is_counted(copy, train_micro, tmp_path):
+    edit(copy / "text_encoder" / "config.json", use_attention_mask=True)
+    settings = {"tune": "unet+text", "max_train_steps": 1, "lr_warmup_steps": 0}
+    assert train_micro(tmp_path / "run", base=str(copy), count_work=True, **settings) == 0
+    saved = json.loads((tmp_path / "run" / "pipeline" / "text_encoder" / "config.json").read_text())
+    assert saved["use_attention_mask"] is True
+
+
 def test_an_attention_mask_is_passed_where_the_pipeline_passes_one(copy, micro_base):
     edit(copy / "text_encoder" / "config.json", use_attention_mask=True)
     masked, plain = backbones.load(str(copy)), backbones.load(str(micro_base))

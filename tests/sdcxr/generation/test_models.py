@@ -92,7 +92,7 @@ def test_a_checkpoint_that_its_training_removes_meanwhile_is_one_line(run):
     shutil.rmtree(run / "pipeline")
     model = locate_model(str(run))
     shutil.rmtree(run / "checkpoints" / "checkpoint-2")
-    with pytest.raises(UserError, match="checkpoint-2 is gone, its training goes on .*: run the same command"):
+    with pytest.raises(UserError, match=r"checkpoint-2 is gone, its training goes on .*: run the same command"):
         model.load(torch.float32)
 
 
