@@ -302,8 +302,8 @@ def _at_least(config: Any, name: str, minimum: int) -> None:
 def check_same_run(run: Path, config: TrainConfig, images_per_step: int) -> None:
     """Refuse to resume a run under settings that would have given another one.
 
-    A longer `max_train_steps` is the same run continued, as long as the learning rate does not depend on it. A base of
-    which run.json has the weights' hash, and the run that was continued, are known by content: their paths may change.
+    A longer `max_train_steps` is the same run continued, as long as the learning rate does not depend on it. The path
+    of a base may change where run.json has the hash of its weights.
 
     Raises:
         UserError: lists the settings that differ, old and new; or the run's own notes are damaged.
@@ -319,8 +319,6 @@ def check_same_run(run: Path, config: TrainConfig, images_per_step: int) -> None
     free = set(RESUME_MUTABLE)
     if state.get("base_sha256"):
         free.add("base")
-    if old["continue_from"] is not None and config.continue_from is not None:
-        free.add("continue_from")
     if "clip" in config.parts:
         free.remove("train_batch_size")  # its loss compares the images of a micro-batch with each other
     begun = old["max_train_steps"] if isinstance(old["max_train_steps"], int) else 0

@@ -37,7 +37,7 @@ def file_digests(paths: Sequence[Path], progress: bool = False, threads: int = 1
     stale = np.arange(len(paths)) if known is None else np.flatnonzero((known["states"] != states).any(axis=1))
     if not len(stale):
         return digests
-    changed = [paths[i] for i in stale]
+    changed = [paths[int(i)] for i in stale]
     with tqdm(total=len(changed), desc="reading images", unit="image", delay=3, disable=not progress) as bar:
         digests[stale] = np.array(_in_threads(_digest, changed, threads, bar), dtype=np.uint8).reshape(-1, 32)
     with suppress(OSError):  # unwritable cache: only slower

@@ -126,7 +126,7 @@ def require_space(folder: Path, n_bytes: int, what: str) -> None:
     free = shutil.disk_usage(there).free
     if free < n_bytes:
         raise UserError(
-            f"{folder}: {what} takes {n_bytes / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB left: free some space "
+            f"{folder}: {what} takes {n_bytes / 1e9:.3g} GB and its disk has {free / 1e9:.3g} GB left: free some space "
             "or use another folder"
         )
 

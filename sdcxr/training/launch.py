@@ -117,3 +117,9 @@ def memory_advice(config: TrainConfig) -> str:
     if config.use_ema:
         ways.append("--use_ema false")
     return ", or ".join([ways[0], ", ".join(ways[1:])]) if ways[1:] else ways[0]
+
+
+def validation_advice(config: TrainConfig) -> str:
+    """What makes a validation smaller, for `out_of_memory`."""
+    pictures = "" if "preview_images" in config.unused else f"lower --preview_images (now {config.preview_images}), "
+    return f"in validation: {pictures}lower --train_batch_size (now {config.train_batch_size}), or --validation_steps 0"

@@ -9,6 +9,7 @@ import dataclasses
 import math
 import secrets
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,9 @@ from sdcxr.training import checkpoint
 from sdcxr.training.ema import EMA
 from sdcxr.training.flops import measured_peak, training_flops
 from sdcxr.training.guards import assert_only_tuned_parts_moved, fingerprints, first_nonfinite
-from sdcxr.training.launch import PRECISION, build_accelerator, memory_advice, split_batch
+from sdcxr.training.launch import PRECISION, build_accelerator, memory_advice, split_batch, validation_advice
 from sdcxr.training.optimizer import build_optimizer, learning_rate_factor
-from sdcxr.training.origin import Origin, check_folders, enlarged
+from sdcxr.training.origin import Origin, check_folders, enlarged, is_begun
 from sdcxr.training.progress import Log, Meter, start_tracker, status
 from sdcxr.training.validation import previews, validation_loss
 
@@ -74,15 +75,16 @@ class Run:
             config = dataclasses.replace(config, max_train_steps=steps, num_train_epochs=None)
         self.config = config
         self.steps = config.max_train_steps or 0
-        check_same_run(self.folder, config, self.images_per_step)
-        self.origin = Origin(self.folder, config)
+        if is_begun(self.folder):
+            check_same_run(self.folder, config, self.images_per_step)
         self.signal = 0
         self.seen: list[tuple[torch.Tensor, torch.Tensor]] = []  # positions and losses since the last log row
 
     def run(self) -> int:
         """Train to the end, or print that the run is finished."""
         if self.finished_steps() >= self.steps:
-            self.origin.check_finished(lambda: tasks.build(self.config, self.accelerator.device))
+            build = partial(tasks.build, self.config, self.accelerator.device)
+            Origin(self.folder, self.config).check_finished(build)
             self.print0(f"{self.folder} is finished: {self.finished_steps()} steps")
             return 0
         # The folder comes first: what is wrong with it is known before the long work.
@@ -93,9 +95,9 @@ class Run:
     def train(self) -> int:
         """Train from the newest checkpoint to the end."""
         start, unlogged = self.resume()
-        self.record(finished_steps=self.finished_steps(), **self.origin.notes)
-        if self.config.report_to == "wandb" and "tracker_id" not in self.origin.recorded:
-            self.record(tracker_id=secrets.token_hex(4))
+        if self.config.report_to in ("wandb", "trackio") and "tracker_id" not in self.origin.recorded:
+            self.origin.notes["tracker_id"] = secrets.token_hex(4)
+        self.record(finished_steps=self.finished_steps())
         if self.accelerator.is_main_process:
             write_config(self.folder / "config.yaml", dataclasses.asdict(self.config))
         self.accelerator.wait_for_everyone()
@@ -119,17 +121,22 @@ class Run:
         return int(read_run_state(self.folder).get("finished_steps", 0)) if (self.folder / result).is_dir() else 0
 
     def record(self, **notes: Any) -> None:
-        """Update run.json, the state of the run that does not belong into config.yaml."""
+        """Write run.json, the state of the run that does not belong into config.yaml."""
+        self.origin.notes |= notes
         if self.accelerator.is_main_process:
-            known = read_run_state(self.folder) | {"images_per_step": self.images_per_step}
-            write_json(self.folder / RUN_STATE, known | notes)
+            state = self.origin.recorded | {"images_per_step": self.images_per_step} | self.origin.notes
+            write_json(self.folder / RUN_STATE, state)
 
     def prepare(self) -> None:
         """Build task, data, optimizer and average; wrap task and optimizer once."""
         config, accelerator = self.config, self.accelerator
+        self.origin = Origin(self.folder, config)
         self.origin.check_data()
         self.task = tasks.build(config, accelerator.device)
         self.origin.check_base(self.task)
+        self.parent = None
+        if config.continue_from is not None and not checkpoint.found(self.folder / "checkpoints"):
+            self.parent = self.origin.parent_checkpoint(self.images_per_step, self.steps)
         self.print0(enlarged(self.origin.paths, self.task.resolution))
         examples = self.task.examples()
         self.origin.check_examples(examples)
@@ -188,26 +195,23 @@ class Run:
             return step, losses
         if found:
             raise UserError(f"no checkpoint in {self.folder} can be loaded: delete its checkpoints/ to start again")
-        if finished := read_run_state(self.folder).get("finished_steps"):
+        if finished := self.origin.recorded.get("finished_steps"):
             raise UserError(
                 f"{self.folder} has {finished} finished steps but no checkpoint to go on from: to train on from its "
                 f"result use --base {self.folder} and another --output_dir, to start again delete it"
             )
-        if self.config.continue_from is not None:
-            return self.continue_parent(), []
+        if self.parent is not None:
+            return self.continue_parent(self.parent), []
         if (self.folder / "log.jsonl").is_file():
             self.print0(f"no checkpoint in {self.folder}: starting again at step 0")
         return 0, []
 
-    def continue_parent(self) -> int:
+    def continue_parent(self, path: Path) -> int:
         """Load the checkpoint of `--continue_from`; its step. Steps and images go on counting from there."""
-        path = self.origin.parent_checkpoint(self.images_per_step)
         try:
             step, _ = checkpoint.load(path, self.task, self.raw_optimizer(), self.ema, self.accelerator.scaler)
         except ValueError as error:
             raise UserError(f"--continue_from {self.config.continue_from}: {error}") from None
-        if step >= self.steps:
-            raise UserError(f"--max_train_steps {self.steps}: {path} already has {step}, give more")
         self.print0(f"continuing {path} at step {step}")
         return step
 
@@ -243,7 +247,8 @@ class Run:
                 with self.meter.paused():
                     # Before the checkpoint: a run that is killed in between would not come back to this validation.
                     if config.validation_steps and (step % config.validation_steps == 0 or step == self.steps):
-                        self.validate(step)
+                        with out_of_memory(validation_advice(config)):
+                            self.validate(step)
                     if step % config.checkpointing_steps == 0 or step == self.steps:
                         self.checkpoint(step, losses)
         if start < step < self.steps and step % config.checkpointing_steps:
@@ -324,7 +329,7 @@ class Run:
         way = (
             f"{good[-1].name} is good: go on from it by --continue_from {self.folder} in another --output_dir"
             if good
-            else f"there is no checkpoint yet: delete {self.folder} to start again"
+            else f"{self.folder} has no checkpoint yet: begin again in it"
         )
         raise UserError(f"the {what} is not finite at step {step}{names}: lower --learning_rate{half}; {way}")
 

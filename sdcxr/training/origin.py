@@ -14,7 +14,7 @@ from sdcxr.data.latents import hash_images
 from sdcxr.data.stream import Examples
 from sdcxr.io.files import checksum, state_of
 from sdcxr.io.pixels import BadImage, open_image
-from sdcxr.io.run_folder import CONTENT, read_run_state
+from sdcxr.io.run_folder import CONTENT, read_config, read_run_state
 from sdcxr.runtime.errors import UserError
 from sdcxr.tasks.base import training_rows
 from sdcxr.training import checkpoint
@@ -42,6 +42,12 @@ def check_folders(config: TrainConfig) -> None:
             )
 
 
+def is_begun(run: Path) -> bool:
+    """Whether a folder holds something of its run: a checkpoint, a result or pictures. Else any settings may begin."""
+    held = checkpoint.found(run / "checkpoints") or (run / "samples").exists()
+    return bool(held or read_run_state(run).get("finished_steps"))
+
+
 class Origin:
     """What a run was begun on, compared with what there is now.
 
@@ -52,7 +58,7 @@ class Origin:
 
     def __init__(self, run: Path, config: TrainConfig):
         self.run, self.config = run, config
-        self.recorded = read_run_state(run)
+        self.recorded = read_run_state(run) if is_begun(run) else {}
         self.notes: dict[str, Any] = {}
         """For run.json."""
         self.paths: list[Path] = []
@@ -97,16 +103,16 @@ class Origin:
         """Refuse to call a run finished whose base or data were replaced since; what is gone is not compared."""
         if Path(str(self.config.data)).is_dir():
             self.check_data()
-        state = base_state(self.config.base)
-        if self.recorded.get("base_sha256") and state not in ("", self.recorded.get("base_state")):
+        base = self.config.base
+        gone = base == read_config(self.run / "config.yaml")["base"] and not Path(str(base)).expanduser().is_dir()
+        if self.recorded.get("base_sha256") and not gone and base_state(base) != self.recorded["base_state"]:
             self.check_base(build_task())
 
-    def parent_checkpoint(self, images_per_step: int) -> Path:
-        """The checkpoint that `--continue_from` means; called after `check_base`.
+    def parent_checkpoint(self, images_per_step: int, steps: int) -> Path:
+        """The checkpoint that `--continue_from` means, for a run of so many steps; called after `check_base`.
 
         Raises:
-            UserError: there is none, it is no longer the one that the run was begun from, or it does not fit the
-                settings.
+            UserError: there is none, or it does not fit the settings.
         """
         config = self.config
         assert config.continue_from is not None
@@ -115,11 +121,8 @@ class Origin:
         parent = named.parents[1] if named.parent.name == "checkpoints" else named
         if not (state := read_run_state(parent)):
             raise UserError(f"{flag}: is no run folder of train.py")
-        noted = self.recorded.get("continued_from")
         whole = checkpoint.existing(parent / "checkpoints")
         path = named if named != parent else next(reversed(whole), parent / "checkpoints" / "checkpoint-N")
-        if noted:  # the parent may have gone on
-            path = path.with_name(f"checkpoint-{noted['step']}")
         if path not in whole:
             raise UserError(f"{flag}: has no complete {path.name}: give a run folder that has one in checkpoints/")
         if state["images_per_step"] != images_per_step:
@@ -130,9 +133,10 @@ class Origin:
         if config.use_ema and not (path / "ema.safetensors").is_file():
             raise UserError(f"{flag}: {path.name} holds no average of the weights: add --use_ema false")
         self._compare("base", "weights", self.notes["base_sha256"], parent, state.get("base_sha256"))
-        about = {"run": str(parent), "step": int(path.name[11:]), "sha256": checksum(path / "model.safetensors")}
-        if noted and noted["sha256"] != about["sha256"]:
-            raise UserError(f"{flag}: its {path.name} is not what {self.run} was begun from: use another --output_dir")
+        step = int(path.name[11:])
+        if step >= steps:
+            raise UserError(f"{flag}: is at step {step} already: give more than --max_train_steps {steps}")
+        about = {"run": str(parent), "step": step, "sha256": checksum(path / "model.safetensors")}
         self.notes["continued_from"] = about
         return path
 

@@ -52,7 +52,7 @@ def start_tracker(name: str, folder: Path, start: int = 0, run_id: str = "") -> 
         name: as `--report_to`.
         folder: of the run.
         start: steps already done; rows of later ones are replaced.
-        run_id: at wandb, so that a resumed run is the same one there.
+        run_id: at wandb and trackio, so that a resumed run is the same one there.
 
     Raises:
         UserError: it does not start; says why.
@@ -66,7 +66,7 @@ def start_tracker(name: str, folder: Path, start: int = 0, run_id: str = "") -> 
     elif name == "wandb":
         tracker = WandBTracker(run_name="sdcxr", name=folder.name, id=run_id, resume="allow")
     else:
-        tracker = TrackioTracker(run_name="sdcxr", name=folder.name, resume="allow")
+        tracker = TrackioTracker(run_name="sdcxr", name=f"{folder.name}-{run_id}", resume="allow")
     try:
         tracker.start()
     except Exception as error:
