@@ -84,8 +84,8 @@ def write_archive(path: Path, n: int) -> None:
 
 def report_stage(path: Path, n: int) -> int:
     """What the preparation does with reports: unzip, parse, filter by length. Returns how many are kept."""
-    wanted = {str(50_000_000 + number): str(10_000_000 + number) for number in range(n)}
-    text = pd.Series(dict(impressions(path, wanted))).dropna()
+    wanted = {(str(10_000_000 + number), str(50_000_000 + number)) for number in range(n)}
+    text = pd.Series([text for _, text in impressions(path, wanted)]).dropna()
     return int((filters.length_reasons(text, 7, 77) == "").sum())
 
 
@@ -159,7 +159,7 @@ def measure(config: PreparationBenchmarkConfig, folder: Path) -> list[dict[str, 
 def _images_per_s(folder: Path, n: int, prefix: str) -> float:
     start = time.process_time()
     for number in range(n):
-        assert convert(str(folder / f"{number}.jpg"), str(folder / f"{prefix}-{number}.png"), 512, "crop") is None
+        assert convert(str(folder / f"{number}.jpg"), str(folder / f"{prefix}-{number}.png"), 512, "crop").reason == ""
     return n / (time.process_time() - start)
 
 

@@ -5,7 +5,7 @@ import os
 import warnings
 import zlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,6 @@ from sdcxr.io.pixels import BadImage, open_image
 from sdcxr.runtime.errors import UserError
 
 SquareMode = Literal["crop", "pad"]
-
-PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"  # a PNG without it is incomplete
 
 
 def load_grey(path: Path, at_least_px: int, equalize_dicom: bool = True) -> Image.Image:
@@ -78,21 +76,25 @@ def equalize(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return lookup[pixels]
 
 
-def convert(source: str, target: str, resolution_px: int, mode: SquareMode) -> tuple[str, str] | None:
-    """Convert `source` to a square greyscale PNG at `target`, atomically, unless a complete PNG exists there.
+class Converted(NamedTuple):
+    """What became of an image: `reason` and `detail` why it cannot be used, or hashes of the written pixels."""
 
-    Returns:
-        None if the image exists, else (reason, detail) why it cannot be used.
+    reason: str = ""
+    detail: str = ""
+    digest: str = ""
+    phash: str = ""
+
+
+def convert(source: str, target: str, resolution_px: int, mode: SquareMode) -> Converted:
+    """Convert `source` to a square greyscale PNG at `target`, atomically.
 
     Raises:
         OSError: writing failed, such as on a full disk.
     """
-    if _is_whole_png(target):
-        return None
     try:
         image = square(load_grey(Path(source), resolution_px), resolution_px, mode)
     except BadImage as bad:
-        return bad.reason, bad.detail
+        return Converted(bad.reason, bad.detail)
     folder, name = os.path.split(target)
     temporary = Path(folder, f".{name}.{os.getpid()}.tmp")
     try:
@@ -101,16 +103,7 @@ def convert(source: str, target: str, resolution_px: int, mode: SquareMode) -> t
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
-    return None
-
-
-def _is_whole_png(path: str) -> bool:
-    try:
-        with Path(path).open("rb") as file:
-            file.seek(-len(PNG_END), os.SEEK_END)
-            return file.read() == PNG_END
-    except OSError:  # missing, or too short to seek
-        return False
+    return Converted()
 
 
 def _load_with_pillow(path: Path, at_least_px: int) -> Image.Image:

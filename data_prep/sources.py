@@ -4,17 +4,22 @@ From file sizes and times alone they tell whether a folder is finished, and what
 """
 
 import csv
+import functools
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from data_prep.raw_tables import IMAGE_SUFFIXES
+from data_prep.cohort import Cohort
+from data_prep.raw_tables import image_stem
 from sdcxr.io.files import atomic, checksum
+from sdcxr.io.ids import LEAST_SHARE
+from sdcxr.io.image_files import is_image_name
 from sdcxr.runtime.errors import UserError
 
 SOURCES = "sources.csv"
@@ -27,15 +32,16 @@ State = dict[str, Any]
 # Inputs: the folder of images, tables, archives, folders of reports
 
 
-def input_states(images: Path, names: Iterable[str] = (), **inputs: Path | None) -> dict[str, State]:
+def input_states(images: Path, found: Iterable[Path] = (), /, **inputs: Path | None) -> dict[str, State]:
     """State of everything that a preparation reads, by flag, for prep.json; taken before anything is read.
 
     Args:
         images: folder of the images.
-        names: relative paths of the images in it, where new ones are to be noticed that no row of `SOURCES` has.
+        found: the images in it, where new ones are to be noticed for which `SOURCES` has no row.
         inputs: files, or folders of which every file counts; None is left out.
     """
-    states: dict[str, State] = {IMAGES: {"path": str(images), "names": _digest(sorted(names))}}
+    names = sorted(str(path).removeprefix(f"{images}/") for path in found)
+    states: dict[str, State] = {IMAGES: {"path": str(images), "names": _digest(names)}}
     for flag, path in inputs.items():
         if path is not None:
             states[flag] = _folder_state(path.absolute()) if path.is_dir() else _file_state(path.absolute())
@@ -54,14 +60,14 @@ def changed_inputs(output_dir: Path, recorded: Mapping[str, State], now: Mapping
     for flag in dict.fromkeys([*recorded, *now]):
         old, new = recorded.get(flag), now.get(flag)
         if old is None or new is None:
-            changed.append(f"--{flag} is {'new' if old is None else 'gone'}")
+            changed.append(f"{flag} {'added' if old is None else 'left out'}")
         elif not _same(old, new):
             if old["path"] != new["path"] and flag != IMAGES:
                 raise UserError(
-                    f"{output_dir} was made from {old['path']}, which differs from --{flag} {new['path']}: "
+                    f"{output_dir} was made from {old['path']}, and {new['path']} ({flag}) differs from it: "
                     "use another --output_dir, or the same path to update the folder"
                 )
-            changed.append(f"--{flag} has changed")
+            changed.append(f"{flag} changed")
     return changed
 
 
@@ -74,9 +80,14 @@ def _same(old: State, new: State) -> bool:
 
 
 def with_checksums(states: Mapping[str, State]) -> dict[str, State]:
-    """States with the SHA-256 of each file: a copy has another time and the same content."""
-    return {flag: dict(state) if "names" in state else state | {"sha256": checksum(Path(state["path"]))}
-            for flag, state in states.items()}  # fmt: skip
+    """States with the SHA-256 of each file that has not changed since: a copy has another time and the same content."""
+    return {flag: _with_checksum(state) if "names" not in state else state for flag, state in states.items()}
+
+
+def _with_checksum(state: State) -> State:
+    path = Path(state["path"])
+    digest = checksum(path)
+    return state | {"sha256": digest} if _file_state(path) == state else state
 
 
 def _file_state(path: Path) -> State:
@@ -88,14 +99,180 @@ def _file_state(path: Path) -> State:
 
 
 def _folder_state(path: Path) -> State:
+    """State of all files at any depth but images, which have their own record, and earlier results."""
     n_bytes, newest, names = 0, 0, []
-    for root, _, files in os.walk(path):
+    for root, folders, files in os.walk(path):
+        if "prep.json" in files:
+            folders.clear()
+            continue
         for name in files:
-            stat = os.stat(os.path.join(root, name))  # noqa: PTH116, PTH118: many files
-            n_bytes, newest = n_bytes + stat.st_size, max(newest, stat.st_mtime_ns)
-            names.append(f"{root[len(str(path)) :]}/{name} {stat.st_size}")
+            if not is_image_name(name):
+                size, mtime_ns = (int(number or 0) for number in source_state(f"{root}/{name}"))
+                n_bytes, newest = n_bytes + size, max(newest, mtime_ns)
+                names.append(f"{root[len(str(path)) :]}/{name} {size}")
     return {"path": str(path), "bytes": n_bytes, "mtime_ns": newest, "names": _digest(sorted(names))}
 
 
 def _digest(names: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Images
+
+
+def read_sources(output_dir: Path) -> pd.DataFrame:
+    """`SOURCES` of a folder as str, in `COLUMNS`, indexed by file_name; empty where there is none or it is damaged.
+
+    An interrupted preparation may have left half a row at the end.
+    """
+    try:
+        whole, _, _ = (output_dir / SOURCES).read_bytes().rpartition(b"\n")
+        table = pd.read_csv(io.BytesIO(whole), dtype=str, keep_default_na=False)
+    except (OSError, ValueError):
+        table = pd.DataFrame()
+    if list(table.columns) != list(COLUMNS):
+        table = pd.DataFrame(columns=list(COLUMNS), dtype=str)
+    return table.drop_duplicates("file_name", keep="last").set_index("file_name", drop=False)
+
+
+def write_sources(output_dir: Path, rows: pd.DataFrame) -> None:
+    """Write `SOURCES` atomically, in the order of file_name."""
+    with atomic(output_dir / SOURCES) as temporary:
+        rows[list(COLUMNS)].sort_values("file_name").to_csv(temporary, index=False)
+
+
+class Journal:
+    """Appends rows to `SOURCES` while images are converted, so that an interrupted preparation resumes."""
+
+    def __init__(self, output_dir: Path) -> None:
+        self._file = (output_dir / SOURCES).open("a", encoding="utf-8", newline="", buffering=1)
+        self._writer = csv.writer(self._file, lineterminator="\n")
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, row: Iterable[str]) -> None:
+        """Append one row of `COLUMNS`."""
+        self._writer.writerow(row)
+
+
+def source_state(path: str) -> tuple[str, str]:
+    """Size in bytes and mtime in ns of a file, as `SOURCES` has them; empty if it does not exist."""
+    try:
+        stat = os.stat(path)  # noqa: PTH116 (a Path for each of 300,000 images takes as long as the call)
+    except OSError:
+        return "", ""
+    return str(stat.st_size), str(stat.st_mtime_ns)
+
+
+def source_states(paths: Sequence[str]) -> list[tuple[str, str]]:
+    """`source_state` of each path; in threads, because a network file system takes long to answer."""
+    chunks = [paths[start : start + 1000] for start in range(0, len(paths), 1000)]
+    with ThreadPoolExecutor(16) as pool:
+        return [state for states in pool.map(lambda chunk: list(map(source_state, chunk)), chunks) for state in states]
+
+
+def changed_images(output_dir: Path, images: str, n_written: int) -> tuple[int, list[str]]:
+    """Compare `SOURCES` with the files: number of rows, and what differs, in words with numbers.
+
+    Args:
+        output_dir: a dataset folder.
+        images: folder of the images, which may have moved.
+        n_written: number of images in the dataset.
+    """
+    rows = read_sources(output_dir).astype(object)
+    paths = [os.path.join(images, source) for source in rows["source"]]  # noqa: PTH118
+    now, pngs = source_states(paths), source_states([f"{output_dir}/{name}" for name in rows["file_name"]])
+    stems_in = functools.cache(_image_stems)  # a missing image may have come under another suffix
+    counts = dict.fromkeys(("new or changed", "gone", "PNG"), 0)
+    known = zip(rows["bytes"], rows["mtime_ns"], rows["reason"], rows["png_bytes"], strict=True)
+    for path, state, png, (n_bytes, mtime_ns, reason, png_bytes) in zip(paths, now, pngs, known, strict=True):
+        if state != (n_bytes, mtime_ns):
+            counts["new or changed" if state[0] else "gone"] += 1
+        elif not state[0] and image_stem(path) in stems_in(os.path.dirname(path)):  # noqa: PTH120
+            counts["new or changed"] += 1
+        elif not reason and png[0] != png_bytes:
+            counts["PNG"] += 1
+    words = {
+        "new or changed": "{:,} source images are new or changed",
+        "gone": "{:,} source images are gone",
+        "PNG": "{:,} PNGs are missing or damaged",
+    }
+    incomplete = [f"{SOURCES} is incomplete"] if (rows["reason"] == "").sum() != n_written else []
+    return len(rows), incomplete + [words[kind].format(n) for kind, n in counts.items() if n]
+
+
+def _image_stems(folder: str) -> set[str]:
+    try:
+        return {image_stem(name) for name in os.listdir(folder) if is_image_name(name)}  # noqa: PTH208
+    except OSError:
+        return set()
+
+
+def source_rows(rows: pd.DataFrame, images: str) -> pd.DataFrame:
+    """The columns of `SOURCES` that are known before the conversion, as str; index of `rows`."""
+    prefix = images.rstrip("/") + "/"
+    paths = rows["source"].astype(str)
+    states = pd.DataFrame(source_states(paths.tolist()), columns=["bytes", "mtime_ns"], dtype=object)
+    return pd.DataFrame(
+        {
+            "file_name": rows["split"] + "/" + rows["dicom_id"] + ".png",
+            "source": paths.str.removeprefix(prefix),
+            "bytes": states["bytes"].set_axis(rows.index),
+            "mtime_ns": states["mtime_ns"].set_axis(rows.index),
+        },
+        dtype=object,
+    )
+
+
+def up_to_date(output_dir: Path, now: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `earlier` whose source is as it was and whose PNG is complete; with the index and `source` of `now`."""
+    rows = now.join(earlier.drop(columns=["file_name", "source", "bytes", "mtime_ns"]), on="file_name")
+    was = earlier[["bytes", "mtime_ns"]].reindex(now["file_name"]).set_axis(now.index)
+    same = (rows["reason"] == "") & (was["bytes"] == rows["bytes"]) & (was["mtime_ns"] == rows["mtime_ns"])
+    rows = rows[same]
+    whole = [
+        source_state(f"{output_dir}/{name}")[0] == size for name, size in rows[["file_name", "png_bytes"]].to_numpy()
+    ]
+    return rows[pd.Series(whole, index=rows.index, dtype=bool)]
+
+
+def check_same_images(output_dir: Path, cohort: Cohort, was: str, now: str, allowed: float) -> None:
+    """Refuse to rewrite a dataset from other images: a disk may be detached, or --images be another collection.
+
+    Args:
+        output_dir: the dataset folder.
+        cohort: its rows have the new `source`.
+        was: the folder of images that it was made from.
+        now: the folder of images.
+        allowed: share of the dataset's images that may be missing now.
+
+    Raises:
+        UserError: more are missing, or the folder is another one and fewer than half of its images are the same.
+    """
+    earlier = read_sources(output_dir)
+    used = earlier[earlier["reason"] == ""]
+    if used.empty:
+        return
+    ids = used["file_name"].map(lambda name: Path(name).stem)
+    sizes = {
+        name: source_state(path)[0] for name, path in zip(cohort.rows["dicom_id"], cohort.rows["source"], strict=True)
+    }
+    sizes |= dict.fromkeys(cohort.rejected["dicom_id"][cohort.rejected["reason"] == "missing image"], "")
+    sizes_now = ids.map(sizes)
+    gone = ids[sizes_now == ""]
+    told = f"of the {len(used):,} images that {output_dir} was made from"
+    if len(gone) > allowed * len(used):
+        raise UserError(
+            f"{len(gone):,} {told} are missing in {now} (first: {gone.iloc[0]}): nothing is changed; give the folder "
+            "that has them, or another --output_dir"
+        )
+    other = ids[sizes_now.notna() & (sizes_now != used["bytes"])]
+    if was != now and len(other) > LEAST_SHARE * len(used):
+        raise UserError(
+            f"{len(other):,} {told}, {was}, are others in {now} (first: {other.iloc[0]}): use another --output_dir"
+        )

@@ -62,7 +62,7 @@ def test_a_number_that_lost_digits_is_refused_with_its_row(cell):
 
 def test_the_round_numbers_of_r_are_exact_beside_others_in_full():
     assert read_ids(pd.Series(["5e+07", "50000001"])).tolist() == ["50000000", "50000001"]
-    with pytest.raises(UserError, match="5e.07 in row 1"):
+    with pytest.raises(UserError, match=r"5e\+07 in row 1"):
         read_ids(pd.Series(["5e+07", "12"]))
 
 
