@@ -242,17 +242,24 @@ class GenerateConfig:
     """Sampling settings."""
 
     model: str
-    """Run folder, pipeline folder or hub name."""
+    """Run folder (of one that is not finished its newest checkpoint), RUN/checkpoints/checkpoint-N, pipeline folder or
+    hub name."""
     prompts: str
-    """One prompt; a .txt (one per line); a .csv (text or prompt, optionally id); or a split of a dataset folder."""
+    """One prompt; a .txt (one per line); a .csv, .tsv, .json, .jsonl or .parquet (text or prompt, optionally id); or a
+    split of a dataset folder."""
     output_dir: str
-    """Samples folder; the same command again goes on where it stopped."""
+    """Samples folder; the same command again goes on where it stopped, with more prompts or more images per prompt it
+    adds those."""
     num_images_per_prompt: int = 4
     """Images per prompt; RoentGen's evaluation uses 4."""
     num_inference_steps: int = 75
     """Denoising steps (RoentGen: 75)."""
     guidance_scale: float = 4.0
     """Classifier-free guidance (RoentGen: 4); 1 switches it off."""
+    negative_prompt: str | None = None
+    """What guidance leads away from. Default: the empty prompt."""
+    clip_skip: int | None = None
+    """Layers of CLIP to leave out at the end, as diffusers counts: 1 takes the last but one (other programs say 2)."""
     scheduler: Literal["pndm", "ddim", "dpm++", "euler"] = "pndm"
     """Sampler (RoentGen: pndm). For diffusion models: pndm, ddim or dpm++; for rectified flow: euler."""
     seed: int = 0
@@ -271,8 +278,20 @@ class GenerateConfig:
             _at_least(self, name, 1)
         for name in ("seed", "guidance_scale"):
             _at_least(self, name, 0)
-        for name in ("resolution", "max_prompts"):
+        for name in ("resolution", "max_prompts", "clip_skip"):
             _at_least(self, name, 1)
+        for name in ("model", "output_dir"):
+            if not getattr(self, name).strip():
+                raise UserError(f"--{name}: is empty")
+        if not math.isfinite(self.guidance_scale):
+            raise UserError(f"--guidance_scale {self.guidance_scale}: must be a number")
+        if self.negative_prompt is not None and not self.negative_prompt.strip():
+            self.negative_prompt = None
+        if self.negative_prompt is not None and self.guidance_scale <= 1:
+            raise UserError(
+                f"--negative_prompt: has no effect without guidance (--guidance_scale {self.guidance_scale})"
+            )
+        self.output_dir = str(Path(self.output_dir).expanduser())
 
 
 def _at_least(config: Any, name: str, minimum: int) -> None:
