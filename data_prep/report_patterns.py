@@ -149,7 +149,8 @@ INLINE_SIGN_OFF = re.compile(rf"[.;!?)\]]\s+(?=[\[(<*]*(?:{' | '.join(_INLINE_SI
 EMPTY = re.compile(
     r"""[\W_]*+(?:none(?:\s(?:given|provided|stated))?|nil|n/?a|null|nan|blank|no\simpression
         | pending|to\sfollow|deferred|x{3,9}
-        | not\s(?:applicable|given|provided|available|stated) | (?:please\s|findings?\s)?(?:(?:see|refer\sto|as\sper|per|same\sas|as)\s+
+        | not\s(?:applicable|given|provided|available|stated)
+        | (?:please\s|findings?\s)?(?:(?:see|refer\sto|as\sper|per|same\sas|as)\s+
           (?:(?:the|in|of|is|my|under|described|noted|stated|detailed|full|findings?|above|below|body|report|text
              |comments?|discussion|narrative|dictation|section|addendum|details?|for|and)[\s.,]*)+)
         )?[\W_]*""",
