@@ -129,7 +129,7 @@ _ADMINISTRATIVE = _words(
     """
     date dictated dictating dictation dict transcribed transcription transcriptionist trans resulted ended signed
     signature signing provider physician radiologist radiologist's resident attending author code codes accession mrn
-    workstation technologist pager fax verifier signer cosigner electronically
+    workstation technologist pager fax verifier signer cosigner completed performed finalized fellow electronically
     """
 )
 _PRELIMINARY = _words(
@@ -150,8 +150,7 @@ _NO_HEADING = re.compile(r"(?:no|see|in|as|per|with|my|our|the|this|there|same|u
 _ONLY_IN_CAPITALS = _words(
     """
     date exam study note notes comment comments procedure finding report results reason draft final prelim name
-    status plan differential preliminary follow-up followup suggestion suggestions recommend advice advise supplement
-    correction notified cc dd dt
+    status differential preliminary recommend supplement correction notified cc dd dt
     """
 )
 # A heading in capitals that contains one of these is that section: FRONTAL CHEST RADIOGRAPH FINDINGS.
@@ -186,22 +185,24 @@ def section_named(heading: str, in_impression: bool = False) -> str | None:
         A rank of `IMPRESSIONS`, "prior impression", "findings", "addendum", "main report" and so on; "" for a section
         of no further interest.
     """
+    heading = heading.strip(" _#")
+    in_capitals = re.sub(r"\(.*?\)", "", heading).isupper()
     lower = heading.lower().replace("&", " and ").replace("(s)", "s").replace("’", "'")
     name = _bare(lower)
     if (section := _SECTION_OF.get(name)) is not None:
-        return section if heading.isupper() or name not in _ONLY_IN_CAPITALS else None
+        return section if in_capitals or name not in _ONLY_IN_CAPITALS else None
     words = [word for word in re.split(r"[\s/,+]+", name) if word]
     if not _ADDENDA.isdisjoint(words) and "adden" in name:
         return "addendum" if _ADDENDA.issuperset(word for word in words if word not in _QUALIFIERS) else None
     ranks = [rank for word in words if (rank := _rank_of(word))]
-    if not ranks or _NO_HEADING.match(name):
+    if not ranks or _NO_HEADING.match(name) or re.search(r",\S", name):
         return None
     rank = min(ranks, key=IMPRESSIONS.index)
     if rank == "diagnosis" and not _IMAGING.isdisjoint(words):
         rank = "opinion"
     others = {word for word in re.split(r"[\s/,+()\[\]]+", lower.replace("_", " ")) if not _rank_of(word)}
     is_composed = all(word in _QUALIFIERS or word == "xxxx" or _rank_of(word) for word in words)
-    if "IMPRESSION" in heading and not heading.isupper() and not is_composed:
+    if "IMPRESSION" in heading and not in_capitals and not is_composed:
         return None  # running text before a heading
     if "addendum" in others:
         return "addendum"
@@ -211,7 +212,7 @@ def section_named(heading: str, in_impression: bool = False) -> str | None:
         return "prior impression"
     if others & _PRELIMINARY:
         return "preliminary impression"
-    if in_impression and rank != "impression" and not (heading.isupper() and len(words) == 1):
+    if in_impression and rank != "impression" and not (in_capitals and len(words) == 1):
         return None
     return rank if is_composed else None
 
@@ -222,7 +223,9 @@ def section_of(heading: str, in_impression: bool = False) -> str | None:
     if (section := section_named(heading, in_impression)) is not None:
         return section
     name = _bare(heading.lower())
-    if 2 <= len(name.split()) <= 3 and heading[0].isupper() and not _ADMINISTRATIVE.isdisjoint(re.split(r"[ /]", name)):
+    words = re.split(r"[ /]+", name)
+    is_about_report = not _ADMINISTRATIVE.isdisjoint(words) and not any(map(_rank_of, words))
+    if 2 <= len(words) <= 3 and heading[0].isupper() and is_about_report:
         return ""
     if not heading.isupper():
         return None

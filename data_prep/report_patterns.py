@@ -19,12 +19,12 @@ _NAME = r"[A-Za-z][\w()/,&'’+]*+(?:(?:[ ]{1,2}\#?|-|[ ]/[ ]?)[\w()&'’+,/\[]+
 _LEAD = (
     r"\s*(?P<mark>(?:\(?\d{1,2}[.)]|\(?[IVX]{1,4}[.)]|[A-H][.)]|[-+•·▪●◦])\s*(?=[\s*A-Z]))?[*_\#=~<\[({\"'“|>:-]*\s*"
 )
-_CLOSING = r"[\])}>*_=\#~\"'”|]*"
+_CLOSING = r"[\])}>*_=\#~\"'”|`]*"
 
 # At the start of a line: a name with a colon (but not of the time 10:30), alone, in brackets or bold, or with a dash.
 HEADING = re.compile(
     rf"""{_LEAD}(?P<name>{_NAME})\s*(?:
-        (?P<colon>\.*{_CLOSING}\s*(?:(?<!\d):|:(?!\d))[*_:=.]*(?:-+>?(?=\s|[A-Za-z]|$))?{_CLOSING})
+        (?P<colon>\.*{_CLOSING}\s*(?:(?<!\d):|:(?!\d))[*_:=.]*(?:-+>?(?=\s|[A-Za-z]|$)|\s+-+\s*$)?{_CLOSING})
         | (?P<alone>[-–—]*{_CLOSING}[-–—]*\s*$)
         | (?P<other>(?:\]|\}}|>|\*\*|__|==|\#\#){_CLOSING} | [-=]+> | (?:(?<=\s)[-–—]+|[–—]|=|\|)(?=\s))
     )""",
@@ -91,7 +91,7 @@ _SIGN_OFFS = (
     rf"""(?:(?:this|the|final|above|all)\s+)*(?:{_REPORT}\s+(?:and\s+{_REPORT}\s+)?)?
         (?:(?:was|were|has\sbeen|have\sbeen|is|are)\s+)?(?:(?:electronically|digitally|personally|initially)\s+)?
         (?:{_SIGNED}|{_READ})(?:\s*(?:,|and|&|/)\s*{_SIGNED})*(?:\s+electronically)?
-        (?:\s*:|\s+by\b|(?<=ed)\s+(?:on|at|using|date)\b|\s+but\snot\s)""",
+        (?:\s*:|\s+by\b|(?<=ed)\s+(?:on\b|at\b|using\b|date\b|\d)|(?<=dictated)\s+with\b|\s+but\snot\s)""",
     rf"(?:electronically|digitally)\s+{_SIGNED}",
     r"e-signed | signed\) | s/\s | signature\b | unsigned\s | gmc\s | powerscribe\b",
     r"i,?\s+(?:[^\n]{0,80}\s)?(?:reviewed|attest|certify|agree|concur|interpreted|supervised|viewed|examined|edited)\b",
@@ -100,12 +100,13 @@ _SIGN_OFFS = (
     r"(?:reviewed|interpreted)\s+and\s+(?:agreed|interpreted|electronically)",
     r"end\s+of\s+(?:the\s)?(?:\w+\s)?(?:report|impression|text|dictation|document|transcript|exam|addendum|message)",
     r"(?:\w+\s)?(?:report|impression)\s+ends?\b | end\s(?:report|impression)\b",
-    r"(?:end|eor|eof)\W*$ | final[^\w.]*$ | \(?(?:over|cont|continued)\)\W*$ | page\s\d+(?:\s(?:of|/)\s\d+)?\s*$",
+    r"/?(?:end|eor|eof)\W*$ | final[^\w.]*$ | \(?(?:over|cont|continued)\)\W*$ | page\s\d+(?:\s(?:of|/)\s\d+)?\s*$",
     r"thank\s?(?:you|s)\b | (?:with\s)?(?:kind|best|warm)?\s*regards",
     r"yours\s(?:sincerely|faithfully|truly) | sincerely",
     r"disclaimer | attestation | this\sis\san?\s(?:preliminary|final|draft|unofficial)\b",
-    r"this\s(?:report|document|dictation|note)\s(?:was|is|has|may|contains|constitutes)\b",
+    r"(?:(?:note|important|please\snote)\W+)?this\s(?:report|document|dictation|note)\s(?:was|is|has|may|contains|constitutes)\b",
     r"(?:parts|portions|some)\sof\sthis\s(?:report|document|dictation|note) | (?:voice|speech)\srecognition",
+    r"dictation\s | confidential\b | cop(?:y|ies)\s(?:to|sent)\b",
     r"if\s(?:you\shave|there\sare)\s(?:any\s)?(?:further\s)?questions",
     r"for\s(?:any\s)?(?:further\s)?(?:questions|queries|clarifications?)",
     r'"?physician\sto\sphysician | (?:report|exam)\s(?:electronically|dictated|created|status)',
@@ -119,6 +120,8 @@ _DEGREE = r"(?:M\.?\s?D|D\.?O|MBBS|M\.B\.B\.S|MBChB|MRCP|FRCR|FRANZCR|FRCPC|FRCP
 _POST = r"(?:Radiologist|RADIOLOGIST|Registrar|Reporting\ Radiographer|of\ Radiology)"
 _NAMES_AND_DATES = (
     r"/es/.*",
+    r"(?:[A-Z]\.\s?)+[A-Z][a-z]+",
+    r"[A-Z]{2,3}\s+\d{1,2}/\d{1,2}/\d{2,4}",
     r"[A-Z]{2,4}\s?[/:]\s?[a-z]{2,4}(?:\s+[\d/:.\s]+)?",  # initials of author and typist
     r"(?:Dr|Prof|Doctor|DR|M\.D|MD)\b\.?\s+(?:[A-Z][\w'’-]*\.?,?\s*|___,?\s*){1,5}(?<!\.)",
     rf"{_PERSON}(?:[A-Z_][\w'’-]*)?,?\s+{_DEGREE}\b[\w.,()\s/-]*",
@@ -144,8 +147,10 @@ INLINE_SIGN_OFF = re.compile(rf"[.;!?)\]]\s+(?=[\[(<*]*(?:{' | '.join(_INLINE_SI
 
 # What stands for an impression that nobody wrote.
 EMPTY = re.compile(
-    r"""[\W_]*+(?:none|nil|n/?a|null|nan|not\sapplicable|no\simpression|pending|to\sfollow|deferred|x{3,}
-        | (?:please\s)?(?:(?:see|refer\sto|as\sper|per|same\sas|as)\s+
+    r"""[\W_]*+(?:none(?:\s(?:given|provided|stated))?|nil|n/?a|null|nan|blank|no\simpression
+        | pending|to\sfollow|deferred|x{3,9}
+        | not\s(?:applicable|given|provided|available|stated)
+        | (?:please\s|findings?\s)?(?:(?:see|refer\sto|as\sper|per|same\sas|as)\s+
           (?:(?:the|in|of|is|my|under|described|noted|stated|detailed|full|findings?|above|below|body|report|text
              |comments?|discussion|narrative|dictation|section|addendum|details?|for|and)[\s.,]*)+)
         )?[\W_]*""",

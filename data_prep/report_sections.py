@@ -54,7 +54,7 @@ class _Place(NamedTuple):
 
     @property
     def in_impression(self) -> bool:
-        return self.section in _ANY_IMPRESSION
+        return self.section in IMPRESSIONS
 
     @property
     def has_text(self) -> bool:
@@ -168,6 +168,8 @@ def _aside(aside: str, closed: str, opened: str, reported: bool) -> str:
     if opened in _MARKS or opened in _NEW_REPORT:
         return "" if not reported or aside in ("ruled off", "prior report") else aside
     if aside == "prior report" and opened == "findings" and closed in IMPRESSIONS:
+        return ""
+    if closed == "preliminary impression" and opened in IMPRESSIONS and not reported:
         return ""
     return aside
 

@@ -84,10 +84,15 @@ def _without_tags(text: str) -> str:
 def _of_json(text: str) -> str:
     """Keys of a JSON object as headings of their texts; `text` if it is none."""
     try:
-        fields = json.loads(text)
+        return _lines(json.loads(text))
     except (ValueError, RecursionError):
         return text
-    return "\n".join(f"{name.replace('_', ' ').upper()}: {value or ''}" for name, value in fields.items())
+
+
+def _lines(value: object) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{str(name).replace('_', ' ').upper()}:\n{_lines(part)}" for name, part in value.items())
+    return "\n".join(map(_lines, value)) if isinstance(value, list) else str(value or "")
 
 
 def _utf16_without_mark(data: bytes) -> str | None:
