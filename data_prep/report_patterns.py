@@ -144,7 +144,7 @@ INLINE_SIGN_OFF = re.compile(rf"[.;!?)\]]\s+(?=[\[(<*]*(?:{' | '.join(_INLINE_SI
 
 # What stands for an impression that nobody wrote.
 EMPTY = re.compile(
-    r"""[\W_]*+(?:none|nil|n/?a|null|nan|not\sapplicable|no\simpression|pending|to\sfollow|deferred|x{3,}
+    r"""[\W_]*+(?:none|nil|n/?a|null|nan|not\sapplicable|no\simpression|pending|to\sfollow|deferred|x{3,9}
         | (?:please\s)?(?:(?:see|refer\sto|as\sper|per|same\sas|as)\s+
           (?:(?:the|in|of|is|my|under|described|noted|stated|detailed|full|findings?|above|below|body|report|text
              |comments?|discussion|narrative|dictation|section|addendum|details?|for|and)[\s.,]*)+)
