@@ -371,7 +371,7 @@ def test_a_result_beside_the_reports_leaves_them_as_they_were(collection, capsys
     [
         ("annotation.json", "{}", "give the unpacked ecgen-radiology folder.*python -m data_prep.table"),
         ("captions.csv", "image,caption\n", "has no column 'uid'.*python -m data_prep.table"),
-        ("reports.csv", "uid,MeSH,findings,impression\n", "has no indiana_projections.csv.*python -m data_prep.table"),
+        ("reports.csv", "uid,MeSH,findings,impression\n1,,,Clear.\n", "has no indiana_proj.*data_prep.table"),
     ],
 )
 def test_other_tables_are_sent_to_their_command(collection, name, content, message):
