@@ -100,8 +100,8 @@ def write_archive(path: Path, n: int) -> None:
 
 def report_stage(path: Path, n: int) -> int:
     """What the preparation does with reports: unzip, parse, filter by length. Returns how many are kept."""
-    wanted = {str(50_000_000 + number): str(10_000_000 + number) for number in range(n)}
-    text = pd.Series(dict(impressions(path, wanted))).dropna()
+    wanted = {(str(10_000_000 + number), str(50_000_000 + number)) for number in range(n)}
+    text = pd.Series([text for _, text in impressions(path, wanted)]).dropna()
     return int((filters.length_reasons(text, 7, 77) == "").sum())
 
 

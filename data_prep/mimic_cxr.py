@@ -41,6 +41,8 @@ class MimicCxrConfig(Settings):
     """folder of MIMIC-CXR-JPG's tables (metadata, split, chexpert); default: next to the images"""
     views: str = "PA"
     """view positions to keep, e.g. PA,AP; "all" keeps every image"""
+    section_rules: mimic_files.SectionRules = "sdcxr"
+    """rules that find the impression of a report: sdcxr, or official, those of MIMIC-CXR's parser, flaws included"""
     min_chars: int = 7
     """shortest impression to keep, in characters"""
     max_chars: int = 77
@@ -70,7 +72,8 @@ def main(config: MimicCxrConfig) -> int:
     roots = mimic_files.patient_roots(config.images.resolve(), "--images")
     root, reports = mimic_files.image_root(roots), mimic_files.find_reports(config.reports)
     folders = [config.tables] if config.tables else [place for one in (root, *roots) for place in (one, one.parent)]
-    names: list[TableName] = ["metadata", "chexpert", *(["split"] if config.split == "official" else [])]
+    names: list[TableName] = ["metadata", "chexpert"]
+    names += ["split"] if config.split == "official" else []
     tables = {name: mimic_files.table_path(name, folders) for name in names}
     inputs = input_states(root, reports=reports, **tables)
     if is_finished(config.output_dir, settings, inputs):
@@ -105,7 +108,7 @@ def select(config: MimicCxrConfig, metadata: pd.DataFrame, tables: Mapping[Table
     cohort.apply(f"{config.split} split", filters.reason_where(split == "", missing))
 
     studies = list(zip(cohort.rows["subject_id"], cohort.rows["study_id"], strict=True))
-    found = dict(mimic_files.impressions(reports, set(studies)))
+    found = dict(mimic_files.impressions(reports, set(studies), config.section_rules))
     known = found or [mimic_files.first_report(reports)]
     names = pd.Series(studies, dtype=object).map(_study_name)
     print_join("reports", names, [_study_name(study) for study in known], "studies", f"--reports {reports}")

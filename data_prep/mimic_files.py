@@ -10,8 +10,10 @@ from typing import Literal
 
 import pandas as pd
 
+from data_prep.official_sections import official_impression
 from data_prep.raw_tables import (
     OTHER_TABLE,
+    check_not_empty,
     format_rank,
     image_stem,
     known_table,
@@ -20,13 +22,15 @@ from data_prep.raw_tables import (
     whole_table,
 )
 from data_prep.report_sections import impression
+from data_prep.report_text import decode
 from data_prep.workers import progress
 from sdcxr.io.files import existing_folder
-from sdcxr.io.ids import read_ids
-from sdcxr.io.image_files import looks_like_image
+from sdcxr.io.ids import print_join, read_ids
+from sdcxr.io.image_files import IMAGE_SUFFIXES, looks_like_image
 from sdcxr.io.manifest import LABELS, with_labels
 from sdcxr.runtime.errors import UserError
 
+SectionRules = Literal["sdcxr", "official"]
 TableName = Literal["metadata", "split", "chexpert"]
 Study = tuple[str, str]  # subject_id, study_id
 
@@ -91,15 +95,18 @@ def find_images(root: Path, rows: pd.DataFrame, metadata: pd.DataFrame) -> pd.Se
     """Path of each image in p10/p10000032/s50414267 below the patient root, of any suffix; .jpg where it is missing.
 
     Warns on stderr of images and patients that are there and that the metadata table does not name.
+
+    Raises:
+        UserError: none of the images is there.
     """
     subject = rows["subject_id"]
     folders = f"{root}/p" + subject.str[:2] + "/p" + subject + "/s" + rows["study_id"]
     there: dict[str, dict[str, str]] = {folder: _images_in(folder) for folder in folders.unique()}
-    warn_unnamed(
-        (stem for images in there.values() for stem in images), metadata["dicom_id"], root, "the metadata table"
-    )
+    stems = [stem for images in there.values() for stem in images]
+    print_join("images", rows["dicom_id"], stems or [image_stem(_first_image(root))], "images", f"--images {root}")
+    warn_unnamed(stems, metadata["dicom_id"], root, "the metadata table")
     named = set("p" + metadata["subject_id"])
-    patients = [path.name for path in sorted(root.glob("p1[0-9]/p*")) if path.name not in named]
+    patients = [path.name for path in sorted(root.glob("p1[0-9]/p*/")) if path.name not in named]
     if patients:
         print(
             f"warning: {len(patients):,} patient folders in {root} are not named in the metadata table, such as "
@@ -143,8 +150,8 @@ def read_table(name: TableName, path: Path) -> pd.DataFrame:
     """Read the columns that are used: ids and texts as str, empty where missing; labels as float.
 
     Raises:
-        UserError: not a CSV table, a column is missing (the message suggests which table it is instead), an id has lost
-            digits, or a label is none (the message names its row).
+        UserError: not a CSV table, one without rows or without a column (the message suggests which table it is
+            instead), an id has lost digits, or a label is none (the message names its row).
     """
     required = _COLUMNS[name]
     header = list(read_csv(path, nrows=0).columns)
@@ -152,9 +159,12 @@ def read_table(name: TableName, path: Path) -> pd.DataFrame:
         raise UserError(_missing_columns(name, path, missing, header))
     used = [column for column in header if column in required or column in _OPTIONAL_COLUMNS]
     table = read_csv(path, usecols=used)
+    check_not_empty(table, path)
     for column, prefix in _ID_PREFIXES.items():
         if column in table:
             table[column] = read_ids(table[column], prefix, f"{path}, {column}")
+    if "dicom_id" in table and table["dicom_id"].str.lower().str.endswith(IMAGE_SUFFIXES).any():
+        table["dicom_id"] = table["dicom_id"].map(image_stem)
     return with_labels(table, "study " + table["study_id"], str(path)) if name == "chexpert" else table
 
 
@@ -198,12 +208,15 @@ def find_reports(path: Path) -> Path:
     return root
 
 
-def impressions(reports: Path, wanted: Collection[Study]) -> Iterator[tuple[Study, str | None]]:
+def impressions(
+    reports: Path, wanted: Collection[Study], rules: SectionRules = "sdcxr"
+) -> Iterator[tuple[Study, str | None]]:
     """The impression, or None, of every wanted study that has a report; reads one report at a time.
 
     Args:
         reports: the result of `find_reports`.
         wanted: (subject_id, study_id): a report belongs to both.
+        rules: ours (`report_sections`), or those of MIMIC-CXR's own parser (`official_sections`).
 
     Yields:
         (study, impression), each study once.
@@ -211,9 +224,10 @@ def impressions(reports: Path, wanted: Collection[Study]) -> Iterator[tuple[Stud
     Raises:
         UserError: the archive is not a zip archive, is damaged, or has no reports.
     """
+    parse = impression if rules == "sdcxr" else official_impression
     read = _from_zip if reports.is_file() else _from_folder
     for study, text in progress(len(wanted), "reports", "report", read(reports, wanted)):
-        yield study, impression(text.decode("utf-8", errors="replace"))
+        yield study, parse(decode(text))
 
 
 def first_report(reports: Path) -> Study:

@@ -20,7 +20,7 @@ from data_prep.cohort import Cohort
 from data_prep.filters import length_reasons, limit_reasons, reason_where
 from data_prep.openi_reports import KAGGLE_PROJECTIONS, BadReport, Report, mesh_labels, read_reports
 from data_prep.openi_views import FRONTAL_VIEWS, LATERAL_VIEWS, figure_views, image_key, read_views, study_views
-from data_prep.raw_tables import index_images
+from data_prep.raw_tables import index_images, warn_unnamed
 from data_prep.sources import input_states
 from data_prep.splits import hash_splits
 from data_prep.writer import Settings, is_finished, recorded_settings, write_dataset
@@ -71,6 +71,8 @@ def main(config: OpenIConfig) -> int:
     if is_finished(config.output_dir, settings, inputs):
         return 0
     cohort = select(config)
+    named = pd.concat([cohort.rows["dicom_id"], cohort.rejected["dicom_id"].dropna()]).map(image_key)
+    warn_unnamed(images, named, folder, f"the reports of {config.reports}")
     keys = cohort.rows["dicom_id"].map(image_key)
     print_join("images", keys, images, "images of the reports", f"--images {folder}")
     # One download has the whole collection: a missing image is a failure like an unreadable one.

@@ -14,6 +14,7 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from data_prep.raw_tables import OTHER_TABLE, read_table
+from data_prep.report_text import decode
 from sdcxr.io.ids import print_join, read_ids
 from sdcxr.runtime.errors import UserError
 
@@ -174,6 +175,16 @@ def _read_kaggle(path: Path) -> Iterator[tuple[str, Report | BadReport]]:
 
 
 def _parse_xml(data: bytes) -> Element:
+    """Parse to an element tree; bytes that are not in the encoding they claim are read as what they look like."""
+    try:
+        return _parse_document(data)
+    except BadReport:
+        if data.isascii():
+            raise
+        return _parse_document(decode(data))
+
+
+def _parse_document(data: bytes | str) -> Element:
     """Parse to an element tree; document type declarations are refused: entities can read files and exhaust memory."""
     parser, builder = expat.ParserCreate(), TreeBuilder()
 

@@ -1,8 +1,6 @@
 """Reading raw datasets: CSV tables with required columns, and an index of image files in nested folders."""
 
-import gzip
 import os
-import shutil
 import sys
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -35,7 +33,8 @@ def read_table(path: Path, columns: Iterable[str], hint: str = "") -> pd.DataFra
     """Read a CSV table (plain or .gz) as str, missing values empty.
 
     Raises:
-        UserError: it cannot be read or lacks one of `columns`; `hint` ends the message and names the right table.
+        UserError: it cannot be read, has no rows, or lacks one of `columns`; `hint` ends the message and names the
+            right table.
     """
     path = whole_table(path)
     table = read_csv(path)
@@ -43,7 +42,14 @@ def read_table(path: Path, columns: Iterable[str], hint: str = "") -> pd.DataFra
         there = ", ".join(map(str, table.columns[:12]))
         told = f"{path} has no column {missing[0]!r} (it has: {there}). {hint}".rstrip()
         raise UserError(" ".join(filter(None, (told, known_table(table.columns)))))
+    check_not_empty(table, path)
     return table
+
+
+def check_not_empty(table: pd.DataFrame, path: Path) -> None:
+    """Raise a `UserError` if a table has no rows."""
+    if table.empty:
+        raise UserError(f"{path} has a header and no rows: is it complete?")
 
 
 def known_table(columns: Iterable[str]) -> str:
@@ -72,9 +78,9 @@ def whole_table(path: Path) -> Path:
     if sizes[0] == sizes[1] % 2**32:
         return plain
     try:
-        with plain.open("rb") as part, gzip.open(packed, "rb") as whole:
+        with plain.open("rb") as part, tables.open_unpacked(packed) as whole:
             shared = _shared_bytes(part, whole)
-    except (OSError, EOFError, zlib.error):
+    except (OSError, EOFError, ValueError, zlib.error):
         shared = -1  # a damaged archive
     if shared == sizes[0]:
         if path == plain:
@@ -93,7 +99,7 @@ def _unpacked_bytes(path: Path) -> int:
 def _shared_bytes(first: IO[bytes], second: IO[bytes]) -> int:
     """Number of bytes at the start of `second` that are all of `first`; -1 if they are not."""
     n_bytes = 0
-    while block := first.read(shutil.COPY_BUFSIZE):
+    while block := first.read(1 << 20):
         if second.read(len(block)) != block:
             return -1
         n_bytes += len(block)

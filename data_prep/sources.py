@@ -8,7 +8,8 @@ import functools
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ State = dict[str, Any]
 # Inputs: the folder of images, tables, archives, folders of reports
 
 
-def input_states(images: Path, found: Iterable[Path] = (), **inputs: Path | None) -> dict[str, State]:
+def input_states(images: Path, found: Iterable[Path] = (), /, **inputs: Path | None) -> dict[str, State]:
     """State of everything that a preparation reads, by flag, for prep.json; taken before anything is read.
 
     Args:
@@ -98,12 +99,17 @@ def _file_state(path: Path) -> State:
 
 
 def _folder_state(path: Path) -> State:
+    """State of all files at any depth but images, which have their own record, and earlier results."""
     n_bytes, newest, names = 0, 0, []
-    for root, _, files in os.walk(path):
+    for root, folders, files in os.walk(path):
+        if "prep.json" in files:
+            folders.clear()
+            continue
         for name in files:
-            stat = os.stat(f"{root}/{name}")  # noqa: PTH116
-            n_bytes, newest = n_bytes + stat.st_size, max(newest, stat.st_mtime_ns)
-            names.append(f"{root[len(str(path)) :]}/{name} {stat.st_size}")
+            if not is_image_name(name):
+                size, mtime_ns = (int(number or 0) for number in source_state(f"{root}/{name}"))
+                n_bytes, newest = n_bytes + size, max(newest, mtime_ns)
+                names.append(f"{root[len(str(path)) :]}/{name} {size}")
     return {"path": str(path), "bytes": n_bytes, "mtime_ns": newest, "names": _digest(sorted(names))}
 
 
@@ -163,32 +169,41 @@ def source_state(path: str) -> tuple[str, str]:
     return str(stat.st_size), str(stat.st_mtime_ns)
 
 
-def changed_images(output_dir: Path, images: str) -> tuple[int, list[str]]:
+def source_states(paths: Sequence[str]) -> list[tuple[str, str]]:
+    """`source_state` of each path; in threads, because a network file system takes long to answer."""
+    chunks = [paths[start : start + 1000] for start in range(0, len(paths), 1000)]
+    with ThreadPoolExecutor(16) as pool:
+        return [state for states in pool.map(lambda chunk: list(map(source_state, chunk)), chunks) for state in states]
+
+
+def changed_images(output_dir: Path, images: str, n_written: int) -> tuple[int, list[str]]:
     """Compare `SOURCES` with the files: number of rows, and what differs, in words with numbers.
 
     Args:
         output_dir: a dataset folder.
         images: folder of the images, which may have moved.
+        n_written: number of images in the dataset.
     """
-    rows = read_sources(output_dir)
+    rows = read_sources(output_dir).astype(object)
+    paths = [os.path.join(images, source) for source in rows["source"]]  # noqa: PTH118
+    now, pngs = source_states(paths), source_states([f"{output_dir}/{name}" for name in rows["file_name"]])
     stems_in = functools.cache(_image_stems)  # a missing image may have come under another suffix
     counts = dict.fromkeys(("new or changed", "gone", "PNG"), 0)
-    columns = ("file_name", "source", "bytes", "mtime_ns", "reason", "png_bytes")
-    for name, source, n_bytes, mtime_ns, reason, png_bytes in zip(*(rows[column] for column in columns), strict=True):
-        path = os.path.join(images, source)  # noqa: PTH118
-        now = source_state(path)
-        if now != (n_bytes, mtime_ns):
-            counts["new or changed" if now[0] else "gone"] += 1
-        elif not now[0] and image_stem(source) in stems_in(os.path.dirname(path)):  # noqa: PTH120
+    known = zip(rows["bytes"], rows["mtime_ns"], rows["reason"], rows["png_bytes"], strict=True)
+    for path, state, png, (n_bytes, mtime_ns, reason, png_bytes) in zip(paths, now, pngs, known, strict=True):
+        if state != (n_bytes, mtime_ns):
+            counts["new or changed" if state[0] else "gone"] += 1
+        elif not state[0] and image_stem(path) in stems_in(os.path.dirname(path)):  # noqa: PTH120
             counts["new or changed"] += 1
-        elif not reason and source_state(f"{output_dir}/{name}")[0] != png_bytes:
+        elif not reason and png[0] != png_bytes:
             counts["PNG"] += 1
     words = {
         "new or changed": "{:,} source images are new or changed",
         "gone": "{:,} source images are gone",
         "PNG": "{:,} PNGs are missing or damaged",
     }
-    return len(rows), [words[kind].format(n) for kind, n in counts.items() if n]
+    incomplete = [f"{SOURCES} is incomplete"] if (rows["reason"] == "").sum() != n_written else []
+    return len(rows), incomplete + [words[kind].format(n) for kind, n in counts.items() if n]
 
 
 def _image_stems(folder: str) -> set[str]:
@@ -201,11 +216,12 @@ def _image_stems(folder: str) -> set[str]:
 def source_rows(rows: pd.DataFrame, images: str) -> pd.DataFrame:
     """The columns of `SOURCES` that are known before the conversion, as str; index of `rows`."""
     prefix = images.rstrip("/") + "/"
-    states = pd.DataFrame([source_state(path) for path in rows["source"]], columns=["bytes", "mtime_ns"], dtype=object)
+    paths = rows["source"].astype(str)
+    states = pd.DataFrame(source_states(paths.tolist()), columns=["bytes", "mtime_ns"], dtype=object)
     return pd.DataFrame(
         {
             "file_name": rows["split"] + "/" + rows["dicom_id"] + ".png",
-            "source": rows["source"].astype(str).str.removeprefix(prefix),
+            "source": paths.str.removeprefix(prefix),
             "bytes": states["bytes"].set_axis(rows.index),
             "mtime_ns": states["mtime_ns"].set_axis(rows.index),
         },
@@ -240,6 +256,8 @@ def check_same_images(output_dir: Path, cohort: Cohort, was: str, now: str, allo
     """
     earlier = read_sources(output_dir)
     used = earlier[earlier["reason"] == ""]
+    if used.empty:
+        return
     ids = used["file_name"].map(lambda name: Path(name).stem)
     sizes = {
         name: source_state(path)[0] for name, path in zip(cohort.rows["dicom_id"], cohort.rows["source"], strict=True)

@@ -20,21 +20,23 @@ from data_prep import table_mapping
 from data_prep.cohort import Cohort
 from data_prep.filters import hash_order, length_reasons, limit_reasons, reason_where, view_reasons
 from data_prep.raw_tables import image_files
-from data_prep.report_sections import impression, normalise
+from data_prep.report_sections import impression
 from data_prep.sources import input_states
 from data_prep.splits import hash_splits
 from data_prep.table_files import may_unpack, read_any_table
-from data_prep.table_images import find_images, image_names
-from data_prep.table_labels import finding_words, merge_rows, read_findings
-from data_prep.table_mapping import Repeats, TableMapping, column_cells, first_group, missing_column
-from data_prep.table_text import FRONTAL, check_template, places, render, split_names, view_of, words_of
+from data_prep.table_images import find_images, image_key, image_names
+from data_prep.table_labels import finding_words, merge_rows, parse_list, read_findings
+from data_prep.table_mapping import Repeats, TableMapping, column_cells, first_group, missing_column, quoted
+from data_prep.table_text import FRONTAL, check_template, places, render, split_names, text_of, view_of, words_of
 from data_prep.writer import Settings, is_finished, recorded_settings, write_dataset
 from sdcxr.io.ids import LEAST_SHARE, print_join, read_ids
 from sdcxr.io.manifest import IDS, LABELS
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
+LONG_NUMBER = "[0-9]{19,}"  # an integer that datasets.load_dataset cannot read
 PATH = "path in --images"  # a column of our own
+MAPPING_FLAGS = ("mapping", "columns", "prompt_template", "label_values", "repeats", "impression", "views")
 FINDINGS = "findings"  # in a template: the positive findings
 
 
@@ -85,7 +87,9 @@ def main(config: TableConfig) -> int:
     )
     if mapping.prompt_template:
         check_template(mapping.prompt_template)
-    settings = recorded_settings(config, "table") | {"read_as": table_mapping.as_settings(mapping)}
+    # How the table is read, whether flags or a file say so.
+    flags = {name: value for name, value in recorded_settings(config, "table").items() if name not in MAPPING_FLAGS}
+    settings = flags | table_mapping.as_settings(mapping)
     config.images = config.images.absolute()
     table = read_any_table(config.table, config.images) if may_unpack(config.table) else None
     files = list(image_files(config.images))
@@ -115,7 +119,9 @@ def select(config: TableConfig, mapping: TableMapping, table: pd.DataFrame, file
     image = image_cells(mapping, table, where)
     labels, findings = read_findings(mapping, table, where)
     words = findings.add_prefix("words of ")
-    merged = merge_rows(labels.join(words), image, mapping.repeats, where)
+    keys = image.map(image_key)
+    keys = keys.where(keys != "", keys.index.map("row {}".format))  # without an image, each is rejected for itself
+    merged = merge_rows(labels.join(words), keys, mapping.repeats, where)
     table, image = table.loc[merged.index], image[merged.index]
     labels = merged[list(labels)]
     partly = labels.columns.isin(mapping.positive_only)
@@ -149,14 +155,14 @@ def _filter(config: TableConfig, mapping: TableMapping, cohort: Cohort, image: p
         _check_views(mapping, cohort.rows["view"])
         wanted = FRONTAL if mapping.views == "frontal" else [view_of(view) for view in mapping.views.split(",")]
         cohort.apply(f"view {mapping.views}", view_reasons(cohort.rows["view"], wanted), cohort.rows["view"])
-    text = cohort.rows["text"]
     empty = "no impression" if mapping.impression else "no text"
-    cohort.apply("text", reason_where(text == "", empty))
-    length = cohort.rows["text"].str.len()
+    cohort.apply("text", reason_where(cohort.rows["text"] == "", empty))
     if config.min_chars > 1 or config.max_chars is not None:
+        text = cohort.rows["text"]
         longest = config.max_chars if config.max_chars is not None else sys.maxsize
-        reasons = length_reasons(cohort.rows["text"], config.min_chars, longest).str.replace("impression", "text")
-        cohort.apply(f"{config.min_chars} to {config.max_chars or 'any'} characters", reasons, length.astype(str))
+        reasons = length_reasons(text, config.min_chars, longest).str.replace("impression", "text")
+        detail = text.str.len().astype(str) + " characters"
+        cohort.apply(f"{config.min_chars} to {config.max_chars or 'any'} characters", reasons, detail)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -172,13 +178,12 @@ def one_image_per_row(
         UserError: no study of the table has images.
     """
     column = mapping.columns.get("image", "")
-    if column in table and table[column].map(lambda cell: isinstance(cell, list)).any():
-        return mapping, table.explode(column, ignore_index=True).fillna({column: ""})
-    if (
-        column
-        or "dicom_id" in mapping.columns
-        or not {"study_id"} <= mapping.path_patterns.keys() & mapping.columns.keys()
-    ):
+    if column in table:
+        cells = table[column].map(lambda cell: parse_list(cell) if str(cell).lstrip().startswith("[") else cell)
+        if cells.map(lambda cell: isinstance(cell, list)).any():
+            return mapping, table.assign(**{column: cells}).explode(column, ignore_index=True).fillna({column: ""})
+    named = column or "dicom_id" in mapping.columns
+    if named or "study_id" not in mapping.path_patterns or "study_id" not in mapping.columns:
         return mapping, table
     paths = pd.Series([path.relative_to(config.images).as_posix() for path in files], dtype=object)
     of_path = first_group(paths, mapping.path_patterns["study_id"])
@@ -212,10 +217,9 @@ def ids_of(mapping: TableMapping, table: pd.DataFrame, image: pd.Series, config:
             ids[ours] = read_ids(cells, where=f"--table {config.table.name}")
     names = image_names(image)
     ids["dicom_id"] = ids["dicom_id"].where(ids["dicom_id"] != "", names) if "dicom_id" in ids else names
-    ids["study_id"] = (
-        ids["study_id"].where(ids["study_id"] != "", ids["dicom_id"]) if "study_id" in ids else ids["dicom_id"]
-    )
-    subject_id = ids["subject_id"] if "subject_id" in ids else pd.Series("", index=ids.index)
+    study_id = ids.get("study_id", ids["dicom_id"])
+    ids["study_id"] = study_id.where(study_id != "", ids["dicom_id"])
+    subject_id = ids.get("subject_id", pd.Series("", index=ids.index))
     if n_unknown := int((subject_id == "").sum()):
         print(
             f"warning: {n_unknown:,} of {len(ids):,} rows have no patient (--columns subject_id=…): each of these "
@@ -223,6 +227,9 @@ def ids_of(mapping: TableMapping, table: pd.DataFrame, image: pd.Series, config:
             file=sys.stderr,
         )
     ids["subject_id"] = subject_id.where(subject_id != "", ids["dicom_id"])
+    for ours in IDS:
+        if ids[ours].str.fullmatch(LONG_NUMBER).any():  # of PadChest's patients
+            ids[ours] = "n" + ids[ours]
     return ids[list(IDS)]
 
 
@@ -236,13 +243,9 @@ def texts(mapping: TableMapping, table: pd.DataFrame, findings: pd.DataFrame, wh
         flags = "which column is the prompt? --columns text=… or --prompt_template"
         raise UserError(missing_column("text", table.columns, flags, where))
     cells = column_cells(mapping, table, mapping.columns["text"])
-    if cells.map(lambda cell: isinstance(cell, dict)).any():
-        raise UserError(f"--table {where}: the column {mapping.columns['text']!r} holds objects, not texts")
-    if mapping.impression:
-        return cells.map(lambda cell: impression(str(cell)) or "")
-    return cells.map(
-        words_of if cells.map(lambda cell: isinstance(cell, list)).any() else lambda cell: normalise(str(cell))
-    )
+    if cells.map(lambda cell: isinstance(cell, list | dict)).any():
+        raise UserError(f"--table {where}: the column {mapping.columns['text']!r} holds lists or objects, not texts")
+    return cells.map(lambda cell: (impression(cell) or "") if mapping.impression else text_of(cell))
 
 
 def _places(mapping: TableMapping, table: pd.DataFrame, findings: pd.DataFrame, where: str) -> dict[str, pd.Series]:
@@ -289,7 +292,9 @@ def _print_columns(mapping: TableMapping) -> None:
     named |= {"text": repr(mapping.prompt_template)} if mapping.prompt_template else {}
     n_labels = sum(ours in LABELS for ours in mapping.columns)
     told = ", ".join(f"{ours} = {theirs}" for ours, theirs in named.items())
-    print(f"columns: {told}" + (f", {n_labels} labels" if n_labels else ""))
+    print(f"columns: {told}" + (f", {n_labels} label columns" if n_labels else ""))
+    if "view" not in mapping.columns:
+        print("views: no column tells them, so that lateral images, if there are any, are kept")
 
 
 def _print_found(config: TableConfig, image: pd.Series, source: pd.Series, files: list[Path]) -> None:
@@ -298,7 +303,7 @@ def _print_found(config: TableConfig, image: pd.Series, source: pd.Series, files
     line = f"images: {n_found:,} of the {len(image):,} that {config.table.name} names are in {config.images}"
     if len(missing):
         there = f"there is {files[0].relative_to(config.images).as_posix()}" if files else "it has no images"
-        line += f" (not found: {missing.iloc[0]!r}; {there})"
+        line += f" (not found: {quoted(missing.iloc[0])}; {there})"
     if not n_found:
         raise UserError(line)
     if n_found < LEAST_SHARE * len(image):
@@ -309,12 +314,11 @@ def _print_found(config: TableConfig, image: pd.Series, source: pd.Series, files
 
 def _check_views(mapping: TableMapping, found: pd.Series) -> None:
     if "view" not in mapping.columns:
-        raise UserError(
-            f"--views {mapping.views}: no column is the view: name it with --columns view=…, or give --views all"
-        )
+        raise UserError(f"--views {mapping.views}: no column is the view: give --columns view=…, or --views all")
     wanted = FRONTAL if mapping.views == "frontal" else [view_of(view) for view in mapping.views.split(",")]
     if not found.isin(wanted).any():
-        there = ", ".join(f"{view or 'unknown'} {n:,}" for view, n in found.value_counts().head(12).items())
+        counts = found.map(lambda view: quoted(view) if view else "unknown").value_counts()
+        there = ", ".join(f"{view} {n:,}" for view, n in counts.head(12).items())
         raise UserError(f"--views {mapping.views}: no image has such a view (there are: {there})")
 
 

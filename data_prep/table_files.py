@@ -3,6 +3,7 @@
 Cells become text, "" where missing; lists and dictionaries stay. Images inside a table are unpacked into files.
 """
 
+import csv
 import json
 import math
 import re
@@ -51,9 +52,6 @@ def read_any_table(path: Path, unpack_to: Path) -> pd.DataFrame:
     if table.empty:
         raise UserError(f"--table {path}: has no rows")
     table.columns = pd.Index([str(column).strip() for column in table.columns])
-    if not table.columns.is_unique:
-        repeated = table.columns[table.columns.duplicated()][0]
-        raise UserError(f"--table {path}: has the column {repeated!r} more than once: rename one of them")
     return table.reset_index(drop=True)
 
 
@@ -113,14 +111,21 @@ def _imagefolder(root: Path, table: Path, unpack_to: Path) -> pd.DataFrame:
 
 
 def _separator(path: Path) -> str:
-    """The separator of a text table: of comma, semicolon, tab and bar, the most frequent one in the header."""
+    """The separator of a text table: of comma, semicolon, tab and bar, the most frequent one in the header.
+
+    Raises:
+        UserError: a column is there twice, of which pandas would rename one.
+    """
     try:
         with open_unpacked(path) as file:
-            header = file.readline(1 << 20).decode("utf-8", errors="replace")
+            header = file.readline(1 << 20).decode("utf-8-sig", errors="replace")
     except (OSError, EOFError, ValueError):
         return ","  # whoever reads the table says what is wrong
-    header = re.sub(r'"[^"]*"', "", header)
-    return max(",;\t|", key=header.count)
+    separator = max(",;\t|", key=re.sub(r'"[^"]*"', "", header).count)
+    names = [name.strip() for name in next(csv.reader([header], delimiter=separator), []) if name.strip()]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"--table {path}: has the column {repeated[0]!r} more than once: rename one of them")
+    return separator
 
 
 # ---------------------------------------------------------------------------------------------------------------------

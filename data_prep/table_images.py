@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +37,7 @@ def find_images(cells: pd.Series, files: Iterable[Path], folder: Path) -> Found:
         folder: the folder of the images.
     """
     root = f"{folder.absolute().as_posix()}/"
-    keys = {cell: _stem(_clean(cell)) for cell in cells.unique()}
+    keys = {cell: image_key(cell) for cell in cells.unique()}
     in_table = pd.Series([key.rsplit("/", 1)[-1] for key in dict.fromkeys(keys.values())]).value_counts()
     lengths = {key.count("/") + 1 for key in keys.values()} | {1}
     whole: dict[str, Path] = {}  # by path without suffix
@@ -66,24 +67,26 @@ def find_images(cells: pd.Series, files: Iterable[Path], folder: Path) -> Found:
     return Found(cells.map(source), cells.map(reason), int(cells.isin(loose).sum()))
 
 
-def image_names(cells: pd.Series) -> pd.Series:
-    """A name for the written image of each cell, made of the end of its path: as few folders as make it unique."""
-    unique = {
-        cell: [_UNSAFE.sub("_", part).strip("_") for part in _stem(_clean(cell)).split("/")] for cell in cells.unique()
-    }
-    longest = max((len(parts) for parts in unique.values()), default=1)
-    names = {}
-    for n_parts in range(1, longest + 1):
-        names = {cell: "_".join(filter(None, parts[-n_parts:])) for cell, parts in unique.items()}
-        if len(set(names.values())) == len(names):
-            break
-    return cells.map(names)
-
-
-def _clean(cell: str) -> str:
-    """A path in a table: of Windows, with file:// or ./ before it, with blanks around it."""
+def image_key(cell: str) -> str:
+    """One spelling for a path or name of an image: no suffix, no ./ or file:// before it, / for the \\ of Windows."""
     text = str(cell).strip().replace("\\", "/").removeprefix("file://")
-    return re.sub(r"/{2,}", "/", re.sub(r"^(\./)+", "", text))
+    return _stem(re.sub(r"/{2,}", "/", re.sub(r"^(\./)+", "", text)))
+
+
+def image_names(cells: pd.Series) -> pd.Series:
+    """A name for the written image of each cell, made of the end of its path: as few folders as make it unique.
+
+    Other characters than A–Z, a–z, 0–9, ".", "_" and "-" become "_".
+    """
+    keys = cells.map(image_key)
+    parts_of = {key: [_UNSAFE.sub("_", part).strip("_") for part in key.split("/")] for key in keys.unique()}
+    names: dict[str, str] = {}
+    for n_parts in range(1, max(map(len, parts_of.values()), default=0) + 1):
+        names = {key: "_".join(filter(None, parts[-n_parts:])) for key, parts in parts_of.items()}
+        if len(set(names.values())) == len(names):
+            return keys.map(names)
+    # Paths that differ only in such characters.
+    return keys.map({key: f"{name}_{sha256(key.encode()).hexdigest()[:8]}" for key, name in names.items()})
 
 
 def _stem(path: str) -> str:

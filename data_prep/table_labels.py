@@ -2,13 +2,14 @@
 
 import ast
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from data_prep.table_mapping import UNION, Repeats, TableMapping
+from data_prep.table_mapping import UNION, Repeats, TableMapping, quoted
 from sdcxr.io.labels import chexpert_name
 from sdcxr.io.manifest import LABELS, LONGEST_SHOWN
 from sdcxr.runtime.errors import UserError
@@ -124,8 +125,8 @@ def _listed(
     for row, cell in enumerate(cells):
         found = parse_list(cell)
         values = found if isinstance(found, dict) else dict.fromkeys(found or [], 1)
-        meant = {name: meanings.get(_key(value)) for name, value in values.items()}
-        if found is None or None in meant.values():
+        meant = {name: meanings[_key(value)] for name, value in values.items() if _key(value) in meanings}
+        if found is None or len(meant) < len(values):
             raise UserError(f"--table {where}: the column {cells.name!r} has no list of findings in row {row + 1}")
         names.update(meant)
         if len(names) > MOST_NAMES:
@@ -136,6 +137,9 @@ def _listed(
         for name, value in meant.items():
             if of_row[name] in LABELS and labels[-1].get(of_row[name]) != 1:
                 labels[-1][of_row[name]] = value
+    n_known = sum(_label_of(name, known) in LABELS for name in names)
+    line = f"labels: {n_known:,} of {len(names):,} findings in the column {cells.name!r} are labels of CheXpert"
+    print(line if n_known else f"warning: {line}", file=sys.stdout if n_known else sys.stderr)
     tables = [pd.DataFrame(rows, index=cells.index, dtype=float) for rows in (labels, words)]
     return tables[0], tables[1]
 
@@ -175,7 +179,7 @@ def merge_rows(findings: pd.DataFrame, image: pd.Series, repeats: Repeats, where
     if repeats == "refuse":
         name, n_rows = image[repeated].iloc[0], int((image == image[repeated].iloc[0]).sum())
         raise UserError(
-            f"--table {where}: {int(repeated.sum()):,} rows are of an image that has more ({name} has {n_rows} rows): "
+            f"--table {where}: {int(repeated.sum()):,} rows are of an image with more ({quoted(name)} has {n_rows}): "
             "say which counts with --repeats first, any or majority"
         )
     if repeats == "first" or findings.columns.empty:

@@ -12,7 +12,7 @@ import pandas as pd
 import yaml
 
 from sdcxr.io.labels import chexpert_name
-from sdcxr.io.manifest import IDS, LABELS
+from sdcxr.io.manifest import IDS, LABELS, LONGEST_SHOWN
 from sdcxr.runtime.errors import UserError
 
 SHIPPED = Path(__file__).with_name("mappings")
@@ -117,14 +117,14 @@ def with_flags(
     Raises:
         UserError: a flag is not of the form name=value,name=value, or names something unknown.
     """
-    own = {_our_name(name): column for name, column in _pairs("--columns", columns)}
+    own = {_our_name("--columns", name): column for name, column in _pairs("--columns", columns)}
     template = mapping.prompt_template
     if "text" in own:
         template = ""
     if prompt_template is not None:
         template = prompt_template
     given = {name: value for name, value in others.items() if value is not None}
-    named = {_our_name(name): column for name, column in mapping.columns.items()} | own
+    named = {_our_name("--mapping, columns:", name): column for name, column in mapping.columns.items()} | own
     values = mapping.label_values | dict(_pairs("--label_values", label_values))
     return replace(mapping, columns=named, label_values=values, prompt_template=template, **given)
 
@@ -141,13 +141,13 @@ def _pairs(flag: str, text: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def _our_name(name: str) -> str:
+def _our_name(flag: str, name: str) -> str:
     """A name of metadata.csv, image or labels; label names in any spelling."""
     ours = name if name in OURS else chexpert_name(name)
     if ours not in (*OURS, *LABELS):
         raise UserError(
-            f"--columns {name}=…: {name!r} is none of {', '.join(OURS)}, nor a CheXpert label"
-            f"{_near(name, (*OURS, *LABELS))}; the column of the table goes behind the ="
+            f"{flag} {name}=…: before the = stands one of {', '.join(OURS)} or a CheXpert label, behind it a column "
+            f"of the table{_near(name, (*OURS, *LABELS))}"
         )
     return ours
 
@@ -221,6 +221,12 @@ def as_settings(mapping: TableMapping) -> dict[str, Any]:
     """What prep.json records of a mapping: all that differs from the default."""
     default = asdict(TableMapping())
     return {key: value for key, value in asdict(mapping).items() if value != default[key] and key != "description"}
+
+
+def quoted(cell: Any) -> str:
+    """A cell for a message: quoted if it is a word or a path, and not what may be from a patient's report."""
+    text = str(cell)
+    return repr(text) if len(text) <= LONGEST_SHOWN or len(text.split()) == 1 else "a text"
 
 
 def _near(name: str, known: Iterable[str]) -> str:

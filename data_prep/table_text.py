@@ -8,6 +8,7 @@ import pandas as pd
 
 from data_prep.report_sections import normalise
 from data_prep.table_labels import join_words, parse_list
+from data_prep.table_mapping import quoted
 from sdcxr.runtime.errors import UserError
 
 FRONTAL = ("PA", "AP", "FRONTAL")
@@ -35,7 +36,7 @@ _SPLITS = {
 # {column}, {column|other}, and [a part that is left out where one of its columns is empty].
 _PLACE = re.compile(r"\{([^{}]+)\}")
 _OPTIONAL = re.compile(r"\[((?:[^\[\]{}]|\{[^{}]*\})*)\]")
-_SENTENCE_END = re.compile(r"(?:^|[.!?]\s+)$")
+_SENTENCE_END = re.compile(r"(?:^\s*|[.!?]\s+)$")
 
 
 def view_of(cell: str) -> str:
@@ -54,12 +55,12 @@ def split_names(cells: pd.Series, where: str) -> pd.Series:
     """
     keys = cells.map(lambda cell: str(cell).strip().lower())
     if odd := [value for value in keys.unique() if value and value != "nan" and value not in _SPLITS]:
-        shown = ", ".join(repr(value[:20]) for value in odd[:5])
+        shown = ", ".join(dict.fromkeys(map(quoted, odd[:5])))
         raise UserError(
             f"--table {where}: the split column holds {shown}: expected train, validation (val, valid, dev) "
             "and test; --columns split= leaves it out, for a random split by patient"
         )
-    return keys.map(_SPLITS).fillna("").astype(object)
+    return keys.map(lambda key: _SPLITS.get(key, "")).astype(object)
 
 
 def places(template: str) -> list[str]:
@@ -102,13 +103,17 @@ def render(template: str, cells: Callable[[str], str]) -> str:
     return re.sub(r"\.\s*\.(?!\.)", ".", normalise(prompt + chosen[end:]))
 
 
+def text_of(cell: Any) -> str:
+    """A cell as text, white space normalised; "" for what data frames write where a text is missing."""
+    text = normalise(str(cell))
+    return "" if text.lower() in ("nan", "<na>", "none") else text
+
+
 def words_of(cell: Any) -> str:
     """A cell as words: lists joined, whole numbers without a decimal point, ages such as 058Y as 58; "" if missing."""
     if isinstance(cell, list) or (isinstance(cell, str) and cell.lstrip()[:1] == "["):
         names = parse_list(cell)
         return join_words(names) if isinstance(names, list) else normalise(str(cell))
-    text = normalise(str(cell))
-    if text.lower() in ("nan", "<na>", "none"):
-        return ""
+    text = text_of(cell)
     number = re.fullmatch(r"(\d+)\.0*|0*(\d+)Y", text)
     return (number[1] or number[2]) if number else text

@@ -166,8 +166,8 @@ def is_finished(output_dir: Path, settings: dict[str, Any], inputs: Mapping[str,
     else:
         changes = changed_inputs(output_dir, state["inputs"], inputs)
         if state.get("usable"):
-            n_images, of_images = changed_images(output_dir, inputs[IMAGES]["path"])
-            tables = [f"{split}/metadata.csv" for split in state["splits"]]
+            n_images, of_images = changed_images(output_dir, inputs[IMAGES]["path"], sum(state["splits"].values()))
+            tables = [*(f"{split}/metadata.csv" for split in state["splits"]), "rejected.csv"]
             changes += [f"{name} is missing" for name in tables if not (output_dir / name).is_file()] + of_images
             if not changes:
                 print(f"{output_dir} is finished: nothing to do (compared with {n_images:,} source images)")
@@ -258,10 +258,11 @@ def _account_for_duplicates(config: Settings, cohort: Cohort, sources: pd.DataFr
     pairs = find_duplicates(images)
     with atomic(config.output_dir / "duplicates.csv") as temporary:
         pairs.to_csv(temporary, index=False)
-    copies = images["file_name"].map(surplus_copies(pairs)).fillna("")
+    kept = surplus_copies(pairs)
+    copies = images["file_name"].map(lambda name: kept.get(name, "")).astype(object)
     if config.duplicates == "drop":
         cohort.apply("without duplicates", reason_where(copies != "", "duplicate picture"), "of " + copies)
-    return count_duplicates(pairs, len(copies[copies != ""]))
+    return count_duplicates(pairs, len(kept))
 
 
 def _convert_images(config: Settings, rows: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 Spreadsheets and data frames respell ids: 50000000 becomes 50000000.0, 5.00E+07, s50000000, " 50000000" or ="50000000".
 """
 
+import os
 import re
 import sys
 from collections.abc import Collection
@@ -83,7 +84,7 @@ def _round_number(cell: str, longest: int) -> str | None:
 def print_join(name: str, wanted: pd.Series, known: Collection[str], unit: str, where: str) -> None:
     """Print how many distinct ids of one side the other side has, such as "reports: 1,204 of 1,210 studies".
 
-    Below `LEAST_SHARE` it is a warning on stderr.
+    Below `LEAST_SHARE` it is a warning on stderr. Of several processes the first prints.
 
     Args:
         name: what is joined.
@@ -104,6 +105,8 @@ def print_join(name: str, wanted: pd.Series, known: Collection[str], unit: str, 
         has = "it is empty" if other is None else f"it has {other}"
         raise UserError(f"{name}: none of the {len(ids):,} {unit} is in {where} (looked for {ids.iloc[0]}; {has})")
     line = f"{name}: {n_found:,} of {len(ids):,} {unit}"
+    if os.environ.get("RANK", "0") != "0":
+        return
     if n_found < LEAST_SHARE * len(ids):
         missing = ids[~ids.isin(list(known))].iloc[0]
         print(f"warning: {line} only; {where} lacks {missing}", file=sys.stderr)

@@ -1,7 +1,6 @@
 """Exact and near duplicates: which altered pictures are found, what is counted and what is dropped."""
 
 import io
-import zlib
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,8 @@ from data_prep.duplicates import (
     perceptual_hash,
     surplus_copies,
 )
+from data_prep.table import TableConfig, main
+from sdcxr.io.files import read_json
 
 SIDE = 256
 
@@ -139,15 +140,19 @@ def test_pairs_name_both_sides_held_out_first(leaky):
 
 
 def test_counts_across_patients_and_splits(leaky):
-    counts = count_duplicates(find_duplicates(leaky))
+    pairs = find_duplicates(leaky)
+    counts = count_duplicates(pairs, len(surplus_copies(pairs)))
     assert counts == {
         "exact": {"pairs": 2, "across_patients": 0, "across_splits": 0},
         "near": {"pairs": 1, "across_patients": 1, "across_splits": 1},
+        "copies": {"images": 3},
     }
-    line = describe_duplicates(counts, "keep", 0)
-    assert line.startswith("duplicates: 2 exact and 1 near pairs, 1 across patients, 1 across splits: kept")
-    assert "3 images dropped" in describe_duplicates(counts, "drop", 3)
-    assert describe_duplicates(count_duplicates(find_duplicates(leaky[-1:])), "keep", 0) == "duplicates: none"
+    line = (
+        "duplicates: 2 exact and 1 near pairs, 1 across patients, 1 across splits, listed in duplicates.csv: 3 images "
+    )
+    assert describe_duplicates(counts, "keep") == line + "kept (--duplicates drop leaves them out)"
+    assert describe_duplicates(counts, "drop") == line + "dropped"
+    assert describe_duplicates(count_duplicates(pairs[:0], 0), "keep") == "duplicates: none"
 
 
 def test_dropping_keeps_the_held_out_picture_and_one_of_each_group(leaky):
@@ -172,6 +177,35 @@ def test_after_dropping_no_pair_is_left_whatever_the_order(leaky):
 
 
 def test_many_copies_of_one_picture_are_not_squared():
-    copies = rows_of(*[("train", f"train/{i:04d}.png", str(i), picture(0)) for i in range(300)])
-    same_hash = copies.assign(digest=copies["file_name"].map(lambda name: f"{zlib.crc32(name.encode()):032x}"))
+    names = [f"train/{i:04d}.png" for i in range(300)]
+    copies = rows_of(("train", "", "1", picture(0))).iloc[[0] * 300].assign(file_name=names)
+    same_hash = copies.assign(digest=[f"{i:032x}" for i in range(300)])
     assert len(find_duplicates(copies)) == len(find_duplicates(same_hash)) == 299
+
+
+@pytest.mark.parametrize(("policy", "kept"), [("keep", 6), ("drop", 4)])
+def test_every_preparation_counts_duplicates_and_drops_them_on_request(tmp_path, capsys, policy, kept):
+    """Picture 0 is in train and, re-compressed, in test; picture 1 is twice in train under other names of patients."""
+    pictures = [picture(0), recompressed(picture(0)), picture(1), picture(1), picture(2), picture(3)]
+    splits = ["train", "test", "train", "train", "train", "validation"]
+    for i, grey in enumerate(pictures):
+        Image.fromarray(grey).save(tmp_path / f"i{i}.png")
+    table = pd.DataFrame(
+        {"image": [f"i{i}" for i in range(6)], "subject_id": range(6), "split": splits, "text": "Text."}
+    )
+    table.to_csv(tmp_path / "table.csv", index=False)
+    settings = {"resolution": SIDE, "workers": 1, "duplicates": policy}
+    config = TableConfig(table=tmp_path / "table.csv", images=tmp_path, output_dir=tmp_path / "out", **settings)
+    assert main(config) == 0
+    prep = read_json(tmp_path / "out/prep.json")
+    assert prep["duplicates"]["exact"] == {"pairs": 1, "across_patients": 1, "across_splits": 0}
+    assert prep["duplicates"]["near"] == {"pairs": 1, "across_patients": 1, "across_splits": 1}
+    pairs = pd.read_csv(tmp_path / "out/duplicates.csv")
+    assert pairs[["file_name", "copy"]].to_numpy().tolist() == [
+        ["train/i2.png", "train/i3.png"],
+        ["test/i1.png", "train/i0.png"],
+    ]
+    written = sorted(path.stem for path in (tmp_path / "out").glob("*/*.png"))
+    assert len(written) == kept == sum(prep["splits"].values()) and "i1" in written
+    assert ("dropped" if policy == "drop" else "kept (--duplicates drop") in capsys.readouterr().out
+    assert main(config) == 0 and "finished" in capsys.readouterr().out

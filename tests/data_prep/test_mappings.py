@@ -152,21 +152,13 @@ def test_padchest(tmp_path):
 def test_vindr_cxr(tmp_path):
     """The majority of three radiologists; findings that CheXpert does not have are in the prompt."""
     zeros = dict.fromkeys(VINDR[2:], 0)
-    votes = [
-        (
-            "a",
-            [
-                {"Cardiomegaly": 1, "Aortic enlargement": 1},
-                {"Cardiomegaly": 1, "Rib fracture": 1},
-                {"Aortic enlargement": 1},
-            ],
-        ),
+    heart, aorta, rib = ({name: 1} for name in ("Cardiomegaly", "Aortic enlargement", "Rib fracture"))
+    votes: list = [
+        ("a", [heart | aorta, heart | rib, aorta]),
         ("b", [{"No finding": 1}, {"No finding": 1}, {"Edema": 1}]),
-        ("c", [{"Rib fracture": 1, "Other diseases": 1}] * 2 + [{"No finding": 1}]),
+        ("c", [rib | {"Other diseases": 1}] * 2 + [{"No finding": 1}]),
     ]
-    rows = [
-        zeros | {"image_id": name, "rad_id": f"R{i}"} | vote for name, given in votes for i, vote in enumerate(given)
-    ]
+    rows = [zeros | {"image_id": name, "rad_id": "R9"} | vote for name, given in votes for vote in given]
     images = touch(tmp_path / "train", *(f"{name}.dicom" for name, _ in votes))
     found = prepared("vindr_cxr", write_csv(tmp_path / "image_labels_train.csv", VINDR, *rows), images)
     assert found["text"].to_dict() == {
@@ -183,11 +175,8 @@ def test_vindr_cxr(tmp_path):
 def test_rsna(tmp_path):
     """A row per box is one image."""
     columns = ["patientId", "x", "y", "width", "height", "Target"]
-    rows = [
-        {"patientId": "p", "Target": 0},
-        {"patientId": "q", "x": 1.0, "Target": 1},
-        {"patientId": "q", "x": 9.0, "Target": 1},
-    ]
+    boxes = [{"patientId": "q", "x": x, "Target": 1} for x in (1.0, 9.0)]
+    rows = [{"patientId": "p", "Target": 0}, *boxes]
     images = touch(tmp_path / "stage_2_train_images", "p.dcm", "q.dcm")
     found = prepared("rsna", write_csv(tmp_path / "stage_2_train_labels.csv", columns, *rows), images)
     assert found["text"].to_dict() == {"p": "No pneumonia.", "q": "Pneumonia."}
@@ -236,9 +225,8 @@ def test_r2gen_for_open_i(tmp_path):
     images = touch(tmp_path / "images", *(f"CXR{i}_IM-1/{k}.png" for i in range(3) for k in (0, 1)))
     found = prepared("r2gen", tmp_path / "annotation.json", images, validation_fraction=0)
     assert found["subject_id"].to_dict() == {f"CXR{i}_IM-1_{k}": f"CXR{i}_IM-1" for i in range(3) for k in (0, 1)}
-    assert found.loc["CXR2_IM-1_1", "text"] == "Text 2." and found.loc["CXR2_IM-1_1", "source"].endswith(
-        "CXR2_IM-1/1.png"
-    )
+    last = found.loc["CXR2_IM-1_1"]
+    assert last["text"] == "Text 2." and last["source"].endswith("CXR2_IM-1/1.png")
 
 
 def test_roentgen_v2(tmp_path):

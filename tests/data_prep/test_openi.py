@@ -1,6 +1,7 @@
 """Open-i: reports from XML files, archive and Kaggle's tables; views; splits; what a user gets wrong."""
 
 import io
+import re
 import tarfile
 from contextlib import suppress
 from importlib.util import find_spec
@@ -110,6 +111,12 @@ def test_impression_comes_back_with_white_space_collapsed(text):
 def test_any_bytes_are_a_report_or_a_bad_report(data):
     with pytest.raises(BadReport):
         parse_report(data)
+
+
+@pytest.mark.parametrize("declaration", ["", '<?xml version="1.0" encoding="utf-8"?>'])
+def test_a_report_in_another_encoding_than_it_claims_is_read(declaration):
+    xml = re.sub(r"<\?xml.*?\?>", "", report_xml(1, "Effusion of 3 × 2 cm."))
+    assert parse_report((declaration + xml).encode("latin-1")).sections["impression"] == "Effusion of 3 × 2 cm."
 
 
 @given(st.data())
@@ -340,6 +347,23 @@ def test_kaggle_tables_saved_by_a_spreadsheet_and_under_another_name(tmp_path, c
     assert metadata(tmp_path / "out")[["study_id", "text"]].to_numpy().tolist() == [["CXR1", "Clear chest."]]
     printed = capsys.readouterr().out
     assert "reports: 1 of 2 reports with images" in printed and "images: 1 of 1 images of the reports" in printed
+
+
+def test_images_without_a_report_are_counted(collection, capsys):
+    for number in range(31, 41):
+        (collection / "reports" / "ecgen-radiology" / f"{number}.xml").unlink()
+    assert main(config_for(collection)) == 0
+    assert "warning: 20 images in" in (told := capsys.readouterr().err) and "are not named in the reports of" in told
+
+
+def test_a_result_beside_the_reports_leaves_them_as_they_were(collection, capsys):
+    config = config_for(collection, images=collection, reports=collection, output_dir=collection / "out")
+    assert main(config) == 0
+    assert main(config) == 0
+    assert "is finished: nothing to do" in capsys.readouterr().out
+    (collection / "reports" / "ecgen-radiology" / "41.xml").write_text(report_xml(41))
+    assert main(config) == 0
+    assert "is updated: reports changed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ class Config:
     verify_checksums: bool = False
     workers: int = 1
     max_rejected_fraction: float = 0.05
+    duplicates: str = "keep"
 
 
 SETTINGS = {"source": "test", "resolution": 16}
@@ -249,7 +250,8 @@ def test_recorded_settings_are_what_decides_the_content(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     settings = recorded_settings(Source(Path("out"), workers=4), "openi")
-    expected = {"source": "openi", "resolution": 16, "square": "crop"}  # paths tell where, not what
+    kept = {"verify_checksums": False, "duplicates": "keep"}
+    expected = {"source": "openi", "resolution": 16, "square": "crop"} | kept  # paths tell where, not what
     assert settings == expected | {"views": ["PA", "AP"]}
     assert json.loads(json.dumps(settings)) == settings  # compared after a round trip
 
@@ -323,6 +325,8 @@ class Config:
     resolution: int = 256
     square: str = "crop"
     max_rejected_fraction: float = 0.05
+    duplicates: str = "keep"
+    verify_checksums: bool = False
 
 def main(config: Config) -> int:
     rows = pd.read_csv("rows.csv", dtype=str)

@@ -178,7 +178,7 @@ def test_labels_and_findings_are_checked_before_images_are_read(tmp_path):
     for settings, message in (
         ({"findings": "Fracture"}, "'Fracture' .not in any of them. is not among: Edema"),
         ({"labels": str(tmp_path / "nowhere.csv")}, "nowhere"),
-        ({"labels": str(tmp_path / "truth.csv")}, "have no row"),
+        ({"labels": str(tmp_path / "truth.csv")}, "labels: none of the 1 images"),
     ):
         with pytest.raises(UserError, match=message):
             evaluate(real_side(), synthetic, **settings)
