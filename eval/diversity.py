@@ -27,11 +27,11 @@ from eval.scores import Result, Rows, note_lines, score_row, value_text
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
-VERSION = 1  # of the rows: raise it when a value changes for the same images
+VERSION = 2  # of the rows: raise it when a value changes for the same images
 RESAMPLES = 200
 FEATURE_PAIRS = 20_000  # across prompts
 KINDS = ("within_prompts", "across_prompts")
-ONE_PER_PROMPT = "undefined: no text has two images; generate several for each prompt"
+ONE_PER_PROMPT = "undefined: no text has two images of different patients; generate several for each prompt"
 
 
 @dataclass
@@ -87,11 +87,12 @@ def evaluate(
         features["real"], features["synthetic"] = validate_features(*values)
     rows: Rows = []
     about: dict[str, Any] = {"n_real": len(real), "n_synthetic": len(synthetic)}
+    unknown = [real.patients_note] if real.patients_note else []
     paths = [*real.paths, *synthetic.paths]
     lengths = shortest_sides(real.paths) + shortest_sides(synthetic.paths)
     size = min(lengths)
     preset = f"grey {size} px, {n_scales(size)} scales"
-    notes = []
+    notes = unknown.copy()
     if n_scales(size) < len(WEIGHTS):
         notes.append(f"{n_scales(size)} of 5 scales, for images below 176 px: not comparable with five")
     if size < max(lengths):
@@ -104,7 +105,7 @@ def evaluate(
         rows += _pair_rows(f"ms_ssim_{kind}", measured, about | {"preset": preset, "notes": notes})
     if extractor is None:
         return Result(rows)
-    about |= {"extractor": extractor.given_name}
+    about |= {"extractor": extractor.given_name, "notes": unknown}
     for kind in KINDS:
         measured = {}
         for side, folder in sides.items():
@@ -148,7 +149,7 @@ def find_pairs(folder: ImageFolder, kind: str, images_per_prompt: int, most: int
     chosen = np.flatnonzero((prompts[first] != prompts[second]) & (patients[first] != patients[second]))[:most]
     first, second = first[chosen], second[chosen]
     # Images of a patient are drawn together; synthetic ones together with those of their prompt.
-    units = prompts if folder.is_samples else patients
+    units = prompts if folder.synthetic else patients
     return Pairs(first, second, np.ones(len(first)), (units[first], units[second]))
 
 
@@ -221,7 +222,7 @@ def _pair_rows(metric: str, sides: dict[str, tuple[Pairs, np.ndarray]], about: d
         row = score_row(metric, value, (low, high), images=side, **about)
         if not len(pairs):
             reason = ONE_PER_PROMPT if metric.endswith("within_prompts") else "undefined: all images have one text"
-            row["notes"] = [reason]
+            row["notes"] = [reason, *row["notes"]]
         n_units = len(np.unique(np.concatenate(pairs.groups)))
         rows.append(
             row | {"n_pairs": len(pairs), "n_prompts" if metric.endswith("within_prompts") else "n_groups": n_units}
@@ -237,7 +238,7 @@ def _vendi_rows(
     n = min(len(folder) for folder in sides.values())
     rows = []
     for side, folder in sides.items():
-        units = prompts_of(folder) if folder.is_samples else patients_of(folder)
+        units = prompts_of(folder) if folder.synthetic else patients_of(folder)
         chosen = _spread(units, np.random.default_rng(seed))[:n]
         value, interval = float("nan"), (float("nan"), float("nan"))
         note = f"of {n} images on either side; grows with their number"
@@ -247,7 +248,7 @@ def _vendi_rows(
         except UserError as problem:
             note = str(problem)
         row = score_row("vendi", value, interval, images=side, **about)
-        rows.append(row | {f"n_{side}": n, "notes": [note]})
+        rows.append(row | {f"n_{side}": n, "notes": [note, *row["notes"]]})
     rows[0]["floor"] = rows[1]["value"]
     return rows
 

@@ -28,8 +28,13 @@ import pandas as pd
 from eval.command import Comparison
 from eval.extractors.base import Extractor
 from eval.extractors.cache import extract
+<<<<<<< HEAD
 from eval.inputs.folders import ImageFolder, patients_of, prompts_of, read_folder
 from eval.inputs.images import read_grey, read_greys
+=======
+from eval.inputs.folders import ImageFolder, pair_prompts, patients_of, prompts_of, read_folder
+from eval.inputs.images import read_greys
+>>>>>>> eval
 from eval.memorization.copies import (
     GRID,
     SAME_FILE,
@@ -43,16 +48,20 @@ from eval.memorization.copies import (
     whitening,
 )
 from eval.memorization.reid import REID_DETECTION, reidentify
-from eval.memorization.thresholds import COPY_DETECTION, detection_rows, fit_threshold
+from eval.memorization.thresholds import COPY_DETECTION, detection_rows, fit_threshold, leak_warning
 from eval.metrics.bootstrap import disjoint_halves, group_interval, mean, validate_features
 from eval.metrics.nearest import authentic, nearness
 from eval.scores import Result, Rows, note_text, score_row, value_text
 from sdcxr.io.files import atomic
+<<<<<<< HEAD
 from sdcxr.io.manifest import image_ids
+=======
+from sdcxr.io.pixels import open_image
+>>>>>>> eval
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
-VERSION = 1  # of the rows: raise it when a value changes for the same images
+VERSION = 2  # of the rows: raise it when a value changes for the same images
 NEAREST = "nearest.csv"
 DEFAULT_EXTRACTOR = "pixels-32"
 PLANTED = 100  # altered training images searched
@@ -109,7 +118,8 @@ def evaluate(
     common = whitening(greys[0])
     of_real = best_matches(greys[1], greys[0], common)
     kept, note = held_out(train, real, of_real)
-    about = {"n_train": len(train), "n_real": len(kept), "n_synthetic": len(synthetic), "notes": [note] if note else []}
+    about = {"n_train": len(train), "n_real": len(kept), "n_synthetic": len(synthetic), "notes": []}
+    about["notes"] = [caveat for caveat in (note, real.patients_note) if caveat]
     groups = synthetic.groups
     rows = distance_rows(
         features[0], features[1][kept], features[2], train.groups, [real.groups[i] for i in kept], groups, seed
@@ -122,11 +132,13 @@ def evaluate(
         return best_matches(greys[0][chosen], greys[0], common, patients[chosen], patients).correlation
 
     threshold, n_calibration = fit_threshold(train, of_real.correlation[kept], len(synthetic), match_others, seed)
+    with_held_out = best_matches(greys[2], greys[1][kept], common).correlation
+    n_leaked = int((with_held_out >= threshold).sum())
     rows += detection_rows(
         COPY_DETECTION,
         matches.correlation,
         threshold,
-        best_matches(greys[2], greys[1][kept], common).correlation,
+        with_held_out,
         planted(train, greys[0], common, seed),
         groups,
         about | {"preset": f"ncc {GRID} px", "n_calibration": n_calibration},
@@ -142,7 +154,7 @@ def evaluate(
         nearest.parent.mkdir(parents=True, exist_ok=True)
         with atomic(nearest) as temporary:
             pairs.sort_values("correlation", ascending=False, kind="stable").to_csv(temporary, index=False)
-    return Result(rows)
+    return Result(rows, warnings=[leak_warning(n_leaked, len(synthetic))] if n_leaked else [])
 
 
 def refuse_same(train: ImageFolder, real: ImageFolder, synthetic: ImageFolder) -> None:
@@ -256,11 +268,10 @@ def own_image_rows(
 
     The floor is the same with the image of another patient.
     """
-    place = {name: i for i, name in enumerate(image_ids(train.rows))}
-    prompts = synthetic.prompt_ids if "id" in synthetic.rows else None
-    if prompts is None or not any(name in place for name in prompts):
+    pairing = pair_prompts(train, synthetic)
+    if pairing.by != "id":
         return []
-    own = np.array([place.get(name, -1) for name in prompts])
+    own = pairing.rows
     patients, generator = patients_of(train), np.random.default_rng(seed)
     values, others, names = [], [], []
     for i in np.unique(own[own >= 0]):

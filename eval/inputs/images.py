@@ -17,6 +17,7 @@ from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.threads import available_cores
 
 LISTED = 10  # unusable images that a message names
+SAMPLED = 4  # images read ahead to know the size of a batch
 
 
 class Unusable(Exception):
@@ -177,13 +178,19 @@ def batches(
     pin_memory: bool,
 ) -> Any:
     """A DataLoader of `Batch` in the order of the paths; workers decode ahead of the network."""
-    from torch.utils.data import DataLoader
+    from sdcxr.runtime.shared_memory import data_loader, n_bytes
 
-    return DataLoader(
-        Inputs(paths, prepare),  # type: ignore[arg-type]  # a Dataset by its methods, so that torch is imported late
+    inputs = Inputs(paths, prepare)
+
+    def batch_bytes() -> int:
+        return batch_size * max(n_bytes(inputs[i]) for i in range(min(SAMPLED, len(paths))))  # some may be unusable
+
+    return data_loader(
+        inputs,
+        workers=workers,
+        prefetch=2,
+        batch_bytes=batch_bytes,
         batch_size=batch_size,
-        num_workers=workers,
         collate_fn=Batch,
         pin_memory=pin_memory,
-        prefetch_factor=2 if workers else None,
     )

@@ -67,6 +67,14 @@ def fit_threshold(
     return copy_threshold(similarities, n_queries), len(similarities)
 
 
+def leak_warning(n_copies: int, n_synthetic: int) -> str:
+    """The warning about synthetic images that are copies of held-out ones."""
+    return (
+        f"{n_copies} of {n_synthetic} synthetic images are copies of images in --real: if the model was trained on "
+        "them, they are not held out, and every score is too good"
+    )
+
+
 def detection_rows(
     detection: Detection,
     similarity: np.ndarray,
@@ -88,6 +96,8 @@ def detection_rows(
         high = min(1.0, 3 / len(set(groups)))
     sensitivity = float(np.mean(of_positives >= threshold)) if len(of_positives) else None
     notes = list(about["notes"])
+    if (with_held_out >= threshold).any():
+        notes.append("held-out images are found, too: the floor is no floor")
     if sensitivity is None:
         notes.append(f"sensitivity unknown: there are no {detection.positives}")
     elif sensitivity < 0.9:

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eval import alignment, classifier, diversity, fid, privacy, reports, retrieval, text_encoder
+from eval import alignment, classifier, diversity, fid, images, privacy, reports, retrieval, text_encoder
 from eval.command import weights_folder
 from eval.extractors import find_extractor
 from eval.extractors.base import Extractor
@@ -174,6 +174,22 @@ def comma_list(names: str | None) -> list[str]:
     return [name.strip() for name in (names or "").split(",") if name.strip()]
 
 
+def _impossible(check: Callable[..., Any], *about: Any, explicit: bool) -> str | None:
+    """Why an evaluation is left out, known before hours of extraction; raises where a flag asks for it."""
+    try:
+        check(*about)
+    except UserError as error:
+        if explicit:
+            raise
+        return str(error)
+    return None
+
+
+def _plan_images(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
+    extractor = find_extractor(images.EXTRACTOR)
+    yield inputs.step(partial(images.evaluate, inputs.real, inputs.synthetic), [extractor], explicit=False)
+
+
 def _plan_fidelity(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
     draws = inputs.config.interval_draws
     for one in inputs.distances:
@@ -205,6 +221,7 @@ def _plan_classifier(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
     if labels is not None and not labels.is_file():
         raise UserError(f"--labels {labels}: no such file")
     about: dict[str, Any] = {"labels": config.labels, "findings": config.findings}
+    classifier.prepare(inputs.real, inputs.synthetic, eval_classifier, **about)  # fails before hours of extraction
     evaluate = partial(classifier.evaluate, inputs.real, inputs.synthetic, eval_classifier, **about)
     yield inputs.step(evaluate, [eval_classifier.extractor], **about | {"labels": labels and checksum(labels)})
 
@@ -224,6 +241,7 @@ def _plan_reports(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
     if not name:
         yield Skipped("reports", f"no --report_model: {ROLE}")
         return
+    reports.pair_sides(inputs.real, inputs.synthetic)
     evaluate = partial(reports.evaluate, inputs.real, inputs.synthetic, name, weights_dir=inputs.weights_dir)
     yield inputs.step(evaluate, model=fingerprint_model(name))
 
@@ -247,6 +265,9 @@ def _plan_alignment(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
         reason = "it needs an image and a text tower: --image_text_model RUN of train.py --tune clip"
         yield Skipped("alignment", reason)
         return
+    if why := _impossible(alignment.check, inputs.synthetic, model, explicit=explicit):
+        yield Skipped("alignment", why)
+        return
     yield inputs.step(partial(alignment.evaluate, inputs.real, inputs.synthetic, model), [model], explicit=explicit)
 
 
@@ -255,6 +276,9 @@ def _plan_retrieval(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
     if model is None:
         reason = "it needs a network: --image_text_model, --classifier, or weights in --weights_dir"
         yield Skipped("retrieval", reason)
+        return
+    if why := _impossible(retrieval.prepare, inputs.real, inputs.synthetic, model, explicit=explicit):
+        yield Skipped("retrieval", why)
         return
     yield inputs.step(partial(retrieval.evaluate, inputs.real, inputs.synthetic, model), [model], explicit=explicit)
 
@@ -278,6 +302,7 @@ def _plan_privacy(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
 
 
 EVALUATIONS = [
+    Evaluation("images", images.VERSION, _plan_images),
     Evaluation("fidelity", fid.VERSION, _plan_fidelity),
     Evaluation("classifier", classifier.VERSION, _plan_classifier),
     Evaluation("utility", 1, _plan_utility),  # reads the rows of eval.utility

@@ -30,10 +30,15 @@ class Tokens:
 def tokenize(tokenizer: Any, texts: Sequence[str]) -> Tokens:
     """Token ids and attention mask of texts; never logs what is cut off, which may be a patient's."""
     length = tokenizer.model_max_length
-    full = tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
     padded = tokenizer(list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="np")
     ids, mask = (padded[name].astype("int64") for name in ("input_ids", "attention_mask"))
-    return Tokens(ids, mask, n_cut=sum(len(row) > length for row in full))
+    return Tokens(ids, mask, n_cut=int(is_cut(tokenizer, texts, length).sum()))
+
+
+def is_cut(tokenizer: Any, texts: Sequence[str], length: int) -> np.ndarray:
+    """Which texts have more tokens than `length`, bool, shape (n,)."""
+    full = tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
+    return np.array([len(row) > length for row in full], dtype=bool)
 
 
 class TextEncoder:

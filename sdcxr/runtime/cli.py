@@ -17,6 +17,7 @@ from typing import Any, NoReturn, get_type_hints
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
 from sdcxr.runtime.errors import UserError, explain_os_error, os_error_behind
+from sdcxr.runtime.shared_memory import explain_lost_batch
 
 AFTER_MAIN: list[Callable[[], None]] = []
 """What `run` calls when main has returned, with any exit code; modules with something to close append to it."""
@@ -49,7 +50,7 @@ def run(main: Main, argv: list[str] | None = None) -> NoReturn:
         sys.exit(128 + signal.SIGPIPE)  # as other programs do: the work may not be done
     except Exception as error:
         cause = os_error_behind(error)
-        line = explain_os_error(cause) if cause is not None else None
+        line = explain_os_error(cause) if cause is not None else explain_lost_batch(error)
         if line is None:
             raise
         _stop(line)

@@ -54,7 +54,7 @@ def judge(monkeypatch, train: ImageFolder, real: ImageFolder, shown: list[int], 
     """Features with a direction for each patient and noise, or noise alone."""
     n = len(shown)
     synthetic = side("synthetic", [0] * n).rows.drop(columns="subject_id")
-    synthetic = ImageFolder(Path("synthetic"), synthetic.assign(id=[str(i) for i in range(n)], seed="0", scheduler="x"))
+    synthetic = ImageFolder(Path("synthetic"), synthetic.assign(id=[str(i) for i in range(n)]), synthetic=True)
     faces = np.random.default_rng(1).normal(size=(1000, DIMENSION))
 
     network = replace(find_extractor("pixels-8"), given_name="net")

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from eval.inputs.folders import PHANTOM, read_folder
+from eval.inputs.folders import PHANTOM, read_folder, read_samples
 from eval.summary.html import Report, nearest_images, picture, pictures, provenance, render, write_report
 from eval.summary.steps import Outcome, Skipped
 from tests.eval.summary.test_sections import all_rows, row
@@ -64,7 +64,7 @@ def parse(page: str) -> Checker:
 def report(folders):
     def make(rows=None, **others) -> Report:
         outcome = Outcome(all_rows() if rows is None else rows, [Skipped("fidelity by <fid>", "weights & more")])
-        sides = read_folder(folders.real, "--real"), read_folder(folders.synthetic, "--synthetic")
+        sides = read_folder(folders.real, "--real"), read_samples(folders.synthetic)
         train = read_folder(folders.train, "--train")
         named = {"train": train, "outcome": outcome, "command": "python -m eval --real 'a b'", "nearest": folders.real}
         return Report(*sides, **(named | others))
@@ -191,10 +191,11 @@ def test_thumbnails_are_small_and_keep_their_shape(tmp_path):
 
 def test_pictures_that_cannot_be_shown_are_named_in_their_place(report, folders):
     shown = [folders.synthetic / f"te0{i:02}-aa_0.png" for i in (0, 2, 4)]
+    made = report()
     shown[0].write_bytes(b"not an image")
     shown[1].unlink()
     Image.fromarray(np.full((8, 8), 4000, np.uint16)).save(shown[2])
-    page = render(report())
+    page = render(made)
     assert parse(page).tags.count("img") == 24 - 3
     for path, problem in zip(shown, ("cannot be read", "does not exist", "has more than 8 bits"), strict=True):
         assert f'<p class="unusable">{path.name} {problem}' in page
