@@ -28,13 +28,8 @@ import pandas as pd
 from eval.command import Comparison
 from eval.extractors.base import Extractor
 from eval.extractors.cache import extract
-<<<<<<< HEAD
-from eval.inputs.folders import ImageFolder, patients_of, prompts_of, read_folder
-from eval.inputs.images import read_grey, read_greys
-=======
 from eval.inputs.folders import ImageFolder, pair_prompts, patients_of, prompts_of, read_folder
-from eval.inputs.images import read_greys
->>>>>>> eval
+from eval.inputs.images import read_grey, read_greys
 from eval.memorization.copies import (
     GRID,
     SAME_FILE,
@@ -53,11 +48,6 @@ from eval.metrics.bootstrap import disjoint_halves, group_interval, mean, valida
 from eval.metrics.nearest import authentic, nearness
 from eval.scores import Result, Rows, note_text, score_row, value_text
 from sdcxr.io.files import atomic
-<<<<<<< HEAD
-from sdcxr.io.manifest import image_ids
-=======
-from sdcxr.io.pixels import open_image
->>>>>>> eval
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
