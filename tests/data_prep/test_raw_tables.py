@@ -74,7 +74,7 @@ ROWS = "a,b\n" + "1,2\n" * 99
 
 @pytest.mark.parametrize("given", ["t.csv", "t.csv.gz"])
 def test_of_a_table_and_its_archive_the_whole_one_is_read(tmp_path, capsys, given):
-    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(ROWS.encode()))
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(ROWS.encode(), mtime=0))
     if given == "t.csv.gz":
         assert whole_table(tmp_path / given) == tmp_path / "t.csv.gz"
     (tmp_path / "t.csv").write_text(ROWS)
@@ -85,7 +85,8 @@ def test_of_a_table_and_its_archive_the_whole_one_is_read(tmp_path, capsys, give
 
 
 @pytest.mark.parametrize(
-    "packed", [gzip.compress(ROWS.replace("1", "3").encode()), gzip.compress(ROWS.encode())[:-30], b""]
+    "packed",
+    [gzip.compress(ROWS.replace("1", "3").encode(), mtime=0), gzip.compress(ROWS.encode(), mtime=0)[:-30], b""],
 )
 def test_two_different_tables_are_refused(tmp_path, packed):
     (tmp_path / "t.csv.gz").write_bytes(packed)

@@ -154,6 +154,16 @@ def test_samples_without_variety_are_told_from_varied_ones(tmp_path):
     assert one(rows, "vendi")["n_real"] == one(rows, "vendi")["n_synthetic"] == 20
 
 
+def test_the_smallest_image_is_named_where_it_sets_the_size(tmp_path):
+    real = read_folder(dataset(tmp_path, noise(4, 64), ["a", "b", "c", "d"], ["A", "B", "C", "D"]), "--real")
+    synthetic = samples(tmp_path, noise(4, 64, 1), [0, 0, 1, 1])
+    rows = evaluate(real, read_folder(synthetic, "--synthetic"))
+    assert not any("smallest" in note for note in one(rows, "ms_ssim_within_prompts")["notes"])
+    Image.fromarray(noise(1, 32)[0]).save(synthetic / "s2.png")
+    rows = evaluate(real, read_folder(synthetic, "--synthetic"))
+    assert "measured at 32 px, the size of the smallest image: s2.png" in one(rows, "ms_ssim_within_prompts")["notes"]
+
+
 def test_scales_that_are_missing_are_noted(tmp_path):
     synthetic = samples(tmp_path, noise(4, 64), [0, 0, 1, 1])
     real = dataset(tmp_path, noise(3, 80), [1, 2, 3], ["a", "a", "b"])
