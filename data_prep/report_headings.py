@@ -164,13 +164,18 @@ _MOST_WORDS = 5  # of a heading that is recognised by a part of it; longer ones 
 _DATE = re.compile(r"_{2,}|\d{1,4}[/.-]\d{1,2}([/.-]\d{1,4})?|\b(19|20)\d\d\b|\[\*\*|xxxx")
 
 
+def letters(text: str) -> bytes:
+    """Small letters, and a blank for everything else."""
+    return text.encode(errors="replace").translate(_LETTERS)
+
+
 def may_be_decisive(text: str) -> bool:
     """Whether a text may have a heading that decides which impression below it counts; quick.
 
     Wrongly no only for a misspelt heading.
     """
-    letters = text.encode(errors="replace").translate(_LETTERS)
-    return not _DECISIVE.isdisjoint(letters.split()) or _PRIOR_REPORT.search(letters) is not None
+    words = letters(text)
+    return not _DECISIVE.isdisjoint(words.split()) or _PRIOR_REPORT.search(words) is not None
 
 
 @lru_cache(maxsize=8192)

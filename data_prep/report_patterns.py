@@ -142,6 +142,20 @@ _INLINE_SIGN_OFFS = (
 # The same within a line.
 INLINE_SIGN_OFF = re.compile(rf"[.;!?)\]]\s+(?=[\[(<*]*(?:{' | '.join(_INLINE_SIGN_OFFS)}))", re.VERBOSE)
 
+# Every sign-off that is no short line has one of these words, and so has every line about an addendum.
+SIGN_OFF_WORDS = frozenset(
+    b"""
+    signed esigned verified authenticated approved finalized finalised validated authorized authorised released
+    dictated transcribed typed reported reviewed interpreted read prepared created attested entered edited attest
+    attests certify agree agrees agreed concur supervised viewed examined attestation statement end ends eor eof
+    final thank thanks thankyou regards yours sincerely disclaimer preliminary draft unofficial unsigned report
+    document dictation note recognition questions queries clarification clarifications physician signature gmc
+    powerscribe confidential copy copies page job over cont continued have exam dr prof doctor m md do d o mbbs b
+    mbchb mrcp frcr franzcr frcpc frcp ffr dmrd dmre dnb ph phd facr radiologist registrar radiographer radiology
+    es s addendum addenda addended
+    """.split()
+)
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Bodies
 

@@ -10,7 +10,7 @@ import re
 from typing import NamedTuple
 
 from data_prep import report_patterns as patterns
-from data_prep.report_headings import IMPRESSIONS, may_be_decisive, section_named, section_of
+from data_prep.report_headings import IMPRESSIONS, letters, may_be_decisive, section_named, section_of
 from data_prep.report_text import plain
 
 _BY_PREFERENCE = [(aside, rank) for aside in ("", "wet read", "addendum", "ruled off") for rank in IMPRESSIONS]
@@ -116,9 +116,13 @@ def impression(text: str) -> str | None:
     of an earlier report. OPINION, SUMMARY, INTERPRETATION and the like count if nothing is called impression or
     conclusion, DIAGNOSIS only below findings. "See findings" is none. De-identified words (`___`) stay.
     """
+    text = plain(text)
+    part = _decisive_part(text)
+    if part is not text and _is_running_text(body := part.removeprefix("IMPRESSION:")):
+        return _without_marks(normalise(body))
     found: dict[tuple[str, str], str] = {}
     with_findings = False
-    for section in sections(_decisive_part(plain(text))):
+    for section in sections(part):
         with_findings |= section.name in ("findings", "impression")
         rank = "impression" if section.name == "preliminary impression" else section.name
         if rank not in IMPRESSIONS or (rank == "diagnosis" and not with_findings) or _is_empty(section.body):
@@ -136,6 +140,13 @@ def _decisive_part(text: str) -> str:
     if heading == "" or not above.endswith("\n") or may_be_decisive(above):
         return text
     return heading + below
+
+
+def _is_running_text(body: str) -> bool:
+    """Whether nothing in it can end an impression: neither mark nor short line nor word of a sign-off. Quick."""
+    if not body.isascii() or "..." in body or patterns.UNUSUAL.search(body) or _is_empty(body):
+        return False
+    return patterns.SIGN_OFF_WORDS.isdisjoint(letters(body).split())
 
 
 def normalise(text: str) -> str:
@@ -199,8 +210,8 @@ def _next_heading(line: str, at: int, place: _Place) -> _Heading | None:
     if may_start and (heading := _at_start(line, at, place)):
         return heading
     heading = _within(line, at, place) if may_be_inline else None
-    if in_impression and (match := patterns.INLINE_SIGN_OFF.search(line, at)):
-        return heading if heading and heading.start < match.end() else _Heading("", match.end(), match.end())
+    if in_impression and (match := patterns.INLINE_SIGN_OFF.search(line, at, heading.start if heading else len(line))):
+        return _Heading("", match.end(), match.end())
     return heading
 
 
@@ -216,7 +227,7 @@ def _is_sign_off(line: str, place: _Place) -> bool:
     if patterns.SIGN_OFF.match(line.lower()):
         first = next((character for character in line if character.isalpha()), "A")
         return first.isupper() or place.ended
-    return bool(patterns.NAME_OR_DATE.match(line)) and not patterns.REFERS.search(place.previous)
+    return bool(patterns.NAME_OR_DATE.match(line)) and not patterns.REFERS.search(place.previous[-40:])
 
 
 def _at_start(line: str, at: int, place: _Place) -> _Heading | None:
@@ -252,17 +263,18 @@ def _within(line: str, at: int, place: _Place) -> _Heading | None:
         is_mixed = match is not None and "IMPRESSION" in match["name"] and not match["name"].isupper()
         if (opened is None or is_mixed) and (match := patterns.INLINE_IMPRESSION.search(line, *window)):
             opened = "impression"
-        if match is None or patterns.REFERS.search(line, 0, match.start("name")):
+        if match is None or patterns.REFERS.search(line, *_before(match)):
             continue
         name = match["name"]
         if opened is None or not (name.isupper() or (name[0].isupper() and (opened in IMPRESSIONS or at > 0))):
             continue
-        if (
-            place.in_impression
-            and opened not in IMPRESSIONS
-            and patterns.LIST_MARK.search(line, 0, match.start("name"))
-        ):
+        if place.in_impression and opened not in IMPRESSIONS and patterns.LIST_MARK.search(line, *_before(match)):
             continue  # an item of a list
         return _Heading(opened, match.start("head"), colon.end())
     match = patterns.INLINE_DASH.search(line, at)
     return _Heading("impression", match.start(match.lastgroup), match.end()) if match and match.lastgroup else None
+
+
+def _before(match: re.Match[str]) -> tuple[int, int]:
+    """Range of the words before a heading within a line."""
+    return max(0, match.start("name") - 40), match.start("name")
