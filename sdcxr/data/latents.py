@@ -98,7 +98,7 @@ def hash_images(files: list[Path]) -> str:
     """Hash of the contents of image files, in order; every process reads its share of those that changed.
 
     Raises:
-        UserError: an image does not exist.
+        UserError: an image does not exist or cannot be read.
     """
     state = processes()
     rank, world = state.process_index, state.num_processes
@@ -106,6 +106,8 @@ def hash_images(files: list[Path]) -> str:
         share = file_digests(files[rank::world], progress=state.is_main_process)
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} is named in metadata.csv and does not exist: run data_prep again") from None
+    except OSError as error:
+        raise UserError(f"{error.filename} is named in metadata.csv and cannot be read ({error.strerror})") from None
     digests = np.empty((len(files), share.shape[1]), dtype=np.uint8)
     for i, part in enumerate(gather_object([share])):
         digests[i::world] = part

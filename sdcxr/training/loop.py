@@ -193,12 +193,13 @@ class Run:
                 raise UserError(f"--max_train_steps {self.steps}: {self.folder} already has {step}, give more")
             self.print0(f"resuming at step {step}")
             return step, losses
-        if found:
+        finished = self.origin.recorded.get("finished_steps")
+        if found and not finished:
             raise UserError(f"no checkpoint in {self.folder} can be loaded: delete its checkpoints/ to start again")
-        if finished := self.origin.recorded.get("finished_steps"):
+        if finished:
             raise UserError(
-                f"{self.folder} has {finished} finished steps but no checkpoint to go on from: to train on from its "
-                f"result use --base {self.folder} and another --output_dir, to start again delete it"
+                f"{self.folder} has {finished} finished steps but no good checkpoint to go on from: to train on from "
+                f"its result use --base {self.folder} and another --output_dir, to start again delete it"
             )
         if self.parent is not None:
             return self.continue_parent(self.parent), []

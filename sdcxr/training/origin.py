@@ -69,8 +69,8 @@ class Origin:
         differing = [each for each in found if recorded is not None and recorded.get(each) != found[each]]
         if differing:
             raise UserError(
-                f"{where} was begun on other {what} than --{name} {getattr(self.config, name)} has now (changed: "
-                f"{', '.join(differing)}): bring them back, or use another --output_dir"
+                f"{where} was begun on {what} than --{name} {getattr(self.config, name)} is now (changed: "
+                f"{', '.join(differing)}): bring it back, or use another --output_dir"
             )
 
     def check_data(self) -> None:
@@ -81,12 +81,12 @@ class Origin:
         if self.config.parts & {"unet", "text", "clip"}:
             lines = (rows["id"] + "\0" + rows["text"]).str.cat(sep="\n")
             found["captions"] = hashlib.sha256(lines.encode()).hexdigest()
-        self._compare("data", "images or captions", found, self.run, self.recorded.get("data_sha256"))
+        self._compare("data", "other images or captions", found, self.run, self.recorded.get("data_sha256"))
         self.notes["data_sha256"] = found
 
     def check_base(self, task: Any) -> None:
         """Compare the weights of the base, which the task hashed when it loaded them."""
-        self._compare("base", "weights", task.base_sha256, self.run, self.recorded.get("base_sha256"))
+        self._compare("base", "another base", task.base_sha256, self.run, self.recorded.get("base_sha256"))
         self.notes |= {"base_sha256": task.base_sha256, "base_state": base_state(self.config.base)}
 
     def check_examples(self, examples: Examples) -> None:
@@ -96,7 +96,7 @@ class Origin:
             digest.update(array.tobytes())
         found = {"tokens or labels": digest.hexdigest()}
         recorded = {"tokens or labels": self.recorded.get("examples_sha256")} if self.recorded else None
-        self._compare("data", "images, captions or labels", found, self.run, recorded)
+        self._compare("data", "other images, captions or labels", found, self.run, recorded)
         self.notes["examples_sha256"] = digest.hexdigest()
 
     def check_finished(self, build_task: Callable[[], Any]) -> None:
@@ -132,7 +132,7 @@ class Origin:
             )
         if config.use_ema and not (path / "ema.safetensors").is_file():
             raise UserError(f"{flag}: {path.name} holds no average of the weights: add --use_ema false")
-        self._compare("base", "weights", self.notes["base_sha256"], parent, state.get("base_sha256"))
+        self._compare("base", "another base", self.notes["base_sha256"], parent, state.get("base_sha256"))
         step = int(path.name[11:])
         if step >= steps:
             raise UserError(f"{flag}: is at step {step} already: give more than --max_train_steps {steps}")

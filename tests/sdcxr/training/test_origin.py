@@ -45,14 +45,14 @@ def run(finished, tmp_path) -> Path:
 @pytest.mark.parametrize("steps", [2, 3], ids=["finished", "resumed"])
 def test_a_base_of_other_weights_is_refused_under_any_path(train_micro, run, other_base, micro_base, tmp_path, steps):
     log = (run / "log.jsonl").read_bytes()
-    with pytest.raises(UserError, match=r"was begun on other weights than --base .* has now \(changed: vae\)"):
+    with pytest.raises(UserError, match=r"was begun on another base than --base .* is now \(changed: vae\)"):
         train_micro(run, **UNET, base=str(other_base), max_train_steps=steps)
     assert (run / "log.jsonl").read_bytes() == log
     moved = shutil.copytree(micro_base, tmp_path / "moved")
     assert train_micro(run, **UNET, base=f"{moved}/", max_train_steps=steps) == 0
     shutil.rmtree(moved)
     shutil.copytree(other_base, moved)  # the path is now that of the run, its content is not
-    with pytest.raises(UserError, match="was begun on other weights"):
+    with pytest.raises(UserError, match="was begun on another base"):
         train_micro(run, **UNET, base=f"{moved}/", max_train_steps=steps)
 
 
@@ -86,7 +86,9 @@ def test_runs_of_earlier_versions_go_on(train_micro, run):
 def test_a_finished_run_without_checkpoints_does_not_start_again(train_micro, run):
     shutil.rmtree(run / "checkpoints")
     before = (run / "log.jsonl").read_bytes()
-    with pytest.raises(UserError, match=r"has 2 finished steps but no checkpoint to go on from: .* --base .*run and"):
+    with pytest.raises(
+        UserError, match=r"has 2 finished steps but no good checkpoint to go on from: .* --base .*run and"
+    ):
         train_micro(run, **UNET, max_train_steps=3)
     assert (run / "log.jsonl").read_bytes() == before
 
@@ -154,7 +156,7 @@ def test_a_continuation_takes_another_learning_rate_and_names_its_parent(train_m
         ({"tune": "text"}, "is of another run"),
         ({"continue_from": "PARENT/checkpoints/checkpoint-1"}, "has no complete checkpoint-1"),
         ({"continue_from": "BASE"}, "is no run folder of train.py"),
-        ({"base": "OTHER"}, r"was begun on other weights than --base .*changed: vae"),
+        ({"base": "OTHER"}, r"was begun on another base than --base .*changed: vae"),
     ],
 )
 def test_what_cannot_be_continued_is_one_line(

@@ -115,7 +115,7 @@ def test_a_run_folder_of_another_config(refused, answer, micro_base_v):
     line = refused(tune="unet", learning_rate=1e-3, seed=7)
     assert "(seed 0 → 7; learning_rate 5e-05 → 0.001): use another --output_dir" in line
     # The same weights with another prediction type.
-    assert "was begun on other weights than --base" in (line := refused(tune="unet", base=micro_base_v))
+    assert "was begun on another base than --base" in (line := refused(tune="unet", base=micro_base_v))
     assert "(changed: schedule)" in line
 
 
