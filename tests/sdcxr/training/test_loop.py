@@ -50,9 +50,9 @@ def runs(train_micro, tmp_path_factory, micro_base_v) -> dict[str, Path]:
 
 
 def weights(pipeline: Path) -> dict[str, torch.Tensor]:
-    """All weights of a pipeline folder, as `part/name`."""
+    """All weights of a pipeline folder, as `part/name` with the name that a checkpoint has."""
     return {
-        f"{file.parent.name}/{name}": tensor
+        f"{file.parent.name}/{name.removeprefix('text_model.')}": tensor
         for file in sorted(pipeline.glob("*/*.safetensors"))
         for name, tensor in load_file(file).items()
     }
