@@ -60,8 +60,8 @@ def known_table(columns: Iterable[str]) -> str:
 
 
 def read_csv(path: Path, **options: Any) -> pd.DataFrame:
-    """`tables.read_csv` for published tables, some of which have a trailing comma in every row."""
-    return tables.read_csv(path, drop_surplus=True, check_end=True, **options)
+    """`tables.read_csv` for published tables, which may be cut off."""
+    return tables.read_csv(path, check_end=True, **options)
 
 
 def whole_table(path: Path) -> Path:

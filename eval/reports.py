@@ -27,7 +27,7 @@ from eval.scores import Result, Row, Rows, note_text, publish, score_row, value_
 from sdcxr.io.files import atomic
 from sdcxr.io.labels import UncertainPolicy, uncertain_policy
 from sdcxr.io.manifest import text_key
-from sdcxr.io.tables import read_csv
+from sdcxr.io.table_formats import read_table
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
@@ -163,7 +163,7 @@ def read_generated(path: Path, sides: list[Side]) -> list[Side]:
     Raises:
         UserError: the table cannot be used, or images have no report in it.
     """
-    rows = read_csv(path, "--generated")
+    rows = read_table(path, "--generated")
     key = next((name for name in ("file_name", "id") if name in rows), None)
     column = next((name for name in ("report", "text") if name in rows), None)
     if key is None or column is None:
