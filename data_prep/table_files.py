@@ -1,12 +1,12 @@
 """Read a table for preparation: a file of any kind, an image folder, a Hugging Face dataset on disk, or texts."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from sdcxr.io.files import read_json
 from sdcxr.io.table_formats import SPLIT, arrow_rows, pyarrow, read_table, to_frame
 from sdcxr.runtime.errors import UserError
 
@@ -37,11 +37,8 @@ def may_unpack(path: Path) -> bool:
 
 def _read_folder(path: Path, unpack_to: Path) -> pd.DataFrame:
     """A folder with a table in it, or whose files are one."""
-    if (path / "dataset_dict.json").is_file():
-        splits = json.loads((path / "dataset_dict.json").read_text())["splits"]
-        return to_frame(row for split in splits for row in _saved_rows(path / split, unpack_to, split))
-    if (path / "state.json").is_file():
-        return to_frame(_saved_rows(path, unpack_to, ""))
+    if any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        return to_frame(_saved_rows(path, unpack_to))
     names = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
     if found := [table for name in names for table in (*path.glob(name), *sorted(path.glob(f"*/{name}")))]:
         return pd.concat([_imagefolder(path, table, unpack_to) for table in found], ignore_index=True).fillna("")
@@ -71,13 +68,17 @@ def _imagefolder(root: Path, table: Path, unpack_to: Path) -> pd.DataFrame:
     return rows
 
 
-def _saved_rows(folder: Path, unpack_to: Path, split: str) -> Iterator[dict[str, Any]]:
-    """Rows of one split of a dataset that `datasets` saved by `save_to_disk`."""
+def _saved_rows(folder: Path, unpack_to: Path, split: str = "") -> Iterator[dict[str, Any]]:
+    """Rows of a dataset, or of one with splits, that `datasets` saved by `save_to_disk`."""
     ipc = pyarrow("ipc", f"{FLAG} {folder}")
     try:
-        for part in json.loads((folder / "state.json").read_text())["_data_files"]:
+        if (folder / "dataset_dict.json").is_file():
+            for name in read_json(folder / "dataset_dict.json")["splits"]:
+                yield from _saved_rows(folder / name, unpack_to, name)
+            return
+        for part in read_json(folder / "state.json")["_data_files"]:
             path = folder / part["filename"]
             with path.open("rb") as file, ipc.open_stream(file) as stream:
                 yield from arrow_rows(stream.schema, stream, path, split, unpack_to)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{FLAG} {folder}: is not a whole dataset ({' '.join(str(error).split())[:200]})") from None
