@@ -23,7 +23,7 @@ from eval.command import Comparison, check_at_least, weights_folder
 from eval.inputs.folders import ImageFolder, pair_prompts, read_sides
 from eval.metrics.bootstrap import RESAMPLES, percentiles, resampled_sums
 from eval.radiology_text.metrics import WITHOUT_WEIGHTS, Metric, check_metrics, metrics_of
-from eval.scores import Result, Row, Rows, note_text, publish, score_row, value_text
+from eval.scores import Result, Row, Rows, note_text, publish, score_row, value_text, with_note
 from sdcxr.io.files import atomic
 from sdcxr.io.labels import UncertainPolicy, uncertain_policy
 from sdcxr.io.manifest import text_key
@@ -231,7 +231,7 @@ def compare_reports(
     if "real" not in prompts:
         note = "no reports of the real images are given: there is nothing to compare with"
     common = {"n_real": 0, **sizes, "extractor": source}
-    return [row | common | {"notes": row["notes"] + ([note] if note else [])} for row in rows]
+    return with_note([row | common for row in rows], note)
 
 
 def _rows(side: Side, metric: Metric, orders: list[np.ndarray], seed: int) -> Rows:
