@@ -53,7 +53,7 @@ def read_csv(
             table, tail = _parse(path, options)
         except pd.errors.ParserWarning:
             table, tail = _parse(path, options | {"header": 0, "names": [*columns, _SURPLUS]})
-            if (table.pop(_SURPLUS) != "").any():
+            if table.pop(_SURPLUS).replace("", None).notna().any():
                 raise
         if "nrows" not in options:
             _check_last_row(path, where, tail, len(columns), check_end, sep)

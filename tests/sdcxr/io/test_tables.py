@@ -44,6 +44,7 @@ def test_a_damaged_table_is_one_line(tmp_path, content, message):
 def test_a_comma_at_the_end_of_rows_is_no_column(tmp_path):
     (tmp_path / "t.csv").write_bytes(b"\xef\xbb\xbfa,b\n1,2,\n3,4\n")
     assert read_csv(tmp_path / "t.csv").to_dict("list") == {"a": ["1", "3"], "b": ["2", "4"]}
+    assert read_csv(tmp_path / "t.csv", dtype=None, keep_default_na=True)["b"].tolist() == [2, 4]
 
 
 @pytest.mark.parametrize(
