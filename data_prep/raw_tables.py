@@ -11,7 +11,7 @@ import pandas as pd
 
 from sdcxr.io import tables
 from sdcxr.io.files import existing_folder
-from sdcxr.io.image_files import IMAGE_SUFFIXES, looks_like_image
+from sdcxr.io.image_files import IMAGE_SUFFIXES, looks_like_image, without_image_suffix
 from sdcxr.runtime.errors import UserError
 
 # Columns by which tables of collections without a command of their own are known.
@@ -60,8 +60,8 @@ def known_table(columns: Iterable[str]) -> str:
 
 
 def read_csv(path: Path, **options: Any) -> pd.DataFrame:
-    """`tables.read_csv` for published tables, some of which have a trailing comma in every row."""
-    return tables.read_csv(path, drop_surplus=True, check_end=True, **options)
+    """`tables.read_csv` for published tables, which may be cut off."""
+    return tables.read_csv(path, check_end=True, **options)
 
 
 def whole_table(path: Path) -> Path:
@@ -112,9 +112,7 @@ def _shared_bytes(first: IO[bytes], second: IO[bytes]) -> int:
 
 def image_stem(name: str) -> str:
     """The name of an image file without folders and suffix: a copy in another format has the same."""
-    name = name.strip().replace("\\", "/").rsplit("/", 1)[-1]
-    suffix = max((suffix for suffix in IMAGE_SUFFIXES if name.lower().endswith(suffix)), key=len, default="")
-    return name[: len(name) - len(suffix)]
+    return without_image_suffix(name.strip().replace("\\", "/").rsplit("/", 1)[-1])
 
 
 def image_files(folder: Path) -> Iterator[Path]:

@@ -8,8 +8,7 @@ import functools
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pandas as pd
 
 from data_prep.cohort import Cohort
 from data_prep.raw_tables import image_stem
+from sdcxr.io.content_hash import in_threads
 from sdcxr.io.files import atomic, checksum
 from sdcxr.io.ids import LEAST_SHARE
 from sdcxr.io.image_files import is_image_name
@@ -169,13 +169,6 @@ def source_state(path: str) -> tuple[str, str]:
     return str(stat.st_size), str(stat.st_mtime_ns)
 
 
-def source_states(paths: Sequence[str]) -> list[tuple[str, str]]:
-    """`source_state` of each path; in threads, because a network file system takes long to answer."""
-    chunks = [paths[start : start + 1000] for start in range(0, len(paths), 1000)]
-    with ThreadPoolExecutor(16) as pool:
-        return [state for states in pool.map(lambda chunk: list(map(source_state, chunk)), chunks) for state in states]
-
-
 def changed_images(output_dir: Path, images: str, n_written: int) -> tuple[int, list[str]]:
     """Compare `SOURCES` with the files: number of rows, and what differs, in words with numbers.
 
@@ -186,7 +179,8 @@ def changed_images(output_dir: Path, images: str, n_written: int) -> tuple[int, 
     """
     rows = read_sources(output_dir).astype(object)
     paths = [os.path.join(images, source) for source in rows["source"]]  # noqa: PTH118
-    now, pngs = source_states(paths), source_states([f"{output_dir}/{name}" for name in rows["file_name"]])
+    written = [f"{output_dir}/{name}" for name in rows["file_name"]]
+    now, pngs = in_threads(source_state, paths), in_threads(source_state, written)
     stems_in = functools.cache(_image_stems)  # a missing image may have come under another suffix
     counts = dict.fromkeys(("new or changed", "gone", "PNG"), 0)
     known = zip(rows["bytes"], rows["mtime_ns"], rows["reason"], rows["png_bytes"], strict=True)
@@ -217,7 +211,7 @@ def source_rows(rows: pd.DataFrame, images: str) -> pd.DataFrame:
     """The columns of `SOURCES` that are known before the conversion, as str; index of `rows`."""
     prefix = images.rstrip("/") + "/"
     paths = rows["source"].astype(str)
-    states = pd.DataFrame(source_states(paths.tolist()), columns=["bytes", "mtime_ns"], dtype=object)
+    states = pd.DataFrame(in_threads(source_state, paths.tolist()), columns=["bytes", "mtime_ns"], dtype=object)
     return pd.DataFrame(
         {
             "file_name": rows["split"] + "/" + rows["dicom_id"] + ".png",

@@ -10,9 +10,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from data_prep.raw_tables import format_rank
-from sdcxr.io.image_files import IMAGE_SUFFIXES
+from sdcxr.io.image_files import without_image_suffix
 
-_SUFFIX = re.compile(rf"(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))})$", re.IGNORECASE)
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -43,7 +42,7 @@ def find_images(cells: pd.Series, files: Iterable[Path], folder: Path) -> Found:
     whole: dict[str, Path] = {}  # by path without suffix
     by_end: dict[str, list[Path]] = defaultdict(list)  # by the last parts of that, as many as a key has
     for path in sorted(files, key=format_rank):
-        stem = _stem(path.absolute().as_posix())
+        stem = without_image_suffix(path.absolute().as_posix())
         if whole.setdefault(stem, path) is path:
             parts = stem.split("/")
             for length in lengths:
@@ -70,7 +69,7 @@ def find_images(cells: pd.Series, files: Iterable[Path], folder: Path) -> Found:
 def image_key(cell: str) -> str:
     """One spelling for a path or name of an image: no suffix, no ./ or file:// before it, / for the \\ of Windows."""
     text = str(cell).strip().replace("\\", "/").removeprefix("file://")
-    return _stem(re.sub(r"/{2,}", "/", re.sub(r"^(\./)+", "", text)))
+    return without_image_suffix(re.sub(r"/{2,}", "/", re.sub(r"^(\./)+", "", text)))
 
 
 def image_names(cells: pd.Series) -> pd.Series:
@@ -87,8 +86,3 @@ def image_names(cells: pd.Series) -> pd.Series:
             return keys.map(names)
     # Paths that differ only in such characters.
     return keys.map({key: f"{name}_{sha256(key.encode()).hexdigest()[:8]}" for key, name in names.items()})
-
-
-def _stem(path: str) -> str:
-    """The path without the suffix of an image."""
-    return _SUFFIX.sub("", path)

@@ -47,7 +47,8 @@ from data_prep.sources import (
 )
 from data_prep.splits import shared_patients
 from data_prep.workers import in_workers, progress
-from sdcxr.io.files import atomic, check_same_settings, locked, read_json, write_json
+from sdcxr.io.files import atomic, check_same_settings, read_json, write_json
+from sdcxr.io.locks import locked
 from sdcxr.io.manifest import COLUMNS, IDS, LABELS, SPLITS, write_metadata
 from sdcxr.runtime.errors import UserError
 

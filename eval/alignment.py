@@ -17,7 +17,7 @@ from eval.extractors.texts import extract_texts, why_no_texts, with_text
 from eval.inputs.folders import ImageFolder, pair_prompts
 from eval.metrics.bootstrap import group_interval, mean
 from eval.metrics.retrieval import unit
-from eval.scores import Result, Row, Rows, note_text, score_row, value_text
+from eval.scores import Result, Row, Rows, note_text, score_row, value_text, with_note
 from sdcxr.io.manifest import text_key
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
@@ -50,13 +50,11 @@ def evaluate(real: ImageFolder, synthetic: ImageFolder, extractor: Extractor, *,
         texts = folder.texts.iloc[chosen].tolist()
         images, embedded = extract(folder, extractor).values[chosen], extract_texts(texts, extractor)
         own, others = cosines(images, embedded.values, texts)
-        notes = [embedded.note] if embedded.note else []
-        rows += [row | {"notes": notes} for row in side_rows(own, others, np.array(folder.groups)[chosen], side, seed)]
+        rows += with_note(side_rows(own, others, np.array(folder.groups)[chosen], side, seed), embedded.note)
         of[side] = np.full(len(folder), np.nan)
         of[side][chosen] = own
     if "real" in of:
-        row = difference_row(of["synthetic"], of["real"], pairing.rows, seed)
-        rows.append(row | {"notes": row["notes"] + ([pairing.note] if pairing.note else [])})
+        rows += with_note([difference_row(of["synthetic"], of["real"], pairing.rows, seed)], pairing.note)
     return Result([row | {"extractor": extractor.given_name} for row in rows], omitted)
 
 

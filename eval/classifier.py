@@ -32,7 +32,7 @@ from eval.inputs.labels import choose_findings, left_out, truth_of
 from eval.inputs.pairing import Pairing
 from eval.metrics.bootstrap import FEWEST_GROUPS, mean, no_interval, percentiles, rare_findings, resampled
 from eval.metrics.classification import Ranking, Statistic, f1, pearson
-from eval.scores import Result, Rows, score_row, value_text
+from eval.scores import Result, Rows, score_row, value_text, with_note
 from sdcxr.io.labels import UncertainPolicy
 from sdcxr.runtime.cli import run
 
@@ -96,7 +96,7 @@ def evaluate(
         of_synthetic = seen["synthetic"].iloc[paired].reset_index(drop=True)
         n_real = len(np.unique(pairing.rows[paired]))
         agreement = score_agreement(of_real, of_synthetic, groups["synthetic"][paired], n_real, seed)
-        rows += [row | {"notes": row["notes"] + ([pairing.note] if pairing.note else [])} for row in agreement]
+        rows += with_note(agreement, pairing.note)
     return Result([row | {"extractor": classifier.name, "uncertain": uncertain} for row in rows], omitted)
 
 

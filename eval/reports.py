@@ -23,11 +23,11 @@ from eval.command import Comparison, check_at_least, weights_folder
 from eval.inputs.folders import ImageFolder, pair_prompts, read_sides
 from eval.metrics.bootstrap import RESAMPLES, percentiles, resampled_sums
 from eval.radiology_text.metrics import WITHOUT_WEIGHTS, Metric, check_metrics, metrics_of
-from eval.scores import Result, Row, Rows, note_text, publish, score_row, value_text
+from eval.scores import Result, Row, Rows, note_text, publish, score_row, value_text, with_note
 from sdcxr.io.files import atomic
 from sdcxr.io.labels import UncertainPolicy, uncertain_policy
 from sdcxr.io.manifest import text_key
-from sdcxr.io.tables import read_csv
+from sdcxr.io.table_formats import read_table
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
@@ -163,7 +163,7 @@ def read_generated(path: Path, sides: list[Side]) -> list[Side]:
     Raises:
         UserError: the table cannot be used, or images have no report in it.
     """
-    rows = read_csv(path, "--generated")
+    rows = read_table(path, "--generated")
     key = next((name for name in ("file_name", "id") if name in rows), None)
     column = next((name for name in ("report", "text") if name in rows), None)
     if key is None or column is None:
@@ -231,7 +231,7 @@ def compare_reports(
     if "real" not in prompts:
         note = "no reports of the real images are given: there is nothing to compare with"
     common = {"n_real": 0, **sizes, "extractor": source}
-    return [row | common | {"notes": row["notes"] + ([note] if note else [])} for row in rows]
+    return with_note([row | common for row in rows], note)
 
 
 def _rows(side: Side, metric: Metric, orders: list[np.ndarray], seed: int) -> Rows:

@@ -28,7 +28,7 @@ from eval.metrics.retrieval import (
     first_ranks,
     precision_at,
 )
-from eval.scores import Result, Rows, score_row, value_text
+from eval.scores import Result, Rows, score_row, value_text, with_note
 from sdcxr.io.manifest import LABELS, text_key
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
@@ -68,7 +68,7 @@ def evaluate(real: ImageFolder, synthetic: ImageFolder, extractor: Extractor, *,
         said = sides[side].texts.iloc[chosen].tolist()
         embedded, groups = extract_texts(said, extractor), np.array(sides[side].groups)[chosen]
         found = by_text(features[side][chosen], embedded.values, said, groups, side, seed)
-        rows += [row | {"notes": row["notes"] + ([embedded.note] if embedded.note else [])} for row in found]
+        rows += with_note(found, embedded.note)
     sizes = {"n_real": len(real), "n_synthetic": len(synthetic), "extractor": name}
     return Result([row | {key: value for key, value in sizes.items() if row[key] is None} for row in rows], omitted)
 

@@ -99,6 +99,11 @@ def note_text(row: Row) -> str:
     return "; ".join(row["notes"])
 
 
+def with_note(rows: Rows, note: str | None) -> Rows:
+    """The rows with one caveat more, where there is one."""
+    return [row | {"notes": [*row["notes"], note]} for row in rows] if note else rows
+
+
 def note_lines(rows: Rows, name: Callable[[Row], str] = lambda row: str(row["metric"])) -> list[str]:
     """Each different caveat once, after the names of the rows that have it."""
     by_note: dict[str, dict[str, None]] = {}

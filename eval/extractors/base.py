@@ -10,8 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
-from eval.extractors.weights import remembered_checksum
-from sdcxr.io.files import user_cache
+from sdcxr.io.content_hash import file_digests
 from sdcxr.runtime.errors import UserError
 
 
@@ -77,11 +76,11 @@ class Extractor:
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """What the features depend on beside the images: name, preprocessing, checksums of weights, versions."""
-        memory = user_cache() / "features" / "checksums"
+        digests = file_digests(self.weights)
         return {
             "extractor": self.name,
             "resize": self.preprocessing,
-            "sha256": {file.name: remembered_checksum(file, memory) for file in self.weights},
+            "sha256": {file.name: digest.tobytes().hex() for file, digest in zip(self.weights, digests, strict=True)},
             "versions": {name: installed_version(name) or "unknown" for name in ("torch", "pillow", *self.libraries)},
         }
 

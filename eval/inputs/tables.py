@@ -4,7 +4,6 @@
 Hugging Face; then the only CSV file that names the folder's images, such as CheXGenBench's `prompt, img_savename`.
 """
 
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +14,7 @@ import pandas as pd
 from sdcxr.io.ids import read_ids
 from sdcxr.io.image_files import IMAGE_SUFFIXES, is_image_name
 from sdcxr.io.manifest import IDS, validate_rows
-from sdcxr.io.tables import read_csv
+from sdcxr.io.table_formats import read_table as read_any_table
 from sdcxr.runtime.errors import UserError
 
 TABLES = ("metadata.csv", "metadata.jsonl")
@@ -48,7 +47,7 @@ def read_table(folder: Path) -> FolderTable:
     top, below = image_files(folder)
     path = next((folder / name for name in TABLES if (folder / name).is_file()), None)
     if path is not None:
-        rows = _renamed(read_json_lines(path) if path.suffix == ".jsonl" else read_csv(path))
+        rows = _renamed(read_any_table(path))
         if not len(rows):
             raise UserError(f"{path} has no rows, beside {len(top)} images: write one for each, or remove the table")
         if "file_name" in rows:
@@ -92,7 +91,7 @@ def _with_found_names(rows: pd.DataFrame, path: Path, files: set[str]) -> pd.Dat
 def _naming(path: Path, files: set[str]) -> pd.DataFrame | None:
     """The rows of a CSV file if it names some of the files."""
     try:
-        rows = _renamed(read_csv(path))
+        rows = _renamed(read_any_table(path))
     except UserError:
         return None
     if "file_name" not in rows:
@@ -129,32 +128,9 @@ def why_empty(folder: Path, flag: str) -> str:
     return f"{flag} {folder} holds no images{there}: names of images end in {', '.join(IMAGE_SUFFIXES)}"
 
 
-def read_json_lines(path: Path) -> pd.DataFrame:
-    """A table with a JSON object per line, all cells as text and missing ones empty.
-
-    Raises:
-        UserError: a line is no JSON object.
-    """
-    records = []
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text: save it as UTF-8") from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path} is not valid JSON in line {number} ({error})") from None
-        if not isinstance(record, dict):
-            raise UserError(f'{path}: line {number} is no JSON object such as {{"file_name": …, "text": …}}')
-        records.append({str(name): "" if value is None else str(value) for name, value in record.items()})
-    return pd.DataFrame(records).fillna("")
-
-
 def _renamed(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with our names of columns."""
+    """The rows with our names of columns, and lists of JSON as text."""
+    rows = rows.astype(str)
     for name, others in OTHER_NAMES.items():
         other = next((column for column in others if column in rows), None)
         if name not in rows and other is not None:

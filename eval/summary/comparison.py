@@ -44,11 +44,11 @@ def compare_models(rows: Rows, models: Sequence[Model]) -> Rows:
     is none.
     """
     baseline, found = models[0], []
-    of_baseline = {_key(row): row for row in rows if row["model"] == baseline.name}
+    of_baseline = {row_key(row): row for row in rows if row["model"] == baseline.name}
     for model in models[1:]:
         same = unique(baseline.images.groups) == unique(model.images.groups)
         for row in rows:
-            other = of_baseline.get(_key(row))
+            other = of_baseline.get(row_key(row))
             if row["model"] == model.name and other is not None and row["images"] != "real":
                 found.append(difference(other, row, same) | {"model": model.name, "baseline": baseline.name})
     return found
@@ -129,5 +129,6 @@ def _result(row: Row) -> str | None:
     return "better" if risen == (direction == "higher") else "worse"
 
 
-def _key(row: Row) -> tuple[Any, ...]:
+def row_key(row: Row) -> tuple[Any, ...]:
+    """What a row of one model is about: equal for the same measure of the others."""
     return tuple(row.get(name) for name in KEY)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from eval.scores import Row, Rows
 from eval.summary.blocks import Section, Table
-from eval.summary.comparison import KEY
+from eval.summary.comparison import KEY, row_key
 from eval.summary.measures import capital, label_name, reads, short, with_arrow
 from eval.summary.plots import number
 from eval.summary.sections import SECTIONS
@@ -64,8 +64,8 @@ def verdict(rows: Rows, differences: Rows, models: Sequence[str]) -> Section:
     known = sum(row["ci_low"] is not None for row in chosen)
     if known:
         section.points.append(HOW_SURE.format(n=known, chance=max(1, round(known / 20))))
-    keys = {_key(row) for row in chosen}
-    own = [row for row in rows if _key(row) in keys and row["model"] is not None]
+    keys = {row_key(row) for row in chosen}
+    own = [row for row in rows if row_key(row) in keys and row["model"] is not None]
     if own:
         section.tables = [metric_table(own, chosen, models, "The main measures", by_metric=True)]
     return section
@@ -104,8 +104,8 @@ def metric_table(
     own = [row for row in rows if row["model"] in models and row["images"] != "real"]
     cells: dict[tuple[object, ...], dict[str, Row]] = {}
     for row in own or rows:
-        cells.setdefault(_key(row), {})[row["model"] or models[0]] = row
-    changes = {(_key(row), row["model"]): row for row in differences}
+        cells.setdefault(row_key(row), {})[row["model"] or models[0]] = row
+    changes = {(row_key(row), row["model"]): row for row in differences}
     reals = {_side_key(row): row for row in rows if row["images"] == "real"}
     footnotes: dict[str, int] = {}
     body = []
@@ -181,10 +181,6 @@ def _in_a_word(row: Row | None, model: str, baseline: str) -> str:
         return f"{model} {row['result']}"
     winner = model if row["result"] == "better" else baseline
     return f"{winner} {DIVERSE if DIVERSE in reads(row['metric']) else 'better'}"
-
-
-def _key(row: Row) -> tuple[object, ...]:
-    return tuple(row.get(name) for name in KEY)
 
 
 def _side_key(row: Row) -> tuple[object, ...]:

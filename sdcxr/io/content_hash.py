@@ -5,13 +5,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
 from sdcxr.io.files import atomic, state_of, user_cache
 
+Result = TypeVar("Result")
 CHUNK = 256  # files a task of a thread
 
 
@@ -31,7 +32,7 @@ def file_digests(paths: Sequence[Path], progress: bool = False, threads: int = 1
     """
     names = "\n".join(str(path.absolute()) for path in paths)
     remembered = user_cache() / "digests" / f"{hashlib.sha256(names.encode()).hexdigest()[:32]}.safetensors"
-    states = np.array(_in_threads(state_of, paths, threads), dtype=np.int64).reshape(-1, 3)
+    states = np.array(in_threads(state_of, paths, threads), dtype=np.int64).reshape(-1, 3)
     known = _recall(remembered, len(paths))
     digests = np.zeros((len(paths), 32), dtype=np.uint8) if known is None else known["digests"].copy()
     stale = np.arange(len(paths)) if known is None else np.flatnonzero((known["states"] != states).any(axis=1))
@@ -39,7 +40,7 @@ def file_digests(paths: Sequence[Path], progress: bool = False, threads: int = 1
         return digests
     changed = [paths[int(i)] for i in stale]
     with tqdm(total=len(changed), desc="reading images", unit="image", delay=3, disable=not progress) as bar:
-        digests[stale] = np.array(_in_threads(_digest, changed, threads, bar), dtype=np.uint8).reshape(-1, 32)
+        digests[stale] = np.array(in_threads(_digest, changed, threads, bar), dtype=np.uint8).reshape(-1, 32)
     with suppress(OSError):  # unwritable cache: only slower
         _remember(remembered, {"states": states, "digests": digests})
     return digests
@@ -50,11 +51,14 @@ def _digest(path: Path) -> list[int]:
         return list(hashlib.file_digest(file, "sha256").digest())
 
 
-def _in_threads(function: Callable[[Path], Any], paths: Sequence[Path], threads: int, bar: Any = None) -> list[Any]:
-    chunks = (paths[first : first + CHUNK] for first in range(0, len(paths), CHUNK))
+def in_threads(
+    function: Callable[[Any], Result], items: Sequence[Any], threads: int = 16, bar: Any = None
+) -> list[Result]:
+    """`function` of each item, in threads, because a network file system takes long to answer; `bar` is updated."""
+    chunks = (items[first : first + CHUNK] for first in range(0, len(items), CHUNK))
     with ThreadPoolExecutor(threads) as pool:
-        results: list[Any] = []
-        for result in pool.map(lambda chunk: [function(path) for path in chunk], chunks):
+        results: list[Result] = []
+        for result in pool.map(lambda chunk: [function(item) for item in chunk], chunks):
             results += result
             if bar is not None:
                 bar.update(len(result))

@@ -74,29 +74,6 @@ def state_of(path: Path) -> tuple[int, int, int]:
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Lock a folder against other processes that write to it, where the file system has locks.
-
-    Raises:
-        UserError: another process has locked it.
-    """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise UserError(f"{folder}: another process writes to it: wait for its end, or use another folder") from None
-    except (OSError, NotImplementedError):  # a file system without locks
-        yield
-        return
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def existing_folder(path: str | Path, flag: str) -> Path:
     """`path` with ~ expanded; a `UserError` that names the flag if it is not an existing folder."""
     path = Path(path).expanduser()

@@ -1,8 +1,10 @@
 """Image files before they are decoded: which files are images, and why one cannot be used."""
 
+import re
 from pathlib import Path
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".dcm", ".dicom", ".dcm.gz", ".dicom.gz")
+_SUFFIX = re.compile(rf"(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))})$", re.IGNORECASE)
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 GZIP = b"\x1f\x8b"
 _MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", *TIFF)
@@ -34,6 +36,11 @@ class NeedsStretch(BadImage):
 def is_image_name(name: str) -> bool:
     """Whether a file of this name (without folders) is an image; upper and lower case alike, hidden files are none."""
     return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def without_image_suffix(path: str) -> str:
+    """A path or name without the suffix of an image: a copy in another format has the same."""
+    return _SUFFIX.sub("", path)
 
 
 def looks_like_image(path: Path) -> bool:

@@ -1,12 +1,6 @@
-"""The run folder: its settings (config.yaml), the state of the run (run.json), what it holds, and a lock on it."""
+"""The run folder: its settings (config.yaml), the state of the run (run.json), and what it holds."""
 
-import errno
-import fcntl
 import os
-import socket
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +11,10 @@ from sdcxr.runtime.errors import UserError
 
 # Images per optimizer step, steps behind the saved result, hashes of what the run was begun on, its parent run.
 RUN_STATE = "run.json"
-LOCK = ".lock"
 CONTENT = (
     "config.yaml", "log.jsonl", "validation.jsonl", "checkpoints", "samples", "logs", "pipeline", "adapter",
     "classifier", "clip",
 )  # fmt: skip
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)  # of file systems without them
-REQUEUED = 120.0  # seconds: a file server keeps the locks of a node that has died for up to 90
 
 
 def write_config(path: Path, values: dict[str, Any]) -> None:
@@ -76,54 +67,3 @@ def check_own_folder(run: Path) -> None:
             f"--output_dir {run}: holds {', '.join(foreign)}, which no {RUN_STATE} accounts for: give another folder, "
             "nothing of it was touched"
         )
-
-
-@contextmanager
-def locked(run: Path) -> Iterator[None]:
-    """Hold a run folder against a second training; it is made where it is missing, and removed if it stays empty.
-
-    A POSIX record lock, not filelock's: it ends with the process that holds it, however that dies, and is not inherited
-    by the processes that read data.
-
-    Raises:
-        UserError: another process holds it; names it.
-        OSError: the folder cannot be made or written to.
-    """
-    made = not run.is_dir()
-    run.mkdir(parents=True, exist_ok=True)
-    lock = _acquire(run / LOCK, REQUEUED if "SLURM_RESTART_COUNT" in os.environ else 0.0)
-    try:
-        yield
-    finally:
-        (run / LOCK).unlink(missing_ok=True)
-        os.close(lock)
-        if made:
-            with suppress(OSError):  # not empty
-                run.rmdir()
-
-
-def _acquire(path: Path, patience: float) -> int:
-    """The descriptor of a locked file; waits for `patience` seconds."""
-    deadline = time.monotonic() + patience
-    while True:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in NO_LOCKS:
-                print(f"{path.parent}: this file system has no locks: do not start a second training into it")
-                return lock
-            owner = os.read(lock, 200).decode(errors="replace")
-            os.close(lock)
-            if time.monotonic() < deadline:
-                time.sleep(1.0)
-                continue
-            raise UserError(
-                f"{path.parent} is in use by another training ({owner or 'unknown'}): wait until it has ended, or use "
-                "another --output_dir"
-            ) from None
-        if os.fstat(lock).st_nlink:  # else it was removed by its last holder between the two calls
-            os.truncate(lock, 0)
-            os.write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
-            return lock
-        os.close(lock)

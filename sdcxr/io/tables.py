@@ -16,43 +16,47 @@ from sdcxr.runtime.errors import UserError
 
 GZIP_MAGIC = b"\x1f\x8b"
 _TAIL_BYTES = 1 << 16
+_SURPLUS = "\0"  # name of the column of cells beyond the last one
 
 
 def read_csv(
     path: str | Path,
     flag: str = "",
-    drop_surplus: bool = False,
     check_end: bool = False,
-    sep: str = ",",
+    sep: str | None = ",",
     **options: Any,
 ) -> pd.DataFrame:
     """`pandas.read_csv`, by default as str with missing values empty.
 
+    Cells beyond the last column, such as those of a trailing comma, are dropped where they are empty.
+
     Args:
         path: the file, plain or compressed with gzip, whatever its name.
         flag: the command-line flag it came from, for messages.
-        drop_surplus: drop cells beyond the last column of the header, such as those of a trailing comma.
         check_end: warn on stderr if the last row looks cut off, which a table that was typed may be, too.
-        sep: the separator.
+        sep: the separator; None: of comma, semicolon, tab and bar the most frequent one in the header.
         options: of `pandas.read_csv`.
 
     Raises:
-        UserError: unreadable, not separated by commas, with more cells than columns, or cut off in the last row.
+        UserError: unreadable, separated by something else, with more cells than columns, with a column that is there
+            twice, of which pandas would rename one, or cut off in the last row.
     """
     where = f"{flag} {path}".lstrip()
-    options = {"dtype": str, "keep_default_na": False, "sep": sep, **options}
     try:
+        sep = sep or _separator(path)
+        options = {"dtype": str, "keep_default_na": False, "sep": sep, **options}
         with _Reader(path) as reader:
-            columns = pd.read_csv(cast(IO[bytes], reader), nrows=0, sep=sep).columns
-        if sep == "," and len(columns) == 1 and (separator := re.search("[;\t|]", columns[0])):
-            shown = "a tab" if separator[0] == "\t" else repr(separator[0])
-            raise UserError(f"{where}: its columns are separated by {shown}: save it with commas")
-        with warnings.catch_warnings(), _Reader(path) as reader:
-            warnings.simplefilter("ignore" if drop_surplus else "error", pd.errors.ParserWarning)
-            # index_col=False: with surplus cells, pandas would take the first column as index.
-            table = pd.read_csv(cast(IO[bytes], reader), index_col=False, **options)
+            header = pd.read_csv(cast(IO[bytes], reader), header=None, nrows=1, sep=sep, dtype=str, na_filter=False)
+        columns = header.iloc[0].tolist()
+        _check_columns(columns, where, sep)
+        try:
+            table, tail = _parse(path, options)
+        except pd.errors.ParserWarning:
+            table, tail = _parse(path, options | {"header": 0, "names": [*columns, _SURPLUS]})
+            if table.pop(_SURPLUS).replace("", None).notna().any():
+                raise
         if "nrows" not in options:
-            _check_last_row(path, where, reader.tail, len(columns), check_end, sep)
+            _check_last_row(path, where, tail, len(columns), check_end, sep)
         return table
     except FileNotFoundError:
         raise UserError(f"{where} does not exist") from None
@@ -63,6 +67,32 @@ def read_csv(
         if isinstance(error, EOFError) or "EOF inside string" in told:
             told += ": it is cut off, get it again"
         raise UserError(f"{where} is not a readable CSV table ({told})") from None
+
+
+def _separator(path: str | Path) -> str:
+    with open_unpacked(path) as file:
+        header = file.readline(1 << 20).decode("utf-8-sig", errors="replace")
+    marks = "\t,;|" if re.search(r"\.(tsv|tab)\b", Path(path).name.lower()) else ",;\t|"
+    return max(marks, key=re.sub(r'"[^"]*"', "", header).count)
+
+
+def _check_columns(columns: list[str], where: str, sep: str) -> None:
+    if sep == "," and len(columns) == 1 and (separator := re.search("[;\t|]", columns[0])):
+        shown = "a tab" if separator[0] == "\t" else repr(separator[0])
+        raise UserError(f"{where}: its columns are separated by {shown}: save it with commas")
+    names = [name.strip() for name in columns]
+    if repeated := [i for i, name in enumerate(names) if name and name in names[:i]]:
+        # Not quoted: without a header, the first line is of a report.
+        first, second = names.index(names[repeated[0]]) + 1, repeated[0] + 1
+        raise UserError(f"{where} has a column more than once (columns {first} and {second}): rename one of them")
+
+
+def _parse(path: str | Path, options: dict[str, Any]) -> tuple[pd.DataFrame, bytes]:
+    """The table and the last bytes of its file; surplus cells are a `ParserWarning`, raised."""
+    with warnings.catch_warnings(), _Reader(path) as reader:
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        # index_col=False: with surplus cells, pandas would take the first column as index.
+        return pd.read_csv(cast(IO[bytes], reader), index_col=False, **options), reader.tail
 
 
 class _Reader(io.RawIOBase):

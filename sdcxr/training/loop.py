@@ -22,8 +22,9 @@ from sdcxr import tasks
 from sdcxr.config import NO_BASE, TrainConfig, check_same_run
 from sdcxr.data.stream import Positions, Stream, generator, loader, tensors
 from sdcxr.io.files import require_space, write_json
+from sdcxr.io.locks import locked
 from sdcxr.io.pixels import grid, write_png
-from sdcxr.io.run_folder import RUN_STATE, check_own_folder, locked, read_run_state, write_config
+from sdcxr.io.run_folder import RUN_STATE, check_own_folder, read_run_state, write_config
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.memory import out_of_memory, release_memory
 from sdcxr.runtime.signals import Signals, exit_code

@@ -2,13 +2,14 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from filelock import FileLock
 from PIL import Image
 
 from data_prep import writer
@@ -210,12 +211,23 @@ def test_a_folder_of_version_0_1_is_converted_again(config, converted, capsys):
 
 
 def test_a_folder_that_another_process_writes_is_one_line(config):
-    config.output_dir.mkdir()
-    with FileLock(config.output_dir / ".lock"), pytest.raises(UserError, match="out: another process writes to it"):
-        main(config)
-    assert main(config) == 0
-    with FileLock(config.output_dir / ".lock"):
-        assert main(config) == 0  # a finished folder is only read
+    hold = (
+        "import sys; from pathlib import Path; from sdcxr.io.locks import locked\n"
+        "with locked(Path(sys.argv[1])): print(flush=True); sys.stdin.read()"
+    )
+    command, root = [sys.executable, "-c", hold, config.output_dir], str(Path(__file__).parents[2])
+    for outcome in ("refused", "read"):  # a finished folder is only read
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": root}
+        ) as other:
+            assert other.stdout is not None and other.stdout.readline()
+            if outcome == "refused":
+                with pytest.raises(UserError, match=f"out is in use by another command .process {other.pid} on"):
+                    main(config)
+            else:
+                assert main(config) == 0
+            other.communicate(b"")
+        assert main(config) == 0
 
 
 def test_every_image_has_a_row(config):

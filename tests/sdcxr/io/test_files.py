@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdcxr import __version__
-from sdcxr.io.files import atomic, existing_folder, inside, locked, read_json, user_cache, write_json, write_text
+from sdcxr.io.files import atomic, existing_folder, inside, read_json, user_cache, write_json, write_text
 from sdcxr.runtime.errors import UserError
 
 
@@ -108,23 +108,3 @@ def test_cache_follows_its_variables(monkeypatch):
     monkeypatch.delenv("SDCXR_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     assert user_cache() == Path.home() / ".cache" / "sdcxr" / __version__
-
-
-def test_a_folder_is_locked_for_others_until_the_end(tmp_path):
-    with (
-        locked(tmp_path),
-        pytest.raises(UserError, match=f"{tmp_path}: another process writes to it"),
-        locked(tmp_path),
-    ):
-        pass
-    with locked(tmp_path):
-        pass
-
-
-def test_a_file_system_without_locks_is_used_without(tmp_path, monkeypatch):
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
-    with locked(tmp_path):
-        pass

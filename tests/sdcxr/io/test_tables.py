@@ -29,6 +29,9 @@ def test_a_table_is_read_by_its_content_not_by_its_name(tmp_path, name, packed):
         (gzip.compress(TABLE, mtime=0)[:-4] + b"1234", "Incorrect length"),
         (b"PK\x03\x04", "it is a zip archive or an Excel workbook: save it as CSV"),
         (b"", "No columns to parse"),
+        (b"a,b,b\n1,2,3\n", "t.csv has a column more than once (columns 2 and 3): rename one of them"),
+        (b"a,b\n1,half a text, with a comma\n", "rows have more cells than the header: put texts with"),
+        (b"a,b\n1,2,,\n", "rows have more cells than the header"),
     ],
 )
 def test_a_damaged_table_is_one_line(tmp_path, content, message):
@@ -36,6 +39,12 @@ def test_a_damaged_table_is_one_line(tmp_path, content, message):
     with pytest.raises(UserError, match=re.escape(message)) as error:
         read_csv(tmp_path / "t.csv")
     assert "\n" not in str(error.value)
+
+
+def test_a_comma_at_the_end_of_rows_is_no_column(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"\xef\xbb\xbfa,b\n1,2,\n3,4\n")
+    assert read_csv(tmp_path / "t.csv").to_dict("list") == {"a": ["1", "3"], "b": ["2", "4"]}
+    assert read_csv(tmp_path / "t.csv", dtype=None, keep_default_na=True)["b"].tolist() == [2, 4]
 
 
 @pytest.mark.parametrize(
