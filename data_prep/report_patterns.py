@@ -17,16 +17,21 @@ RULE = re.compile(r"\s*(?:_{4,}|[-=*~#+.·–—]{3,}|--|(?:[-=*_~] ){3,}[-=*_~]
 _NAME = r"[A-Za-z][\w()/,&'’+]*+(?:(?:[ ]{1,2}\#?|-|[ ]/[ ]?)[\w()&'’+,/\[]++\]?){0,9}+"
 # The mark of a list item before a heading, then decoration: "4. ", "**", "[", "=== ".
 _LEAD = (
-    r"\s*(?P<mark>(?:\(?\d{1,2}[.)]|\(?[IVX]{1,4}[.)]|[A-H][.)]|[-+•·▪●◦])\s*(?=[\s*A-Z]))?[*_\#=~<\[({\"'“|>:-]*\s*"
+    r"\s*(?P<mark>(?:\(?\d{1,2}[.)]|\(?[IVX]{1,4}[.)]|[A-H][.)]|[-+•·▪●◦])\s*(?=[\s*A-Z]))?[*_\#=~<\[({\"'“`|>:-]*\s*"
 )
 _CLOSING = r"[\])}>*_=\#~\"'”|`]*"
+
+# "IMPRESSION - CHEST:", "IMPRESSION - PORTABLE CHEST X-RAY:"
+_OF_CHEST = (
+    r"(?:\s+(?i:(?:cxr|chest|thorax|x-?ray|xr|radiograph|portable|pa|ap|lateral|views?|and|of|the|two|one)\s?){1,6}:)?"
+)
 
 # At the start of a line: a name with a colon (but not of the time 10:30), alone, in brackets or bold, or with a dash.
 HEADING = re.compile(
     rf"""{_LEAD}(?P<name>{_NAME})\s*(?:
         (?P<colon>\.*{_CLOSING}\s*(?:(?<!\d):|:(?!\d))[*_:=.]*(?:-+>?(?=\s|[A-Za-z]|$)|\s+-+\s*$)?{_CLOSING})
         | (?P<alone>[-–—]*{_CLOSING}[-–—]*\s*$)
-        | (?P<other>(?:\]|\}}|>|\*\*|__|==|\#\#){_CLOSING} | [-=]+> | (?:(?<=\s)[-–—]+|[–—]|=|\|)(?=\s))
+        | (?P<other>(?:\]|\}}|>|\*\*|__|==|\#\#){_CLOSING} | [-=]+> | (?:(?<=\s)[-–—]+|[–—]|=|\|)(?=\s){_OF_CHEST})
     )""",
     re.VERBOSE,
 )
@@ -48,7 +53,7 @@ INLINE_HEADING = re.compile(
 )
 INLINE_IMPRESSION = re.compile(r"\S\s+(?P<head>(?P<name>(?:FINAL |Final )?(?:IMPRESSION|Impression))\s*)$")
 INLINE_DASH = re.compile(
-    r"(?<=[.;!?)|]\s)\s*(?P<name>(?:FINAL |Final )?(?:IMPRESSION|CONCLUSION|Impression|Conclusion)S?)"
+    r"(?<=[.;!?)|-]\s)\s*(?P<name>(?:FINAL |Final )?(?:IMPRESSION|CONCLUSION|Impression|Conclusion)S?)"
     r"(?:\s*[-–—]+>?(?=\s)|(?=\s+(?:\d{1,2}[.)]|[A-Z][a-z])))"
     r"|(?<=\s)(?P<bracket>[\[{<]+(?:FINAL )?(?:IMPRESSION|CONCLUSION)[\]}>]+)"
 )
