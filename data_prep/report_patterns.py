@@ -22,9 +22,7 @@ _LEAD = (
 _CLOSING = r"[\])}>*_=\#~\"'”|`]*"
 
 # "IMPRESSION - CHEST:", "IMPRESSION - PORTABLE CHEST X-RAY:"
-_OF_CHEST = (
-    r"(?:\s+(?i:(?:cxr|chest|thorax|x-?ray|xr|radiograph|portable|pa|ap|lateral|views?|and|of|the|two|one)\s?){1,6}:)?"
-)
+_OF_CHEST = r"(?:\s+(?i:(?:cxr|chest|thorax|x-?ray|xr|radiograph|portable|pa|ap|lateral|views?|and|two|one)\s?){1,6}:)?"
 
 # At the start of a line: a name with a colon (but not of the time 10:30), alone, in brackets or bold, or with a dash.
 HEADING = re.compile(

@@ -168,6 +168,8 @@ def _is_empty(body: str) -> bool:
 def _without_marks(words: str) -> str:
     """Without the marks of bold type, tables and quotations around the text."""
     words = words.lstrip("|=~:> ").removeprefix("**").rstrip("*|=~#<\\ ").strip()
+    if words.count('"') == 2 and words[0] == words[-1] == '"':
+        return words[1:-1].strip()
     for opening, closing in ("[]", "{}", "“”"):
         if words.endswith(closing) and words.count(opening) < words.count(closing):
             words = words.removesuffix(closing)
@@ -272,7 +274,9 @@ def _within(line: str, at: int, place: _Place) -> _Heading | None:
         if match is None or patterns.REFERS.search(line, *_before(match)):
             continue
         name = match["name"]
-        if opened is None or not (name.isupper() or (name[0].isupper() and (opened in IMPRESSIONS or at > 0))):
+        if opened is None or not (
+            name.isupper() or (name[0].isupper() and (opened in IMPRESSIONS or at > 0 or place.in_impression))
+        ):
             continue
         if place.in_impression and opened not in IMPRESSIONS and patterns.LIST_MARK.search(line, *_before(match)):
             continue  # an item of a list
