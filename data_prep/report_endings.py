@@ -9,7 +9,7 @@ administration marks the end. A line that shows neither leaves doubt, and then t
 import re
 
 from data_prep.report_headings import letters, section_named
-from data_prep.report_patterns import REFERS
+from data_prep.report_patterns import EMPTY, REFERS
 
 _STEM = 6  # letters that tell words apart: "effusi" for effusion and effusions
 
@@ -28,7 +28,7 @@ _CLINICAL = _stems(
     thoracolumbar vertebra osseous skeletal clavicle shoulder humeral sternum sternal abdomen bowel gastric stomach
     hepatic splenic colon subdiaphragmatic silhouette contour structures parenchyma retrocardiac paratracheal azygos
     carina ventricle atrium atrial mitral valve valvular coronary svc fissure sulcus bibasal chests thymus
-    pericardial tissue tissues hemithorax intrathoracic lordosis breast neck skin lumbar cervical hilus pelvis
+    pericardial tissue tissues bullet overlies overlying projects projecting quadrant renal contrast hemithorax intrathoracic lordosis breast neck skin lumbar cervical hilus pelvis
     pelvic hip knee ankle foot hand wrist elbow scaphoid femur acromioclavicular glenohumeral joint joints umbilical
     sulci spinal
     """
@@ -96,7 +96,7 @@ _ADMINISTRATIVE = _stems(
     report reported reporting dictated dictation transcribed transcription transcriptionist typed typist signed
     signature sign verified validated authenticated authorized authorised approved finalized finalised released
     final prepared author reviewed review read reader reading interpreted attest attestation agree agrees concur
-    certify radiologist radiology radiologic radiographer physician doctor dr md prof professor consultant registrar
+    certify radiologist radiology radiologic physician doctor dr md prof professor consultant registrar
     attending resident fellow faculty staff trainee teaching technologist tech provider department dept hospital
     clinic centre center campus office institute university medical health division section ward suite floor
     building street referral referring thank thanks regards cordially yours questions queries contact call pager
@@ -107,13 +107,21 @@ _ADMINISTRATIVE = _stems(
     workstation location site page measure measures quality mips macra pqrs hcpcs compliance dose dap exposure
     kvp mas stored archived pacs completed dd dt cosigned cosign preliminary prelim wetread addendum
     category score peer timestamp printed print received id number ref user initials policy services service wishes
-    respectfully submitted unverified episode opportunity appreciate care llc pc inc
+    respectfully submitted unverified retained reserved rights addressee intended recipient episode opportunity appreciate care llc pc inc
     """
 )
 # Words of a key that is text though no word of anatomy: "Note: rotated patient."
 _NEUTRAL_KEYS = _stems(
     "note date important nb overall assessment impression other additional opinion also summary conclusion"
 )
+# Words of text that need more than "none" or a number behind a colon: "RECOMMENDED FOLLOW UP: none" is an entry.
+_NO_SUBJECTS = _stems(
+    """
+    finding findings device devices recommend recommended recommendation follow followup correlation correlate
+    contrast incidental significant differential etiology scan region ct size monitor
+    """
+)
+_SUBJECTS = _CLINICAL - _NO_SUBJECTS
 _ATTESTING = _stems("approved approve agree agrees agreed attest concur concurs supervising faculty verified")
 _PATHOLOGY = re.compile(
     rb"(?:osis|itis|oma|ectasis|pathy|megaly|plegia|cardia|ectomy|ostomy|plasty|thorax|lucent|iasis)$"
@@ -234,11 +242,12 @@ def _has_unknown_key(unit: str) -> bool:
     if match is None or _LIST_ITEM.match(unit):
         return False
     stems = {word[:_STEM] for word in letters(match[1]).split()}
-    if not (stems.isdisjoint(_NEUTRAL_KEYS) and stems.isdisjoint(_NOTIFICATION)):
-        return False
     value = unit[match.end() :]
     says_nothing = not value.isspace() and not _has_text(value) and _HIDDEN.search(value) is None
-    if says_nothing and (stems.isdisjoint(_CLINICAL) or section_named(match[1].upper(), in_impression=True) == ""):
+    if not (stems.isdisjoint(_NEUTRAL_KEYS) and stems.isdisjoint(_NOTIFICATION)):
+        return says_nothing and EMPTY.fullmatch(value) is not None
+    is_subject = not stems.isdisjoint(_SUBJECTS)
+    if says_nothing and (not is_subject or section_named(match[1].upper(), in_impression=True) == ""):
         return True
     is_known = not (stems.isdisjoint(_TEXT) and stems.isdisjoint(_GENERAL))
     return not is_known or not stems.isdisjoint(_ADMINISTRATIVE)

@@ -143,7 +143,7 @@ _INLINE_SIGN_OFFS = (
     r"END\sOF\s | [Ee]nd\sof\s(?:report|impression) | Thank\syou\s(?:for|very) | \*{3,}",
 )
 # The same within a line.
-INLINE_SIGN_OFF = re.compile(rf"[.;!?)\]]\s+(?=[\[(<*]*(?:{' | '.join(_INLINE_SIGN_OFFS)}))", re.VERBOSE)
+INLINE_SIGN_OFF = re.compile(rf"[.;!?)\]]\s*(?=[\[(<*]*(?:{' | '.join(_INLINE_SIGN_OFFS)}))", re.VERBOSE)
 
 # Every sign-off that is no short line has one of these words, and so has every line about an addendum.
 SIGN_OFF_WORDS = frozenset(
