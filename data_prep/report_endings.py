@@ -28,9 +28,9 @@ _CLINICAL = _stems(
     thoracolumbar vertebra osseous skeletal clavicle shoulder humeral sternum sternal abdomen bowel gastric stomach
     hepatic splenic colon subdiaphragmatic silhouette contour structures parenchyma retrocardiac paratracheal azygos
     carina ventricle atrium atrial mitral valve valvular coronary svc fissure sulcus bibasal chests thymus
-    pericardial tissue tissues bullet overlies overlying projects projecting quadrant renal contrast hemithorax intrathoracic lordosis breast neck skin lumbar cervical hilus pelvis
-    pelvic hip knee ankle foot hand wrist elbow scaphoid femur acromioclavicular glenohumeral joint joints umbilical
-    sulci spinal
+    pericardial tissue tissues bullet overlies overlying projects projecting quadrant renal contrast hemithorax
+    intrathoracic lordosis breast neck skin lumbar cervical hilus pelvis pelvic hip knee ankle foot hand wrist elbow
+    scaphoid femur acromioclavicular glenohumeral joint joints umbilical sulci spinal
     """
     # pathology
     """
@@ -96,23 +96,23 @@ _ADMINISTRATIVE = _stems(
     report reported reporting dictated dictation transcribed transcription transcriptionist typed typist signed
     signature sign verified validated authenticated authorized authorised approved finalized finalised released
     final prepared author reviewed review read reader reading interpreted attest attestation agree agrees concur
-    certify radiologist radiology radiologic physician doctor dr md prof professor consultant registrar
-    attending resident fellow faculty staff trainee teaching technologist tech provider department dept hospital
-    clinic centre center campus office institute university medical health division section ward suite floor
-    building street referral referring thank thanks regards cordially yours questions queries contact call pager
-    phone fax tel telephone extension hotline website portal email mail copy copies cc distribution forwarded sent
-    electronic electronically digital digitally software voice speech recognition generated automated computer
-    template system version confidential disclaimer privileged legal liability errors typographical inadvertent
-    billing charge code codes coding cpt icd modifier accession acc mrn dob npi job visit encounter account
-    workstation location site page measure measures quality mips macra pqrs hcpcs compliance dose dap exposure
-    kvp mas stored archived pacs completed dd dt cosigned cosign preliminary prelim wetread addendum
-    category score peer timestamp printed print received id number ref user initials policy services service wishes
-    respectfully submitted unverified retained reserved rights addressee intended recipient episode opportunity appreciate care llc pc inc
+    certify radiologist radiology radiologic physician doctor dr md prof professor consultant registrar attending
+    resident fellow faculty staff trainee teaching technologist tech provider department dept hospital clinic centre
+    center campus office institute university medical health division section ward suite floor building street
+    referral referring thank thanks regards cordially yours questions queries contact call pager phone fax tel
+    telephone extension hotline website portal email mail copy copies cc distribution forwarded sent electronic
+    electronically digital digitally software voice speech recognition generated automated computer template system
+    version confidential disclaimer privileged legal liability errors typographical inadvertent billing charge code
+    codes coding cpt icd modifier accession acc mrn dob npi job visit encounter account workstation location site
+    page measure measures quality mips macra pqrs hcpcs compliance dose dap exposure kvp mas stored archived pacs
+    completed dd dt cosigned cosign preliminary prelim wetread addendum category score peer timestamp printed print
+    received id number ref user initials policy services service wishes respectfully submitted unverified retained
+    reserved rights addressee intended recipient episode opportunity appreciate care llc pc inc
     """
 )
 # Words of a key that is text though no word of anatomy: "Note: rotated patient."
 _NEUTRAL_KEYS = _stems(
-    "note date important nb overall assessment impression other additional opinion also summary conclusion"
+    "please note date important nb overall assessment impression other additional also summary conclusion"
 )
 # Words of text that need more than "none" or a number behind a colon: "RECOMMENDED FOLLOW UP: none" is an entry.
 _NO_SUBJECTS = _stems(
@@ -159,10 +159,8 @@ def without_administration(body: str) -> str | None:
     ends = [*starts[1:], len(body)]
     units = [body[start:end] for start, end in zip(starts, ends, strict=True)]
     kinds = [_kind(unit) for unit in units]
-    if kinds[0] in (_CODED, _OFFICIAL) and not _has_text(units[0]) and (len(units) > 1 or len(units[0].split()) > 1):
-        kinds[0] = _OFFICIAL
-        if len(units) == 1 or not units[0].rstrip().endswith("."):
-            return None
+    if kinds[0] in (_CODED, _OFFICIAL) and not _has_text(units[0]) and not _may_begin(units[0], len(units) == 1):
+        return None
     count = next((place for place, kind in enumerate(kinds) if place and kind == _CODED), len(kinds))
     while count > 1 and kinds[count - 1] == _OFFICIAL:
         count -= 1
@@ -176,6 +174,14 @@ def ends_in_text(body: str) -> bool:
     body = body.strip()
     last = body[max(body.rfind(". ", 0, -1), body.rfind("\n")) + 1 :]
     return "\n\n" not in body and "\n \n" not in body and _kind(last) == _TEXTUAL
+
+
+def _may_begin(unit: str, alone: bool) -> bool:
+    """Whether an impression may begin with a unit that has no word of text: "NAD", "Images reviewed with Dr. ___."."""
+    words = letters(unit).split()
+    if alone and len(words) == 1:
+        return words[0][:_STEM] not in _ADMINISTRATIVE or unit.rstrip().endswith(".")
+    return unit.rstrip().endswith(".") and not alone
 
 
 def _is_misplaced(unit: str, kind: int) -> bool:
@@ -244,7 +250,8 @@ def _has_unknown_key(unit: str) -> bool:
     stems = {word[:_STEM] for word in letters(match[1]).split()}
     value = unit[match.end() :]
     says_nothing = not value.isspace() and not _has_text(value) and _HIDDEN.search(value) is None
-    if not (stems.isdisjoint(_NEUTRAL_KEYS) and stems.isdisjoint(_NOTIFICATION)):
+    is_neutral = not stems.isdisjoint(_NEUTRAL_KEYS) and (len(stems) > 3 or stems <= _NEUTRAL_KEYS | _TEXT | _GENERAL)
+    if is_neutral or not stems.isdisjoint(_NOTIFICATION):
         return says_nothing and EMPTY.fullmatch(value) is not None
     is_subject = not stems.isdisjoint(_SUBJECTS)
     if says_nothing and (not is_subject or section_named(match[1].upper(), in_impression=True) == ""):

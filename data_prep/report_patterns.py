@@ -22,14 +22,15 @@ _LEAD = (
 _CLOSING = r"[\])}>*_=\#~\"'”|`]*"
 
 # "IMPRESSION - CHEST:", "IMPRESSION - PORTABLE CHEST X-RAY:"
-_OF_CHEST = r"(?:\s+(?i:(?:cxr|chest|thorax|x-?ray|xr|radiograph|portable|pa|ap|lateral|views?|and|two|one)\s?){1,6}:)?"
+_OF_CHEST = r"(?:\s+(?i:(?:cxr|chest|thorax|x-?ray|xr|radiograph|portable|pa|ap|lateral|views?|and)\s?){1,6}:)?"
 
 # At the start of a line: a name with a colon (but not of the time 10:30), alone, in brackets or bold, or with a dash.
 HEADING = re.compile(
     rf"""{_LEAD}(?P<name>{_NAME})\s*(?:
         (?P<colon>\.*{_CLOSING}\s*(?:(?<!\d):|:(?!\d))[*_:=.]*(?:-+>?(?=\s|[A-Za-z]|$)|\s+-+\s*$)?{_CLOSING})
         | (?P<alone>[-–—]*{_CLOSING}[-–—]*\s*$)
-        | (?P<other>(?:\]|\}}|>|\*\*|__|==|\#\#){_CLOSING} | [-=]+> | (?:(?<=\s)[-–—]+|[–—]|=|\|)(?=\s){_OF_CHEST})
+        | (?P<other>(?:\]|\}}|>|\*\*|\*(?=\s)|__|==|\#\#|~~|`){_CLOSING}
+            | [-=]+> | (?:(?<=\s)[-–—]+|[–—]|=|\|)(?=\s){_OF_CHEST})
     )""",
     re.VERBOSE,
 )
@@ -37,7 +38,8 @@ HEADING = re.compile(
 BARE_HEADING = re.compile(
     rf"""{_LEAD}(?:
         (?P<name>(?:FINAL\ )?(?:IMPRESSIONS?|CONCLUSIONS?|OPINION))
-        (?:\ ?\.+|[;>)/]|[-–—]+(?=[\sA-Z0-9])|(?=\ +(?:\d{{1,2}}[.)]|[A-Z][a-z]|[A-Z]\ |_{{2}}|[-•*]))|(?=\t|\ {{3}}))
+        (?:\ ?\.+(?:-+(?=\s))?|[;>)/]|[-–—]+(?=[\sA-Z0-9])
+            |(?=\ +(?:\d{{1,2}}[.)]|[A-Z][a-z]|[A-Z]\ |_{{2}}|[-•*]))|(?=\t|\ {{3}}))
         | (?P<titled>(?:Final\ )?(?:Impressions?|Conclusions?|Opinion))(?=\t|\ {{3}})
     )""",
     re.VERBOSE,
@@ -165,7 +167,7 @@ SIGN_OFF_WORDS = frozenset(
 # What stands for an impression that nobody wrote.
 EMPTY = re.compile(
     r"""[\W_]*+(?:none(?:\s(?:given|provided|stated))?|nil|n/?a|null|nan|blank|no\simpression
-        | pending|to\sfollow|deferred|x{3,9}
+        | pending|unavailable|to\sfollow|deferred|x{3,9}
         | not\s(?:applicable|given|provided|available|stated)
         | (?:please\s|findings?\s)?(?:(?:see|refer\sto|as\sper|per|same\sas|as)\s+
           (?:(?:the|in|of|is|my|under|described|noted|stated|detailed|full|findings?|above|below|body|report|text
