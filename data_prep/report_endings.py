@@ -69,9 +69,8 @@ _CLINICAL = _stems(
     residual recurrent suggestive consistent compatible suspicious suspected concerning versus inspiration
     inspiratory inflated expanded volume volumes focal diffuse mildly upper lower middle appears appear apparent
     intact indeterminate nonspecific follow followup recommend recommended recommendation correlate correlation
-    advised warranted repeat ct cta mri biopsy healed remote borderline finding findings significant degraded
-    lateral anterior posterior superior inferior medial region scan differential etiology equivocal incidental
-    subtle cm mm
+    advised warranted repeat ct cta mri biopsy healed borderline finding findings significant degraded lateral
+    anterior posterior superior inferior medial region scan differential etiology equivocal incidental subtle cm mm
     """
 )
 _NOTIFICATION = _stems(
@@ -83,12 +82,12 @@ _NOTIFICATION = _stems(
 _TEXT = _CLINICAL | _NOTIFICATION
 _GENERAL = _stems(  # text, but "Chest radiograph reviewed by the resident." is administration
     """
-    chest thorax thoracic status post free foreign seen identified visualized demonstrated present possible possibly
-    likely probable probably new no none nil old within place placed located location position positioned limited
-    suggest suggested suggesting question age size same low evidence represent reflect otherwise poor difficult
-    technically previous prior previously again compared comparison cannot without absent absence excluded exclude
-    further considered consider evaluated evaluate evaluation suboptimal diagnosis diagnostic removed removal
-    radiograph film films image images view views study exam examination xray patient clinical imaging
+    remote chest thorax thoracic status post free foreign seen identified visualized demonstrated present possible
+    possibly likely probable probably new no none nil old within place placed located location position positioned
+    limited suggest suggested suggesting question age size same low evidence represent reflect otherwise poor
+    difficult technically previous prior previously again compared comparison cannot without absent absence excluded
+    exclude further considered consider evaluated evaluate evaluation suboptimal diagnosis diagnostic removed
+    removal radiograph film films image images view views study exam examination xray patient clinical imaging
     """
 )
 _ADMINISTRATIVE = _stems(
@@ -118,7 +117,7 @@ _NEUTRAL_KEYS = _stems(
 _NO_SUBJECTS = _stems(
     """
     finding findings device devices recommend recommended recommendation follow followup correlation correlate
-    contrast incidental significant differential etiology scan region ct size monitor
+    contrast incidental significant differential etiology scan region ct size monitor shift
     """
 )
 _SUBJECTS = _CLINICAL - _NO_SUBJECTS
@@ -269,7 +268,7 @@ def _is_name(unit: str) -> bool:
 
 def _is_mark(unit: str, words: list[bytes]) -> bool:
     """Whether it is as short as initials or the number of a document."""
-    if len(words) > 3 or unit.rstrip().endswith("."):
+    if len(words) > 3 or (unit.rstrip().endswith(".") and max(map(len, words)) > 1):
         return False
     is_initials = len(unit) < 12 and all(len(word) < 4 for word in words)
     has_number = _NUMBER.search(unit.lstrip(" \n0123456789.)")) is not None
