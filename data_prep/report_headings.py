@@ -123,6 +123,7 @@ _PRIOR = _words(
     """
 )
 _ADDENDA = _words("addendum addenda addended late impression")
+_ADDED = _words("addendum additional added supplementary supplemental")
 _IMAGING = _words("radiologic radiological radiographic radiology x-ray xray cxr imaging final")
 # A heading of two or three words, one of these among them, is about the making of the report.
 _ADMINISTRATIVE = _words(
@@ -209,7 +210,7 @@ def section_named(heading: str, in_impression: bool = False) -> str | None:
     is_composed = all(word in _QUALIFIERS or word == "xxxx" or _rank_of(word) for word in words)
     if "IMPRESSION" in heading and not in_capitals and not is_composed:
         return None  # running text before a heading
-    if "addendum" in others:
+    if others & _ADDED:
         return "addendum"
     if others & _CLINICAL:
         return "indication"

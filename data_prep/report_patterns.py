@@ -17,16 +17,20 @@ RULE = re.compile(r"\s*(?:_{4,}|[-=*~#+.·–—]{3,}|--|(?:[-=*_~] ){3,}[-=*_~]
 _NAME = r"[A-Za-z][\w()/,&'’+]*+(?:(?:[ ]{1,2}\#?|-|[ ]/[ ]?)[\w()&'’+,/\[]++\]?){0,9}+"
 # The mark of a list item before a heading, then decoration: "4. ", "**", "[", "=== ".
 _LEAD = (
-    r"\s*(?P<mark>(?:\(?\d{1,2}[.)]|\(?[IVX]{1,4}[.)]|[A-H][.)]|[-+•·▪●◦])\s*(?=[\s*A-Z]))?[*_\#=~<\[({\"'“|>:-]*\s*"
+    r"\s*(?P<mark>(?:\(?\d{1,2}[.)]|\(?[IVX]{1,4}[.)]|[A-H][.)]|[-+•·▪●◦])\s*(?=[\s*A-Z]))?[*_\#=~<\[({\"'“`|>:-]*\s*"
 )
 _CLOSING = r"[\])}>*_=\#~\"'”|`]*"
+
+# "IMPRESSION - CHEST:", "IMPRESSION - PORTABLE CHEST X-RAY:"
+_OF_CHEST = r"(?:\s+(?i:(?:cxr|chest|thorax|x-?ray|xr|radiograph|portable|pa|ap|lateral|views?|and)\s?){1,6}:)?"
 
 # At the start of a line: a name with a colon (but not of the time 10:30), alone, in brackets or bold, or with a dash.
 HEADING = re.compile(
     rf"""{_LEAD}(?P<name>{_NAME})\s*(?:
         (?P<colon>\.*{_CLOSING}\s*(?:(?<!\d):|:(?!\d))[*_:=.]*(?:-+>?(?=\s|[A-Za-z]|$)|\s+-+\s*$)?{_CLOSING})
         | (?P<alone>[-–—]*{_CLOSING}[-–—]*\s*$)
-        | (?P<other>(?:\]|\}}|>|\*\*|__|==|\#\#){_CLOSING} | [-=]+> | (?:(?<=\s)[-–—]+|[–—]|=|\|)(?=\s))
+        | (?P<other>(?:\]|\}}|>|\*\*|\*(?=\s)|__|==|\#\#|~~|`){_CLOSING}
+            | [-=]+> | (?:(?<=\s)[-–—]+|[–—]|=|\|)(?=\s){_OF_CHEST})
     )""",
     re.VERBOSE,
 )
@@ -34,7 +38,8 @@ HEADING = re.compile(
 BARE_HEADING = re.compile(
     rf"""{_LEAD}(?:
         (?P<name>(?:FINAL\ )?(?:IMPRESSIONS?|CONCLUSIONS?|OPINION))
-        (?:\ ?\.+|[;>)/]|[-–—]+(?=[\sA-Z0-9])|(?=\ +(?:\d{{1,2}}[.)]|[A-Z][a-z]|[A-Z]\ |_{{2}}|[-•*]))|(?=\t|\ {{3}}))
+        (?:\ ?\.+(?:-+(?=\s))?|[;>)/]|[-–—]+(?=[\sA-Z0-9])
+            |(?=\ +(?:\d{{1,2}}[.)]|[A-Z][a-z]|[A-Z]\ |_{{2}}|[-•*]))|(?=\t|\ {{3}}))
         | (?P<titled>(?:Final\ )?(?:Impressions?|Conclusions?|Opinion))(?=\t|\ {{3}})
     )""",
     re.VERBOSE,
@@ -48,7 +53,7 @@ INLINE_HEADING = re.compile(
 )
 INLINE_IMPRESSION = re.compile(r"\S\s+(?P<head>(?P<name>(?:FINAL |Final )?(?:IMPRESSION|Impression))\s*)$")
 INLINE_DASH = re.compile(
-    r"(?<=[.;!?)|]\s)\s*(?P<name>(?:FINAL |Final )?(?:IMPRESSION|CONCLUSION|Impression|Conclusion)S?)"
+    r"(?<=[.;!?)|-]\s)\s*(?P<name>(?:FINAL |Final )?(?:IMPRESSION|CONCLUSION|Impression|Conclusion)S?)"
     r"(?:\s*[-–—]+>?(?=\s)|(?=\s+(?:\d{1,2}[.)]|[A-Z][a-z])))"
     r"|(?<=\s)(?P<bracket>[\[{<]+(?:FINAL )?(?:IMPRESSION|CONCLUSION)[\]}>]+)"
 )
@@ -140,7 +145,7 @@ _INLINE_SIGN_OFFS = (
     r"END\sOF\s | [Ee]nd\sof\s(?:report|impression) | Thank\syou\s(?:for|very) | \*{3,}",
 )
 # The same within a line.
-INLINE_SIGN_OFF = re.compile(rf"[.;!?)\]]\s+(?=[\[(<*]*(?:{' | '.join(_INLINE_SIGN_OFFS)}))", re.VERBOSE)
+INLINE_SIGN_OFF = re.compile(rf"[.;!?)\]]\s*(?=[\[(<*]*(?:{' | '.join(_INLINE_SIGN_OFFS)}))", re.VERBOSE)
 
 # Every sign-off that is no short line has one of these words, and so has every line about an addendum.
 SIGN_OFF_WORDS = frozenset(
@@ -162,7 +167,7 @@ SIGN_OFF_WORDS = frozenset(
 # What stands for an impression that nobody wrote.
 EMPTY = re.compile(
     r"""[\W_]*+(?:none(?:\s(?:given|provided|stated))?|nil|n/?a|null|nan|blank|no\simpression
-        | pending|to\sfollow|deferred|x{3,9}
+        | pending|unavailable|to\sfollow|deferred|x{3,9}
         | not\s(?:applicable|given|provided|available|stated)
         | (?:please\s|findings?\s)?(?:(?:see|refer\sto|as\sper|per|same\sas|as)\s+
           (?:(?:the|in|of|is|my|under|described|noted|stated|detailed|full|findings?|above|below|body|report|text

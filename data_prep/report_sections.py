@@ -10,6 +10,7 @@ import re
 from typing import NamedTuple
 
 from data_prep import report_patterns as patterns
+from data_prep.report_endings import ends_in_text, without_administration
 from data_prep.report_headings import IMPRESSIONS, letters, may_be_decisive, section_named, section_of
 from data_prep.report_text import plain
 
@@ -127,10 +128,15 @@ def impression(text: str) -> str | None:
         rank = "impression" if section.name == "preliminary impression" else section.name
         if rank not in IMPRESSIONS or (rank == "diagnosis" and not with_findings) or _is_empty(section.body):
             continue
-        words = _without_marks(normalise(section.body))
         earlier = found.get((section.aside, rank), "") if patterns.CONTINUED.search(section.header) else ""
-        found[section.aside, rank] = f"{earlier} {words}".lstrip()
-    return next((found[key] for key in _BY_PREFERENCE if key in found), None)
+        found[section.aside, rank] = f"{earlier}\n\n{section.body}" if earlier else section.body
+    return next((_prompt(found[key]) for key in _BY_PREFERENCE if key in found), None)
+
+
+def _prompt(body: str) -> str | None:
+    """The body of an impression on one line; None if it may be none."""
+    text = without_administration(body)
+    return None if text is None or _is_empty(text) else _without_marks(normalise(text))
 
 
 def _decisive_part(text: str) -> str:
@@ -146,7 +152,7 @@ def _is_running_text(body: str) -> bool:
     """Whether nothing in it can end an impression: neither mark nor short line nor word of a sign-off. Quick."""
     if not body.isascii() or "..." in body or patterns.UNUSUAL.search(body) or _is_empty(body):
         return False
-    return patterns.SIGN_OFF_WORDS.isdisjoint(letters(body).split())
+    return patterns.SIGN_OFF_WORDS.isdisjoint(letters(body).split()) and ends_in_text(body)
 
 
 def normalise(text: str) -> str:
@@ -162,6 +168,8 @@ def _is_empty(body: str) -> bool:
 def _without_marks(words: str) -> str:
     """Without the marks of bold type, tables and quotations around the text."""
     words = words.lstrip("|=~:> ").removeprefix("**").rstrip("*|=~#<\\ ").strip()
+    if words.count('"') == 2 and words[0] == words[-1] == '"':
+        return words[1:-1].strip()
     for opening, closing in ("[]", "{}", "“”"):
         if words.endswith(closing) and words.count(opening) < words.count(closing):
             words = words.removesuffix(closing)
@@ -266,7 +274,9 @@ def _within(line: str, at: int, place: _Place) -> _Heading | None:
         if match is None or patterns.REFERS.search(line, *_before(match)):
             continue
         name = match["name"]
-        if opened is None or not (name.isupper() or (name[0].isupper() and (opened in IMPRESSIONS or at > 0))):
+        if opened is None or not (
+            name.isupper() or (name[0].isupper() and (opened in IMPRESSIONS or at > 0 or place.in_impression))
+        ):
             continue
         if place.in_impression and opened not in IMPRESSIONS and patterns.LIST_MARK.search(line, *_before(match)):
             continue  # an item of a list

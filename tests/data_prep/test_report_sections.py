@@ -176,9 +176,12 @@ WORDS = [
     "lungs", "are", "clear", "no", "new", "effusion", "or", "edema", "in", "the", "left", "lower", "lobe", "heart",
     "size", "is", "normal", "stable", "since",
 ]  # fmt: skip
-sentence = st.lists(
-    st.sampled_from(WORDS), min_size=1, max_size=12
-).map(lambda words: " ".join(words).capitalize() + ".")  # fmt: skip
+FUNCTION_WORDS = {"are", "or", "in", "the", "is", "since"}  # alone they are no text
+sentence = (
+    st.lists(st.sampled_from(WORDS), min_size=1, max_size=12)
+    .filter(lambda words: not FUNCTION_WORDS.issuperset(words))
+    .map(lambda words: " ".join(words).capitalize() + ".")
+)
 paragraph = st.lists(sentence, min_size=1, max_size=4).map("\n ".join)
 
 
