@@ -322,7 +322,8 @@ def repetition_rows(
     """
     nearest = closest_pairs(greys, prompts_of(synthetic))
     generator = np.random.default_rng(seed)
-    first, second = generator.integers(len(train_greys), size=(2, 20_000))
+    drawn = np.sort(generator.integers(len(train_greys), size=(2, 20_000)), axis=0)
+    first, second = np.unique(drawn, axis=1)  # of few images the same pairs again and again
     different = patients[first] != patients[second]
     if not len(nearest) or not different.any():
         return []

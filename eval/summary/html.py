@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from eval.inputs.folders import PHANTOM, ImageFolder, is_phantom
 from eval.scores import Rows
@@ -18,6 +20,9 @@ from eval.summary.sections import sections_of
 from eval.summary.steps import Outcome
 from eval.summary.verdicts import summary, tiles
 from sdcxr.io.files import write_text
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,23 @@ def write_report(path: Path, report: Report) -> None:
 
 def render(report: Report) -> str:
     """The page: everything in it is escaped but the SVG and the legends of `eval.summary.plots`."""
+    sides = [report.real, *(model.images for model in report.models)]
+    several = len(report.models) > 1
+    return _template().render(
+        n_real=len(report.real),
+        models=[(model.name, len(model.images)) for model in report.models],
+        date=today(),
+        phantom=PHANTOM if any(is_phantom(side.folder) for side in sides) else "",
+        warnings=report.outcome.warnings,
+        tiles=[] if several else tiles(report.outcome.rows),
+        command=report.command,
+        sections=_sections(report),
+    )
+
+
+@cache
+def _template() -> "Template":
+    """The page without its content; compiling it takes longer than filling it in."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     pages = Environment(
@@ -51,18 +73,7 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     pages.globals |= {"plot": _plot, "legend": _legend}
-    sides = [report.real, *(model.images for model in report.models)]
-    several = len(report.models) > 1
-    return pages.get_template("report.html.j2").render(
-        n_real=len(report.real),
-        models=[(model.name, len(model.images)) for model in report.models],
-        date=today(),
-        phantom=PHANTOM if any(is_phantom(side.folder) for side in sides) else "",
-        warnings=report.outcome.warnings,
-        tiles=[] if several else tiles(report.outcome.rows),
-        command=report.command,
-        sections=_sections(report),
-    )
+    return pages.get_template("report.html.j2")
 
 
 def _sections(report: Report) -> list[Section]:

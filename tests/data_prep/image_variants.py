@@ -5,6 +5,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -382,6 +383,7 @@ def _short_lut() -> Dataset:
     return item
 
 
+@cache
 def variants() -> dict[str, Variant]:
     """All of them by name."""
     found = {}

@@ -374,6 +374,7 @@ def test_what_is_the_same_for_all_models_is_computed_once(evaluate, folders, tmp
     from eval import diversity, fid, privacy
 
     calls: list[str] = []
+    monkeypatch.setattr(fid, "_MEASURED", {})  # of other tests with the same pictures
 
     def counted(module, name):
         original = getattr(module, name)
