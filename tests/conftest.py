@@ -25,9 +25,15 @@ from PIL import Image
 
 # A background job of a script is born deaf to Ctrl-C; the tests, and the processes they start, shall hear it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+gc.disable()  # until the tests are collected: nothing of that is garbage
 
 
 FROZEN = {"modules": 0}
+
+
+def pytest_runtestloop() -> None:
+    """Collect garbage again."""
+    gc.enable()
 
 
 def pytest_runtest_setup() -> None:

@@ -115,6 +115,7 @@ def test_the_judges_need_no_base(monkeypatch, micro_dataset, tune):
     assert config.base is None and config.learning_rate == tiny.DEFAULTS["learning_rate"]
 
 
+@pytest.mark.slow  # four processes
 def test_embedded_phantoms_are_prepared_once_like_real_data(monkeypatch, tmp_path, capfd):
     few = partial(phantoms.prepare_phantoms, options=("--studies", "30", "--resolution", "64", "--workers", "1"))
     monkeypatch.setattr(phantoms, "prepare_phantoms", few)

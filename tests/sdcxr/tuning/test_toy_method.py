@@ -70,6 +70,7 @@ assert "sdcxr" not in sys.modules
 """
 
 
+@pytest.mark.slow  # torch and diffusers once more
 def test_the_merged_pipeline_is_plain_diffusers_and_equals_the_adapted_model(run, micro_base, tmp_path):
     plain = [sys.executable, "-c", PLAIN, str(run / "pipeline"), str(tmp_path / "plain.pt")]
     subprocess.run(plain, check=True, timeout=200, cwd=tmp_path)
