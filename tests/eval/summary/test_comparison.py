@@ -9,7 +9,8 @@ from eval.inputs.folders import read_samples
 from eval.metrics.bootstrap import Interval, bootstrap_counts, percentiles
 from eval.scores import finite_or_none, score_row
 from eval.summary.comparison import BOOTSTRAP, HALVES_OF_REAL, INDEPENDENT, compare_models, difference, shared_rows
-from eval.summary.comparison_sections import compared_sections, metric_table, verdict
+from eval.summary.comparison_sections import compared_sections, metric_table
+from eval.summary.comparison_verdict import verdict
 from eval.summary.models import Model, name_models
 from sdcxr.runtime.errors import UserError
 

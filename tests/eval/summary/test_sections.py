@@ -111,7 +111,8 @@ def test_a_value_stands_beside_the_floor_at_the_same_number_of_images():
     table = score_table([one | {"notes": [note]} for one in fidelity_rows()[:2]])
     cells = dict(zip(table.header, table.rows[0], strict=True))
     assert cells["value"] == "3.000" and cells["value at the reference's N"] == "3.400"
-    assert (cells["reference"], cells["reference's N"]) == ("1.100 [0.900 to 1.300]", "12 + 12")
+    assert cells["reference"] == "real against real: 1.100 [0.900 to 1.300], N = 12"
+    assert cells["reaches real images"] == "no"
     assert "of" not in cells and "notes" not in cells  # a column says it
 
 
@@ -119,14 +120,23 @@ def test_a_value_stands_beside_the_floor_at_the_same_number_of_images():
     ("columns", "text"),
     [
         ({"n_positive": 10, "n_negative": 150}, "10 positive, 150 negative"),
-        ({"n_pairs": 62, "n_prompts": 18}, "62 pairs of 18 prompts"),
+        (
+            {"n_positive": 106, "n_negative": 694, "n_labels": 5, "images": "real"},
+            "106 positive answers of 5 findings in 24 images",
+        ),
+        ({"metric": "pearson_r", "n_positive": 10}, "24 pairs of a real and a synthetic image"),
+        ({"n_pairs": 62, "n_prompts": 18}, "62 pairs within 18 texts"),
+        ({"n_pairs": 1500, "n_groups": 112, "images": "synthetic"}, "1,500 pairs of 112 texts"),
+        ({"n_pairs": 1500, "n_groups": 86, "images": "real"}, "1,500 pairs of 86 patients"),
+        ({"metric": "vendi", "images": "synthetic"}, "24 synthetic"),
+        ({"metric": "repeated_prompt_share", "n_prompts": 18, "n_train": 1435}, "18 texts with several samples"),
         ({"n_queries": 40}, "40 searches"),
         ({"n_train": 1435}, "24 real + 24 synthetic + 1,435 training"),
         ({"n_prompts": 18, "n_train": 1435}, "18 prompts + 1,435 training"),
     ],
 )
 def test_a_value_says_what_it_rests_on(columns, text):
-    assert basis(row("x", "vendi", 0.5) | columns) == text
+    assert basis(row("x", "fd", 0.5) | columns) == text
 
 
 def test_labels_are_joined_by_name():
@@ -238,7 +248,10 @@ def test_searches_have_one_chance_level():
 
 def test_reports_are_compared_with_other_images_prompts():
     (table,) = section(all_rows(), "reports").tables
-    assert [dict(zip(table.header, line, strict=True))["reference"] for line in table.rows] == ["0.010", "0.010"]
+    assert [dict(zip(table.header, line, strict=True))["reference"] for line in table.rows] == [
+        "other images' prompts: 0.010",
+        "real images: 0.106\nother images' prompts: 0.010",
+    ]
 
 
 def test_probes_are_above_those_before_fine_tuning():
