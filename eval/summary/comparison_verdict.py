@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from eval.scores import Row, Rows
 from eval.summary.blocks import Card, Section
-from eval.summary.comparison import row_key, side_key
+from eval.summary.comparison import TOO_FEW, row_key, side_key
 from eval.summary.comparison_sections import HEADLINES, OF_ALL, in_a_word, metric_table
 from eval.summary.measures import aim_of, better, has_aim, metric_name, short, with_arrow
 from eval.summary.plots import SYNTHETIC, Line, Mark, interval_text, number
+from eval.summary.sections import paired
 from eval.summary.tables import groups, reaches, value_cell
 
 WORDS = {
@@ -16,6 +17,7 @@ WORDS = {
     "mixed": "Better by one network and worse by another",
     "higher": "{model} higher",
     "lower": "{model} lower",
+    "few": "Too few images, positives or searches to judge",
     "none": "No difference shown, which does not mean that there is none",
 }
 TOPICS = {"fidelity": "fidelity", "classifier": "the findings", "alignment": "alignment", "retrieval": "retrieval"}
@@ -46,13 +48,14 @@ def verdict(rows: Rows, differences: Rows, models: Sequence[str]) -> Section:
         own = [row for row in chosen if row["model"] == model]
         section.points += [_aimed(row, shown, models) for row in own if has_aim(row["metric"])]
         if lines := _lines(own):
-            title = f"{model} minus {models[0]}: right of the dashed line {model} is better"
+            title = f"{model} minus {models[0]}: {model} is better right of the dashed line, {models[0]} left of it"
             reach = max(1.0, *(abs(end) for line in lines for end in line.marks[0].interval or ()))
             note = (
                 "Differences in units of half their interval's width, so that measures with different scales share an "
-                "axis: bars that cross the dashed line include 0. In digits: the difference in the measure's own scale."
+                "axis, and turned so that right is better: bars that cross the dashed line include 0. In digits: the "
+                "difference in the measure's own scale; of measures with ↓ one above 0 is on the left."
             )
-            section.cards.append(Card(title, lines, (-reach, reach), notes=[note]))
+            section.cards += paired([Card(title, lines, (-reach, reach), notes=[note])])
     known = sum(row["ci_low"] is not None for row in chosen)
     if known:
         section.points.append(HOW_SURE.format(n=known, chance=max(1, round(known / 20))))
@@ -68,20 +71,23 @@ def _in_words(rows: Rows, measured: Rows, model: str, baseline: str) -> list[str
         return [f"{model} and {baseline} have no main measure in common."]
     kinds = {metric: _of_kind(own) for metric, own in groups(rows, "metric").items()}
     outcomes = list(kinds.values())
-    counts = {word: _count(rows, kinds, word) for word in ("better", "worse")}
+    counts = {word: outcomes.count(word) for word in ("better", "worse")}
     of = f"of {len(kinds)} {'kind' if len(kinds) == 1 else 'kinds'} of measure"
+    several = "".join(_of_networks(rows, kinds, word) for word in counts)
     if "better" not in outcomes and "worse" not in outcomes:
         lines = [f"No difference between {model} and {baseline} is shown in any {of}."]
     elif "better" not in outcomes:
-        lines = [f"{model} is worse than {baseline} in {counts['worse']} {of}, and better in none."]
+        lines = [f"{model} is worse than {baseline} in {counts['worse']} {of}{several}, and better in none."]
     elif "worse" not in outcomes:
-        lines = [f"{model} is better than {baseline} in {counts['better']} {of}, and worse in none."]
+        lines = [f"{model} is better than {baseline} in {counts['better']} {of}{several}, and worse in none."]
     else:
-        lines = [f"{model} is better than {baseline} in {counts['better']} and worse in {counts['worse']} {of}."]
-    for step, topic in TOPICS.items():
-        known = [row for row in rows if row["step"] == step and row["ci_low"] is not None]
-        if known and all(row["result"] is None for row in known):
-            lines.append(f"No measure of {topic} differs.")
+        lines = [
+            f"{model} is better than {baseline} in {counts['better']} and worse in {counts['worse']} {of}{several}."
+        ]
+    known = groups([row for row in rows if row["ci_low"] is not None], "step")
+    equal = [TOPICS[step] for step, own in known.items() if step in TOPICS and {*map(_outcome, own)} == {"none"}]
+    if equal:
+        lines.append(f"No measure of {' or of '.join(equal)} differs.")
     for outcome, words in WORDS.items():
         named = [_named(metric, rows) for metric, found in kinds.items() if found == outcome]
         if named:
@@ -92,23 +98,26 @@ def _in_words(rows: Rows, measured: Rows, model: str, baseline: str) -> list[str
 
 def _of_kind(rows: Rows) -> str:
     """The outcome of a measure by all its networks."""
-    results = {row["result"] or "none" for row in rows if row["ci_low"] is not None}
+    results = {_outcome(row) for row in rows if row["ci_low"] is not None}
     if not results:
         return "unknown"
     if {"better", "worse"} <= results:
         return "mixed"
-    return next(iter(results - {"none"}), "none")
+    return next(iter([*(results - {"few", "none"}), *(results & {"none"}), "few"]))
 
 
-def _count(rows: Rows, kinds: dict[str, str], outcome: str) -> str:
-    """How many kinds of measure have an outcome, and how many of them by all of several networks."""
-    own = {metric: rows_of for metric, rows_of in groups(rows, "metric").items() if kinds[metric] == outcome}
-    several = {metric: rows_of for metric, rows_of in own.items() if len(rows_of) > 1}
-    agreed = sum(all(row["result"] == outcome for row in rows_of) for rows_of in several.values())
-    if not several:
-        return str(len(own))
-    n = max(len(rows_of) for rows_of in several.values())
-    return f"{len(own)} ({agreed} of them with {'both' if n == 2 else f'all {n}'} networks)"
+def _outcome(row: Row) -> str:
+    return str(row["result"] or ("few" if TOO_FEW in row["notes"] else "none"))
+
+
+def _of_networks(rows: Rows, kinds: dict[str, str], outcome: str) -> str:
+    """How many kinds of measure have an outcome with all of several networks, in brackets."""
+    own = [found for metric, found in groups(rows, "metric").items() if kinds[metric] == outcome and len(found) > 1]
+    if not own:
+        return ""
+    agreed = sum(all(row["result"] == outcome for row in found) for found in own)
+    n = max(map(len, own))
+    return f" ({outcome} with {'both' if n == 2 else f'all {n}'} networks: {agreed})"
 
 
 def _named(metric: str, rows: Rows) -> str:

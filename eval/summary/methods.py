@@ -35,7 +35,7 @@ BOOTSTRAP = (
     "Bootstrap: patients (of synthetic images their prompts, together with the patient where he or she is known) are "
     "drawn with replacement with all their images; the interval is from the 2.5th to the 97.5th percentile (Efron and"
     " Tibshirani 1993). Images without a patient or prompt are drawn one by one; texts are drawn where a measure is of "
-    "texts (see Provenance for the numbers of rows, texts, prompts and patients). Of 0 detected copies the upper end is "
+    "texts (Provenance has the numbers of rows, texts, prompts and patients). Of 0 detected copies the upper end is "
     "3/n, n being the prompts (ids) of all samples; of 0 prompts that repeat an image, n is the texts with several "
     "samples. Where all resamples are equal there is no interval: nothing varied, which does not show how sure a value "
     "is."

@@ -174,8 +174,8 @@ def repeated_prompts(rows: Rows) -> list[str]:
             rule = f" The upper end is 3/{n:,}." if ends and not repeated else ""
             found.append(
                 f"{repeated:,} of {n:,} prompts with several samples {'gives' if repeated == 1 else 'give'} "
-                f"near-identical samples{share}: two of them are nearer to each other than the nearest of 20,000 random "
-                f"pairs of training images of different patients (largest difference of 4 × 4 tiles).{rule}"
+                f"near-identical samples{share}: two of them are nearer to each other than the nearest of 20,000 "
+                f"random pairs of training images of different patients (largest difference of 4 × 4 tiles).{rule}"
             )
     return found
 
