@@ -1,11 +1,11 @@
 """The headline numbers of report.html, and what they say in plain words, without claiming more than they show."""
 
 from eval.metrics.bootstrap import wilson
-from eval.scores import Row, Rows
+from eval.scores import ALL_EQUAL, Row, Rows
 from eval.summary.blocks import Tile
 from eval.summary.measures import capital, metric_name, reference, short
 from eval.summary.plots import interval_text, number
-from eval.summary.tables import reference_cell, value_cell
+from eval.summary.tables import ends_of, reference_cell, value_cell
 
 DISTANCES = ("fd", "cmmd")  # the first of a network is put into words
 
@@ -89,8 +89,8 @@ def _against_floor(row: Row) -> str:
 def _against_real(synthetic: Row, real: Row, seen: str) -> str:
     both = f"{value_cell(synthetic)} on synthetic and {value_cell(real)} on real images"
     both = f"{metric_name(synthetic['metric'])} {both}"
-    ends = [synthetic["ci_low"], synthetic["ci_high"], real["ci_low"], real["ci_high"]]
-    if None in ends:
+    ends = [*ends_of(synthetic), *ends_of(real)]  # where all resamples are equal, the value itself
+    if any(row["ci_low"] is None and ALL_EQUAL not in row["notes"] for row in (synthetic, real)):
         return f"{both}; without intervals a difference cannot be judged."
     if ends[0] > ends[3]:
         return f"{seen} more than those of real images do: {both}."

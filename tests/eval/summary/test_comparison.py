@@ -205,7 +205,7 @@ def test_measures_by_several_networks_count_once():
     rows = changes("fd", ["worse", "worse"]) + changes("cmmd", ["worse", None]) + changes("recall", ["better", "worse"])
     points = verdict([], rows, ["A", "B"]).points
     assert (
-        points[0] == "B is worse than A in 2 (1 of them with both networks) of 3 kinds of measure, and better in none."
+        points[0] == "B is worse than A in 2 of 3 kinds of measure (worse with both networks: 1), and better in none."
     )
     assert "Better by one network and worse by another: recall ↑ (n0, n1)." in points
 

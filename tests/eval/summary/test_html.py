@@ -183,6 +183,7 @@ def test_nearest_pairs_are_side_by_side(report, folders, tmp_path):
     made = report()
     made.outcome.tables["nearest.csv", "A"] = nearest
     page = render(made)
+    assert '<a href="nearest.csv">nearest.csv</a>' in page
     assert page.index('id="privacy"') < page.index('id="nearest"') < page.index('id="reports"')
     groups = nearest_images(nearest, made.models[0], made.train).groups
     assert [group.caption for group in groups] == [
