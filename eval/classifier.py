@@ -200,6 +200,8 @@ def score_agreement(
     }
     positive = {name: int(seen.sum()) for name, seen in present.items()}
     positive["macro"] = sum(positive.values())
+    negative = {name: len(of_real) - n for name, n in positive.items()}
+    negative["macro"] = len(findings) * len(of_real) - positive["macro"]
     size = {"images": "synthetic", "n_real": n_real, "n_synthetic": len(of_real)}
     rare = {
         "agreement_auroc": rare_findings({name: [seen, ~seen] for name, seen in present.items()}, groups),
@@ -208,8 +210,10 @@ def score_agreement(
     for metric, statistics in metrics.items():
         defined = [name for name, each in zip(findings, statistics, strict=True) if np.isfinite(each(None))]
         for row in with_macro(metric, statistics, findings, defined, groups, seed, rare.get(metric, {})):
-            rows.append(row | size | {"n_positive": positive[row["label"]]})
-    return rows + [row | size | {"n_positive": positive["macro"]} for row in pooled_agreement(pairs, groups, seed)]
+            label = row["label"]
+            rows.append(row | size | {"n_positive": positive[label], "n_negative": negative[label]})
+    size |= {"n_positive": positive["macro"], "n_negative": negative["macro"], "n_labels": len(findings)}
+    return rows + [row | size for row in pooled_agreement(pairs, groups, seed)]
 
 
 def pooled_agreement(pairs: Sequence[tuple[np.ndarray, np.ndarray]], groups: np.ndarray, seed: int = 0) -> Rows:

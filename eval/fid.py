@@ -21,7 +21,15 @@ from eval.command import Comparison
 from eval.extractors.cache import Features, extract
 from eval.inputs.folders import ImageFolder, read_sides
 from eval.inputs.survey import colour_text, differences
-from eval.metrics.bootstrap import Interval, disjoint_halves, group_rows, half_samples, validate_features
+from eval.metrics.bootstrap import (
+    NORMAL_95,
+    Interval,
+    disjoint_halves,
+    group_rows,
+    half_samples,
+    validate_features,
+    wilson,
+)
 from eval.metrics.nearest import nearest
 from eval.metrics.prdc import NAMES
 from eval.metrics.presets import HALVES_OF_LIMIT, OF_COVARIANCES, PRESETS, Preset, measure, values_of_halves
@@ -34,7 +42,6 @@ VERSION = 2  # of the rows: raise it when a value changes for the same images
 INTERVAL_DRAWS, FEWEST_DRAWS = 100, 20
 FEWEST_GROUPS = 8  # on a side, for an interval
 FEWEST_OF_LABEL = 10  # images on each side, for a row of a label
-NORMAL_95 = 1.959964
 CLUSTERED = 1.25  # real images per patient from which the floor has a note
 SAME = 1e-4  # of the spread of real features: a smaller distance is that of equal images
 
@@ -329,9 +336,7 @@ def _interval(name: str, value: float, error: float, groups: int) -> tuple[float
         edge = value in (0, 1)
         share = (value * groups + 2) / (groups + 4) if edge else value
         n = share * (1 - share) / error**2 if error else groups  # independent images that would have this error
-        z2 = NORMAL_95**2 / (min(n, groups) if edge else n)
-        middle, reach = value + z2 / 2, np.sqrt(z2 * (value * (1 - value) + z2 / 4))
-        return max(float((middle - reach) / (1 + z2)), 0.0), min(float((middle + reach) / (1 + z2)), 1.0)
+        return wilson(value, float(min(n, groups) if edge else n))
     lowest = float("-inf") if name in ("fd_infinity", "kid", "kid_subsets") else 0.0
     return max(value - NORMAL_95 * error, lowest), value + NORMAL_95 * error
 

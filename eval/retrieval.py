@@ -164,7 +164,7 @@ def by_finding(
                 interval = (np.nan, np.nan)
                 notes.append(no_interval(n_asking))
             row = score_row(name, mean(chosen), interval, label=label, images=side, chance=mean(chances[name][known]))
-            n_queries = int(np.isfinite(chosen).any(axis=1).sum())
+            n_queries = int(np.isfinite(chosen).sum())  # of the mean, the searches of all findings
             rows.append(row | {"notes": notes, "n_queries": n_queries, "n_synthetic": 0 if side == "real" else None})
     return rows
 

@@ -24,6 +24,8 @@ COLUMNS = (
     "preset",
     "note",  # caveats about the value, joined by "; ", or null; a row in memory has them as the list `notes`
 )
+ROWS_VERSION = 1  # of the rows of all evaluations: raise it when kept rows lack something that readers need
+ALL_EQUAL = "no interval: all resamples equal"
 DRAWS = ("draws", "draws_kind")  # of a row in memory: the values behind its interval, to compare models by
 Row = dict[str, Any]
 Rows = list[Row]
@@ -34,10 +36,22 @@ class Result:
     """What an evaluation returns."""
 
     rows: Rows
+    """Where all resamples of a value were equal, without an interval and with the note ALL_EQUAL."""
     omitted: list[str] = field(default_factory=list)
     """What was not measured, each with its reason in brackets."""
     warnings: list[str] = field(default_factory=list)
     """What may be wrong with the inputs, whatever the scores are."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", [_without_equal_ends(row) for row in self.rows])
+
+
+def _without_equal_ends(row: Row) -> Row:
+    """The row without an interval of no width: resamples in which nothing varies do not show how sure a value is."""
+    drawn = {value for value in row.get("draws") or () if value is not None and not math.isnan(value)}
+    if row["ci_low"] is None or row["ci_low"] != row["ci_high"] or len(drawn) > 1:
+        return row
+    return row | {"ci_low": None, "ci_high": None, "notes": [*row["notes"], ALL_EQUAL]}
 
 
 def score_row(

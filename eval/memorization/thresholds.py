@@ -88,13 +88,16 @@ def detection_rows(
 
     The floor is the same statistic where nothing can be detected: matches with held-out images. Similarities are those
     with the best match: of synthetic images among training images, then among held-out images, and of images that are
-    known to be positive, for the sensitivity. Groups are the prompts of the synthetic images, `about` further columns.
+    known to be positive, for the sensitivity (columns sensitivity, n_tested, n_found). Groups are the prompts of the
+    synthetic images, `about` further columns.
     """
     detected = (similarity >= threshold).astype(float)
     low, high = group_interval(detected, groups, mean)
     if not detected.any():  # a bootstrap of zeros has no width: the rule of three
         high = min(1.0, 3 / len(set(groups)))
     sensitivity = float(np.mean(of_positives >= threshold)) if len(of_positives) else None
+    tested = {"n_units": len(set(groups)), "sensitivity": sensitivity, "n_tested": len(of_positives)}
+    tested |= {"n_found": int((of_positives >= threshold).sum())}
     notes = list(about["notes"])
     if (with_held_out >= threshold).any():
         notes.append("held-out images are found, too: the floor is no floor")
@@ -107,7 +110,8 @@ def detection_rows(
         score_row(detection.share_metric, mean(detected), (low, high), images="synthetic")
         | {"floor": mean(with_held_out >= threshold)}
         | about
-        | {detection.count_column: int(detected.sum()), "sensitivity": sensitivity, "notes": notes},
+        | {detection.count_column: int(detected.sum()), "notes": notes}
+        | tested,
         score_row(detection.max_metric, float(similarity.max()), images="synthetic")
         | {"floor": float(with_held_out.max())}
         | about,

@@ -12,6 +12,7 @@ import numpy as np
 from sdcxr.runtime.errors import UserError
 
 LEVEL = 95  # per cent
+NORMAL_95 = 1.959964  # standard deviations to either side of a normal distribution's mean
 RESAMPLES = 1000
 FEWEST_GROUPS = 5  # patients or prompts with a finding, and without it, for an interval
 LARGEST = 1e20  # the spread of KID takes the twelfth power of features, and float64 ends at 1e308
@@ -135,6 +136,13 @@ def percentiles(drawn: np.ndarray) -> Interval:
         return Interval(float("nan"), float("nan"))
     low, high = np.percentile(known, [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
     return Interval(float(low), float(high), drawn)
+
+
+def wilson(share: float, n: float) -> tuple[float, float]:
+    """Wilson's 95 % interval (1927) of a share of n independent trials; its ends stay within 0 and 1."""
+    z2 = NORMAL_95**2 / n
+    middle, reach = share + z2 / 2, float(np.sqrt(z2 * (share * (1 - share) + z2 / 4)))
+    return max((middle - reach) / (1 + z2), 0.0), min((middle + reach) / (1 + z2), 1.0)
 
 
 def rare_findings(classes: Mapping[Hashable, Sequence[Any]], groups: np.ndarray) -> dict[str, int]:

@@ -30,7 +30,10 @@ class Card:
 
 
 class Table(NamedTuple):
-    """A table of texts; a cell may be a dict, which is shown as lines of "name: value"."""
+    """A table of texts; a dict is shown as lines of "name: value".
+
+    A cell may have several lines; in the first column those after the first are in small print.
+    """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str | dict[str, str]]]
@@ -75,3 +78,5 @@ class Section:
     """Tables to open on demand."""
     title: str = ""
     """Instead of that of the template."""
+    links: list[str] = field(default_factory=list)
+    """Files beside the page."""

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics.bootstrap import percentiles
+from eval.metrics.bootstrap import NORMAL_95, percentiles
 from eval.scores import Row, Rows, score_row
-from eval.summary.measures import better, depends_on_n
+from eval.summary.measures import aim_of, better, depends_on_n, has_aim, smallest_n
 from eval.summary.models import Model
 
-NORMAL_95 = 1.959964
+FEWEST_JUDGED = 20  # images, positives, negatives or searches behind a verdict
+TOO_FEW = f"no verdict: fewer than {FEWEST_JUDGED} images, positives, negatives or searches"
 KEY = ("step", "variant", "metric", "label", "images", "extractor", "preset", "arm")  # what makes rows comparable
 HALVES = "{n} random halves of real patients and of prompts, the same for both models"
 HALVES_OF_REAL = "{n} random halves: of real patients the same for both models, of prompts independent ones"
@@ -40,8 +41,8 @@ def compare_models(rows: Rows, models: Sequence[Model]) -> Rows:
     """Rows of differences: each model's value minus that of the first model.
 
     Beside the columns of all rows: `model`, `baseline`, `step`, `variant`; `paired`, how the draws of both models
-    belong together, in words; `result`, "better", "worse", "higher", "lower", or None where the interval has 0 or there
-    is none.
+    belong together, in words; `result`, "better", "worse", "higher", "lower", of a measure with an aim "nearer" or
+    "farther", or None where the interval has 0, there is none, or too few images are behind it (a note says so).
     """
     baseline, found = models[0], []
     of_baseline = {row_key(row): row for row in rows if row["model"] == baseline.name}
@@ -86,7 +87,11 @@ def difference(first: Row, second: Row, same_groups: bool) -> Row:
     names = (*KEY, "part", "n_real", "n_synthetic", "n_positive")
     row = score_row(second["metric"], value, interval, note=note)
     row |= {name: second[name] for name in names if name in second}
-    return row | {"paired": paired, "result": _result(row)}
+    result = _result(row, first, second)
+    if result and smallest_n(row) < FEWEST_JUDGED:
+        result = None
+        row["notes"] = [*row["notes"], TOO_FEW]
+    return row | {"paired": paired, "result": result}
 
 
 def _interval(
@@ -118,17 +123,29 @@ def _interval(
     return (value - NORMAL_95 * float(error), value + NORMAL_95 * float(error)), way.format(n=n)
 
 
-def _result(row: Row) -> str | None:
-    """What the interval says: None where it has 0 or there is none."""
+def _result(row: Row, first: Row, second: Row) -> str | None:
+    """What the interval says: None where it has 0 or there is none.
+
+    Of two values on either side of an aim it is not said which is nearer: the difference's interval does not show it.
+    """
     if row["ci_low"] is None or row["ci_low"] <= 0 <= row["ci_high"]:
         return None
     risen = row["value"] > 0
-    direction = better(row["metric"])
+    direction, aim = better(row["metric"]), aim_of(second)
+    if has_aim(row["metric"]) and aim is not None and aim == aim_of(first):
+        offsets = first["value"] - aim, second["value"] - aim
+        if offsets[0] * offsets[1] >= 0:
+            return "nearer" if abs(offsets[1]) < abs(offsets[0]) else "farther"
     if direction is None:
         return "higher" if risen else "lower"
     return "better" if risen == (direction == "higher") else "worse"
 
 
 def row_key(row: Row) -> tuple[Any, ...]:
-    """What a row of one model is about: equal for the same measure of the others."""
+    """What rows of different models have in common if they compare."""
     return tuple(row.get(name) for name in KEY)
+
+
+def side_key(row: Row) -> tuple[Any, ...]:
+    """The same for rows of real and of synthetic images."""
+    return tuple(row.get(name) for name in KEY if name != "images")

@@ -6,13 +6,18 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.inputs.folders import PHANTOM, ImageFolder, is_phantom
+from eval.inputs.folders import ImageFolder, is_phantom
+from eval.privacy import NEAREST
 from eval.scores import Rows
 from eval.summary.blocks import Card, Section, Table
 from eval.summary.comparison import shared_rows
-from eval.summary.comparison_sections import compared_sections, verdict
+from eval.summary.comparison_sections import compared_sections
+from eval.summary.comparison_verdict import verdict
+from eval.summary.measures import capital
 from eval.summary.methods import methods
 from eval.summary.models import Model
+from eval.summary.networks import measured_with
+from eval.summary.output import own_table
 from eval.summary.pictures import nearest_images, pictures
 from eval.summary.plots import bars, forest, legend
 from eval.summary.provenance import provenance, today
@@ -46,13 +51,15 @@ def write_report(path: Path, report: Report) -> None:
 
 def render(report: Report) -> str:
     """The page: everything in it is escaped but the SVG and the legends of `eval.summary.plots`."""
-    sides = [report.real, *(model.images for model in report.models)]
+    splits = sorted({row["floor_splits"] for row in report.outcome.rows if (row.get("floor_splits") or 0) > 1})
     several = len(report.models) > 1
     return _template().render(
         n_real=len(report.real),
-        models=[(model.name, len(model.images)) for model in report.models],
+        real=str(report.real.folder),
+        models=[(model.name, len(model.images), str(model.images.folder)) for model in report.models],
         date=today(),
-        phantom=PHANTOM if any(is_phantom(side.folder) for side in sides) else "",
+        splits=" or ".join(map(str, splits)),
+        phantom=phantom_sides(report),
         warnings=report.outcome.warnings,
         tiles=[] if several else tiles(report.outcome.rows),
         command=report.command,
@@ -76,6 +83,19 @@ def _template() -> "Template":
     return pages.get_template("report.html.j2")
 
 
+def phantom_sides(report: Report) -> str:
+    """Which sides are phantoms; empty where none is."""
+    sides = {"the real images (--real)": report.real, "the training images (--train)": report.train}
+    sides |= {f"the samples of {model.name}": model.images for model in report.models}
+    found = [name for name, side in sides.items() if side is not None and is_phantom(side.folder)]
+    if not found:
+        return ""
+    return (
+        f"{capital(' and '.join(found))} are phantoms, drawn by a program: no number here is a statement about "
+        "radiographs of patients."
+    )
+
+
 def _sections(report: Report) -> list[Section]:
     """All sections in the order of the page."""
     rows = report.outcome.rows
@@ -87,6 +107,9 @@ def _sections(report: Report) -> list[Section]:
     else:
         first = [Section("summary", points=lines)] if (lines := summary(rows)) else []
         measured = sections_of(rows)
+    if lines := measured_with(rows):
+        first = first or [Section("summary")]
+        first[0].points += lines
     measured = _with_nearest(measured, report)
     shown = pictures(report.real, report.models, report.show_prompts)
     origin = provenance(report.real, report.models, report.train, report.outcome.provenance)
@@ -100,9 +123,12 @@ def _with_nearest(sections: list[Section], report: Report) -> list[Section]:
         found.append(section)
         if section.anchor == "privacy" and report.train is not None:
             for model in report.models:
-                table = next((path for (_, of), path in report.outcome.tables.items() if of == model.name), None)
+                table = report.outcome.tables.get((NEAREST, model.name))
                 if table is not None and table.is_file():
-                    found.append(nearest_images(table, model, report.train, len(report.models) > 1))
+                    several = len(report.models) > 1
+                    nearest = nearest_images(table, model, report.train, several)
+                    nearest.links.append(own_table(NEAREST, model.name if several else None))
+                    found.append(nearest)
     return found
 
 

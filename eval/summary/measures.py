@@ -4,13 +4,13 @@ import json
 from importlib.resources import files
 from typing import Any
 
-from eval.scores import Row
+from eval.scores import ALL_EQUAL, Row
 
 MEASURES: dict[str, dict[str, Any]] = json.loads(
     files("eval.summary").joinpath("metrics.json").read_text(encoding="utf-8")
 )
-"""Of each metric its name, "lower" or "higher" (what is better, or null), how to read it, and whether its value depends
-on the number of images."""
+"""Of each metric its name, "lower" or "higher" (what is better, or null), its definition in a line, whether its value
+depends on the number of images, and its aim where neither side is better: a number, or what has the value."""
 REFERENCES = ("floor", "chance", "shuffled")  # columns of what a value is compared with
 ARROWS = {"lower": "↓", "higher": "↑", None: ""}
 
@@ -26,8 +26,19 @@ def better(metric: str) -> str | None:
     return direction
 
 
+def has_aim(metric: str) -> bool:
+    """Whether the best value is one that can be missed on either side."""
+    return "aim" in MEASURES.get(metric, {})
+
+
+def aim_of(row: Row) -> float | None:
+    """The value to aim at: of the metric, or that of real images (the row's floor); None where there is none."""
+    aim = MEASURES.get(row["metric"], {}).get("aim")
+    return row.get("floor") if isinstance(aim, str) else aim
+
+
 def reads(metric: str) -> str:
-    """How to read a value, in a few words; empty where nothing needs to be said."""
+    """The definition in a line, and how to read a value; empty for an unknown metric."""
     return str(MEASURES.get(metric, {}).get("reads", ""))
 
 
@@ -63,7 +74,14 @@ def reference(row: Row) -> float | None:
 
 def caveats(row: Row) -> list[str]:
     """The notes of a row, without that on the floor's number of images, which has a column of its own."""
-    return [note for note in row["notes"] if not (row.get("floor_n") and note.startswith("floor at "))]
+    notes = [note for note in row["notes"] if not (row.get("floor_n") and note.startswith("floor at "))]
+    return [f"{note} (n = {smallest_n(row):,})" if note == ALL_EQUAL else note for note in notes]
+
+
+def smallest_n(row: Row) -> int:
+    """The smallest number of positives, negatives, searches or images behind a value; 0 where none is known."""
+    names = ("n_positive", "n_negative", "n_queries", "n_real", "n_synthetic")
+    return min((row[name] for name in names if row.get(name)), default=0)
 
 
 def capital(text: str) -> str:

@@ -34,8 +34,11 @@ HALVES = (
 BOOTSTRAP = (
     "Bootstrap: patients (of synthetic images their prompts, together with the patient where he or she is known) are "
     "drawn with replacement with all their images; the interval is from the 2.5th to the 97.5th percentile (Efron and"
-    " Tibshirani 1993). Images without a patient or prompt are drawn one by one. Of 0 detected copies among n prompts"
-    " the upper end is 3/n."
+    " Tibshirani 1993). Images without a patient or prompt are drawn one by one; texts are drawn where a measure is of "
+    "texts (Provenance has the numbers of rows, texts, prompts and patients). Of 0 detected copies the upper end is "
+    "3/n, n being the prompts (ids) of all samples; of 0 prompts that repeat an image, n is the texts with several "
+    "samples. Where all resamples are equal there is no interval: nothing varied, which does not show how sure a value "
+    "is."
 )
 FLOOR = (
     "Floor: the same measure between two random halves of the real images; no patient is in both halves if patients "
@@ -46,7 +49,9 @@ DIFFERENCES = (
     "Difference of two models: both are measured on the same real images. Their draws have the same seed, so that "
     "each draw takes the same real patients and, where both models have samples of the same prompts, the same "
     "prompts; the interval is that of the difference within each draw. It is given beside each table where draws are "
-    "not the same for both. An interval without 0 is written as a difference, any other as not shown."
+    "not the same for both. An interval without 0 is written as a difference, any other as not shown. Fewer than 20 "
+    "images, positives, negatives or searches give no verdict. A measure with an aim has no better side: it is said "
+    "which model is nearer, if both are on the same side of the aim."
 )
 COVERS = (
     "What no interval on this page covers: another training run of the same model, another choice of sampling steps "

@@ -25,9 +25,13 @@ def write_tables(folder: Path, outcome: Outcome, models: Sequence[Model]) -> Row
     else:
         (folder / DIFFERENCES).unlink(missing_ok=True)
     for (name, model), kept in outcome.tables.items():
-        path = folder / name
-        if len(models) > 1:
-            path = path.with_stem(f"{path.stem}-{plain_name(model or '')}")
+        path = folder / own_table(name, model if len(models) > 1 else None)
         with atomic(path) as temporary:
             shutil.copyfile(kept, temporary)
     return differences
+
+
+def own_table(name: str, model: str | None) -> str:
+    """The file name of a table, with that of the model where there are several."""
+    path = Path(name)
+    return name if model is None else f"{path.stem}-{plain_name(model)}{path.suffix}"

@@ -2,6 +2,7 @@
 
 import hashlib
 import platform
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -11,8 +12,10 @@ from eval.inputs.folders import ImageFolder, spread_out
 from eval.inputs.survey import survey
 from eval.summary.blocks import Section, Table
 from eval.summary.models import Model
+from eval.summary.networks import about_network
 from sdcxr import __version__
 from sdcxr.io.files import checksum
+from sdcxr.io.manifest import text_key
 
 LIBRARIES = ("numpy", "pandas", "pillow", "torch", "torchvision", "transformers", "diffusers", "scikit-learn", "timm")
 LOOKED_AT = 5000  # images of a folder whose format and size are read
@@ -26,7 +29,7 @@ def provenance(
     """Origin of the numbers; `described` are the extractors (`eval.extractors.cache.describe`)."""
     sides = [("--real", real), *(("--synthetic", model.images) for model in models), ("--train", train)]
     folders: list[list[str | dict[str, str]]] = [
-        [flag, str(side.folder), f"{len(side):,}", _groups(side), files_text(side), _checksums(side)]
+        [flag, str(side.folder), f"{len(side):,}", files_text(side), _checksums(side)]
         for flag, side in sides
         if side is not None
     ]
@@ -34,16 +37,17 @@ def provenance(
     settings = [dict(sample_settings(model.images)) for model in models]
     samples = [[name, *(own.get(name, "") for own in settings)] for name in names]
     heads = ["setting", *([model.name for model in models] if len(models) > 1 else ["value"])]
-    extractors = [[one["extractor"], one["resize"], one["sha256"]] for one in described]
+    extractors = [[name := one["extractor"], about_network(name), one["resize"], one["sha256"]] for one in described]
     versions = {"sdcxr": __version__, "python": platform.python_version()}
     versions |= {name: installed_version(name) or "" for name in LIBRARIES}
     for one in described:
         versions |= one["versions"]
     listed = "List: sha256 of the sorted lines “file name, tab, size in bytes, newline”. Table: sha256 of its file."
     tables = [
-        Table(["flag", "folder", "images", "of", "formats", "checksums"], folders, (2,), "Images", "", [listed]),
+        Table(["flag", "folder", "images", "formats", "checksums"], folders, (2,), "Images", "", [listed]),
+        units_table(real, models, train),
         Table(heads, samples, title="Samples"),
-        Table(["extractor", "preprocessing", "sha256 of its weights"], extractors, title="Networks"),
+        Table(["extractor", "what it is", "preprocessing", "sha256 of its weights"], extractors, title="Networks"),
     ]
     libraries = Table(["library", "version"], [[name, found] for name, found in versions.items() if found])
     return Section("provenance", tables=[table for table in tables if table.rows], folded=[libraries])
@@ -54,10 +58,36 @@ def today() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _groups(side: ImageFolder) -> str:
-    """How many patients or prompts a folder has."""
-    of = "patients" if "subject_id" in side.rows else "prompts" if "id" in side.rows else "files"
-    return f"{len(set(side.groups)):,} {of}"
+def units_table(real: ImageFolder, models: Sequence[Model], train: ImageFolder | None) -> Table:
+    """How many rows, texts, prompts and patients each side has, and which of them intervals resample."""
+    sides = [("real", real), *((model.name, model.images) for model in models), ("training", train)]
+    rows = []
+    for name, side in sides:
+        if side is None:
+            continue
+        counts = Counter(key for text in side.texts if (key := text_key(text)))
+        repeated = sum(n > 1 for n in counts.values())
+        texts = [f"{len(counts):,}", f"{repeated:,}"] if counts else ["–", "–"]
+        ids, patients = (_different(side, column) for column in ("id", "subject_id"))
+        rows.append([name, f"{len(side):,}", *texts, ids, patients, f"{len(set(side.groups)):,} {_units(side)}"])
+    header = ["images of", "rows", "different texts", "texts that occur more than once", "prompts (ids)", "patients"]
+    text = (
+        "A prompt is a row of the data set with its text; several can have the same text. Resampled together are the "
+        "images of a patient, of synthetic images those of a prompt; measures of texts (prompts search images, pairs "
+        "within and across prompts) draw texts, and the classifier's draw the patients of the prompts where known."
+    )
+    return Table([*header, "resampled together"], rows, range(1, 6), "Texts, prompts and patients", text)
+
+
+def _different(side: ImageFolder, column: str) -> str:
+    if column not in side.rows:
+        return "–"
+    return f"{len(set(side.rows[column].astype(str)) - {''}):,}"
+
+
+def _units(side: ImageFolder) -> str:
+    """What the groups of a folder are."""
+    return "patients" if "subject_id" in side.rows else "prompts" if "id" in side.rows else "files"
 
 
 def files_text(side: ImageFolder) -> str:

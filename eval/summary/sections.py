@@ -9,7 +9,7 @@ from eval.summary.blocks import Card, Section, Table
 from eval.summary.measures import caveats, display_name, metric_name, reference, short, with_arrow
 from eval.summary.plots import FLOOR, REAL, SYNTHETIC, THINNED, Line, Mark, number
 from eval.summary.tables import groups, label_tables, line_name, networks_table, score_table
-from eval.summary.verdicts import copy_search
+from eval.summary.verdicts import copy_search, repeated_prompts
 
 MANIFOLD = ("precision", "recall", "density", "coverage")
 DISTANCES = ("fd", "fd_infinity", "kid", "cmmd")
@@ -226,7 +226,7 @@ def own_scales(rows: Rows) -> Section:
 def privacy(rows: Rows) -> Section:
     """Nearness to training images, and the search for copies with its threshold and sensitivity."""
     section = own_scales(rows)
-    section.points = copy_search(rows)
+    section.points = repeated_prompts(rows) + copy_search(rows)
     return section
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from eval.extractors.base import Extractor
 from eval.extractors.cache import describe
-from eval.scores import Result, Rows, finite_or_none
+from eval.scores import ROWS_VERSION, Result, Rows, finite_or_none
 from sdcxr.io.files import read_json, state_of, write_json
 from sdcxr.runtime.errors import UserError
 
@@ -55,7 +55,7 @@ class EvalStep:
     @cached_property
     def key(self) -> str:
         """Hash of everything that the rows depend on."""
-        about = [self.name, self.variant, self.version, self.settings, self.provenance]
+        about = [ROWS_VERSION, self.name, self.variant, self.version, self.settings, self.provenance]
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 

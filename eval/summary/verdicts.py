@@ -1,10 +1,11 @@
 """The headline numbers of report.html, and what they say in plain words, without claiming more than they show."""
 
-from eval.scores import Row, Rows
+from eval.metrics.bootstrap import wilson
+from eval.scores import ALL_EQUAL, Row, Rows
 from eval.summary.blocks import Tile
 from eval.summary.measures import capital, metric_name, reference, short
 from eval.summary.plots import interval_text, number
-from eval.summary.tables import reference_cell, value_cell
+from eval.summary.tables import ends_of, reference_cell, value_cell
 
 DISTANCES = ("fd", "cmmd")  # the first of a network is put into words
 
@@ -88,8 +89,8 @@ def _against_floor(row: Row) -> str:
 def _against_real(synthetic: Row, real: Row, seen: str) -> str:
     both = f"{value_cell(synthetic)} on synthetic and {value_cell(real)} on real images"
     both = f"{metric_name(synthetic['metric'])} {both}"
-    ends = [synthetic["ci_low"], synthetic["ci_high"], real["ci_low"], real["ci_high"]]
-    if None in ends:
+    ends = [*ends_of(synthetic), *ends_of(real)]  # where all resamples are equal, the value itself
+    if any(row["ci_low"] is None and ALL_EQUAL not in row["notes"] for row in (synthetic, real)):
         return f"{both}; without intervals a difference cannot be judged."
     if ends[0] > ends[3]:
         return f"{seen} more than those of real images do: {both}."
@@ -111,7 +112,15 @@ def _copies(row: Row) -> str:
     of += f" (95 % interval of the share {share})" if share else ""
     if row.get("sensitivity") is None:
         return f"{of}. How many copies the search finds is not known."
-    return f"{of}. The search finds {row['sensitivity'] * 100:.0f} % of altered training images."
+    return f"{of}. The search finds {found_of_tested(row)} {ALTERED}; {NOT_TESTED}."
+
+
+def found_of_tested(row: Row) -> str:
+    """How many known copies a search found, with the interval of the share."""
+    if not row.get("n_tested"):
+        return f"{row['sensitivity'] * 100:.0f} % of"
+    low, high = wilson(row["n_found"] / row["n_tested"], row["n_tested"])
+    return f"{row['n_found']:,} of {row['n_tested']:,} ({interval_text(None, low, high)})"
 
 
 def copy_search(rows: Rows) -> list[str]:
@@ -128,12 +137,17 @@ def copy_search(rows: Rows) -> list[str]:
         row, top = by[share], by.get(highest)
         interval = interval_text(row["value"], row["ci_low"], row["ci_high"])
         ends = f" (share {number(row['value'])}, 95 % interval {interval})" if interval else ""
-        found.append(f"{row[count]} of {row['n_synthetic']:,} synthetic images are taken for {what}{ends}.")
-        calibration = f"It was fitted to the best matches of {row['n_calibration']:,} real images with other patients"
+        units = row.get("n_units")
+        rule = f" The upper end is 3/{units:,}, for {units:,} prompts." if interval and units and not row[count] else ""
+        found.append(f"{row[count]} of {row['n_synthetic']:,} synthetic images are taken for {what}{ends}.{rule}")
         chance = "so that 0.05 images of a set of this size are expected above it by chance"
-        found.append(f"Threshold: a {similarity} of {number(row['threshold'])} or more. {calibration}, {chance}.")
+        found.append(
+            f"Threshold: a {similarity} of {number(row['threshold'])} or more. It was fitted to the best matches of "
+            f"{_calibration(row)} with training images of other patients, {chance}."
+        )
         if row.get("sensitivity") is not None:
-            found.append(f"Sensitivity: it finds {row['sensitivity'] * 100:.0f} % of {positives}.")
+            untested = f" It is {NOT_TESTED}." if share == "copy_share" else ""
+            found.append(f"Sensitivity: it finds {found_of_tested(row)} {positives}.{untested}")
         if top is not None and top["value"] is not None:
             beside = f"; of a held-out real image {number(top['floor'])}" if top["floor"] is not None else ""
             value = f"{number(top['value'])}{beside}"
@@ -141,5 +155,33 @@ def copy_search(rows: Rows) -> list[str]:
     return found
 
 
-ALTERED = "altered training images (moved by 2 pixels, darker, noise of 8 grey levels, JPEG at quality 75)"
+def _calibration(row: Row) -> str:
+    """Where the images behind a threshold come from: all held-out ones, and a draw of training images."""
+    n, held_out = row["n_calibration"], row["n_real"]
+    text = f"{n:,} real images"
+    return f"{text} ({held_out:,} held-out and {n - held_out:,} training images)" if n > held_out else text
+
+
+def repeated_prompts(rows: Rows) -> list[str]:
+    """How many prompts give near-identical samples, among those with several samples."""
+    found = []
+    for row in rows:
+        if row["metric"] == "repeated_prompt_share" and row["value"] is not None:
+            n = row["n_prompts"]
+            repeated = round(row["value"] * n)
+            ends = interval_text(row["value"], row["ci_low"], row["ci_high"])
+            share = f" (share {number(row['value'])}{f', 95 % interval {ends}' if ends else ''})"
+            rule = f" The upper end is 3/{n:,}." if ends and not repeated else ""
+            found.append(
+                f"{repeated:,} of {n:,} prompts with several samples {'gives' if repeated == 1 else 'give'} "
+                f"near-identical samples{share}: two of them are nearer to each other than the nearest of 20,000 "
+                f"random pairs of training images of different patients (largest difference of 4 × 4 tiles).{rule}"
+            )
+    return found
+
+
+ALTERED = (
+    "altered training images (each moved by 2 pixels, darkened, with noise of 8 grey levels and JPEG at quality 75)"
+)
+NOT_TESTED = "not tested on copies smoothed by a generator"
 SAME_PATIENT = "real images by another one of the same patient"

@@ -8,8 +8,17 @@ import pytest
 from eval.inputs.folders import read_samples
 from eval.metrics.bootstrap import Interval, bootstrap_counts, percentiles
 from eval.scores import finite_or_none, score_row
-from eval.summary.comparison import BOOTSTRAP, HALVES_OF_REAL, INDEPENDENT, compare_models, difference, shared_rows
-from eval.summary.comparison_sections import compared_sections, metric_table, verdict
+from eval.summary.comparison import (
+    BOOTSTRAP,
+    HALVES_OF_REAL,
+    INDEPENDENT,
+    TOO_FEW,
+    compare_models,
+    difference,
+    shared_rows,
+)
+from eval.summary.comparison_sections import compared_sections, in_a_word, metric_table
+from eval.summary.comparison_verdict import verdict
 from eval.summary.models import Model, name_models
 from sdcxr.runtime.errors import UserError
 
@@ -147,7 +156,7 @@ def rows_of_two() -> tuple[list[dict], list[Model]]:
     rows = []
     for model, better in (("A", 0.0), ("B", 0.2)):
         draws = generator.normal(size=100) / 50
-        of = {"model": model, "images": "synthetic", "n_positive": 10, "n_negative": 14}
+        of = {"model": model, "images": "synthetic", "n_positive": 20, "n_negative": 28}
         for label in ("Edema", "macro"):
             more = of | {"label": label, "n_labels": 1 if label == "macro" else None}
             rows.append(measured("auroc", 0.7 + better, draws + better, **more) | {"step": "classifier"})
@@ -167,29 +176,102 @@ def two_compared(folders):
 def test_the_verdict_says_better_not_shown_and_not_judged(folders):
     rows, differences, names = two_compared(folders)
     said = verdict(rows, differences, names)
-    assert said.points[:4] == [
-        "B is better than A in 1 of 3 main measures, and worse in none.",
-        "Better: AUROC ↑ (x, 10 positives).",
+    assert said.points[:-1] == [
+        "B is better than A in 1 of 3 kinds of measure, and worse in none.",
+        "No measure of fidelity differs.",
+        "Better: AUROC ↑ (x, 20 positives).",
         "No difference shown, which does not mean that there is none: Fréchet distance ↓ (x).",
-        "Without an interval, so not to be judged: share of copies ↓ (x).",
+        "Share of copies by x: 0 of 24 in both; their difference has no interval.",
+        "Neither model reaches the floor in any of the 1 main values of fidelity: at N = 12 they lie outside the range "
+        "of real against real.",
+        "At least one model is not told apart from the real images in AUROC (0.700 and 0.900 against 0.950).",
     ]
-    assert "about 1 would exclude 0 by chance" in said.points[4] and "not another training run" in said.points[4]
+    assert "about 1 would exclude 0 by chance" in said.points[-1] and "not another training run" in said.points[-1]
+    (card,) = said.cards
+    assert [line.label for line in card.lines] == ["AUROC ↑, x", "Fréchet distance ↓, x"]
+    assert all(line.at == 0 and line.marks[0].text for line in card.lines)
+
+
+def changes(metric: str, results: list[str | None], **others) -> list[dict]:
+    """Differences by several networks with a verdict each."""
+    known = {"ci_low": 1.0, "ci_high": 2.0, "model": "B", "baseline": "A", "step": "fidelity", "label": None} | others
+    return [
+        measured(metric, 1.5) | {"result": one, "paired": None} | known | {"variant": f"n{i}"}
+        for i, one in enumerate(results)
+    ]
+
+
+def test_measures_by_several_networks_count_once():
+    rows = changes("fd", ["worse", "worse"]) + changes("cmmd", ["worse", None]) + changes("recall", ["better", "worse"])
+    points = verdict([], rows, ["A", "B"]).points
+    assert (
+        points[0] == "B is worse than A in 2 of 3 kinds of measure (worse with both networks: 1), and better in none."
+    )
+    assert "Better by one network and worse by another: recall ↑ (n0, n1)." in points
+
+
+def test_a_measure_with_an_aim_is_not_counted_and_has_no_better_side():
+    rows = [
+        measured("ms_ssim_within_prompts", v, model=m, images="synthetic", n_prompts=18)
+        for m, v in (("A", 0.7), ("B", 0.6))
+    ]
+    rows = [row | {"floor": 0.5, "step": "diversity", "variant": None} for row in rows]
+    change = changes("ms_ssim_within_prompts", ["nearer"], images="synthetic", step="diversity")[0] | {"variant": None}
+    points = verdict(rows, [change], ["A", "B"]).points
+    assert points[0] == "B and A have no main measure in common."
+    assert points[1] == (
+        "Not counted, because it has an aim, the real value 0.500: MS-SSIM within prompts; A 0.700, B 0.600. The "
+        "difference excludes 0: B nearer to the aim."
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "result"),
+    [((1.5, 1.2), "nearer"), ((0.5, 0.2), "farther"), ((0.8, 1.3), "higher"), ((1.0, 1.2), "farther")],
+)
+def test_nearer_to_an_aim_is_said_only_on_one_side_of_it(values, result):
+    draws = np.random.default_rng(2).normal(size=100) / 1000
+    first, second = (
+        measured("nn_distance_ratio", v, v + sign * draws) for v, sign in zip(values, (1, -1), strict=True)
+    )
+    assert difference(first, second, same_groups=True)["result"] == result
+
+
+def test_few_positives_get_an_interval_and_no_verdict():
+    draws = np.random.default_rng(2).normal(size=100) / 100
+    rows = [measured("auroc", v, v + draws * s, n_positive=19, n_negative=40) for v, s in ((0.5, 1), (0.9, -1))]
+    row = difference(*rows, same_groups=True)
+    assert row["ci_low"] > 0 and row["result"] is None and row["notes"] == [TOO_FEW]
+    assert in_a_word(row, "B", "A") == "too few images to judge"
+    shown = verdict(
+        [], [row | {"model": "B", "baseline": "A", "step": "classifier", "variant": None}], ["A", "B"]
+    ).points
+    assert "Too few images, positives or searches to judge: AUROC ↑ (19 positives)." in shown
 
 
 def test_a_metric_has_a_column_for_each_model_and_for_their_difference(folders):
     rows, differences, names = two_compared(folders)
     table = metric_table([row for row in rows if row["metric"] == "auroc"], differences, names)
     lines = [dict(zip(table.header, line, strict=True)) for line in table.rows]
-    assert [line["finding or network"] for line in lines] == ["Edema, x", "mean of the findings, x"]
+    answers = "Based on 20 positive answers of 1 findings in 24 images"
+    names_of_lines = ["Edema, x\nBased on 20 positive, 28 negative", f"mean of the findings, x\n{answers}"]
+    assert [line["finding or network"] for line in lines] == names_of_lines
     assert [line["B minus A"].split()[0] for line in lines] == ["0.200", "0.200"]
-    assert [line["result"] for line in lines] == ["B better"] * 2
-    counts = "10 positive, 14 negative"
-    assert [line["based on"] for line in lines] == [counts, f"{counts} in 1 findings"]
-    assert [line["real images"] for line in lines] == ["–", "0.950"]
+    assert [line["result"] for line in lines] == ["excludes 0: B better"] * 2
+    assert [line["reference"] for line in lines] == ["", "real images: 0.950"]
     assert table.footnotes == [f"Interval of the difference: {BOOTSTRAP.format(n=100)}"]
     (fd,) = (
         t for s in compared_sections(rows, differences, names) for t in s.tables if t.title == "Fréchet distance ↓"
     )
     line = dict(zip(fd.header, fd.rows[0], strict=True))
-    assert line["floor or chance"] == "1.000 [0.800 to 1.200]" and line["result"] == "no difference shown"
-    assert line["models at the floor's N"] == "2.000 and 2.200 (N = 12)"
+    assert line["reference"] == "real against real: 1.000 [0.800 to 1.200], N = 12"
+    assert line["result"] == "includes 0: no difference shown" and line["reaches real images"] == "no"
+    assert line["A"].endswith("2.000 at N = 12") and line["B"].endswith("2.200 at N = 12")
+
+
+def test_comparisons_of_single_findings_are_called_exploratory(folders):
+    rows, differences, names = two_compared(folders)
+    (found,) = (s for s in compared_sections(rows, differences, names) if s.anchor == "classifier")
+    assert found.texts[0].startswith(
+        "Exploratory: 1 comparisons of single findings below, of which about 1 would exclude"
+    )

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from eval.inputs.folders import PHANTOM, read_folder, read_samples
+from eval.inputs.folders import read_folder, read_samples
 from eval.summary.html import Report, render, write_report
 from eval.summary.models import Model
 from eval.summary.pictures import nearest_images, picture, pictures
@@ -127,10 +127,11 @@ def test_prompts_are_hidden_unless_asked_for(report):
 
 def test_phantoms_are_called_phantoms_and_their_prompts_shown(report, folders):
     page = render(report())
-    assert PHANTOM not in page and "<body>" in page
+    assert "phantoms, drawn by a program" not in page and "<body>" in page
     (folders.real.parent / "prep.json").write_text(json.dumps({"phantom": True, "settings": {}}))
     page = render(report())
-    assert f'<p class="warning">{PHANTOM}</p>' in page and '<body class="phantoms">' in page
+    which = "The real images (--real) and the training images (--train) are phantoms, drawn by a program: no number"
+    assert f'<p class="warning">{which}' in page and '<body class="phantoms">' in page
     assert page.count("Phantoms: drawn by a program") == 1  # it stays in sight, once
     assert "<figcaption>Cardiomegaly.</figcaption>" in page
 
@@ -145,17 +146,22 @@ def test_provenance_has_samples_versions_patients_and_weights(report):
     made = report(outcome=Outcome([], [], [about]))
     synthetic = made.models[0].images
     section = provenance(made.real, made.models, made.train, [about])
-    folders, samples, extractors = (table.rows for table in section.tables)
-    assert [line[2:4] for line in folders] == [["24", "24 patients"], ["24", "12 prompts"], ["24", "24 patients"]]
-    assert all("24 PNG; 48 × 48 px" in line[4] for line in folders)
+    folders, units, samples, extractors = (table.rows for table in section.tables)
+    assert [line[2] for line in folders] == ["24", "24", "24"]
+    assert [[line[0], line[1], line[-1]] for line in units] == [
+        ["real", "24", "24 patients"],
+        ["A", "24", "12 prompts"],
+        ["training", "24", "24 patients"],
+    ]
+    assert all("24 PNG; 48 × 48 px" in line[3] for line in folders)
     lines = sorted(f"{path.name}\t{path.stat().st_size}\n" for path in synthetic.folder.glob("*.png"))
     table = hashlib.sha256((synthetic.folder / "metadata.csv").read_bytes()).hexdigest()
-    assert folders[1][5] == {"list": hashlib.sha256("".join(lines).encode()).hexdigest(), "table": table}
+    assert folders[1][4] == {"list": hashlib.sha256("".join(lines).encode()).hexdigest(), "table": table}
     texts = "\n".join(sorted(set(synthetic.rows["text"])))
     checksum = hashlib.sha256(texts.encode()).hexdigest()
     settings = {"scheduler": "pndm", "seeds": "24 different", "prompts, sha256 of the sorted list": checksum}
     assert settings.items() <= dict(samples).items()
-    assert extractors == [["x", "r", {"w.pt": "ab12"}]] and "w.pt: <code>ab12</code>" in render(made)
+    assert extractors == [["x", "", "r", {"w.pt": "ab12"}]] and "w.pt: <code>ab12</code>" in render(made)
     assert ["some-library", "7.8"] in section.folded[0].rows
 
 
@@ -177,6 +183,7 @@ def test_nearest_pairs_are_side_by_side(report, folders, tmp_path):
     made = report()
     made.outcome.tables["nearest.csv", "A"] = nearest
     page = render(made)
+    assert '<a href="nearest.csv">nearest.csv</a>' in page
     assert page.index('id="privacy"') < page.index('id="nearest"') < page.index('id="reports"')
     groups = nearest_images(nearest, made.models[0], made.train).groups
     assert [group.caption for group in groups] == [

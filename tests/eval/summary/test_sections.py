@@ -2,12 +2,12 @@
 
 import pytest
 
-from eval.scores import score_row
+from eval.scores import Result, score_row
 from eval.summary.blocks import Section
 from eval.summary.plots import FLOOR, REAL, SYNTHETIC, THINNED
 from eval.summary.sections import own_scales, sections_of
-from eval.summary.tables import basis, label_tables, networks_table, score_table
-from eval.summary.verdicts import copy_search, summary, tiles
+from eval.summary.tables import basis, label_tables, networks_table, reaches, references, score_table
+from eval.summary.verdicts import copy_search, repeated_prompts, summary, tiles
 
 
 def row(step: str, metric: str, value: float | None, variant: str | None = None, **others) -> dict:
@@ -111,7 +111,8 @@ def test_a_value_stands_beside_the_floor_at_the_same_number_of_images():
     table = score_table([one | {"notes": [note]} for one in fidelity_rows()[:2]])
     cells = dict(zip(table.header, table.rows[0], strict=True))
     assert cells["value"] == "3.000" and cells["value at the reference's N"] == "3.400"
-    assert (cells["reference"], cells["reference's N"]) == ("1.100 [0.900 to 1.300]", "12 + 12")
+    assert cells["reference"] == "real against real: 1.100 [0.900 to 1.300], N = 12"
+    assert cells["reaches real images"] == "no"
     assert "of" not in cells and "notes" not in cells  # a column says it
 
 
@@ -119,14 +120,23 @@ def test_a_value_stands_beside_the_floor_at_the_same_number_of_images():
     ("columns", "text"),
     [
         ({"n_positive": 10, "n_negative": 150}, "10 positive, 150 negative"),
-        ({"n_pairs": 62, "n_prompts": 18}, "62 pairs of 18 prompts"),
+        (
+            {"n_positive": 106, "n_negative": 694, "n_labels": 5, "images": "real"},
+            "106 positive answers of 5 findings in 24 images",
+        ),
+        ({"metric": "pearson_r", "n_positive": 10}, "24 pairs of a real and a synthetic image"),
+        ({"n_pairs": 62, "n_prompts": 18}, "62 pairs within 18 texts"),
+        ({"n_pairs": 1500, "n_groups": 112, "images": "synthetic"}, "1,500 pairs of 112 texts"),
+        ({"n_pairs": 1500, "n_groups": 86, "images": "real"}, "1,500 pairs of 86 patients"),
+        ({"metric": "vendi", "images": "synthetic"}, "24 synthetic"),
+        ({"metric": "repeated_prompt_share", "n_prompts": 18, "n_train": 1435}, "18 texts with several samples"),
         ({"n_queries": 40}, "40 searches"),
         ({"n_train": 1435}, "24 real + 24 synthetic + 1,435 training"),
         ({"n_prompts": 18, "n_train": 1435}, "18 prompts + 1,435 training"),
     ],
 )
 def test_a_value_says_what_it_rests_on(columns, text):
-    assert basis(row("x", "vendi", 0.5) | columns) == text
+    assert basis(row("x", "fd", 0.5) | columns) == text
 
 
 def test_labels_are_joined_by_name():
@@ -238,7 +248,10 @@ def test_searches_have_one_chance_level():
 
 def test_reports_are_compared_with_other_images_prompts():
     (table,) = section(all_rows(), "reports").tables
-    assert [dict(zip(table.header, line, strict=True))["reference"] for line in table.rows] == ["0.010", "0.010"]
+    assert [dict(zip(table.header, line, strict=True))["reference"] for line in table.rows] == [
+        "other images' prompts: 0.010",
+        "real images: 0.106\nother images' prompts: 0.010",
+    ]
 
 
 def test_probes_are_above_those_before_fine_tuning():
@@ -250,3 +263,65 @@ def test_probes_are_above_those_before_fine_tuning():
 def test_an_arm_worse_than_chance_is_on_the_axis(value, ci_low, left):
     rows = [row("utility", "utility_auroc", value, label="macro", ci_low=ci_low, ci_high=0.9) | {"arm": "S"}]
     assert section(rows, "utility").cards[0].bounds == (left, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("metric", "columns", "real", "reached"),
+    [
+        ("fd", {"value_at_floor_n": 1.2, "floor": 1.0, "floor_low": 0.9, "floor_high": 1.3}, None, "yes"),
+        ("fd", {"value_at_floor_n": 1.4, "floor": 1.0, "floor_low": 0.9, "floor_high": 1.3}, None, "no"),
+        ("recall", {"value_at_floor_n": 0.8, "floor": 0.9, "floor_low": 0.85, "floor_high": 1.0}, None, "no"),
+        ("density", {"value_at_floor_n": 1.4, "floor": 1.0, "floor_low": 0.9, "floor_high": 1.3}, None, "no, above"),
+        ("auroc", {"ci_low": 0.4, "ci_high": 0.6}, (0.7, 0.9), "no"),
+        ("auroc", {"ci_low": 0.4, "ci_high": 0.8}, (0.7, 0.9), "yes"),
+        ("auroc", {"ci_low": 0.4, "ci_high": 0.6}, (None, None), "no"),  # real 0.8, all resamples equal
+        ("nn_distance_ratio", {"ci_low": 0.9, "ci_high": 1.1}, None, "yes"),
+        ("nn_distance_ratio", {"ci_low": 0.4, "ci_high": 0.6}, None, "no, below"),
+        ("authpct", {"ci_low": 92.0, "ci_high": 98.0, "floor": 66.0}, None, "no, above"),
+        ("alignment", {"ci_low": 0.4, "ci_high": 0.6}, (0.7, 0.9), ""),  # only differences can be read
+    ],
+)
+def test_a_value_reaches_that_of_real_images_or_not(metric, columns, real, reached):
+    of_real = None if real is None else row("x", metric, 0.8, images="real", ci_low=real[0], ci_high=real[1])
+    assert reaches(row("x", metric, 0.5, images="synthetic") | columns, of_real) == reached
+
+
+def test_each_reference_is_named_and_there_once():
+    real = row("diversity", "vendi", 5.0, images="real")
+    assert references(row("diversity", "vendi", 4.0, images="synthetic", floor=5.0), real) == "real images: 5.000"
+    near = row("privacy", "nn_distance_ratio", 0.9, images="synthetic", floor=1.01)
+    assert references(near) == "held-out real images: 1.010\naim: 1"
+    searched = row("retrieval", "mrr", 0.9, images="synthetic") | {"chance": 0.2}
+    assert references(searched, row("retrieval", "mrr", 0.95, images="real")) == "real images: 0.950\nchance: 0.200"
+    within = row("diversity", "ms_ssim_within_prompts", 0.7, images="synthetic")
+    absent = row("diversity", "ms_ssim_within_prompts", None, images="real")
+    assert references(within, absent) == "real images: none: no text has images of two patients"
+
+
+def test_equal_resamples_are_named_instead_of_an_interval():
+    result = Result([row("classifier", "auroc", 1.0, ci_low=1.0, ci_high=1.0) | {"n_positive": 10, "n_negative": 14}])
+    table = score_table(result.rows)
+    cells = dict(zip(table.header, table.rows[0], strict=True))
+    assert cells["95 % interval"] == "none" and table.footnotes == ["no interval: all resamples equal (n = 10)"]
+
+
+def test_the_search_tells_what_its_sensitivity_and_upper_end_rest_on():
+    (share, *others) = [one for one in all_rows() if one["step"] == "privacy"]
+    said = " ".join(
+        copy_search([share | {"n_tested": 100, "n_found": 98, "sensitivity": 0.98, "n_units": 160}, *others])
+    )
+    assert "finds 98 of 100 (0.930 to 0.994) altered training images" in said
+    assert "not tested on copies smoothed by a generator" in said and "The upper end is 3/160, for 160 prompts." in said
+    assert "1,160 real images (24 held-out and 1,136 training images)" in said
+
+
+def test_prompts_that_repeat_an_image_are_counted():
+    one = row("privacy", "repeated_prompt_share", 1 / 18, images="synthetic", ci_low=0.0, ci_high=0.17) | {
+        "n_prompts": 18
+    }
+    (line,) = repeated_prompts([one])
+    assert line.startswith(
+        "1 of 18 prompts with several samples gives near-identical samples (share 0.056, 95 % interval"
+    )
+    (line,) = repeated_prompts([one | {"value": 0.0}])
+    assert line.startswith("0 of 18 prompts") and line.endswith("The upper end is 3/18.")
