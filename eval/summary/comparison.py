@@ -7,10 +7,9 @@ import numpy as np
 
 from eval.metrics.bootstrap import NORMAL_95, percentiles
 from eval.scores import Row, Rows, score_row
-from eval.summary.measures import aim_of, better, depends_on_n, has_aim, smallest_n
+from eval.summary.measures import FEWEST_JUDGED, aim_of, better, depends_on_n, has_aim, smallest_n
 from eval.summary.models import Model
 
-FEWEST_JUDGED = 20  # images, positives, negatives or searches behind a verdict
 TOO_FEW = f"no verdict: fewer than {FEWEST_JUDGED} images, positives, negatives or searches"
 KEY = ("step", "variant", "metric", "label", "images", "extractor", "preset", "arm")  # what makes rows comparable
 HALVES = "{n} random halves of real patients and of prompts, the same for both models"
@@ -88,7 +87,7 @@ def difference(first: Row, second: Row, same_groups: bool) -> Row:
     row = score_row(second["metric"], value, interval, note=note)
     row |= {name: second[name] for name in names if name in second}
     result = _result(row, first, second)
-    if result and smallest_n(row) < FEWEST_JUDGED:
+    if row["ci_low"] is not None and smallest_n(row) < FEWEST_JUDGED:
         result = None
         row["notes"] = [*row["notes"], TOO_FEW]
     return row | {"paired": paired, "result": result}

@@ -1,6 +1,7 @@
 """Sections of report.html for several models: a table for each metric with a column for each model and difference."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from eval.scores import ALL_EQUAL, Row, Rows
 from eval.summary.blocks import Section, Table
@@ -78,8 +79,8 @@ def metric_table(
             line += [value_cell(change, digits), in_a_word(change, model, models[0])]
         said = _remarks(by_model.values(), changed)
         line += [
-            _once(by_model, models, lambda row, real=real: references(row, real), "\n"),
-            _once(by_model, models, lambda row, real=real: reaches(row, real), "\n"),
+            _once(by_model, models, partial(references, real=real), "\n"),
+            _once(by_model, models, partial(reaches, real=real), "\n"),
             ", ".join(str(footnotes.setdefault(text, len(footnotes) + 1)) for text in said),
         ]
         body.append(line)

@@ -184,7 +184,8 @@ def against_real(rows: Rows, real: dict[tuple[object, ...], Row], models: Sequen
             lines.append(
                 f"The floor (real against real, at N = {n}) is reached by {'; '.join(each)} values of fidelity."
             )
-    missed, met = [], []
+    missed: list[str] = []
+    met: list[str] = []
     for _, own in _by_key(others).items():
         of_real = real[side_key(own[0])]
         values = " and ".join(number(row["value"]) for row in own)

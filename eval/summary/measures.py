@@ -11,6 +11,7 @@ MEASURES: dict[str, dict[str, Any]] = json.loads(
 )
 """Of each metric its name, "lower" or "higher" (what is better, or null), its definition in a line, whether its value
 depends on the number of images, and its aim where neither side is better: a number, or what has the value."""
+FEWEST_JUDGED = 20  # images, positives, negatives or searches behind a verdict
 REFERENCES = ("floor", "chance", "shuffled")  # columns of what a value is compared with
 ARROWS = {"lower": "↓", "higher": "↑", None: ""}
 

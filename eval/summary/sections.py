@@ -8,7 +8,7 @@ from eval.scores import Row, Rows
 from eval.summary.blocks import Card, Section, Table
 from eval.summary.measures import caveats, display_name, metric_name, reference, short, with_arrow
 from eval.summary.plots import FLOOR, REAL, SYNTHETIC, THINNED, Line, Mark, number
-from eval.summary.tables import groups, label_tables, line_name, networks_table, score_table
+from eval.summary.tables import groups, label_tables, line_name, networks_table, reference_cell, score_table
 from eval.summary.verdicts import copy_search, repeated_prompts
 
 MANIFOLD = ("precision", "recall", "density", "coverage")
@@ -49,7 +49,8 @@ def mark(row: Row, kind: str | None = None) -> Mark:
 def reference_mark(row: Row) -> tuple[Mark, ...]:
     """What a value is compared with, and the lowest and highest of its random splits."""
     beside = reference(row)
-    return () if beside is None else (Mark(beside, FLOOR, row.get("floor_low"), row.get("floor_high")),)
+    ends = row.get("floor_low"), row.get("floor_high")
+    return () if beside is None else (Mark(beside, FLOOR, *ends, reference_cell(row)),)
 
 
 def images(rows: Rows) -> Section:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from eval.scores import ALL_EQUAL, Row, Rows
 from eval.summary.blocks import Table
 from eval.summary.measures import (
+    FEWEST_JUDGED,
     aim_of,
     better,
     capital,
@@ -15,6 +16,7 @@ from eval.summary.measures import (
     reads,
     reference,
     short,
+    smallest_n,
     with_arrow,
 )
 from eval.summary.plots import decimals, interval_text, number, value_text
@@ -76,9 +78,10 @@ def reaches(row: Row, real: Row | None = None) -> str:
     """Whether a value is as good as that of real images: "yes", "no", or "" where that is not known.
 
     A value with a floor is compared with the range of the random splits, at their number of images; others by
-    whether the interval overlaps that of real images. Where the aim is a value, "no" says on which side of it.
+    whether the interval overlaps that of real images; too few images are not judged. Where the aim is a value, "no"
+    says on which side of it.
     """
-    if row["value"] is None or row["images"] == "real":
+    if row["value"] is None or row["images"] == "real" or smallest_n(row) < FEWEST_JUDGED:
         return ""
     direction, aimed = better(row["metric"]), has_aim(row["metric"])
     low, high = ends_of(row)
