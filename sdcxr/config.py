@@ -75,7 +75,8 @@ class TrainConfig:
     """Side of the training images in pixels. Default: the base's own."""
     continue_from: str | None = None
     """Run folder (or one of its checkpoints) from which this run, in a folder of its own, goes on under other settings:
-    weights, average, optimizer, and the count of steps. `--config RUN/config.yaml` takes over the other settings."""
+    weights, average, optimizer, and the count of steps. Base and data are RUN's where none are named; `--config
+    RUN/config.yaml` takes over the other settings."""
 
     vae_part: Literal["decoder", "all"] = "decoder"
     """With `--tune vae`: a trained encoder would outdate cached latents and the UNet, hence the decoder alone."""

@@ -67,11 +67,12 @@ def _path(prompts: str) -> Path | None:
 
 
 def speaks_for_a_path(prompts: str, path: Path) -> bool:
-    """Whether a text that is no file or folder was meant as one: `./x`, `x.csv`, `data/x` in an existing data/, …/test.
+    """Whether a text that is no file or folder was meant as one: `./x`, `x.csv` or one word with any other suffix,
+    `data/x` in an existing data/, …/test.
 
     "Pneumonia/effusion" and "..." are prompts.
     """
-    if re.match(r"\.{0,2}/|~/|\w+://", prompts):
+    if re.match(r"\.{0,2}/|~/|\w+://", prompts) or re.fullmatch(r"[\w-]+(\.[\w-]+)*\.[A-Za-z]\w{1,6}", prompts):
         return True
     if kind_of(path) in TABLE_KINDS or path.suffix.lower() in OTHER_FILES:
         return True

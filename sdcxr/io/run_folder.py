@@ -67,3 +67,9 @@ def check_own_folder(run: Path) -> None:
             f"--output_dir {run}: holds {', '.join(foreign)}, which no {RUN_STATE} accounts for: give another folder, "
             "nothing of it was touched"
         )
+
+
+def parent_run(named: str | Path) -> Path:
+    """The run folder that `--continue_from` means: the folder itself, or that of one of its checkpoints."""
+    named = Path(named).expanduser()
+    return named.parents[1] if named.parent.name == "checkpoints" else named

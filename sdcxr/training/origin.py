@@ -14,7 +14,7 @@ from sdcxr.data.latents import hash_images
 from sdcxr.data.stream import Examples
 from sdcxr.io.files import checksum, state_of
 from sdcxr.io.pixels import BadImage, open_image
-from sdcxr.io.run_folder import CONTENT, read_config, read_run_state
+from sdcxr.io.run_folder import CONTENT, parent_run, read_config, read_run_state
 from sdcxr.runtime.errors import UserError
 from sdcxr.tasks.base import training_rows
 from sdcxr.training import checkpoint
@@ -118,7 +118,7 @@ class Origin:
         assert config.continue_from is not None
         flag = f"--continue_from {config.continue_from}"
         named = Path(config.continue_from).expanduser()
-        parent = named.parents[1] if named.parent.name == "checkpoints" else named
+        parent = parent_run(named)
         if not (state := read_run_state(parent)):
             raise UserError(f"{flag}: is no run folder of train.py")
         whole = checkpoint.existing(parent / "checkpoints")

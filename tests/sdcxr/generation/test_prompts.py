@@ -26,6 +26,8 @@ def test_a_text_is_one_prompt():
         "The lungs are clear. " * 30,
         "γ" * 300,
         "effusion",
+        "Normal.",
+        "No effusion.Normal heart",
     ):
         rows = read_prompts(text)
         assert rows.to_dict("list") == {"id": ["prompt"], "text": [text]}
@@ -67,7 +69,10 @@ def test_a_split_gives_its_ids_or_its_file_names(micro_dataset, tmp_path):
 @pytest.mark.parametrize(
     "name",
     [
-        *(f"nowhere{suffix}" for suffix in (".csv", ".TXT", ".tsv", ".csv.gz", ".json", ".jsonl", ".parquet", ".xlsx")),
+        *(
+            f"nowhere{suffix}"
+            for suffix in (".csv", ".TXT", ".tsv", ".csv.gz", ".json", ".jsonl", ".parquet", ".xlsx", ".cvs")
+        ),
         *("./nowhere", "../nowhere", "~/nowhere", "data/test", "/data/test", "here/nowhere", "nowhere/", "s3://a/b"),
     ],
 )
