@@ -33,7 +33,7 @@ def main(config: TrainConfig) -> int:
 
 
 def fill_in(config: TrainConfig) -> TrainConfig:
-    """Fill in the base and data of the run that goes on, or else the embedded ones, with the settings that they need."""
+    """Fill in base and data of the run that goes on, or else the embedded ones, with the settings that they need."""
     from sdcxr.embedded import base, phantoms
 
     if config.continue_from is not None:
