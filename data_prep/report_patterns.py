@@ -82,7 +82,7 @@ ADDENDUM = re.compile(
     | [^:\n]{0,60}\b(?i:addendum)\b[^:\n]{0,60}:\s*$""",
     re.VERBOSE,
 )
-# A line below the impression that quotes another report: "OLD REPORT OF ___:", "For reference, the report of ___ read:".
+# A line below the impression that quotes an old report: "OLD REPORT OF ___:", "For reference, the report read:".
 _PAST = r"(?:old|older|prior|previous|archived|earlier|outside|last|past|former|historical)"
 _OF_REPORT = (
     r"(?:of|from|for|dated|on|the|chest|x-?rays?|cxr|radiographs?|films?|exam(?:ination)?|study|[\d/_.,()\[\]*-]+)"
@@ -93,7 +93,7 @@ PRIOR_REPORT = re.compile(
         | (?:[\w-]+\s)?reports?\b[^:\n]{{0,40}}?\b{_PAST}\b
         | for\sreference\b(?=\W*$|\s*:|[^:\n]{{0,60}}\breports?\b)
     )(?:[^:\n]{{0,80}}(?::(?!\d\d)|\b(?:below|follows|quoted|reads?)\W*$)
-      | (?:\s{_OF_REPORT}|\s{_PAST}|\s(?:exam(?:ination)?|study|imaging))*(?:[^\w\n.]|_)*$)""",
+      | (?:\s{_OF_REPORT}|\s{_PAST}|\simaging)*(?:[^\w\n.]|_)*$)""",
     re.VERBOSE | re.IGNORECASE,
 )
 QUOTED_REPORT = re.compile(r"\s*[\"“](?=(?i:(?:final\s)?(?:impression|conclusion|opinion|findings)s?)\b[^:\n]{0,40}:)")
