@@ -9,7 +9,7 @@ from sdcxr.io.files import checksum
 from sdcxr.runtime.errors import UserError
 
 SUMS = "SHA256SUMS.txt"
-_LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.+)")  # two blanks, or a blank and an asterisk for binary mode
+_LINE = re.compile(r"([0-9a-fA-F]{64})\s+\*?(.+)")  # PhysioNet has one blank; an asterisk is for binary mode
 
 
 def read_sums(path: Path) -> dict[str, str]:

@@ -25,7 +25,7 @@ from data_prep.report_sections import impression
 from data_prep.report_text import decode
 from data_prep.workers import progress
 from sdcxr.io.files import existing_folder
-from sdcxr.io.ids import print_join, read_ids
+from sdcxr.io.ids import print_join, read_ids, read_patients
 from sdcxr.io.image_files import IMAGE_SUFFIXES, looks_like_image
 from sdcxr.io.manifest import LABELS, with_labels
 from sdcxr.runtime.errors import UserError
@@ -162,7 +162,8 @@ def read_table(name: TableName, path: Path) -> pd.DataFrame:
     check_not_empty(table, path)
     for column, prefix in _ID_PREFIXES.items():
         if column in table:
-            table[column] = read_ids(table[column], prefix, f"{path}, {column}")
+            read = read_patients if column == "subject_id" else read_ids
+            table[column] = read(table[column], prefix, f"{path}, {column}")
     if "dicom_id" in table and table["dicom_id"].str.lower().str.endswith(IMAGE_SUFFIXES).any():
         table["dicom_id"] = table["dicom_id"].map(image_stem)
     return with_labels(table, "study " + table["study_id"], str(path)) if name == "chexpert" else table

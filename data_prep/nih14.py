@@ -23,7 +23,7 @@ from data_prep.raw_tables import image_stem, index_images, read_table, warn_unna
 from data_prep.sources import input_states
 from data_prep.splits import hash_splits
 from data_prep.writer import Settings, is_finished, recorded_settings, write_dataset
-from sdcxr.io.ids import print_join, read_ids
+from sdcxr.io.ids import print_join, read_ids, read_patients
 from sdcxr.io.manifest import LABELS
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
@@ -146,7 +146,7 @@ def read_labels(path: Path) -> pd.DataFrame:
     name = read_ids(table["Image Index"], where=f"{path}, Image Index").map(image_stem)
     return pd.DataFrame(
         {
-            "subject_id": read_ids(table["Patient ID"], where=f"{path}, Patient ID"),
+            "subject_id": read_patients(table["Patient ID"], where=f"{path}, Patient ID"),
             "study_id": name,  # NIH numbers the images of a patient, not the examinations
             "dicom_id": name,
             "view": table["View Position"].str.strip().str.upper(),

@@ -144,6 +144,7 @@ _LIST_ITEM = re.compile(r"\s*(?:\(?\d{1,2}[.)]|[-+•·▪●◦*])\s+\w*[^\W\d_
 _SENTENCE = re.compile(r"(?<!\bDr\.)(?<!\bDrs\.)(?<!\b[A-Z]\.)(?<!\d\.)(?<=[.!?)])\s+(?=[A-Z\[(*])")
 _HIDDEN = re.compile(r"XX+|__+")  # de-identified
 _ENDS_SENTENCE = ".;!?)]>*=#|\"'"
+_PROMISED = re.compile(r"\baddend(?:um|a)\s(?:will|would|may|can|to|once|when|if|after|pending)\b", re.IGNORECASE)
 _WRAPPED = 55  # characters of a line that may go on in the next
 _TEXTUAL, _CODED, _OFFICIAL, _UNCLEAR = range(4)
 
@@ -220,7 +221,7 @@ def _goes_on(previous: str, line: str) -> bool:
 def _kind(unit: str) -> int:
     if _CODE.search(unit) or (":" in unit and _has_unknown_key(unit)):
         return _CODED
-    if _LIST_ITEM.match(unit):
+    if _LIST_ITEM.match(unit) or _PROMISED.search(unit):
         return _TEXTUAL
     words = letters(unit).split()
     stems = {word[:_STEM] for word in words}

@@ -34,13 +34,18 @@ HEADING = re.compile(
     )""",
     re.VERBOSE,
 )
+# "IMPRESSION BY DR. ROE:"
+_BY_AUTHOR = (
+    r"\s+(?i:(?:by|per)\s+(?:the\s+)?(?:drs?|doctor|prof|professor|attending|radiologist)\b"
+    r"(?![^:\n]*\b(?:old|prior|previous|outside|resident)\b))[^:\n]{0,60}:"
+)
 # At the start of a line: names of impressions that only their capitals, a tab or a wide gap set off from the text.
 BARE_HEADING = re.compile(
     rf"""{_LEAD}(?:
         (?P<name>(?:FINAL\ )?(?:IMPRESSIONS?|CONCLUSIONS?|OPINION))
-        (?:\ ?\.+(?:-+(?=\s))?|[;>)/]|[-–—]+(?=[\sA-Z0-9])
+        (?:{_BY_AUTHOR}|\ ?\.+(?:-+(?=\s))?|[;>)/]|[-–—]+(?=[\sA-Z0-9])
             |(?=\ +(?:\d{{1,2}}[.)]|[A-Z][a-z]|[A-Z]\ |_{{2}}|[-•*]))|(?=\t|\ {{3}}))
-        | (?P<titled>(?:Final\ )?(?:Impressions?|Conclusions?|Opinion))(?=\t|\ {{3}})
+        | (?P<titled>(?:Final\ )?(?:Impressions?|Conclusions?|Opinion))(?:{_BY_AUTHOR}|(?=\t|\ {{3}}))
     )""",
     re.VERBOSE,
 )
@@ -77,6 +82,21 @@ ADDENDUM = re.compile(
     | [^:\n]{0,60}\b(?i:addendum)\b[^:\n]{0,60}:\s*$""",
     re.VERBOSE,
 )
+# A line below the impression that quotes an old report: "OLD REPORT OF ___:", "For reference, the report read:".
+_PAST = r"(?:old|older|prior|previous|archived|earlier|outside|last|past|former|historical)"
+_OF_REPORT = (
+    r"(?:of|from|for|dated|on|the|chest|x-?rays?|cxr|radiographs?|films?|exam(?:ination)?|study|[\d/_.,()\[\]*-]+)"
+)
+PRIOR_REPORT = re.compile(
+    rf"""[^\w\n]*(?:
+        (?:(?:the|text\sof|copy\sof)\s)*{_PAST}\s(?:[\w-]+\s){{0,4}}?reports?\b
+        | (?:[\w-]+\s)?reports?\b[^:\n]{{0,40}}?\b{_PAST}\b
+        | for\sreference\b(?=\W*$|\s*:|[^:\n]{{0,60}}\breports?\b)
+    )(?:[^:\n]{{0,80}}(?::(?!\d\d)|\b(?:below|follows|quoted|reads?)\W*$)
+      | (?:\s{_OF_REPORT}|\s{_PAST}|\simaging)*(?:[^\w\n.]|_)*$)""",
+    re.VERBOSE | re.IGNORECASE,
+)
+QUOTED_REPORT = re.compile(r"\s*[\"“](?=(?i:(?:final\s)?(?:impression|conclusion|opinion|findings)s?)\b[^:\n]{0,40}:)")
 # A line about a preliminary reading whose marks do not make it a heading.
 WET_READ = re.compile(
     r"[^\w\n]*(?:WET\s?READ|PRELIMINARY (?:READ|REPORT)|Wet [Rr]ead(?= (?:by|version)))\b"

@@ -52,6 +52,7 @@ class _Place(NamedTuple):
     section: str
     body_start: int
     is_listed: bool  # the heading of the section had a number or bullet
+    reported: bool  # the main report had its impression
 
     @property
     def in_impression(self) -> bool:
@@ -84,7 +85,7 @@ def sections(text: str) -> list[Section]:
         last = text.find("\n", first)
         line = text[first : last if last >= 0 else None]
         while at < len(line):
-            heading = _next_heading(line, at, _Place(text, first, name, body_start, is_listed))
+            heading = _next_heading(line, at, _Place(text, first, name, body_start, is_listed, reported))
             if heading is None:
                 break
             cut, at = first + heading.start, heading.end
@@ -101,8 +102,8 @@ def sections(text: str) -> list[Section]:
             name, start, body_start, is_listed = heading.section, cut, first + at, heading.is_listed
             if name not in _ANY_IMPRESSION and not patterns.MAY_BE_INLINE.search(line, at):
                 break
-        # The next line that is worth a closer look: any within an impression, otherwise few.
-        following = (patterns.NOT_BLANK if name in _ANY_IMPRESSION else patterns.UNUSUAL).search(text, last)
+        # The next line that is worth a closer look: any within or below an impression, otherwise few.
+        following = (patterns.NOT_BLANK if reported or name in _ANY_IMPRESSION else patterns.UNUSUAL).search(text, last)
         if last < 0 or following is None:
             break
         first, at = text.rfind("\n", 0, following.start() + 1) + 1, 0
@@ -180,6 +181,8 @@ def _aside(aside: str, closed: str, opened: str, reported: bool) -> str:
     """What kind of aside a heading begins or goes on with; "" for the main report."""
     if opened in ("addendum", "prior report"):
         return opened
+    if aside == "prior report" and reported and opened not in ("main report", "end of addendum"):
+        return aside  # an old report that is quoted below the own one, to its end
     if opened in ("wet read", "preliminary impression"):
         return "wet read"
     if opened == "rule" and reported:
@@ -208,7 +211,7 @@ def _next_heading(line: str, at: int, place: _Place) -> _Heading | None:
         if not words[0].isalpha() and patterns.RULE.match(line):
             is_underline = place.section not in ("preamble", "rule", "") and not place.has_text
             return _Heading(_UNDERLINE if is_underline else "rule", 0, len(line))
-        if heading := _aside_at_start(line):
+        if heading := _aside_at_start(line) or _quoted_report(line, place):
             return heading
         if in_impression and _is_sign_off(line, place) and place.has_text:
             return _Heading("", 0, 0)
@@ -229,6 +232,14 @@ def _aside_at_start(line: str) -> _Heading | None:
     if ("WET" in line or "PREL" in line or "Wet" in line) and (match := patterns.WET_READ.match(line)):
         return _Heading("wet read", 0, match.end())
     return None
+
+
+def _quoted_report(line: str, place: _Place) -> _Heading | None:
+    """An old report that begins below the own impression."""
+    if not (place.reported or (place.in_impression and place.has_text)) or not place.ended:
+        return None
+    match = patterns.PRIOR_REPORT.match(line) or patterns.QUOTED_REPORT.match(line)
+    return _Heading("prior report", 0, match.end()) if match else None
 
 
 def _is_sign_off(line: str, place: _Place) -> bool:

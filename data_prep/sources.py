@@ -113,6 +113,22 @@ def _folder_state(path: Path) -> State:
     return {"path": str(path), "bytes": n_bytes, "mtime_ns": newest, "names": _digest(sorted(names))}
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# Tables that were written
+
+
+def table_sums(output_dir: Path, splits: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of the metadata.csv of each split by its name in `output_dir`, for prep.json."""
+    return {name: checksum(output_dir / name) for name in (f"{split}/metadata.csv" for split in splits)}
+
+
+def edited_tables(output_dir: Path, recorded: Mapping[str, str]) -> list[str]:
+    """The tables that are no longer as they were written, in words; a missing one is left to the caller."""
+    there = {name: output_dir / name for name in recorded if (output_dir / name).is_file()}
+    edited = [name for name, path in there.items() if checksum(path) != recorded[name]]
+    return [f"{name} was edited and is written again" for name in edited]
+
+
 def _digest(names: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()
 

@@ -29,7 +29,7 @@ from data_prep.table_labels import finding_words, merge_rows, parse_list, read_f
 from data_prep.table_mapping import Repeats, TableMapping, column_cells, first_group, missing_column, quoted
 from data_prep.table_text import FRONTAL, check_template, places, render, split_names, text_of, view_of, words_of
 from data_prep.writer import Settings, is_finished, recorded_settings, write_dataset
-from sdcxr.io.ids import LEAST_SHARE, print_join, read_ids
+from sdcxr.io.ids import LEAST_SHARE, print_join, read_ids, read_patients
 from sdcxr.io.manifest import IDS, LABELS
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
@@ -214,7 +214,8 @@ def ids_of(mapping: TableMapping, table: pd.DataFrame, image: pd.Series, config:
         elif cells is None and ours in mapping.path_patterns:
             cells = first_group(image, mapping.path_patterns[ours])
         if cells is not None:
-            ids[ours] = read_ids(cells, where=f"--table {config.table.name}")
+            read = read_patients if ours == "subject_id" else read_ids
+            ids[ours] = read(cells, where=f"--table {config.table.name}")
     names = image_names(image)
     ids["dicom_id"] = ids["dicom_id"].where(ids["dicom_id"] != "", names) if "dicom_id" in ids else names
     study_id = ids.get("study_id", ids["dicom_id"])

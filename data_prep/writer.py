@@ -38,9 +38,11 @@ from data_prep.sources import (
     changed_images,
     changed_inputs,
     check_same_images,
+    edited_tables,
     read_sources,
     source_rows,
     source_state,
+    table_sums,
     up_to_date,
     with_checksums,
     write_sources,
@@ -170,6 +172,7 @@ def is_finished(output_dir: Path, settings: dict[str, Any], inputs: Mapping[str,
             n_images, of_images = changed_images(output_dir, inputs[IMAGES]["path"], sum(state["splits"].values()))
             tables = [*(f"{split}/metadata.csv" for split in state["splits"]), "rejected.csv"]
             changes += [f"{name} is missing" for name in tables if not (output_dir / name).is_file()] + of_images
+            changes += edited_tables(output_dir, state.get("tables", {}))
             if not changes:
                 print(f"{output_dir} is finished: nothing to do (compared with {n_images:,} source images)")
                 return True
@@ -240,7 +243,8 @@ def _write(config: Settings, settings: dict[str, Any], cohort: Cohort, inputs: M
     _warn_mixed_ids(kept)
 
     usable = n_unusable <= config.max_rejected_fraction * n_images
-    _write_prep(output_dir, prep | {"duplicates": duplicates}, cohort, usable)
+    tables = table_sums(output_dir, [split for split in SPLITS if (kept["split"] == split).any()])
+    _write_prep(output_dir, prep | {"duplicates": duplicates, "tables": tables}, cohort, usable)
     _print_counts(cohort)
     print(describe_duplicates(duplicates, config.duplicates))
     if usable:

@@ -54,6 +54,29 @@ def read_ids(cells: pd.Series, prefix: str = "", where: str = "") -> pd.Series:
     return ids
 
 
+def read_patients(cells: pd.Series, prefix: str = "", where: str = "") -> pd.Series:
+    """`read_ids` of patients: where all are numbers, 7 and 00007 are one patient, in the more frequent spelling.
+
+    Of equally frequent spellings the longest is kept; a line on stderr says how many patients had several. As two
+    patients they could be in training and validation.
+    """
+    ids = read_ids(cells, prefix, where)
+    counts = ids[ids != ""].value_counts().rename_axis("id").reset_index(name="n")
+    numbers = counts["id"].str.lstrip("0")
+    if not numbers.duplicated().any() or not counts["id"].str.fullmatch("[0-9]+").all():
+        return ids
+    counts = counts.assign(number=numbers, length=counts["id"].str.len()).sort_values(["n", "length"], ascending=False)
+    kept = counts.groupby("number")["id"].transform("first")
+    others = counts[counts["id"] != kept]
+    first = others.index[0]
+    print(
+        f"warning: {where or cells.name}: {others['number'].nunique():,} patients are written with and without leading "
+        f"zeros, such as {counts['id'][first]} and {kept[first]}: taken as the same",
+        file=sys.stderr,
+    )
+    return ids.replace(dict(zip(others["id"], kept[others.index], strict=True)))
+
+
 def _read(cell: str, prefix: str) -> str | None:
     """One id; None for a number in scientific notation with fewer digits than the id."""
     if not _ODD.search(cell) and not (prefix and cell[:1].isalpha()):

@@ -38,6 +38,13 @@ def test_listed_files_are_compared_and_others_are_not(tmp_path):
     assert words[0] == words[2] == "" and "download the file again" in words[1]
 
 
+@pytest.mark.parametrize("between", [" ", "  ", " *", "\t"])
+def test_any_white_space_stands_between_sum_and_name(tmp_path, between):
+    path = tmp_path / "SHA256SUMS.txt"
+    path.write_text(f"{'a' * 64}{between}files/two  words.jpg\n")
+    assert read_sums(path) == {"files/two  words.jpg": "a" * 64}
+
+
 def test_the_list_is_found_from_any_part_of_the_collection(tmp_path):
     files = collection(tmp_path)
     assert expected_sums(files[:1]) == [sha256(b"a.jpg")]

@@ -228,6 +228,18 @@ def test_hash_split_keeps_patients_apart_and_near_the_fractions(tmp_path):
     assert shares["test"] == pytest.approx(0.2, abs=0.03)
 
 
+def test_a_patient_with_and_without_leading_zeros_is_one(collection, capsys):
+    table = collection / "labels.csv"
+    lines = table.read_text().splitlines(keepends=True)
+    for row in range(1, len(lines), 2):  # the first image of each patient
+        name, finding, follow_up, patient, rest = lines[row].split(",", 4)
+        lines[row] = f"{name},{finding},{follow_up},{patient:0>8},{rest}"
+    table.write_text("".join(lines))
+    assert main(config_for(collection)) == 0
+    assert "40 patients are written with and without leading zeros" in capsys.readouterr().err
+    assert metadata(collection / "out")["subject_id"].nunique() == 40
+
+
 def test_seed_changes_the_split(collection):
     names = {f"{patient:08d}_{k:03d}" for patient in range(1, 41) for k in (0, 1)}
     first, again, other = (select(config_for(collection, seed=seed), names).rows["split"] for seed in (0, 0, 1))

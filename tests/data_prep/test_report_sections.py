@@ -242,3 +242,60 @@ def test_what_is_skipped_for_speed_does_not_matter(above, below):
     """A line at the top that makes the parser read all of the report closely changes nothing."""
     report = f"{above}\nIMPRESSION: Clear lungs. {below}\n"
     assert impression(report) == impression(f"Draft of a study\n\n{report}")
+
+
+OLD_REPORTS = [
+    "OLD REPORT OF ___:",
+    "Old report of ___:",
+    "ARCHIVED REPORT:",
+    "*** ARCHIVED REPORT ***",
+    "REPORT OF PRIOR EXAMINATION",
+    "Report of the previous study of ___ is quoted below.",
+    "PRIOR REPORT FROM ___",
+    "PRIOR REPORT",
+    "EARLIER CHEST X-RAY REPORT",
+    "Outside hospital report dated ___:",
+    "LAST REPORT (___):",
+    "For reference, the report of ___ read:",
+    "For reference:",
+]
+QUOTED = [
+    "FINDINGS: Large heart.\nIMPRESSION: Old cardiomegaly.",
+    "EXAM: Chest.\nINDICATION: Cough.\n\nFINDINGS: Large heart.\n\nIMPRESSION: Old cardiomegaly.",
+    "IMPRESSION: Old cardiomegaly.",
+]
+
+
+@pytest.mark.parametrize("gap", ["\n", "\n\n", "\n____________\n"])
+@pytest.mark.parametrize("quoted", QUOTED)
+@pytest.mark.parametrize("opening", OLD_REPORTS)
+def test_an_old_report_below_the_own_one_does_not_replace_it(opening, quoted, gap):
+    assert impression(f"FINDINGS: Clear.\nIMPRESSION: Normal chest.{gap}{opening}\n{quoted}\n") == "Normal chest."
+
+
+@pytest.mark.parametrize("quote", ['"IMPRESSION: Old text." (report of ___)', '"IMPRESSION: Old text."'])
+def test_a_quoted_impression_below_the_own_one_does_not_replace_it(quote):
+    assert impression(f"FINDINGS: A.\nIMPRESSION: Normal chest.\n{quote}") == "Normal chest."
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        "Nodule as seen in\nprior report of ___. Stable.",
+        "Nodule.\nPrior report of ___ mentioned a nodule, which is stable.",
+        "Small effusion.\nUnchanged from previous report of ___.",
+        "No pneumothorax.  An addendum will be issued once prior films are available.",
+    ],
+)
+def test_a_sentence_about_another_report_is_text(own):
+    assert impression(f"FINDINGS: A.\nIMPRESSION: {own}") == normalise(own)
+
+
+@pytest.mark.parametrize("end", ["\nThis addendum was created at 10:30.", "\nThis addendum is created by Dr. Roe."])
+def test_a_line_about_the_making_of_an_addendum_is_no_text(end):
+    assert impression(f"IMPRESSION: No pneumothorax.{end}") == "No pneumothorax."
+
+
+@pytest.mark.parametrize("heading", ["IMPRESSION BY DR. ROE", "Impression by Dr. Roe", "IMPRESSION PER DR. J. ROE, MD"])
+def test_an_impression_by_its_author_is_a_heading(heading):
+    assert impression(f"FINDINGS: A.\n{heading}: Normal chest.") == "Normal chest."

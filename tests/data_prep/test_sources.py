@@ -100,6 +100,11 @@ def older_file_of_another_size(config: SourceConfig) -> None:
     os.utime(raw(config, 3), (0, 0))
 
 
+def without_last_row(config: SourceConfig) -> None:
+    table = png(config, 0).parent / "metadata.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+
+
 CHANGES = {
     "source replaced": (lambda c: write_image(raw(c, 3), 77), "1 source images are new or changed", ["i03.png"]),
     "source replaced by an older one": (older_file_of_another_size, "1 source images are new or changed", ["i03.png"]),
@@ -108,6 +113,7 @@ CHANGES = {
     "PNG cut off": (lambda c: png(c, 3).write_bytes(b"half"), "1 PNGs are missing or damaged", ["i03.png"]),
     "table replaced": (replace_table, "table changed", []),
     "metadata.csv deleted": (lambda c: (png(c, 0).parent / "metadata.csv").unlink(), "train/metadata.csv is miss", []),
+    "row of metadata.csv deleted": (without_last_row, "train/metadata.csv was edited and is written again", []),
 }
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdcxr.io.ids import print_join, read_ids
+from sdcxr.io.ids import print_join, read_ids, read_patients
 from sdcxr.runtime.errors import UserError
 
 NUMBERS = st.integers(0, 10**15 - 1).map(str)
@@ -100,3 +100,23 @@ def test_a_join_says_how_much_it_found(capsys):
 def test_a_join_that_finds_nothing_names_an_id_of_each_side(known, has):
     with pytest.raises(UserError, match=rf"reports: none of the 2 studies is in a\.zip \(looked for 1; {has}\)"):
         print_join("reports", pd.Series(["1", "2", "2"]), known, "studies", "a.zip")
+
+
+@pytest.mark.parametrize(
+    ("cells", "ids"),
+    [
+        (["7", "00007", "00007", "8"], ["00007", "00007", "00007", "8"]),
+        (["7", "00007"], ["00007", "00007"]),
+        (["7", "7", "00007", ""], ["7", "7", "7", ""]),
+        (["0", "00", "1"], ["00", "00", "1"]),
+        (["7", "00007", "a7"], ["7", "00007", "a7"]),
+        (["7", "70", "07.0"], ["07", "70", "07"]),
+    ],
+)
+def test_a_patient_has_one_spelling_with_and_without_leading_zeros(cells, ids):
+    assert read_patients(pd.Series(cells, dtype=object, name="patient")).tolist() == ids
+
+
+def test_patients_that_are_taken_as_the_same_are_counted(capsys):
+    read_patients(pd.Series(["7", "00007", "8"]), where="t.csv, Patient ID")
+    assert "t.csv, Patient ID: 1 patients are written with and without leading zeros" in capsys.readouterr().err
