@@ -49,7 +49,8 @@ class Result:
 def _without_equal_ends(row: Row) -> Row:
     """The row without an interval of no width: resamples in which nothing varies do not show how sure a value is."""
     drawn = {value for value in row.get("draws") or () if value is not None and not math.isnan(value)}
-    if row["ci_low"] is None or row["ci_low"] != row["ci_high"] or len(drawn) > 1:
+    low = row.get("ci_low")
+    if low is None or low != row["ci_high"] or len(drawn) > 1:
         return row
     return row | {"ci_low": None, "ci_high": None, "notes": [*row["notes"], ALL_EQUAL]}
 

@@ -176,7 +176,7 @@ def test_patients_shown_anew_are_looked_for_on_request(evaluate, folders, tmp_pa
     assert (rows["reid_share"]["extractor"], rows["copy_share"]["part"]) == ("pixels-16", "privacy")
     assert "reid_train" in pd.read_csv(tmp_path / "out" / "nearest.csv")
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "share taken for a training patient" in page and '<td class="">pixels-16</td>' in page
+    assert "share taken for a training patient" in page and 'class="">pixels-16</td>' in page
     capsys.readouterr()
     evaluate(train=folders.train, reid="pixels-8")
     assert re.search(r"^privacy: \d+ rows in", capsys.readouterr().out, re.M)  # another network, other rows
