@@ -122,9 +122,8 @@ def select(config: TableConfig, mapping: TableMapping, table: pd.DataFrame, file
     found = find_images(image, files, config.images)
     keys = found.source.str.removeprefix(f"{config.images}/")  # scan.png and scan.dcm are two, if both are there
     keys = keys.where(keys != "", image.map(image_key))
-    keys = keys.mask(
-        keys == "", "row " + keys.index.to_series().astype(str)
-    )  # without an image, each is rejected for itself
+    # Without an image, each is rejected for itself.
+    keys = keys.mask(keys == "", "row " + keys.index.to_series().astype(str))
     merged = merge_rows(labels.join(words), keys, mapping.repeats, where)
     table, image, found = table.loc[merged.index], image[merged.index], Found(*(part[merged.index] for part in found))
     labels = merged[list(labels)]

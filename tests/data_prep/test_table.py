@@ -550,10 +550,9 @@ def test_files_of_formats_that_are_not_read_are_not_called_missing(tmp_path, ima
 
 
 def test_a_finding_that_is_no_label_is_named(tmp_path, images, capsys):
-    prepare(
-        save(tmp_path / "t.csv", changed(Edema="", lab="Edema|Pneumonai|" + "x" * 60)), images, columns="labels=lab"
-    )
-    told = "labels: 1 of 3 findings in the column 'lab' are labels of CheXpert (not 'Pneumonai', '" + "x" * 40 + "')"
+    rows = changed(lab="Edema|Pneumonia|Pneumonai|" + "x" * 60)
+    prepare(save(tmp_path / "t.csv", rows), images, columns="labels=lab")
+    told = "labels: 2 of 4 findings in the column 'lab' are labels of CheXpert (not 'Pneumonai', '" + "x" * 40 + "')"
     assert told in capsys.readouterr().out
 
 
