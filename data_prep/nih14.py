@@ -92,16 +92,17 @@ def main(config: Nih14Config) -> int:
     folder, config.labels = config.images.absolute(), whole_table(config.labels)
     images = index_images(folder)
     lists = {"train_list": config.train_list, "test_list": config.test_list}
-    inputs = input_states(folder, images.values(), labels=config.labels, **lists)
+    inputs = input_states(folder, images.by_name.values(), labels=config.labels, **lists)
     if is_finished(config.output_dir, settings, inputs):
         return 0
     cohort = select(config, images)
-    cohort.rows = cohort.rows.assign(source=[str(images[name]) for name in cohort.rows["dicom_id"]])
+    names = zip(cohort.rows["dicom_id"], cohort.rows.pop("file"), strict=True)
+    cohort.rows = cohort.rows.assign(source=[str(images.file(key, name)) for key, name in names])
     return write_dataset(config, settings, cohort, inputs)
 
 
 def select(config: Nih14Config, images: Collection[str]) -> Cohort:
-    """Read the table and filter it; the rows lack only the column `source` of `write_dataset`.
+    """Read the table and filter it; the rows lack only the column `source` of `write_dataset`; `file` is as named.
 
     Args:
         config: the settings.
@@ -134,7 +135,7 @@ def select(config: Nih14Config, images: Collection[str]) -> Cohort:
 
 
 def read_labels(path: Path) -> pd.DataFrame:
-    """Read either edition of the table: ids, view, findings (None if one is unknown), labels as given, age, sex.
+    """Read either edition of the table: ids, file, view, findings (None if one is unknown), labels as given, age, sex.
 
     Raises:
         UserError: it cannot be read, or is another table.
@@ -143,12 +144,14 @@ def read_labels(path: Path) -> pd.DataFrame:
     columns = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "View Position")
     table = read_table(path, columns, hint)
     sex = next((table[name] for name in ("Patient Gender", "Patient Sex") if name in table), pd.Series("", table.index))
-    name = read_ids(table["Image Index"], where=f"{path}, Image Index").map(image_stem)
+    file = read_ids(table["Image Index"], where=f"{path}, Image Index")
+    name = file.map(image_stem)
     return pd.DataFrame(
         {
             "subject_id": read_patients(table["Patient ID"], where=f"{path}, Patient ID"),
             "study_id": name,  # NIH numbers the images of a patient, not the examinations
             "dicom_id": name,
+            "file": file,
             "view": table["View Position"].str.strip().str.upper(),
             "given": table["Finding Labels"],
             "findings": _objects(map(parse_findings, table["Finding Labels"])),

@@ -67,7 +67,7 @@ def main(config: OpenIConfig) -> int:
     folder = config.images.absolute()
     images = index_images(folder, image_key)
     views = views_table(config)
-    inputs = input_states(folder, images.values(), reports=config.reports, views_table=views)
+    inputs = input_states(folder, images.by_name.values(), reports=config.reports, views_table=views)
     if is_finished(config.output_dir, settings, inputs):
         return 0
     cohort = select(config)
@@ -76,13 +76,14 @@ def main(config: OpenIConfig) -> int:
     keys = cohort.rows["dicom_id"].map(image_key)
     print_join("images", keys, images, "images of the reports", f"--images {folder}")
     # One download has the whole collection: a missing image is a failure like an unreadable one.
-    names = zip(keys, cohort.rows["dicom_id"], strict=True)
-    cohort.rows = cohort.rows.assign(source=[str(images.get(key, folder / f"{name}.png")) for key, name in names])
+    names = zip(keys, cohort.rows.pop("file"), cohort.rows["dicom_id"], strict=True)
+    source = [str(images.file(key, file) or folder / f"{name}.png") for key, file, name in names]
+    cohort.rows = cohort.rows.assign(source=source)
     return write_dataset(config, settings, cohort, inputs)
 
 
 def select(config: OpenIConfig) -> Cohort:
-    """Read the reports and filter them; the rows lack only the column `source` of `write_dataset`."""
+    """Read the reports and filter them; the rows lack only the column `source`; `file` is as named."""
     table = views_table(config)
     views = read_views(table) if table else {}
     rows, broken = _read(config.reports, config.section, views)
@@ -129,7 +130,7 @@ def _read(source: Path, section: str, views: dict[str, str]) -> tuple[pd.DataFra
             continue
         rows += _image_rows(report, section, views, repeated=report.uid in seen)
         seen.add(report.uid)
-    columns = ["subject_id", "study_id", "dicom_id", "text", "view", "guess", "repeated", *LABELS]
+    columns = ["subject_id", "study_id", "dicom_id", "file", "text", "view", "guess", "repeated", *LABELS]
     return pd.DataFrame(rows, columns=columns), broken
 
 
@@ -142,10 +143,10 @@ def _image_rows(report: Report, section: str, views: dict[str, str], repeated: b
         **mesh_labels(report.majors),
     }
     if not report.images:
-        yield {**of_report, "dicom_id": "", "view": "", "guess": ""}
+        yield {**of_report, "dicom_id": "", "file": "", "view": "", "guess": ""}
     columns = (report.images, study_views(report.images, views), figure_views(report.figures))
     for name, view, guess in zip(*columns, strict=True):
-        yield {**of_report, "dicom_id": name.split(".")[0], "view": view, "guess": guess}
+        yield {**of_report, "dicom_id": name.split(".")[0], "file": name, "view": view, "guess": guess}
 
 
 def _view_reasons(rows: pd.DataFrame, views: Views, unknown_views: UnknownViews) -> pd.Series:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from sdcxr.io import tables
 from sdcxr.io.files import existing_folder
-from sdcxr.io.image_files import IMAGE_SUFFIXES, looks_like_image, without_image_suffix
+from sdcxr.io.image_files import IMAGE_SUFFIXES, UNREAD_SUFFIXES, looks_like_image, without_image_suffix
 from sdcxr.runtime.errors import UserError
 
 # Columns by which tables of collections without a command of their own are known.
@@ -116,7 +116,21 @@ def image_stem(name: str) -> str:
 
 
 def image_files(folder: Path) -> Iterator[Path]:
-    """Every image file at any depth below `folder`, in a fixed order; follows links to folders.
+    """Every image file below `folder`; see `_files`."""
+    return filter(looks_like_image, _files(folder))
+
+
+def unread_files(folder: Path) -> Iterator[Path]:
+    """Every file below `folder` that holds a picture by its suffix, but is not read; see `_files`."""
+    return (
+        path
+        for path in _files(folder)
+        if path.name.lower().endswith(UNREAD_SUFFIXES) and not path.name.startswith(".") and not looks_like_image(path)
+    )
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Every file at any depth below `folder`, in a fixed order; follows links to folders.
 
     Dataset folders (with prep.json) are left out.
 
@@ -134,17 +148,32 @@ def image_files(folder: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         folders.sort()
-        yield from filter(looks_like_image, (Path(root, name) for name in sorted(names)))
+        yield from (Path(root, name) for name in sorted(names))
 
 
-def index_images(folder: Path, key: Callable[[str], str] = image_stem) -> dict[str, Path]:
-    """The image files below `folder`, by `key` of their file name; see `image_files`.
+class ImageIndex(dict[str, Path]):
+    """Image files by key; of an image in several formats the first of `IMAGE_SUFFIXES`.
 
-    Of an image in several formats the first of `IMAGE_SUFFIXES` is used.
+    Attributes:
+        by_name: every image file, by its whole name.
     """
-    images: dict[str, Path] = {}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_name: dict[str, Path] = {}
+
+    def file(self, key: str, name: str) -> Path | None:
+        """The file of exactly that name (folders before it do not count); another of that key only without one."""
+        exact = self.by_name.get(name.strip().replace("\\", "/").rsplit("/", 1)[-1])
+        return exact if exact is not None else self.get(key)
+
+
+def index_images(folder: Path, key: Callable[[str], str] = image_stem) -> ImageIndex:
+    """The image files below `folder`, by `key` of their file name; see `image_files`."""
+    images = ImageIndex()
     repeated: dict[str, tuple[Path, Path]] = {}
     for path in image_files(folder):
+        images.by_name.setdefault(path.name, path)
         name = key(path.name)
         known = images.setdefault(name, path)
         if known is not path:
@@ -154,7 +183,7 @@ def index_images(folder: Path, key: Callable[[str], str] = image_stem) -> dict[s
         first, second = next(iter(repeated.values()))
         print(
             f"warning: {len(repeated):,} images are in {folder} more than once, such as {first} and {second}: of each, "
-            "one is used",
+            "one is used: that which the table names, or else the first format",
             file=sys.stderr,
         )
     return images

@@ -23,6 +23,7 @@ from sdcxr.io.image_files import is_image_name
 from sdcxr.runtime.errors import UserError
 
 SOURCES = "sources.csv"
+MISSING = ("missing image", "format not read")  # reasons of images that are not there
 COLUMNS = ("file_name", "source", "bytes", "mtime_ns", "reason", "detail", "digest", "phash", "png_bytes")
 IMAGES = "images"  # the input whose path the column `source` is relative to
 
@@ -272,7 +273,7 @@ def check_same_images(output_dir: Path, cohort: Cohort, was: str, now: str, allo
     sizes = {
         name: source_state(path)[0] for name, path in zip(cohort.rows["dicom_id"], cohort.rows["source"], strict=True)
     }
-    sizes |= dict.fromkeys(cohort.rejected["dicom_id"][cohort.rejected["reason"] == "missing image"], "")
+    sizes |= dict.fromkeys(cohort.rejected["dicom_id"][cohort.rejected["reason"].isin(MISSING)], "")
     sizes_now = ids.map(sizes)
     gone = ids[sizes_now == ""]
     told = f"of the {len(used):,} images that {output_dir} was made from"

@@ -19,12 +19,12 @@ import pandas as pd
 from data_prep import table_mapping
 from data_prep.cohort import Cohort
 from data_prep.filters import hash_order, length_reasons, limit_reasons, reason_where, view_reasons
-from data_prep.raw_tables import image_files
+from data_prep.raw_tables import image_files, unread_files
 from data_prep.report_sections import impression
 from data_prep.sources import input_states
 from data_prep.splits import hash_splits
 from data_prep.table_files import may_unpack, read_any_table
-from data_prep.table_images import find_images, image_key, image_names
+from data_prep.table_images import Found, find_images, find_unread, image_key, image_names
 from data_prep.table_labels import finding_words, merge_rows, parse_list, read_findings
 from data_prep.table_mapping import Repeats, TableMapping, column_cells, first_group, missing_column, quoted
 from data_prep.table_text import FRONTAL, check_template, places, render, split_names, text_of, view_of, words_of
@@ -119,10 +119,13 @@ def select(config: TableConfig, mapping: TableMapping, table: pd.DataFrame, file
     image = image_cells(mapping, table, where)
     labels, findings = read_findings(mapping, table, where)
     words = findings.add_prefix("words of ")
-    keys = image.map(image_key)
-    keys = keys.where(keys != "", keys.index.map("row {}".format))  # without an image, each is rejected for itself
+    found = find_images(image, files, config.images)
+    keys = found.source.str.removeprefix(f"{config.images}/")  # scan.png and scan.dcm are two, if both are there
+    keys = keys.where(keys != "", image.map(image_key))
+    # Without an image, each is rejected for itself.
+    keys = keys.mask(keys == "", "row " + keys.index.to_series().astype(str))
     merged = merge_rows(labels.join(words), keys, mapping.repeats, where)
-    table, image = table.loc[merged.index], image[merged.index]
+    table, image, found = table.loc[merged.index], image[merged.index], Found(*(part[merged.index] for part in found))
     labels = merged[list(labels)]
     partly = labels.columns.isin(mapping.positive_only)
     labels = labels.mask((labels == 0) & partly)  # after the vote: a radiologist's 0 counts in it
@@ -132,7 +135,7 @@ def select(config: TableConfig, mapping: TableMapping, table: pd.DataFrame, file
     rows = ids_of(mapping, table, image, config).assign(view=view, text=texts(mapping, table, findings, where))
     cohort = Cohort(rows.join(labels), "all rows")
     _print_columns(mapping)
-    _filter(config, mapping, cohort, image, files)
+    _filter(config, mapping, cohort, image, found, files)
     split = splits(config, mapping, table.loc[cohort.rows.index], cohort.rows["subject_id"])
     cohort.rows = cohort.rows.assign(split=split)
     cohort.apply("split", reason_where(split == "", "no split"))
@@ -141,16 +144,19 @@ def select(config: TableConfig, mapping: TableMapping, table: pd.DataFrame, file
     return cohort
 
 
-def _filter(config: TableConfig, mapping: TableMapping, cohort: Cohort, image: pd.Series, files: list[Path]) -> None:
+def _filter(
+    config: TableConfig, mapping: TableMapping, cohort: Cohort, image: pd.Series, found: Found, files: list[Path]
+) -> None:
     """Drop rows without an image or text and those of other views; adds the column `source`."""
-    found = find_images(image, files, config.images)
     n_found = int((found.source != "").sum())
-    _print_found(config, image, found.source, files)
-    if found.by_name:
-        print(f"images: {found.by_name:,} were found by their name alone, in other folders than the table says")
+    unread = list(unread_files(config.images)) if n_found < len(image) else []
+    _print_found(config, image, found.source, files, unread)
+    if n_loose := int(found.by_name.sum()):
+        print(f"images: {n_loose:,} were found by their name alone, in other folders than the table says")
     cohort.rows = cohort.rows.assign(source=found.source)
     if n_found < len(image):
-        cohort.apply("image present", found.reason, image)
+        named = find_unread(image.where(found.reason == "missing image", ""), unread, config.images)
+        cohort.apply("image present", found.reason.mask(named != "", "format not read"), image.mask(named != "", named))
     if mapping.views != "all":
         _check_views(mapping, cohort.rows["view"])
         wanted = FRONTAL if mapping.views == "frontal" else [view_of(view) for view in mapping.views.split(",")]
@@ -298,13 +304,16 @@ def _print_columns(mapping: TableMapping) -> None:
         print("views: no column tells them, so that lateral images, if there are any, are kept")
 
 
-def _print_found(config: TableConfig, image: pd.Series, source: pd.Series, files: list[Path]) -> None:
+def _print_found(
+    config: TableConfig, image: pd.Series, source: pd.Series, files: list[Path], unread: list[Path]
+) -> None:
     """Print the share of images that were found; raise a `UserError` where none was."""
     n_found, missing = int((source != "").sum()), image[source == ""]
     line = f"images: {n_found:,} of the {len(image):,} that {config.table.name} names are in {config.images}"
     if len(missing):
         there = f"there is {files[0].relative_to(config.images).as_posix()}" if files else "it has no images"
-        line += f" (not found: {quoted(missing.iloc[0])}; {there})"
+        formats = f"; {len(unread):,} of formats that are not read, such as {unread[0].name}" if unread else ""
+        line += f" (not found: {quoted(missing.iloc[0])}; {there}{formats})"
     if not n_found:
         raise UserError(line)
     if n_found < LEAST_SHARE * len(image):

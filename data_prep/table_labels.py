@@ -20,6 +20,7 @@ _MEANING = {"": math.nan, "nan": math.nan, "na": math.nan, "none": math.nan, "1"
 _MEANING |= {"true": 1.0, "false": 0.0}
 _NORMAL_NAMES = {"no finding", "no findings", "normal"}
 _WORDS = {"Pleural Other": "other pleural disease", "Support Devices": "support devices"}
+LONGEST_NAME = 40  # characters of a finding that messages quote
 MOST_NAMES = 1000  # in lists of findings; more are texts
 
 
@@ -137,8 +138,12 @@ def _listed(
         for name, value in meant.items():
             if of_row[name] in LABELS and labels[-1].get(of_row[name]) != 1:
                 labels[-1][of_row[name]] = value
-    n_known = sum(_label_of(name, known) in LABELS for name in names)
+    others = sorted(name for name in names if _label_of(name, known) not in LABELS)
+    n_known = len(names) - len(others)
     line = f"labels: {n_known:,} of {len(names):,} findings in the column {cells.name!r} are labels of CheXpert"
+    if others and n_known >= len(others):  # or else it may be a column of reports
+        shown = ", ".join(repr(name[:LONGEST_NAME]) for name in others[:3])
+        line += f" (not {shown}{f' and {len(others) - 3:,} more' if len(others) > 3 else ''})"
     print(line if n_known else f"warning: {line}", file=sys.stdout if n_known else sys.stderr)
     tables = [pd.DataFrame(rows, index=cells.index, dtype=float) for rows in (labels, words)]
     return tables[0], tables[1]

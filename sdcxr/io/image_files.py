@@ -4,6 +4,11 @@ import re
 from pathlib import Path
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".dcm", ".dicom", ".dcm.gz", ".dicom.gz")
+UNREAD_SUFFIXES = (
+    *(".jp2", ".j2k", ".j2c", ".jpx", ".jpf", ".jxl", ".gif", ".heic", ".heif", ".avif", ".svg", ".pdf", ".dng"),
+    *(".pgm", ".ppm", ".raw", ".img", ".npy", ".npz", ".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".zip"),
+)
+"""Of files that hold pictures, but are not read under that name."""
 _SUFFIX = re.compile(rf"(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))})$", re.IGNORECASE)
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 GZIP = b"\x1f\x8b"

@@ -16,6 +16,7 @@ from sdcxr.runtime.errors import UserError
 
 GZIP_MAGIC = b"\x1f\x8b"
 _TAIL_BYTES = 1 << 16
+_LONGEST_NAME = 40  # characters of a column that messages quote
 _SURPLUS = "\0"  # name of the column of cells beyond the last one
 
 
@@ -82,9 +83,13 @@ def _check_columns(columns: list[str], where: str, sep: str) -> None:
         raise UserError(f"{where}: its columns are separated by {shown}: save it with commas")
     names = [name.strip() for name in columns]
     if repeated := [i for i, name in enumerate(names) if name and name in names[:i]]:
-        # Not quoted: without a header, the first line is of a report.
-        first, second = names.index(names[repeated[0]]) + 1, repeated[0] + 1
-        raise UserError(f"{where} has a column more than once (columns {first} and {second}): rename one of them")
+        name, second = names[repeated[0]], repeated[0] + 1
+        # A longer one is not quoted: without a header, the first line is of a report.
+        shown = f": {name!r}" if len(name) <= _LONGEST_NAME and len(name.split()) <= 3 else ""
+        raise UserError(
+            f"{where} has a column more than once (columns {names.index(name) + 1} and {second}{shown}): "
+            "rename one of them"
+        )
 
 
 def _parse(path: str | Path, options: dict[str, Any]) -> tuple[pd.DataFrame, bytes]:

@@ -339,6 +339,17 @@ def test_absent_images_are_listed_and_are_no_failure(collection):
     assert rejected["reason"].value_counts().to_dict() == {"missing image": 60}
 
 
+def test_a_picture_of_the_same_name_in_another_format_is_not_taken(collection):
+    table = collection / "labels.csv"
+    table.write_text(table.read_text().replace("00000001_000.png", "00000001_000.jpg"))
+    pixels = np.random.default_rng(0).integers(150, 256, (24, 24), dtype=np.uint8)
+    Image.fromarray(pixels).save(collection / "images" / "00000001_000.jpg", quality=95)
+    assert main(config_for(collection)) == 0
+    written = next((collection / "out").rglob("00000001_000.png"))
+    with Image.open(written) as image:
+        assert np.asarray(image).min() > 100
+
+
 def test_images_that_come_later_are_taken_up(collection, capsys):
     late = [(path, path.read_bytes()) for path in sorted((collection / "images" / "images_003").rglob("*.png"))]
     for path, _ in late:

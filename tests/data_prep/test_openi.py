@@ -335,6 +335,17 @@ def test_kaggle_tables(tmp_path):
     assert rejected_reasons(tmp_path / "out") == {"view not wanted": 1, "no impression": 1}
 
 
+def test_the_file_that_kaggles_table_names_wins(tmp_path):
+    (tmp_path / "indiana_reports.csv").write_text("uid,MeSH,findings,impression\n1,normal,,Clear chest.\n")
+    (tmp_path / "indiana_projections.csv").write_text("uid,filename,projection\n1,1_IM-1-1001.dcm.jpg,Frontal\n")
+    write_image(tmp_path / "images" / "1_IM-1-1001.dcm.png")
+    pixels = np.random.default_rng(0).integers(150, 256, (24, 24), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "images" / "1_IM-1-1001.dcm.jpg")
+    assert main(config_for(tmp_path, reports=tmp_path / "indiana_reports.csv")) == 0
+    with Image.open(next((tmp_path / "out").rglob("1_IM-1-1001.png"))) as image:
+        assert np.asarray(image).min() > 100
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # What a user gets wrong
 

@@ -25,6 +25,14 @@ def test_images_are_found_at_any_depth_and_the_better_format_wins(tmp_path):
     assert found == {"a": "b/c/a.png", "d": "b/d.JPEG"}
 
 
+def test_the_file_of_the_exact_name_wins_wherever_it_is(tmp_path):
+    files(tmp_path, "a/x.jpg", "b/x.png", "c/y.dcm")
+    images = index_images(tmp_path)
+    named = [images.file(stem(name), name) for name in ("x.jpg", "x.png", "x.dcm", "images\\x.jpg ", "y.png", "z.png")]
+    expected = ["a/x.jpg", "b/x.png", "b/x.png", "a/x.jpg", "c/y.dcm"]
+    assert named == [*(tmp_path / name for name in expected), None]
+
+
 def test_linked_folders_are_followed_once(tmp_path):
     files(tmp_path, "disk/images_001/a.png", "disk/images_002/b.png", "raw/c.png")
     (tmp_path / "raw" / "images").symlink_to(tmp_path / "disk")

@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -292,7 +293,7 @@ def test_findings_of_which_none_is_a_label_are_a_warning(tmp_path, images, capsy
 
 def test_two_spellings_of_a_path_are_one_image(tmp_path, images):
     rows = changed(image=["i0.png", "./i0.png", "i0", "i1.png", "i1.png", "i2.png"], Edema="")
-    assert "3 rows are of an image with more ('i0' has 3)" in refusal(save(tmp_path / "t.csv", rows), images)
+    assert "3 rows are of an image with more ('i0.png' has 3)" in refusal(save(tmp_path / "t.csv", rows), images)
 
 
 def test_without_patients_every_image_is_one_and_a_warning_says_so(tmp_path, images, capsys):
@@ -364,7 +365,7 @@ def test_several_rows_of_an_image(tmp_path, images, repeats, expected):
     votes = {"i0": [1, 0, 1], "i1": [0, 1], "i2": [-1, 0, 0]}
     rows = [{"image": name, "text": "Text.", "Edema": vote} for name, given in votes.items() for vote in given]
     table = save(tmp_path / "t.csv", rows)
-    assert "5 rows are of an image with more ('i0' has 3)" in refusal(table, images)
+    assert "5 rows are of an image with more ('i0.png' has 3)" in refusal(table, images)
     assert prepare(table, images, repeats=repeats)["Edema"].tolist() == expected
 
 
@@ -489,7 +490,70 @@ def test_a_name_of_many_folders_never_stands_for_another_folder():
     cells = pd.Series(["patient1/view1_frontal.jpg", "patient2/view1_frontal.jpg"])
     found = find_images(cells, paths(folder, "patient2/view1_frontal.jpg"), folder)
     assert found.source.tolist() == ["", "/root/data/patient2/view1_frontal.jpg"]
-    assert found.reason.tolist() == ["missing image", ""] and found.by_name == 0
+    assert found.reason.tolist() == ["missing image", ""] and not found.by_name.any()
+
+
+@pytest.mark.parametrize(
+    ("cells", "files", "found"),
+    [
+        (["1.jpg"], ["1.jpg", "1.png"], ["1.jpg"]),  # the mask beside it is another picture
+        (["1.JPG"], ["1.jpg", "1.png"], ["1.jpg"]),
+        (["scan.dcm"], ["scan.dcm", "scan.png"], ["scan.dcm"]),
+        (["scan.jpg"], ["a/scan.png", "b/scan.jpg"], ["b/scan.jpg"]),
+        (["scan.jpg"], ["scan.png", "b/scan.jpg"], ["b/scan.jpg"]),
+        (["x/scan.jpg"], ["a/scan.png", "b/scan.jpg"], ["b/scan.jpg"]),
+        (["a/scan.jpg"], ["a/scan.png", "b/scan.jpg"], ["a/scan.png"]),  # its folder counts more
+        (["scan.png", "scan.dcm"], ["scan.dcm", "scan.png"], ["scan.png", "scan.dcm"]),
+        (["scan.png", "scan.dcm"], ["scan.png"], ["scan.png", ""]),
+        (["scan", "scan.png"], ["scan.png"], ["scan.png", "scan.png"]),
+        (["scan"], ["scan", "scan.png"], ["scan"]),
+    ],
+)
+def test_the_file_that_is_named_exactly_wins(cells, files, found):
+    source = find_images(pd.Series(cells), [Path("/data", file) for file in files], Path("/data")).source
+    assert source.str.removeprefix("/data/").tolist() == found
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_one_name_in_two_formats_never_swaps_text(tmp_path, order):
+    for n, name in enumerate(("scan.png", "scan.tif")):
+        pixels = np.random.default_rng(n).integers(100 * n, 100 * n + 100, (24, 24), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name)
+    rows = [{"image": f"scan.{end}", "text": f"Of {end}.", "id": end} for end in ("png", "tif")][::order]
+    found = prepare(save(tmp_path / "t.csv", rows), tmp_path, repeats="first", columns="dicom_id=id")
+    assert found["text"].to_dict() == {"png": "Of png.", "tif": "Of tif."}
+    for name, bright in (("png", False), ("tif", True)):
+        with Image.open(tmp_path / f"out/train/{name}.png") as image:
+            assert (np.asarray(image).mean() > 100) == bright
+    (tmp_path / "b").mkdir()
+    found = prepare(save(tmp_path / "b/t.csv", rows), tmp_path)  # one id for both
+    assert found["text"].tolist() == [rows[0]["text"]]
+    with Image.open(tmp_path / "b/out/train/scan.png") as image:
+        assert (np.asarray(image).mean() > 100) == (order == -1)
+    assert read_json(tmp_path / "b/out/prep.json")["rejected"] == {"duplicate dicom_id": 1}
+
+
+def test_files_of_formats_that_are_not_read_are_not_called_missing(tmp_path, images):
+    folder = tmp_path / "images"
+    shutil.copytree(images, folder)
+    for name in ("a.jp2", "sub/b.gif", "c.GIF"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"other")
+    prepare(save(tmp_path / "t.csv", changed(image=["a.jp2", "sub/b.gif", "c", "gone.gif", "i4", "i5"])), folder)
+    rejected = pd.read_csv(tmp_path / "out/rejected.csv")
+    assert rejected[["reason", "detail"]].to_numpy().tolist() == [
+        ["format not read", "a.jp2"],
+        ["format not read", "b.gif"],
+        ["format not read", "c.GIF"],
+        ["missing image", "gone.gif"],
+    ]
+
+
+def test_a_finding_that_is_no_label_is_named(tmp_path, images, capsys):
+    rows = changed(lab="Edema|Pneumonia|Pneumonai|" + "x" * 60)
+    prepare(save(tmp_path / "t.csv", rows), images, columns="labels=lab")
+    told = "labels: 2 of 4 findings in the column 'lab' are labels of CheXpert (not 'Pneumonai', '" + "x" * 40 + "')"
+    assert told in capsys.readouterr().out
 
 
 def test_of_two_formats_one_is_taken():

@@ -108,7 +108,7 @@ def test_prompts_that_are_not_there_are_said_to_be(name, tmp_path, monkeypatch):
         ("a.csv", b"", "not a readable CSV"),
         ("a.csv", b"text\n", "holds no prompt"),
         ("a.csv", b"text\n\xff\n", "not a readable CSV"),
-        ("a.csv", b"clear lungs,clear lungs\n", r"has a column more than once \(columns 1 and 2\)"),
+        ("a.csv", b"clear lungs,clear lungs\n", r"has a column more than once \(columns 1 and 2: 'clear lungs'\)"),
         ("a.csv", b"id,text,Edema\na,x,1\nb,y,yes\n", "the column Edema holds 'yes' in the row of b"),
         ("a.csv", b"caption\nx\n", "no column text or prompt .its first line"),
         ("a.csv", b"id,text\na,x\na,y\n", "the id a comes twice"),

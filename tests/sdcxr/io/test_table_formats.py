@@ -74,7 +74,7 @@ def test_lists_stay_and_splits_are_a_column(tmp_path):
         ("t.jsonl", b"PK\x03\x04", "cannot be read (it is a zip archive or an Excel workbook"),
         ("t.jsonl.gz", gzip.compress(b"{}", mtime=0)[:-9], "cannot be read"),
         ("t.json", b"secret\0", "holds NUL characters"),
-        ("t.csv", b"secret text,secret text\n", "has a column more than once (columns 1 and 2)"),
+        ("t.csv", b"secret text of four,secret text of four\n", "has a column more than once (columns 1 and 2)"),
         ("t.pkl", b"", "is a pickle, which may run code"),
         ("t", b"", "is a file of an unknown kind"),
     ],

@@ -29,7 +29,7 @@ def test_a_table_is_read_by_its_content_not_by_its_name(tmp_path, name, packed):
         (gzip.compress(TABLE, mtime=0)[:-4] + b"1234", "Incorrect length"),
         (b"PK\x03\x04", "it is a zip archive or an Excel workbook: save it as CSV"),
         (b"", "No columns to parse"),
-        (b"a,b,b\n1,2,3\n", "t.csv has a column more than once (columns 2 and 3): rename one of them"),
+        (b"a,b,b\n1,2,3\n", "t.csv has a column more than once (columns 2 and 3: 'b'): rename one of them"),
         (b"a,b\n1,half a text, with a comma\n", "rows have more cells than the header: put texts with"),
         (b"a,b\n1,2,,\n", "rows have more cells than the header"),
     ],
