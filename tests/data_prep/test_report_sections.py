@@ -155,12 +155,13 @@ def test_no_character_is_lost_and_nothing_raises(text):
 
 @given(any_text)
 @settings(max_examples=400, deadline=None)
-def test_is_idempotent(text):
+def test_an_impression_read_again_is_itself_or_doubtful(text):
+    """On one line there is no line break left that told words from administration: then None, never another text."""
     found = impression(text)
     assert normalise(normalise(text)) == normalise(text)
     if found is not None:
         assert found == normalise(found)
-        assert impression(f"IMPRESSION: {found}") == found
+        assert impression(f"IMPRESSION: {found}") in (found, None)
 
 
 def test_a_long_line_takes_linear_time():
