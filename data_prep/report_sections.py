@@ -31,11 +31,6 @@ class Section(NamedTuple):
     body: str
     aside: str  # "addendum", "wet read", "prior report" or "ruled off"; "" in the main report
 
-    @property
-    def is_aside(self) -> bool:
-        """Whether it is part of an addendum, of a preliminary ("wet") read or of an earlier report."""
-        return self.aside != ""
-
 
 class _Heading(NamedTuple):
     section: str

@@ -122,7 +122,7 @@ def test_keeps_deidentified_words_list_numbers_and_decimals():
 
 def test_names_every_section_and_marks_the_asides():
     report = f"  WET READ: A.\n{RULE}\n     FINAL REPORT\n INDICATION: B.\n \n PORTABLE CHEST: C.\n \n IMPRESSION: D.\n"
-    found = [(section.name, section.body.strip(), section.is_aside) for section in sections(report)]
+    found = [(section.name, section.body.strip(), section.aside != "") for section in sections(report)]
     assert found == [
         ("wet read", "A.", True),
         ("", "", False),

@@ -113,6 +113,12 @@ def test_wrong_config_file_is_one_line_with_its_name(capfd, tmp_path, content, m
     assert f"error: {file}: {message}" in refusal(capfd, "--images", "a", "--config", str(file))
 
 
+def test_a_wrong_choice_lists_the_choices(capfd):
+    assert "--split: expected one of 'folder', 'official', got random" in refusal(
+        capfd, "--images", "a", "--split", "random"
+    )
+
+
 def test_wrong_flag_beside_a_config_file_is_not_the_files(capfd, tmp_path):
     file = tmp_path / "config.yaml"
     file.write_text("images: a\n")
