@@ -186,6 +186,12 @@ def index_images(folder: Path, key: Callable[[str], str] = image_stem) -> ImageI
             "one is used: that which the table names, or else the first format",
             file=sys.stderr,
         )
+    if unread := list(unread_files(folder)):
+        print(
+            f"warning: {len(unread):,} files in {folder} have a format that is not read, such as {unread[0]}: save "
+            "images as PNG to use them",
+            file=sys.stderr,
+        )
     return images
 
 

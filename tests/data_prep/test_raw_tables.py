@@ -125,3 +125,10 @@ def test_images_that_a_table_does_not_name_are_counted(tmp_path, capsys):
     assert "warning: 2 images in" in (told := capsys.readouterr().err) and "not named in t.csv" in told and "b" in told
     warn_unnamed(["a"], ["a", "b"], tmp_path, "t.csv")
     assert capsys.readouterr().err == ""
+
+
+def test_pictures_of_formats_that_are_not_read_are_counted(tmp_path, capsys):
+    for name in ("a.jp2", "b.jp2", "b.png"):
+        (tmp_path / name).write_bytes(b"x")
+    assert list(index_images(tmp_path)) == ["b"]
+    assert f"warning: 2 files in {tmp_path} have a format that is not read, such as" in capsys.readouterr().err
