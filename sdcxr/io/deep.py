@@ -144,7 +144,7 @@ def read_tiff(data: bytes) -> Deep:
             values = np.asarray(page.asarray())
             orientation = page.tags.get(ORIENTATION)
             return _composite(*_tiff_channels(page, values), orientation.value if orientation else 1)
-    except BadImage:
+    except (BadImage, MemoryError):  # a machine without memory says nothing about the file
         raise
     except Exception as error:  # whatever its parsers meet in a damaged file
         raise BadImage("unreadable image", f"TIFF: {error}") from None

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import tifffile
 
-from sdcxr.io.deep import luma, stretch
+from sdcxr.io.deep import luma, read_tiff, stretch
 from sdcxr.io.image_files import BadImage
 
 
@@ -73,3 +74,12 @@ def test_luma_of_grey_is_exact():
     grey = np.arange(65536, dtype=np.uint16).reshape(256, 256)
     assert (luma(np.stack([grey] * 3, -1)) == grey).all()
     assert luma(np.array([[[100, 0, 0], [0, 100, 0], [0, 0, 100]]]))[0].tolist() == pytest.approx([29.9, 58.7, 11.4])
+
+
+def test_missing_memory_does_not_reject_a_file(monkeypatch):
+    def no_memory(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(tifffile, "TiffFile", no_memory)
+    with pytest.raises(MemoryError):
+        read_tiff(b"II*\0")
