@@ -11,19 +11,23 @@ from sdcxr.io.files import check_same_settings
 from sdcxr.io.run_folder import read_config, read_run_state
 from sdcxr.runtime.errors import UserError
 
-PARTS = ("unet", "text", "vae", "classifier", "clip")
-EXCLUSIVE = {"vae", "classifier", "clip"}  # parts that train by themselves
+PARTS = ("unet", "text", "token", "vae", "classifier", "clip")
+EXCLUSIVE = {"token", "vae", "classifier", "clip"}  # parts that train by themselves
 NO_BASE = {"classifier", "clip"}  # tasks without a text-to-image base
 
 # Settings that only some parts of --tune use; given with others they are refused. All else is for every task.
 USED_BY: dict[str, str] = {
-    "unet or text": "method caption_dropout snr_gamma prediction_type rescale_betas_zero_snr noise_offset "
-    "cache_latents latents_dir cache_in_memory channels_last",
+    "unet or text": "method caption_dropout",
+    "unet, text or token": "snr_gamma prediction_type rescale_betas_zero_snr noise_offset cache_latents latents_dir "
+    "cache_in_memory channels_last text_encoder text_projection text_length text_skip_layers text_attention_mask "
+    "trust_remote_code",
+    "unet": "random_unet",
+    "token": "placeholder_token initializer_token num_vectors token_caption",
     "text or clip": "text_encoder_lr",
     "vae": "vae_part vae_lr kl_weight lpips_weight lpips_alexnet",
     "classifier": "labels",
-    "unet, text or vae": "gradient_checkpointing preview_images",
-    "unet, text, vae or classifier": "validation_loss_images",
+    "unet, text, token or vae": "gradient_checkpointing preview_images",
+    "unet, text, token, vae or classifier": "validation_loss_images",
 }
 
 # fmt: off
@@ -37,11 +41,11 @@ RESUME_MUTABLE = {
 }
 POSITIVE = (
     "max_train_steps", "num_train_epochs", "max_train_samples", "resolution", "learning_rate", "text_encoder_lr",
-    "vae_lr", "max_grad_norm", "snr_gamma",
+    "vae_lr", "max_grad_norm", "snr_gamma", "text_length", "num_vectors",
 )
 NOT_NEGATIVE = (
     "lr_warmup_steps", "validation_steps", "validation_loss_images", "preview_images", "noise_offset",
-    "dataloader_num_workers", "seed",
+    "dataloader_num_workers", "seed", "text_skip_layers",
 )
 # fmt: on
 
@@ -59,8 +63,8 @@ class TrainConfig:
     }
 
     tune: str = "unet+text"
-    """What to train: `unet`, `text`, or both joined by `+`; or alone `vae`, `classifier` or `clip` (image and text
-    towers for the evaluation)."""
+    """What to train: `unet`, `text`, or both joined by `+`; or alone `token` (textual inversion: embeddings of new
+    words), `vae`, `classifier` or `clip` (image and text towers for the evaluation)."""
     base: str | None = None
     """Stable Diffusion 1.x or 2.x: a hub name, a pipeline folder or a run folder. For `--tune classifier` and `clip` a
     timm model name, for a classifier also the run folder of another with the same labels. Default: the embedded tiny
@@ -77,6 +81,32 @@ class TrainConfig:
     """Run folder (or one of its checkpoints) from which this run, in a folder of its own, goes on under other settings:
     weights, average, optimizer, and the count of steps. Base and data are RUN's where none are named; `--config
     RUN/config.yaml` takes over the other settings."""
+
+    text_encoder: str | None = None
+    """Text encoder in place of the base's, with its tokenizer: a Hugging Face encoder (BERT, RoBERTa, T5, CLIP) or an
+    open_clip model; a hub name, a folder, or a pipeline or run folder."""
+    text_projection: Literal["linear", "mlp"] | None = None
+    """From a --text_encoder of another width to the UNet's cross-attention. `linear` is folded into its keys and values
+    when the pipeline is saved; one with `mlp` needs a few lines to load (docs/training.md)."""
+    text_length: int | None = None
+    """Tokens of a caption. Default: as many as the base takes, 77 in Stable Diffusion."""
+    text_skip_layers: int = 0
+    """Layers to leave out at the end of the text encoder, counted as --clip_skip; the saved one does not have them."""
+    text_attention_mask: bool | None = None
+    """Hide padding from the text encoder. Default: not from CLIP, from other encoders yes."""
+    trust_remote_code: bool = False
+    """Run the code in the repository or folder of --text_encoder."""
+    random_unet: bool = False
+    """Begin with a UNet of random weights, of the width of the text encoder."""
+    placeholder_token: str | None = None
+    """With `--tune token`: the new words, such as "<lung-xray>", separated by commas."""
+    initializer_token: str | None = None
+    """With `--tune token`: one known word for all new ones, or one for each, whose embedding they begin with."""
+    num_vectors: int = 1
+    """With `--tune token`: embeddings per new word."""
+    token_caption: str | None = None
+    """With `--tune token`: the caption of all images, such as "a photo of a <lung-xray>"; {text} stands for that of the
+    dataset. Default: the captions of the dataset, which then hold the new words."""
 
     vae_part: Literal["decoder", "all"] = "decoder"
     """With `--tune vae`: a trained encoder would outdate cached latents and the UNet, hence the decoder alone."""
@@ -185,9 +215,9 @@ class TrainConfig:
         parts = self.tune.split("+")
         unknown = [part for part in parts if part not in PARTS]
         if unknown or len(set(parts)) < len(parts):
-            raise UserError(f"--tune {self.tune}: use unet, text, unet+text, vae, classifier or clip")
+            raise UserError(f"--tune {self.tune}: use unet, text, unet+text, token, vae, classifier or clip")
         if len(parts) > 1 and EXCLUSIVE & set(parts):
-            raise UserError(f"--tune {self.tune}: vae, classifier and clip train alone")
+            raise UserError(f"--tune {self.tune}: token, vae, classifier and clip train alone")
         self._refuse_settings_of_other_tasks()
         for name in ("data", "output_dir", "latents_dir", "continue_from"):
             if getattr(self, name) is not None:
@@ -200,6 +230,7 @@ class TrainConfig:
         for name in NOT_NEGATIVE:
             _at_least(self, name, 0)
         _at_least(self, "checkpoints_total_limit", 1)
+        self._check_text_settings()
         if self.cache_in_memory and not self.cache_latents:
             raise UserError("--cache_in_memory holds cached latents: it needs --cache_latents")
         if self.cuda_graphs and self.torch_compile is False:
@@ -212,6 +243,15 @@ class TrainConfig:
             raise UserError(f"--caption_dropout {self.caption_dropout}: must lie between 0 and 1")
         if self.max_train_steps is not None and self.num_train_epochs is not None:
             raise UserError("--max_train_steps and --num_train_epochs: give one of the two")
+
+    def _check_text_settings(self) -> None:
+        for name in ("text_projection", "trust_remote_code"):
+            if getattr(self, name) and self.text_encoder is None:
+                raise UserError(f"--{name}: is for a --text_encoder, and none is given")
+        if self.random_unet and self.text_projection:
+            raise UserError("--random_unet takes the width of the text encoder: leave --text_projection out")
+        if self.parts == {"token"} and not (self.placeholder_token and self.initializer_token):
+            raise UserError("--tune token needs --placeholder_token and --initializer_token")
 
     def _refuse_settings_of_other_tasks(self) -> None:
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
@@ -231,6 +271,12 @@ class TrainConfig:
         if self.num_train_epochs is not None:
             values.pop("max_train_steps", None)
         return dataclasses.replace(self, **values)
+
+    @property
+    def adapts_base(self) -> bool:
+        """Whether parts of the base are exchanged or changed before anything trains."""
+        changed = (self.text_encoder, self.text_length, self.text_attention_mask, self.placeholder_token)
+        return self.random_unet or self.text_skip_layers > 0 or any(value is not None for value in changed)
 
     @property
     def parts(self) -> frozenset[str]:
@@ -319,7 +365,7 @@ def check_same_run(run: Path, config: TrainConfig, images_per_step: int) -> None
     new = dataclasses.asdict(config) | {"images_per_step": images_per_step}
     free = set(RESUME_MUTABLE)
     if state.get("base_sha256"):
-        free.add("base")
+        free |= {"base", "text_encoder"}
     if "clip" in config.parts:
         free.remove("train_batch_size")  # its loss compares the images of a micro-batch with each other
     begun = old["max_train_steps"] if isinstance(old["max_train_steps"], int) else 0

@@ -74,10 +74,21 @@ class Backbone(Protocol):
     parts: dict[str, nn.Module]
     """By the names of `--tune`: "unet" (the denoiser, also where it is a transformer), "text", "vae"."""
     codec: LatentCodec
+    untrained: dict[str, nn.Module]
+    """Modules with random weights that `adapt` put into parts, by name; they train whatever `--tune` says."""
 
     @classmethod
     def load(cls, folder: Path, dtype: Any) -> Self:
         """From a checked pipeline folder, all weights in `dtype`; raises OSError, ValueError, … where it cannot."""
+
+    def adapt(self, config: TrainConfig) -> None:
+        """Exchange or change parts as the settings ask: text encoder, projection, words (`TrainConfig.adapts_base`).
+
+        Called once after loading, before anything trains or is hashed; what is random depends on `--seed` alone.
+
+        Raises:
+            UserError: a setting does not apply to this family, or what it names does not fit.
+        """
 
     @property
     def resolution(self) -> int:

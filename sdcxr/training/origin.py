@@ -78,7 +78,7 @@ class Origin:
         rows = training_rows(self.config)
         self.paths = rows["path"].tolist()
         found = {"images": hash_images(self.paths)}
-        if self.config.parts & {"unet", "text", "clip"}:
+        if self.config.parts & {"unet", "text", "token", "clip"}:
             lines = (rows["id"] + "\0" + rows["text"]).str.cat(sep="\n")
             found["captions"] = hashlib.sha256(lines.encode()).hexdigest()
         self._compare("data", "other images or captions", found, self.run, self.recorded.get("data_sha256"))
@@ -87,7 +87,7 @@ class Origin:
     def check_base(self, task: Any) -> None:
         """Compare the weights of the base, which the task hashed when it loaded them."""
         self._compare("base", "another base", task.base_sha256, self.run, self.recorded.get("base_sha256"))
-        self.notes |= {"base_sha256": task.base_sha256, "base_state": base_state(self.config.base)}
+        self.notes |= {"base_sha256": task.base_sha256, "base_state": self._base_state()}
 
     def check_examples(self, examples: Examples) -> None:
         """Compare what the task made of the data: tokens or labels."""
@@ -99,13 +99,17 @@ class Origin:
         self._compare("data", "other images, captions or labels", found, self.run, recorded)
         self.notes["examples_sha256"] = digest.hexdigest()
 
+    def _base_state(self) -> str:
+        encoder = self.config.text_encoder
+        return base_state(self.config.base) + (f" {base_state(encoder)}" if encoder is not None else "")
+
     def check_finished(self, build_task: Callable[[], Any]) -> None:
         """Refuse to call a run finished whose base or data were replaced since; what is gone is not compared."""
         if Path(str(self.config.data)).is_dir():
             self.check_data()
         base = self.config.base
         gone = base == read_config(self.run / "config.yaml")["base"] and not Path(str(base)).expanduser().is_dir()
-        if self.recorded.get("base_sha256") and not gone and base_state(base) != self.recorded["base_state"]:
+        if self.recorded.get("base_sha256") and not gone and self._base_state() != self.recorded["base_state"]:
             self.check_base(build_task())
 
     def parent_checkpoint(self, images_per_step: int, steps: int) -> Path:

@@ -71,12 +71,17 @@ class ToyBackbone:
     def __init__(self, unet: Denoiser, text: nn.Embedding, vae: Vae):
         self.parts: dict[str, Any] = {"unet": unet, "text": text, "vae": vae}
         self.codec = Codec(vae)
+        self.untrained: dict[str, nn.Module] = {}
 
     @classmethod
     def load(cls, folder: Path, dtype: Any) -> "ToyBackbone":
         for name, part in (toy := cls(Denoiser(), nn.Embedding(256, WIDTH), Vae())).parts.items():
             part.to(dtype).load_state_dict(load_file(folder / cls.components[name] / "model.safetensors"))
         return toy
+
+    def adapt(self, config: Any) -> None:
+        if config.adapts_base:
+            raise UserError("this base keeps its text encoder: leave --text_encoder and its settings out")
 
     def inference_process(self) -> RectifiedFlow:
         return RectifiedFlow(shift=3.0)
