@@ -10,35 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 WIDTH = 16  # of the micro base's cross-attention
-WORDS = [
-    "no",
-    "acute",
-    "cardiopulmonary",
-    "process",
-    "small",
-    "left",
-    "pleural",
-    "effusion",
-    "large",
-    "right",
-    "pneumothorax",
-    "cardiomegaly",
-    "moderate",
-    "stable",
-    "a",
-    "photo",
-    "of",
-    "lung",
-    "xray",
-    "3",
-    "5",
-    "cm",
-    ".",
-    ",",
-    ";",
-    '"',
-    "-",
-]
+TEXT = """no acute cardiopulmonary process small left pleural effusion large right pneumothorax cardiomegaly moderate
+stable a photo of lung xray 3 5 cm . , ; " -"""
+WORDS = TEXT.split()
 LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
 
 
