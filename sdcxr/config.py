@@ -17,7 +17,7 @@ NO_BASE = {"classifier", "clip"}  # tasks without a text-to-image base
 
 # Settings that only some parts of --tune use; given with others they are refused. All else is for every task.
 USED_BY: dict[str, str] = {
-    "unet or text": "method caption_dropout",
+    "unet or text": "method caption_dropout class_data_dir num_class_images prior_preservation_weight",
     "unet, text or token": "snr_gamma prediction_type rescale_betas_zero_snr noise_offset cache_latents latents_dir "
     "cache_in_memory channels_last text_encoder text_projection text_length text_skip_layers text_attention_mask "
     "trust_remote_code",
@@ -42,6 +42,7 @@ RESUME_MUTABLE = {
 POSITIVE = (
     "max_train_steps", "num_train_epochs", "max_train_samples", "resolution", "learning_rate", "text_encoder_lr",
     "vae_lr", "max_grad_norm", "snr_gamma", "text_length", "num_vectors",
+    "num_class_images", "prior_preservation_weight",
 )
 NOT_NEGATIVE = (
     "lr_warmup_steps", "validation_steps", "validation_loss_images", "preview_images", "noise_offset",
@@ -51,6 +52,8 @@ NOT_NEGATIVE = (
 
 # RoentGen's learning rate and its middle length; a warm-up and an average for runs of that length.
 PUBLISHED = {"learning_rate": 5e-5, "max_train_steps": 12500, "lr_warmup_steps": 500, "ema_decay": 0.9999}
+# Of diffusers' example of textual inversion: 5e-4 for each of 4 images per step.
+TEXTUAL_INVERSION = PUBLISHED | {"learning_rate": 2e-3, "max_train_steps": 3000, "lr_warmup_steps": 0}
 
 
 @dataclass
@@ -81,6 +84,14 @@ class TrainConfig:
     """Run folder (or one of its checkpoints) from which this run, in a folder of its own, goes on under other settings:
     weights, average, optimizer, and the count of steps. Base and data are RUN's where none are named; `--config
     RUN/config.yaml` takes over the other settings."""
+
+    class_data_dir: str | None = None
+    """Prior preservation for few images (DreamBooth): images of the base's own, written by generate.py, to which it is
+    held."""
+    num_class_images: int | None = None
+    """How many of them to use. Default: all."""
+    prior_preservation_weight: float = 1.0
+    """Weight of their loss; each image of a step comes with one of them."""
 
     text_encoder: str | None = None
     """Text encoder in place of the base's, with its tokenizer: a Hugging Face encoder (BERT, RoBERTa, T5, CLIP) or an
@@ -126,7 +137,7 @@ class TrainConfig:
     total_train_batch_size: int | None = None
     """Images per optimizer step over all processes; --gradient_accumulation_steps follows from it."""
     max_train_steps: int | None = None
-    """Optimizer steps. Default: 12500, or what the embedded model needs."""
+    """Optimizer steps. Default: 12500, with `--tune token` 3000, or what the embedded model needs."""
     num_train_epochs: float | None = None
     """Passes over the data; instead of --max_train_steps."""
     max_train_samples: int | None = None
@@ -137,7 +148,8 @@ class TrainConfig:
     """Order, noise, timesteps and dropout are functions of this and of the number of images seen."""
 
     learning_rate: float | None = None
-    """Default: 5e-5 (RoentGen), or what the embedded model, which starts from random weights, needs."""
+    """Default: 5e-5 (RoentGen), with `--tune token` 2e-3, or what the embedded model, which starts from random weights,
+    needs."""
     text_encoder_lr: float | None = None
     """Learning rate of the text encoder. Default: --learning_rate."""
     vae_lr: float | None = None
@@ -145,7 +157,7 @@ class TrainConfig:
     lr_scheduler: Literal["constant", "linear", "cosine"] = "constant"
     """Course of the learning rate after the warm-up."""
     lr_warmup_steps: int | None = None
-    """Optimizer steps of linear warm-up. Default: 500, or what the embedded model needs."""
+    """Optimizer steps of linear warm-up. Default: 500, with `--tune token` 0, or what the embedded model needs."""
     adam_beta1: float = 0.9
     """AdamW's first decay."""
     adam_beta2: float = 0.999
@@ -219,7 +231,7 @@ class TrainConfig:
         if len(parts) > 1 and EXCLUSIVE & set(parts):
             raise UserError(f"--tune {self.tune}: token, vae, classifier and clip train alone")
         self._refuse_settings_of_other_tasks()
-        for name in ("data", "output_dir", "latents_dir", "continue_from"):
+        for name in ("data", "output_dir", "latents_dir", "continue_from", "class_data_dir"):
             if getattr(self, name) is not None:
                 setattr(self, name, str(Path(getattr(self, name)).expanduser()))
         for name in ("train_batch_size", "gradient_accumulation_steps", "logging_steps", "checkpointing_steps"):
@@ -248,6 +260,8 @@ class TrainConfig:
         for name in ("text_projection", "trust_remote_code"):
             if getattr(self, name) and self.text_encoder is None:
                 raise UserError(f"--{name}: is for a --text_encoder, and none is given")
+        if self.class_data_dir is None and (self.num_class_images or self.prior_preservation_weight != 1.0):
+            raise UserError("--num_class_images and --prior_preservation_weight: are for --class_data_dir")
         if self.random_unet and self.text_projection:
             raise UserError("--random_unet takes the width of the text encoder: leave --text_projection out")
         if self.parts == {"token"} and not (self.placeholder_token and self.initializer_token):
@@ -265,8 +279,9 @@ class TrainConfig:
         others = {parts: names for parts, names in USED_BY.items() if self.parts.isdisjoint(re.findall(r"\w+", parts))}
         return {name: parts for parts, names in others.items() for name in names.split()}
 
-    def filled(self, defaults: dict[str, Any] = PUBLISHED) -> "TrainConfig":
-        """These settings with the open ones taken from `defaults`."""
+    def filled(self, defaults: dict[str, Any] | None = None) -> "TrainConfig":
+        """These settings with the open ones taken from `defaults`, or else those published."""
+        defaults = defaults or (TEXTUAL_INVERSION if self.parts == {"token"} else PUBLISHED)
         values = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         if self.num_train_epochs is not None:
             values.pop("max_train_steps", None)

@@ -14,13 +14,13 @@ from sdcxr.backbones.base import Conditioning
 from sdcxr.backbones.new_words import require_words
 from sdcxr.backbones.pipeline_files import hash_parts
 from sdcxr.config import TrainConfig
-from sdcxr.data.denoising import Captions, DenoisingExamples, Pixels, Source, TokenIds
-from sdcxr.data.latents import Latents, cached_latents
+from sdcxr.data.denoising import Captions, DenoisingExamples, Pixels, Source, TokenIds, WithPrior, prior_of
+from sdcxr.data.latents import Latents, cached_latents, hash_images
 from sdcxr.data.text_cache import cached_captions, conditioning_of
 from sdcxr.generation.plan import image_seed
 from sdcxr.generation.sampler import Sampler
 from sdcxr.runtime.errors import UserError
-from sdcxr.tasks.base import check_resolution, training_rows, validation_rows
+from sdcxr.tasks.base import check_resolution, class_rows, training_rows, validation_rows
 from sdcxr.tuning import tune
 from sdcxr.tuning.adapter_folder import save_adapter
 
@@ -96,23 +96,27 @@ class DiffusionTask(nn.Module):
         ]
         return [group for group in groups if group["params"]]
 
-    def examples(self) -> DenoisingExamples:
+    def examples(self) -> DenoisingExamples | WithPrior:
         rows = training_rows(self.config)
         # A caption without the new words of textual inversion would train nothing.
         dropout = 0.0 if "caption_dropout" in self.config.unused else self.config.caption_dropout
         examples = self._examples(rows, dropout, self.config.noise_offset)
         self.source = examples.source
-        return examples
+        held_to = class_rows(self.config)
+        if held_to is None:
+            return examples
+        prior = self._examples(held_to, dropout, self.config.noise_offset, kind="class")
+        return WithPrior(examples, prior, hash_images(held_to["path"].tolist()))
 
     def validation_examples(self) -> DenoisingExamples | None:
         rows = validation_rows(self.config, self.config.validation_loss_images)
-        return None if rows is None else self._examples(rows, caption_dropout=0.0, strata=STRATA)
+        return None if rows is None else self._examples(rows, 0.0, strata=STRATA, kind="validation")
 
     def _examples(
-        self, rows: Any, caption_dropout: float, noise_offset: float = 0.0, strata: int = 0
+        self, rows: Any, caption_dropout: float, noise_offset: float = 0.0, strata: int = 0, kind: str = "train"
     ) -> DenoisingExamples:
-        captions = self._captions(self.texts(rows), held_out=strata > 0)
-        source = self._source(rows, held_out=strata > 0)
+        captions = self._captions(self.texts(rows), kind)
+        source = self._source(rows, kind)
         noise_shape = self.backbone.codec.latent_shape(self.resolution)
         return DenoisingExamples(source, captions, self.process, caption_dropout, noise_shape, noise_offset, strata)
 
@@ -121,12 +125,12 @@ class DiffusionTask(nn.Module):
         form = self.config.token_caption
         return [text if form is None else form.replace("{text}", text) for text in rows["text"]]
 
-    def _captions(self, texts: list[str], held_out: bool) -> Captions:
+    def _captions(self, texts: list[str], kind: str) -> Captions:
         tokens, cut = self.backbone.tokenize(texts)
-        if cut and not held_out:
+        if cut and kind == "train":
             length = next(iter(tokens.values())).shape[1]
             print(f"{cut} of {len(texts)} captions are cut to {length} tokens ({cut / len(texts):.1%})")
-        if not held_out:
+        if kind == "train":
             require_words(tokens["input_ids"], getattr(self.backbone.parts.get("text"), "new_words", {}))
         if self.caches_text:
             assert self.config.data is not None
@@ -135,17 +139,17 @@ class DiffusionTask(nn.Module):
                 return cached_captions(self.backbone, device, texts, folder)
         return TokenIds(tokens, self.backbone.tokenize([""])[0])
 
-    def _source(self, rows: Any, held_out: bool) -> Source:
+    def _source(self, rows: Any, kind: str) -> Source:
         paths, ids = rows["path"].tolist(), rows["id"].tolist()
         codec = self.backbone.codec
         if not self.config.cache_latents:
             return Pixels(paths, ids, self.resolution, codec.posterior_shape(self.resolution))
         assert self.config.data is not None
         named = Path(self.config.latents_dir) if self.config.latents_dir else None
-        if named is not None and held_out:
-            named /= "validation"  # a cache holds one set of images
+        if named is not None and kind != "train":
+            named /= kind  # a cache holds one set of images
         device = next(self.backbone.parts["vae"].parameters()).device
-        default = Path(self.config.data) / ".latents"
+        default = Path(str(self.config.class_data_dir if kind == "class" else self.config.data)) / ".latents"
         return cached_latents(codec, device, paths, ids, self.resolution, named, default)
 
     def latents_to_device(self) -> None:
@@ -154,6 +158,12 @@ class DiffusionTask(nn.Module):
         self.source.to_device(next(self.denoiser.parameters()).device)
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        loss = self.error(batch)
+        prior = prior_of(batch)
+        return loss + self.config.prior_preservation_weight * self.error(prior) if prior else loss
+
+    def error(self, batch: dict[str, Tensor]) -> Tensor:
+        """The weighted squared error of the prediction, shape (batch,)."""
         x0, t = self.latents(batch), batch["timestep"]
         x_t = self.process.corrupt(x0, batch["noise"], t)
         predicted = self.backbone.denoise(x_t, self.process.model_time(t), self.conditioning(batch))
