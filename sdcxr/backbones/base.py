@@ -68,8 +68,6 @@ class Backbone(Protocol):
     """Name of the diffusers pipeline."""
     components: ClassVar[dict[str, str]]
     """The pipeline's component of every part: {"unet": "transformer", "text": "text_encoder", "vae": "vae"}."""
-    caches_text: ClassVar[bool]
-    """Whether a frozen text encoder is large enough for its outputs to be cached instead of computed every step."""
 
     parts: dict[str, nn.Module]
     """By the names of `--tune`: "unet" (the denoiser, also where it is a transformer), "text", "vae"."""
@@ -80,6 +78,10 @@ class Backbone(Protocol):
     @classmethod
     def load(cls, folder: Path, dtype: Any) -> Self:
         """From a checked pipeline folder, all weights in `dtype`; raises OSError, ValueError, … where it cannot."""
+
+    @property
+    def caches_text(self) -> bool:
+        """Whether a frozen text encoder is large enough for its outputs to be cached instead of computed every step."""
 
     def adapt(self, config: TrainConfig) -> None:
         """Exchange or change parts as the settings ask: text encoder, projection, words (`TrainConfig.adapts_base`).

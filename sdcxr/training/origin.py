@@ -23,13 +23,13 @@ LOOKED_AT = 1000  # images whose size is looked at
 
 
 def check_folders(config: TrainConfig) -> None:
-    """Refuse an output folder that is, or lies in, the base, the data or the run that is continued.
+    """Refuse an output folder that is, or lies in, the base, the data or another source of the run.
 
     Raises:
         UserError: names both.
     """
     output = Path(str(config.output_dir)).resolve()
-    for flag in ("base", "data", "continue_from"):
+    for flag in ("base", "data", "continue_from", "text_encoder", "class_data_dir"):
         source = Path(str(getattr(config, flag))).expanduser()
         if getattr(config, flag) is None or not source.is_dir():
             continue

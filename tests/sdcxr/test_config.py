@@ -206,14 +206,14 @@ def test_the_published_configurations_are_valid(pytestconfig):
 @pytest.mark.parametrize(
     ("tune", "setting", "parts"),
     [
-        ("classifier", {"snr_gamma": 5.0}, "unet or text"),
+        ("classifier", {"snr_gamma": 5.0}, "unet, text or token"),
         ("clip", {"caption_dropout": 0.2}, "unet or text"),
-        ("vae", {"cache_in_memory": True}, "unet or text"),
+        ("vae", {"cache_in_memory": True}, "unet, text or token"),
         ("unet", {"text_encoder_lr": 1e-6}, "text or clip"),
         ("unet+text", {"vae_part": "all"}, "vae"),
         ("text", {"labels": "labels.csv"}, "classifier"),
-        ("classifier", {"preview_images": 2}, "unet, text or vae"),
-        ("clip", {"validation_loss_images": 2}, "unet, text, vae or classifier"),
+        ("classifier", {"preview_images": 2}, "unet, text, token or vae"),
+        ("clip", {"validation_loss_images": 2}, "unet, text, token, vae or classifier"),
     ],
 )
 def test_settings_of_another_task_are_refused_by_name(tune, setting, parts):

@@ -129,6 +129,16 @@ def test_what_does_not_fit_is_refused(folders, micro_base, micro_dataset, settin
     assert "\n" not in str(refused.value)
 
 
+def test_outputs_of_a_large_frozen_encoder_are_cached(folders, train_micro, tmp_path, read_log, monkeypatch):
+    named = {"text_encoder": str(folders["t5"]), "tune": "unet", "max_train_steps": 3}
+    train_micro(tmp_path / "live", **named)
+    monkeypatch.setattr("sdcxr.backbones.stable_diffusion.LIVE", 100)
+    train_micro(tmp_path / "cached", **named, latents_dir=str(tmp_path / "cache"))
+    assert (tmp_path / "cache" / ".conditioning").is_dir()
+    live, cached = ([row["loss"] for row in read_log(tmp_path / name)] for name in ("live", "cached"))
+    np.testing.assert_allclose(cached, live, rtol=1e-5)
+
+
 def test_a_folded_projection_computes_what_the_unfolded_one_does(micro_base):
     unet = backbones.load(str(micro_base)).unet
     torch.manual_seed(3)
