@@ -77,12 +77,11 @@ def without_last_layers(encoder: Any, n: int) -> Any:
     layers = encoder.config.num_hidden_layers
     if n >= layers:
         raise UserError(f"--text_skip_layers {n}: the text encoder has {layers} layers, and one has to be left")
-    settings = copy.deepcopy(encoder.config)
-    settings.num_hidden_layers = layers - n
-    weights = encoder.state_dict()
+    settings, weights = copy.deepcopy(encoder.config), encoder.state_dict()
     try:
+        settings.num_hidden_layers = layers - n
         shorter = type(encoder)(settings)
         shorter.load_state_dict({name: weights[name] for name in shorter.state_dict()})
-    except (RuntimeError, LookupError, ValueError, TypeError):
+    except (RuntimeError, LookupError, ValueError, TypeError):  # a setting for each layer, for instance
         raise UserError(f"--text_skip_layers: a {type(encoder).__name__} cannot leave out layers") from None
     return shorter.to(encoder.dtype).train(encoder.training)

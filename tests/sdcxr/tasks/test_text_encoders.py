@@ -10,13 +10,16 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
+from torch.utils.data import default_collate
 
 from sdcxr import backbones
 from sdcxr.backbones.text_projection import add_projection, folded
 from sdcxr.config import TrainConfig
+from sdcxr.data.stream import Stream, tensors
 from sdcxr.generation.models import locate_model
 from sdcxr.generation.sampler import Sampler
 from sdcxr.runtime.errors import UserError
+from sdcxr.tasks.diffusion import DiffusionTask
 from tests.sdcxr.backbones.small_encoders import ENCODERS, WIDTH, save_encoder
 
 PROMPTS = ["Large left pneumothorax.", "small right effusion"]
@@ -58,6 +61,17 @@ def test_every_encoder_trains_a_step_under_every_tune(
     encoder = moved(before["text_encoder"], after["text_encoder"])
     assert (encoder != set()) == ("text" in tune) and not any("pooler" in name for name in encoder)
     assert not moved(before["vae"], after["vae"])
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_every_parameter_that_trains_gets_a_gradient(folders, micro_base, micro_dataset, kind):
+    """Or DistributedDataParallel would stop at the second step."""
+    task = DiffusionTask(config_of(micro_base, micro_dataset, text_encoder=str(folders[kind])), torch.device("cpu"))
+    batch = tensors(default_collate([Stream(task.examples(), 0)[i] for i in range(2)]))
+    task(batch).mean().backward()
+    trained = {name: p.grad is not None for name, p in task.named_parameters() if p.requires_grad}
+    assert any(name.startswith("text_encoder.") for name in trained)
+    assert [name for name, has_gradient in trained.items() if not has_gradient] == []
 
 
 PLAIN = """
