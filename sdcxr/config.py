@@ -281,8 +281,8 @@ class TrainConfig:
 
     def filled(self, defaults: dict[str, Any] | None = None) -> "TrainConfig":
         """These settings with the open ones taken from `defaults`, or else those published."""
-        defaults = defaults or (TEXTUAL_INVERSION if self.parts == {"token"} else PUBLISHED)
-        values = {name: value for name, value in defaults.items() if getattr(self, name) is None}
+        published: dict[str, Any] = TEXTUAL_INVERSION if self.parts == {"token"} else PUBLISHED
+        values = {name: value for name, value in (defaults or published).items() if getattr(self, name) is None}
         if self.num_train_epochs is not None:
             values.pop("max_train_steps", None)
         return dataclasses.replace(self, **values)

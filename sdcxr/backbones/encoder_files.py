@@ -149,7 +149,7 @@ def _custom(folder: Path) -> Any:
     kind = AutoModel if "AutoModel" in config.auto_map else AutoModelForMaskedLM
     whole = kind.from_pretrained(folder, trust_remote_code=True, use_safetensors=True)
     inner = whole.base_model
-    standard = next((each for each in type(inner).__mro__ if each.__module__.startswith("transformers.")), None)
+    standard: Any = next((each for each in type(inner).__mro__ if each.__module__.startswith("transformers.")), None)
     if standard is None or not hasattr(standard, "from_pretrained") or standard.config_class is None:
         raise UserError(f"is a {type(inner).__name__}, not a class of transformers: plain diffusers could not load it")
     return plain_encoder(standard, inner.config.to_dict(), inner.state_dict())

@@ -39,6 +39,8 @@ class DiffusionTask(nn.Module):
         self.preview_rows = validation_rows(config, config.preview_images)
         self.backbone = backbones.load(config.base)
         self.backbone.adapt(config)
+        if config.adapts_base:
+            print(describe_text(self.backbone) + ("; the UNet has random weights" if config.random_unet else ""))
         self.base_sha256 = hash_parts(self.backbone) | {"schedule": describe_schedule(self.backbone)}
         self.process = self.backbone.noise_process(config)
         self.resolution = config.resolution or self.backbone.resolution
@@ -224,6 +226,16 @@ class DiffusionTask(nn.Module):
             backbones.save(self.backbone, run / "pipeline")
         finally:
             self.backbone.parts |= tuned
+
+
+@torch.no_grad()
+def describe_text(backbone: Any) -> str:
+    """The text encoder in a line: class, tokens, attention mask, width; what has random weights."""
+    _, tokens, width = backbone.unconditional(1).hidden.shape
+    mask = "with" if "attention_mask" in backbone.tokenize([""])[0] else "without"
+    new = "".join(f"; {name} with random weights" for name in backbone.untrained)
+    kind = type(backbone.parts["text"]).__name__
+    return f"text encoder: {kind}, {tokens} tokens, {mask} attention mask, states {width} wide{new}"
 
 
 def describe_schedule(backbone: Any) -> str:

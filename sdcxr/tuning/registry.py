@@ -40,8 +40,9 @@ def tune(backbone: Any, config: TrainConfig) -> dict[str, TuningMethod]:
     Raises:
         UserError: the base has no such part, or nothing in it that the method serves.
     """
-    method = find_method(config.method)
-    methods = {"text": TextualInversion()} if config.parts == {"token"} else dict.fromkeys(sorted(config.parts), method)
+    methods: dict[str, TuningMethod] = dict.fromkeys(sorted(config.parts), find_method(config.method))
+    if config.parts == {"token"}:
+        methods = {"text": TextualInversion()}
     if missing := methods.keys() - backbone.parts.keys():
         raise UserError(f"--tune {config.tune}: this base has no part {', '.join(sorted(missing))} to tune")
     for name, part in backbone.parts.items():

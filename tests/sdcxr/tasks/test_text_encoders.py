@@ -114,9 +114,11 @@ def test_plain_diffusers_gives_the_same_images_in_a_fresh_process(folders, train
     assert_plain_images([tmp_path / name for name in settings])
 
 
-def test_options_are_recorded_in_the_pipeline(folders, train_micro, tmp_path):
+def test_options_are_printed_and_recorded_in_the_pipeline(folders, train_micro, tmp_path, capsys):
     options = {"text_length": 20, "text_skip_layers": 1, "text_attention_mask": False}
     train_micro(tmp_path / "run", text_encoder=str(folders["bert"]), **options)
+    line = "text encoder: BertModel, 20 tokens, without attention mask, states 16 wide\n"
+    assert line in capsys.readouterr().out
     loaded = backbones.load(str(tmp_path / "run"))
     assert loaded.tokenizer.model_max_length == 20 and loaded.parts["text"].config.num_hidden_layers == 1
     assert list(loaded.tokenize(["effusion"])[0]) == ["input_ids"] and loaded.unconditional(1).hidden.shape == (
