@@ -6,6 +6,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from sdcxr.backbones.compatibility import fit_tokenizer
 from sdcxr.backbones.encoder_classes import encoder_class, fill_pooler, plain_encoder
 from sdcxr.backbones.open_clip_text import CONFIG as OPEN_CLIP
 from sdcxr.backbones.open_clip_text import load_open_clip
@@ -15,12 +16,13 @@ from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.memory import is_out_of_memory
 from sdcxr.runtime.quiet import LIBRARIES, quiet_libraries
 
+USUAL_LENGTH = 512  # in tokens, where positions are relative and the tokenizer names none
 # What is downloaded of a repository: nothing pickled, no image tower in another format.
 FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*.py")
 
 
 def load_encoder(name: str, trust_remote_code: bool = False) -> tuple[Any, Any]:
-    """A text encoder of a class of transformers, in float32, and its tokenizer.
+    """A text encoder of a class of transformers, in float32, and its tokenizer, limited to its positions.
 
     Its first output is the token states (batch, tokens, width). `use_attention_mask` of its configuration says whether
     it is given the attention mask: not CLIP, which is causal, others are.
@@ -38,12 +40,15 @@ def load_encoder(name: str, trust_remote_code: bool = False) -> tuple[Any, Any]:
     about = _settings(encoder / "config.json")
     try:
         with quiet_libraries(*LIBRARIES):
-            if "model_type" not in about and (encoder / OPEN_CLIP).is_file():
-                return load_open_clip(encoder)
-            if "model_type" not in about:
+            if "model_type" in about:
+                _require_vocabulary(vocabulary)
+                module, tokenizer = _of_transformers(encoder, vocabulary, about, trust_remote_code)
+            elif (encoder / OPEN_CLIP).is_file():
+                module, tokenizer = load_open_clip(encoder)
+            else:
                 raise UserError("has no config.json of transformers and no open_clip_config.json")
-            _require_vocabulary(vocabulary)
-            return _of_transformers(encoder, vocabulary, about, trust_remote_code)
+            fit_tokenizer(tokenizer, module, USUAL_LENGTH)
+            return module.float().eval(), tokenizer
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError) as error:
         if is_out_of_memory(error):
             raise
@@ -100,7 +105,7 @@ def _of_transformers(folder: Path, vocabulary: Path, about: dict[str, Any], trus
     tokenizer = AutoTokenizer.from_pretrained(vocabulary, trust_remote_code=trust_remote_code)
     if not hasattr(encoder.config, "use_attention_mask"):
         encoder.config.use_attention_mask = not about["model_type"].startswith("clip")
-    return encoder.float(), tokenizer
+    return encoder, tokenizer
 
 
 def _brings_code(about: dict[str, Any], trusted: bool) -> bool:

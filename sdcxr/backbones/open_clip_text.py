@@ -67,7 +67,7 @@ def _inner_model(folder: Path, text: dict[str, Any], state: dict[str, Tensor]) -
     encoder.config.use_attention_mask = True
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.model_max_length = min(tokenizer.model_max_length, text.get("context_length", 77))
-    return encoder.float(), tokenizer
+    return encoder, tokenizer
 
 
 def _own_tower(folder: Path, text: dict[str, Any], activation: str, state: dict[str, Tensor]) -> tuple[Any, Any]:
@@ -96,7 +96,7 @@ def _own_tower(folder: Path, text: dict[str, Any], activation: str, state: dict[
         settings[f"{name}_token_id"] = getattr(tokenizer, f"{name}_token_id")
     encoder = plain_encoder(CLIPTextModel, settings, clip_names(state))
     encoder.config.use_attention_mask = False
-    return encoder.float(), tokenizer
+    return encoder, tokenizer
 
 
 def clip_names(state: dict[str, Tensor]) -> dict[str, Tensor]:

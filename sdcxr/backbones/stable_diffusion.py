@@ -86,8 +86,10 @@ class StableDiffusion:
         set_length(self.tokenizer, self.parts["text"], config.text_length, length)
         if config.placeholder_token is not None:
             add_words(self.tokenizer, self.parts["text"], config)
+        with torch.no_grad():
+            width = int(self.unconditional(1).hidden.shape[-1])
         with seeded(config.seed):
-            self._fit_unet(config, int(self.unconditional(1).hidden.shape[-1]))
+            self._fit_unet(config, width)
         self.check_parts()
 
     def _fit_unet(self, config: TrainConfig, width: int) -> None:

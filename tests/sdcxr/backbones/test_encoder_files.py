@@ -138,6 +138,14 @@ def test_what_is_no_encoder_is_refused(folders, tmp_path):
     refused(tmp_path / "gpt", "is a gpt2, a decoder-only language model: give an encoder")
 
 
+def test_a_tokenizer_that_does_not_fit_is_refused(tmp_path):
+    folder = save_encoder("bert", tmp_path / "bert")
+    tokenizer = wordpiece()
+    tokenizer.add_tokens(["<new>"])
+    tokenizer.save_pretrained(folder)
+    refused(folder, r"its tokenizer has 84 words, its text encoder 83: where words were added")
+
+
 def edit(folder: Path, **settings: object) -> None:
     about = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(about | settings))
@@ -160,6 +168,19 @@ def test_damaged_folders_are_refused(tmp_path):
     refused(folder, r"has no \.safetensors weights, and pickled ones are not read: .*save_pretrained")
     (folder / "tokenizer.json").unlink()
     refused(folder, "has no tokenizer")
+
+
+def test_models_of_open_clip_that_cannot_be_taken_over_are_refused(tmp_path):
+    own, bert = (save_encoder(kind, tmp_path / kind) for kind in ("open_clip", "open_clip_bert"))
+    file = own / "open_clip_config.json"
+    about = json.loads(file.read_text())
+    about["model_cfg"]["text_cfg"]["no_causal_mask"] = True
+    file.write_text(json.dumps(about))
+    refused(own, "has a text tower with no_causal_mask, which no encoder of transformers computes")
+    (own / "open_clip_model.safetensors").rename(own / "open_clip_pytorch_model.bin")
+    refused(own, r"has no weights in safetensors .*; pickled ones are not read")
+    (bert / "inner" / "config.json").unlink()
+    refused(bert, r"needs config\.json of .*inner: copy that file into the folder")
 
 
 CODE = """
