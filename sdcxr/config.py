@@ -34,15 +34,16 @@ USED_BY: dict[str, str] = {
 # Settings that may change between two calls of one run: they do not alter what is learnt. The batch may be split
 # differently over processes and micro-steps as long as the images per optimizer step stay the same.
 RESUME_MUTABLE = {
-    "output_dir", "data", "latents_dir", "train_batch_size", "gradient_accumulation_steps", "total_train_batch_size",
-    "gradient_checkpointing", "torch_compile", "cuda_graphs", "channels_last", "fused_optimizer", "deterministic",
-    "cache_latents", "cache_in_memory", "dataloader_num_workers", "logging_steps", "checkpointing_steps",
-    "checkpoints_total_limit", "validation_steps", "validation_loss_images", "preview_images", "report_to",
+    "output_dir", "data", "class_data_dir", "latents_dir", "train_batch_size", "gradient_accumulation_steps",
+    "total_train_batch_size", "gradient_checkpointing", "torch_compile", "cuda_graphs", "channels_last",
+    "fused_optimizer", "deterministic", "cache_latents", "cache_in_memory", "dataloader_num_workers",
+    "logging_steps", "checkpointing_steps", "checkpoints_total_limit", "validation_steps", "validation_loss_images",
+    "preview_images", "report_to",
 }
 POSITIVE = (
     "max_train_steps", "num_train_epochs", "max_train_samples", "resolution", "learning_rate", "text_encoder_lr",
-    "vae_lr", "max_grad_norm", "snr_gamma", "text_length", "num_vectors",
-    "num_class_images", "prior_preservation_weight",
+    "vae_lr", "max_grad_norm", "snr_gamma", "text_length", "num_vectors", "num_class_images",
+    "prior_preservation_weight",
 )
 NOT_NEGATIVE = (
     "lr_warmup_steps", "validation_steps", "validation_loss_images", "preview_images", "noise_offset",
@@ -112,7 +113,8 @@ class TrainConfig:
     placeholder_token: str | None = None
     """With `--tune token`: the new words, such as "<lung-xray>", separated by commas."""
     initializer_token: str | None = None
-    """With `--tune token`: one known word for all new ones, or one for each, whose embedding they begin with."""
+    """With `--tune token`: a known word for all new ones, or one for each, separated by commas; their embeddings begin as
+    its own, or as the mean of its tokens'."""
     num_vectors: int = 1
     """With `--tune token`: embeddings per new word."""
     token_caption: str | None = None

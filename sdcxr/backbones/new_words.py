@@ -22,12 +22,12 @@ def comma_list(text: str) -> list[str]:
 
 @torch.no_grad()
 def add_words(tokenizer: Any, encoder: Any, config: TrainConfig) -> None:
-    """Add the words of `--placeholder_token`; their rows begin as copies of the initializer's.
+    """Add the words of `--placeholder_token`; their rows begin as the mean of the initializer's.
 
     `encoder.new_words` then holds the ids of each word.
 
     Raises:
-        UserError: a word is known already, or an initializer is not one known token.
+        UserError: a word is known already, or an initializer is not known.
     """
     words = words_of(config)
     starts = comma_list(config.initializer_token or "")
@@ -36,7 +36,6 @@ def add_words(tokenizer: Any, encoder: Any, config: TrainConfig) -> None:
             f"--initializer_token {config.initializer_token}: give one word, or one for each of {', '.join(words)}, "
             "which have to differ"
         )
-    ids = [initializer_id(tokenizer, start) for start in starts] * (len(words) if len(starts) == 1 else 1)
     known = tokenizer.get_vocab()
     tokens = [token for each in words.values() for token in each]
     if taken := next((token for token in tokens if token in known), None):
@@ -44,8 +43,8 @@ def add_words(tokenizer: Any, encoder: Any, config: TrainConfig) -> None:
     for token in tokens:
         tokenizer.add_tokens(token)
     table = encoder.get_input_embeddings()
-    rows = [row for row in ids for _ in range(config.num_vectors)]
-    begun = table.weight[rows].clone()
+    first = [table.weight[token_ids(tokenizer, start)].mean(dim=0) for start in starts]
+    begun = torch.stack(first * (len(words) // len(first))).repeat_interleave(config.num_vectors, dim=0)
     if len(tokenizer) > table.num_embeddings:
         encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     encoder.new_words = {word: tokenizer.convert_tokens_to_ids(each) for word, each in words.items()}
@@ -53,16 +52,16 @@ def add_words(tokenizer: Any, encoder: Any, config: TrainConfig) -> None:
     encoder.get_input_embeddings().weight[new_ids] = begun
 
 
-def initializer_id(tokenizer: Any, word: str) -> int:
-    """The id of a word that is one token.
+def token_ids(tokenizer: Any, word: str) -> list[int]:
+    """The ids of a word's tokens.
 
     Raises:
-        UserError: it is several tokens, or unknown.
+        UserError: the tokenizer does not know it.
     """
-    ids = tokenizer(word, add_special_tokens=False)["input_ids"]
-    if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
-        raise UserError(f"--initializer_token {word}: is {len(ids)} tokens or unknown, choose a word that is one token")
-    return int(ids[0])
+    ids: list[int] = tokenizer(word, add_special_tokens=False)["input_ids"]
+    if not ids or (tokenizer.unk_token_id in ids and tokenizer.unk_token_id != tokenizer.eos_token_id):
+        raise UserError(f"--initializer_token {word}: the tokenizer does not know this word, choose another")
+    return ids
 
 
 def require_words(ids: np.ndarray, words: dict[str, list[int]]) -> None:
