@@ -113,8 +113,8 @@ class TrainConfig:
     placeholder_token: str | None = None
     """With `--tune token`: the new words, such as "<lung-xray>", separated by commas."""
     initializer_token: str | None = None
-    """With `--tune token`: a known word for all new ones, or one for each, separated by commas; their embeddings begin as
-    its own, or as the mean of its tokens'."""
+    """With `--tune token`: a known word for all new ones, or one for each, with commas. The new embeddings begin
+    as its own, or as the mean of its tokens'."""
     num_vectors: int = 1
     """With `--tune token`: embeddings per new word."""
     token_caption: str | None = None
