@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from sdcxr.io.files import check_same_settings
-from sdcxr.io.run_folder import read_config, read_run_state
 from sdcxr.runtime.errors import UserError
 
 PARTS = ("unet", "text", "token", "vae", "classifier", "clip")
@@ -31,15 +29,6 @@ USED_BY: dict[str, str] = {
 }
 
 # fmt: off
-# Settings that may change between two calls of one run: they do not alter what is learnt. The batch may be split
-# differently over processes and micro-steps as long as the images per optimizer step stay the same.
-RESUME_MUTABLE = {
-    "output_dir", "data", "class_data_dir", "latents_dir", "train_batch_size", "gradient_accumulation_steps",
-    "total_train_batch_size", "gradient_checkpointing", "torch_compile", "cuda_graphs", "channels_last",
-    "fused_optimizer", "deterministic", "cache_latents", "cache_in_memory", "dataloader_num_workers",
-    "logging_steps", "checkpointing_steps", "checkpoints_total_limit", "validation_steps", "validation_loss_images",
-    "preview_images", "report_to",
-}
 POSITIVE = (
     "max_train_steps", "num_train_epochs", "max_train_samples", "resolution", "learning_rate", "text_encoder_lr",
     "vae_lr", "max_grad_norm", "snr_gamma", "text_length", "num_vectors", "num_class_images",
@@ -361,33 +350,3 @@ class GenerateConfig:
 def _at_least(config: Any, name: str, minimum: int) -> None:
     if getattr(config, name) is not None and getattr(config, name) < minimum:
         raise UserError(f"--{name} {getattr(config, name)}: must be at least {minimum}")
-
-
-def check_same_run(run: Path, config: TrainConfig, images_per_step: int) -> None:
-    """Refuse to resume a run under settings that would have given another one.
-
-    A longer `max_train_steps` is the same run continued, as long as the learning rate does not depend on it. The path
-    of a base may change where run.json has the hash of its weights.
-
-    Raises:
-        UserError: lists the settings that differ, old and new; or the run's own notes are damaged.
-    """
-    path = run / "config.yaml"
-    if not path.is_file():
-        return
-    defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
-    old = defaults | read_config(path)  # settings that it did not know then
-    state = read_run_state(run)
-    old["images_per_step"] = state.get("images_per_step")
-    new = dataclasses.asdict(config) | {"images_per_step": images_per_step}
-    free = set(RESUME_MUTABLE)
-    if state.get("base_sha256"):
-        free |= {"base", "text_encoder"}
-    if "clip" in config.parts:
-        free.remove("train_batch_size")  # its loss compares the images of a micro-batch with each other
-    begun = old["max_train_steps"] if isinstance(old["max_train_steps"], int) else 0
-    shorter = min(begun, config.max_train_steps or 0)
-    if config.lr_scheduler == "constant" and shorter >= (config.lr_warmup_steps or 0):
-        free.add("max_train_steps")
-    compared = [key for key in new if key not in free and key not in config.unused]
-    check_same_settings(run, {key: old.get(key) for key in compared}, {key: new[key] for key in compared})

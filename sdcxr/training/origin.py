@@ -1,9 +1,10 @@
-"""What a run was begun on, by content: weights of the base, images, captions, another run's checkpoint.
+"""What a run was begun on: its settings; by content weights of the base, images, captions, another run's checkpoint.
 
 Hashes of them are in run.json and are compared on every later call. So a base or a dataset may move or be written in
 another way, and one that was replaced is noticed, also after the run has finished.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from sdcxr.config import TrainConfig
 from sdcxr.data.latents import hash_images
 from sdcxr.data.stream import Examples
-from sdcxr.io.files import checksum, state_of
+from sdcxr.io.files import check_same_settings, checksum, state_of
 from sdcxr.io.pixels import BadImage, open_image
 from sdcxr.io.run_folder import CONTENT, parent_run, read_config, read_run_state
 from sdcxr.runtime.errors import UserError
@@ -20,6 +21,15 @@ from sdcxr.tasks.base import training_rows
 from sdcxr.training import checkpoint
 
 LOOKED_AT = 1000  # images whose size is looked at
+# Settings that may change between two calls of one run: they do not alter what is learnt. The batch may be split
+# differently over processes and micro-steps as long as the images per optimizer step stay the same.
+RESUME_MUTABLE = {
+    "output_dir", "data", "class_data_dir", "latents_dir", "train_batch_size", "gradient_accumulation_steps",
+    "total_train_batch_size", "gradient_checkpointing", "torch_compile", "cuda_graphs", "channels_last",
+    "fused_optimizer", "deterministic", "cache_latents", "cache_in_memory", "dataloader_num_workers",
+    "logging_steps", "checkpointing_steps", "checkpoints_total_limit", "validation_steps", "validation_loss_images",
+    "preview_images", "report_to",
+}  # fmt: skip
 
 
 def check_folders(config: TrainConfig) -> None:
@@ -46,6 +56,36 @@ def is_begun(run: Path) -> bool:
     """Whether a folder holds something of its run: a checkpoint, a result or pictures. Else any settings may begin."""
     held = checkpoint.found(run / "checkpoints") or (run / "samples").exists()
     return bool(held or read_run_state(run).get("finished_steps"))
+
+
+def check_same_run(run: Path, config: TrainConfig, images_per_step: int) -> None:
+    """Refuse to resume a run under settings that would have given another one.
+
+    A longer `max_train_steps` is the same run continued, as long as the learning rate does not depend on it. The path
+    of a base may change where run.json has the hash of its weights.
+
+    Raises:
+        UserError: lists the settings that differ, old and new; or the run's own notes are damaged.
+    """
+    path = run / "config.yaml"
+    if not path.is_file():
+        return
+    defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+    old = defaults | read_config(path)  # settings that it did not know then
+    state = read_run_state(run)
+    old["images_per_step"] = state.get("images_per_step")
+    new = dataclasses.asdict(config) | {"images_per_step": images_per_step}
+    free = set(RESUME_MUTABLE)
+    if state.get("base_sha256"):
+        free |= {"base", "text_encoder"}
+    if "clip" in config.parts:
+        free.remove("train_batch_size")  # its loss compares the images of a micro-batch with each other
+    begun = old["max_train_steps"] if isinstance(old["max_train_steps"], int) else 0
+    shorter = min(begun, config.max_train_steps or 0)
+    if config.lr_scheduler == "constant" and shorter >= (config.lr_warmup_steps or 0):
+        free.add("max_train_steps")
+    compared = [key for key in new if key not in free and key not in config.unused]
+    check_same_settings(run, {key: old.get(key) for key in compared}, {key: new[key] for key in compared})
 
 
 class Origin:
