@@ -44,11 +44,11 @@ demo: setup
 QUICK := not slow and not multiprocess and not external
 
 test: setup
-	$(BIN)/python -m pytest -n 2 -m "$(QUICK)"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "$(QUICK)"
 
 # Everything, the quick tests first; coverage is of both runs.
 test-all: setup
-	$(BIN)/python -m pytest -n 2 -m "$(QUICK)" --cov --cov-report=
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "$(QUICK)" --cov --cov-report=
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not ($(QUICK))" --cov --cov-append --cov-report=term:skip-covered --cov-fail-under=90
 
 lint: setup

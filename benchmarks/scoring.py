@@ -21,7 +21,7 @@ import numpy as np
 from eval.fid import compare_distributions
 from eval.metrics.bootstrap import half_samples
 from eval.metrics.prdc import NAMES
-from eval.metrics.presets import Preset, measure, standard_errors
+from eval.metrics.presets import Preset, measure, values_of_halves
 from sdcxr.io.files import write_json
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.memory import peak_resident_bytes
@@ -103,7 +103,7 @@ def measure_one(way: str, real: np.ndarray, synthetic: np.ndarray) -> dict[str, 
             values = {name: measured.value for name, measured in measure(x, y, PRESET).items()}
         elif way == "errors":
             halves = [half_samples(groups, 100, np.random.default_rng(i)) for i in range(2)]
-            standard_errors(x, y, PRESET, *halves)
+            values_of_halves(x, y, PRESET, *halves)
         else:
             compare_distributions(x, y, groups, groups, PRESET)
     seconds = time.perf_counter() - started

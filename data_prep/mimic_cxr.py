@@ -9,6 +9,7 @@ The defaults are those of RoentGen: PA views, impressions of 7 to 77 characters,
 allows.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -17,8 +18,11 @@ import pandas as pd
 
 from data_prep import filters, mimic_files
 from data_prep.cohort import Cohort
+from data_prep.mimic_files import TableName
+from data_prep.sources import input_states
 from data_prep.splits import folder_splits, official_splits
 from data_prep.writer import Settings, is_finished, recorded_settings, write_dataset
+from sdcxr.io.ids import print_join
 from sdcxr.io.manifest import IDS, LABELS
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
@@ -37,6 +41,8 @@ class MimicCxrConfig(Settings):
     """folder of MIMIC-CXR-JPG's tables (metadata, split, chexpert); default: next to the images"""
     views: str = "PA"
     """view positions to keep, e.g. PA,AP; "all" keeps every image"""
+    section_rules: mimic_files.SectionRules = "sdcxr"
+    """rules that find the impression of a report: sdcxr, or official, those of MIMIC-CXR's parser, flaws included"""
     min_chars: int = 7
     """shortest impression to keep, in characters"""
     max_chars: int = 77
@@ -63,22 +69,23 @@ class MimicCxrConfig(Settings):
 def main(config: MimicCxrConfig) -> int:
     """Prepare MIMIC-CXR; returns the exit code of `write_dataset`."""
     settings = recorded_settings(config, "mimic_cxr")
-    if is_finished(config.output_dir, settings):
+    roots = mimic_files.patient_roots(config.images.resolve(), "--images")
+    root, reports = mimic_files.image_root(roots), mimic_files.find_reports(config.reports)
+    folders = [config.tables] if config.tables else [place for one in (root, *roots) for place in (one, one.parent)]
+    names: list[TableName] = ["metadata", "chexpert"]
+    names += ["split"] if config.split == "official" else []
+    tables = {name: mimic_files.table_path(name, folders) for name in names}
+    inputs = input_states(root, reports=reports, **tables)
+    if is_finished(config.output_dir, settings, inputs):
         return 0
-    root = mimic_files.patient_root(config.images.resolve(), "--images")
-    suffix = mimic_files.image_suffix(root)
-    reports = mimic_files.find_reports(config.reports)
-    folders = [config.tables] if config.tables else [root, root.parent]
-    cohort = select(config, folders, reports)
-    cohort.rows = cohort.rows.assign(source=mimic_files.image_paths(root, cohort.rows, suffix))
-    return write_dataset(config, settings, cohort)
+    metadata = mimic_files.read_table("metadata", tables["metadata"])
+    cohort = select(config, metadata, tables, reports)
+    cohort.rows = cohort.rows.assign(source=mimic_files.find_images(root, cohort.rows, metadata))
+    return write_dataset(config, settings, cohort, inputs)
 
 
-def select(config: MimicCxrConfig, table_folders: list[Path], reports: Path) -> Cohort:
+def select(config: MimicCxrConfig, metadata: pd.DataFrame, tables: Mapping[TableName, Path], reports: Path) -> Cohort:
     """Join tables and reports, and filter; the rows lack only the column `source` of `write_dataset`."""
-    metadata_path = mimic_files.table_path("metadata", table_folders)
-    labels_path = mimic_files.table_path("chexpert", table_folders)  # missing: known before the reports are read
-    metadata = mimic_files.read_table("metadata", metadata_path)
     cohort = Cohort(metadata[list(IDS)].assign(view=filters.repaired_views(metadata)), "all images")
     incomplete = (cohort.rows[list(IDS)] == "").any(axis=1)
     if incomplete.any():
@@ -90,7 +97,8 @@ def select(config: MimicCxrConfig, table_folders: list[Path], reports: Path) -> 
         cohort.apply(f"view {config.views}", filters.view_reasons(cohort.rows["view"], views), cohort.rows["view"])
 
     if config.split == "official":
-        table = mimic_files.read_table("split", mimic_files.table_path("split", table_folders))
+        table = mimic_files.read_table("split", tables["split"])
+        print_join("split", cohort.rows["dicom_id"], table["dicom_id"], "images", str(tables["split"]))
         split = official_splits(cohort.rows["dicom_id"], table)
         missing = "not in the split table"
     else:
@@ -99,12 +107,15 @@ def select(config: MimicCxrConfig, table_folders: list[Path], reports: Path) -> 
     cohort.rows = cohort.rows.assign(split=split)
     cohort.apply(f"{config.split} split", filters.reason_where(split == "", missing))
 
-    studies = cohort.rows.drop_duplicates("study_id")
-    wanted = dict(zip(studies["study_id"], studies["subject_id"], strict=True))
-    found = dict(mimic_files.impressions(reports, wanted))
-    study_id = cohort.rows["study_id"]
-    cohort.rows = cohort.rows.assign(text=study_id.map(found))
-    cohort.apply("report", filters.reason_where(~study_id.isin(found), "no report"))
+    studies = list(zip(cohort.rows["subject_id"], cohort.rows["study_id"], strict=True))
+    found = dict(mimic_files.impressions(reports, set(studies), config.section_rules))
+    known = found or [mimic_files.first_report(reports)]
+    names = pd.Series(studies, dtype=object).map(_study_name)
+    print_join("reports", names, [_study_name(study) for study in known], "studies", f"--reports {reports}")
+    texts = pd.Series([found.get(study) for study in studies], index=cohort.rows.index, dtype=object)
+    missing_report = pd.Series([study not in found for study in studies], index=cohort.rows.index, dtype=bool)
+    cohort.rows = cohort.rows.assign(text=texts)
+    cohort.apply("report", filters.reason_where(missing_report, "no report"))
     cohort.apply("impression", filters.reason_where(cohort.rows["text"].isna(), "no impression"))
 
     length = cohort.rows["text"].str.len()
@@ -116,8 +127,10 @@ def select(config: MimicCxrConfig, table_folders: list[Path], reports: Path) -> 
         reasons = filters.reason_where(n_tokens > config.max_tokens, "too many tokens")
         cohort.apply(f"up to {config.max_tokens} tokens", reasons, n_tokens.astype(str) + " tokens")
 
-    labels = mimic_files.read_table("chexpert", labels_path).drop_duplicates("study_id")
-    cohort.rows = cohort.rows.merge(labels[["study_id", *LABELS]], on="study_id", how="left")
+    labels = mimic_files.read_table("chexpert", tables["chexpert"])
+    print_join("chexpert", metadata["study_id"], labels["study_id"], "studies", str(tables["chexpert"]))
+    keys = [name for name in ("subject_id", "study_id") if name in labels]
+    cohort.rows = cohort.rows.merge(labels[[*keys, *LABELS]].drop_duplicates(keys), on=keys, how="left")
     if config.max_no_finding is not None:
         reasons = filters.cap_reasons(cohort.rows, config.max_no_finding, config.seed)
         cohort.apply(f"No Finding cap {config.max_no_finding:,}", reasons)
@@ -151,6 +164,10 @@ def count_tokens(text: pd.Series, tokenizer: str) -> pd.Series:
         for start in range(0, len(texts), 1000):
             counts += [len(ids) for ids in encode(texts[start : start + 1000])["input_ids"]]
     return pd.Series(counts, index=text.index, dtype=int)
+
+
+def _study_name(study: mimic_files.Study) -> str:
+    return f"p{study[0]}/s{study[1]}"
 
 
 def _check_views(views: list[str], found: pd.Series) -> None:

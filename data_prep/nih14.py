@@ -10,17 +10,20 @@ and do not count as failures. The same command again resumes. Exit code 1: more 
 """
 
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from data_prep.cohort import Cohort
 from data_prep.filters import hash_order, limit_reasons, reason_where, view_reasons
-from data_prep.raw_tables import index_images, read_table
+from data_prep.raw_tables import image_stem, index_images, read_table, warn_unnamed, whole_table
+from data_prep.sources import input_states
 from data_prep.splits import hash_splits
 from data_prep.writer import Settings, is_finished, recorded_settings, write_dataset
+from sdcxr.io.ids import print_join, read_ids, read_patients
 from sdcxr.io.manifest import LABELS
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
@@ -44,6 +47,7 @@ FINDINGS: dict[str, tuple[str, str, bool]] = {
     "Pneumothorax": ("pneumothorax", "Pneumothorax", True),
 }
 NO_FINDING = "No Finding"
+_SPELLED, _SPELLED_NO_FINDING = {name.casefold(): name for name in FINDINGS}, "no_finding"
 VIEWS = ("PA", "AP")
 PROMPT_PARTS = ("labels", "view", "demographics")
 SEXES = {"M": "male", "F": "female"}
@@ -85,25 +89,29 @@ class Nih14Config(Settings):
 def main(config: Nih14Config) -> int:
     """Prepare ChestX-ray14; returns the exit code of `write_dataset`."""
     settings = recorded_settings(config, "nih14")
-    if is_finished(config.output_dir, settings):
+    folder, config.labels = config.images.absolute(), whole_table(config.labels)
+    images = index_images(folder)
+    lists = {"train_list": config.train_list, "test_list": config.test_list}
+    inputs = input_states(folder, images.by_name.values(), labels=config.labels, **lists)
+    if is_finished(config.output_dir, settings, inputs):
         return 0
-    images = index_images(config.images, image_key)
     cohort = select(config, images)
-    if cohort.rows.empty and cohort.counts[1]["images"] == 0:
-        raise UserError(f"--images {config.images}: has none of the images that {config.labels.name} lists")
-    cohort.rows = cohort.rows.assign(source=[str(images[name].resolve()) for name in cohort.rows["dicom_id"]])
-    return write_dataset(config, settings, cohort)
+    names = zip(cohort.rows["dicom_id"], cohort.rows.pop("file"), strict=True)
+    cohort.rows = cohort.rows.assign(source=[str(images.file(key, name)) for key, name in names])
+    return write_dataset(config, settings, cohort, inputs)
 
 
-def select(config: Nih14Config, images: Container[str]) -> Cohort:
-    """Read the table and filter it; the rows lack only the column `source` of `write_dataset`.
+def select(config: Nih14Config, images: Collection[str]) -> Cohort:
+    """Read the table and filter it; the rows lack only the column `source` of `write_dataset`; `file` is as named.
 
     Args:
         config: the settings.
-        images: keys of the images that exist; see `image_key`.
+        images: stems of the images that exist.
     """
     table = read_labels(config.labels)
     cohort = Cohort(table, "all rows")
+    print_join("images", table["dicom_id"], images, "images of the table", f"--images {config.images}")
+    warn_unnamed(images, table["dicom_id"], config.images, config.labels.name)
     present = [name in images for name in table["dicom_id"]]
     # Many users download some of the twelve archives only: a missing image is not a failure.
     cohort.apply("image present", reason_where(~pd.Series(present, index=table.index), "missing image"))
@@ -127,7 +135,7 @@ def select(config: Nih14Config, images: Container[str]) -> Cohort:
 
 
 def read_labels(path: Path) -> pd.DataFrame:
-    """Read either edition of the table: ids, view, findings (None if one is unknown), labels as given, age, sex.
+    """Read either edition of the table: ids, file, view, findings (None if one is unknown), labels as given, age, sex.
 
     Raises:
         UserError: it cannot be read, or is another table.
@@ -135,20 +143,27 @@ def read_labels(path: Path) -> pd.DataFrame:
     hint = "The table of ChestX-ray14 is Data_Entry_2017_v2020.csv, or Data_Entry_2017.csv in the first edition."
     columns = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "View Position")
     table = read_table(path, columns, hint)
-    sex = next((table[name] for name in ("Patient Gender", "Patient Sex") if name in table), "")
-    name = table["Image Index"].map(image_key)
+    sex = next((table[name] for name in ("Patient Gender", "Patient Sex") if name in table), pd.Series("", table.index))
+    file = read_ids(table["Image Index"], where=f"{path}, Image Index")
+    name = file.map(image_stem)
     return pd.DataFrame(
         {
-            "subject_id": table["Patient ID"].str.strip(),
+            "subject_id": read_patients(table["Patient ID"], where=f"{path}, Patient ID"),
             "study_id": name,  # NIH numbers the images of a patient, not the examinations
             "dicom_id": name,
+            "file": file,
             "view": table["View Position"].str.strip().str.upper(),
             "given": table["Finding Labels"],
-            "findings": table["Finding Labels"].map(parse_findings).astype(object),
-            "age": table["Patient Age"].map(parse_age).astype(object),
+            "findings": _objects(map(parse_findings, table["Finding Labels"])),
+            "age": _objects(map(parse_age, table["Patient Age"])),
             "sex": sex,
         }
     )
+
+
+def _objects(values: Iterable[Any]) -> pd.Series:
+    """A series that keeps None and int: `Series.map` would make NaN and float of them."""
+    return pd.Series(list(values), dtype=object)
 
 
 def compose_prompt(findings: list[str], age_years: int | None, sex: str, view: str, parts: Container[str]) -> str:
@@ -156,7 +171,7 @@ def compose_prompt(findings: list[str], age_years: int | None, sex: str, view: s
     sentences = []
     if "demographics" in parts:
         age = "" if age_years is None else f"{age_years} year old"
-        sentences.append(" ".join(filter(None, (age, SEXES.get(sex) or (age and "patient")))))
+        sentences.append(" ".join(filter(None, (age, SEXES.get(sex.strip().upper()[:1]) or (age and "patient")))))
     if "view" in parts:
         sentences.append(view and f"{view} view")
     words = [FINDINGS[finding][0] for finding in findings] or ["no finding"]
@@ -174,11 +189,11 @@ def parse_age(text: str) -> int | None:
 
 
 def parse_findings(text: str) -> list[str] | None:
-    """The labels of "Effusion|Pneumonia" in the given order, [] for "No Finding"; None if one is unknown."""
-    findings = [name.strip() for name in text.split("|")]
-    if findings == [NO_FINDING]:
+    """The labels of "Effusion|Pneumonia" in the given order, each once, [] for "No Finding"; None if one is unknown."""
+    given = dict.fromkeys(" ".join(name.split()).casefold().replace(" ", "_") for name in text.split("|"))
+    if list(given) == [_SPELLED_NO_FINDING]:
         return []
-    return findings if all(name in FINDINGS for name in findings) else None
+    return [_SPELLED[name] for name in given] if given.keys() <= _SPELLED.keys() else None
 
 
 def chexpert_labels(findings: list[str]) -> dict[str, int]:
@@ -190,11 +205,6 @@ def chexpert_labels(findings: list[str]) -> dict[str, int]:
         elif label and same:
             labels.setdefault(label, 0)
     return labels
-
-
-def image_key(name: str) -> str:
-    """00000193_019 for 00000193_019.png: also finds copies that were converted to another format."""
-    return name.strip().rsplit(".", 1)[0]
 
 
 def check_words(flag: str, value: str, separator: str, known: Iterable[str]) -> list[str]:
@@ -210,6 +220,8 @@ def _splits(config: Nih14Config, rows: pd.DataFrame) -> pd.Series:
     if config.train_list is None or config.test_list is None:
         return hash_splits(rows["subject_id"], config.validation_fraction, config.test_fraction, config.seed)
     train, test = (_read_list(path) for path in (config.train_list, config.test_list))
+    where = f"{config.train_list} and {config.test_list.name}"
+    print_join("official lists", rows["dicom_id"], sorted(train | test), "images", where)
     if both := train & test:
         raise UserError(f"{config.train_list} and {config.test_list} share {len(both)} images, such as {min(both)}")
     split = pd.Series("", index=rows.index, dtype=object)
@@ -222,7 +234,7 @@ def _splits(config: Nih14Config, rows: pd.DataFrame) -> pd.Series:
 
 def _read_list(path: Path) -> set[str]:
     try:
-        return {image_key(line) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()}
+        return {image_stem(line) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()}
     except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a list of image names ({error})") from None
 

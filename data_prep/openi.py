@@ -9,7 +9,6 @@ The XML reports do not tell which image is frontal; give a table that does with 
 resumes. Exit code 1: more images were missing or unreadable than --max_rejected_fraction allows.
 """
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +18,13 @@ import pandas as pd
 
 from data_prep.cohort import Cohort
 from data_prep.filters import length_reasons, limit_reasons, reason_where
-from data_prep.openi_reports import KAGGLE_PROJECTIONS, KAGGLE_REPORTS, BadReport, Report, mesh_labels, read_reports
+from data_prep.openi_reports import KAGGLE_PROJECTIONS, BadReport, Report, mesh_labels, read_reports
 from data_prep.openi_views import FRONTAL_VIEWS, LATERAL_VIEWS, figure_views, image_key, read_views, study_views
-from data_prep.raw_tables import index_images
+from data_prep.raw_tables import index_images, warn_unnamed
+from data_prep.sources import input_states
 from data_prep.splits import hash_splits
 from data_prep.writer import Settings, is_finished, recorded_settings, write_dataset
+from sdcxr.io.ids import print_join
 from sdcxr.io.manifest import LABELS
 from sdcxr.runtime.cli import run
 
@@ -63,23 +64,31 @@ class OpenIConfig(Settings):
 def main(config: OpenIConfig) -> int:
     """Prepare Open-i; returns the exit code of `write_dataset`."""
     settings = recorded_settings(config, "openi")
-    if is_finished(config.output_dir, settings):
-        return 0
     folder = config.images.absolute()
     images = index_images(folder, image_key)
+    views = views_table(config)
+    inputs = input_states(folder, images.by_name.values(), reports=config.reports, views_table=views)
+    if is_finished(config.output_dir, settings, inputs):
+        return 0
     cohort = select(config)
-    names = cohort.rows["dicom_id"].tolist()
+    named = pd.concat([cohort.rows["dicom_id"], cohort.rejected["dicom_id"].dropna()]).map(image_key)
+    warn_unnamed(images, named, folder, f"the reports of {config.reports}")
+    keys = cohort.rows["dicom_id"].map(image_key)
+    print_join("images", keys, images, "images of the reports", f"--images {folder}")
     # One download has the whole collection: a missing image is a failure like an unreadable one.
-    source = [str(images.get(image_key(name), folder / f"{name}.png")) for name in names]
-    if names and not any(image_key(name) in images for name in names):
-        print(f"warning: --images {folder} has no image of these reports, such as {names[0]}.png", file=sys.stderr)
+    names = zip(keys, cohort.rows.pop("file"), cohort.rows["dicom_id"], strict=True)
+    source = [str(images.file(key, file) or folder / f"{name}.png") for key, file, name in names]
     cohort.rows = cohort.rows.assign(source=source)
-    return write_dataset(config, settings, cohort)
+    return write_dataset(config, settings, cohort, inputs)
 
 
 def select(config: OpenIConfig) -> Cohort:
-    """Read the reports and filter them; the rows lack only the column `source` of `write_dataset`."""
-    rows, broken = _read(config.reports, config.section, _views_table(config))
+    """Read the reports and filter them; the rows lack only the column `source`; `file` is as named."""
+    table = views_table(config)
+    views = read_views(table) if table else {}
+    rows, broken = _read(config.reports, config.section, views)
+    if table:
+        print_join("views", rows["dicom_id"][rows["dicom_id"] != ""].map(image_key), views, "images", str(table))
     cohort = Cohort(rows, "all reports")
     cohort.reject(pd.DataFrame(index=range(len(broken))), "broken report", pd.Series(broken, dtype=object))
     cohort.apply("one report per uid", reason_where(rows["repeated"], "duplicate report"))
@@ -102,12 +111,12 @@ def select(config: OpenIConfig) -> Cohort:
     return cohort
 
 
-def _views_table(config: OpenIConfig) -> dict[str, str]:
+def views_table(config: OpenIConfig) -> Path | None:
+    """The table of views: as given, or Kaggle's beside its reports."""
     if config.views_table is not None:
-        return read_views(config.views_table)
-    reports = config.reports
-    projections = (reports.parent if reports.name == KAGGLE_REPORTS else reports) / KAGGLE_PROJECTIONS
-    return read_views(projections) if projections.is_file() else {}
+        return config.views_table
+    projections = (config.reports if config.reports.is_dir() else config.reports.parent) / KAGGLE_PROJECTIONS
+    return projections if projections.is_file() else None
 
 
 def _read(source: Path, section: str, views: dict[str, str]) -> tuple[pd.DataFrame, list[str]]:
@@ -121,7 +130,7 @@ def _read(source: Path, section: str, views: dict[str, str]) -> tuple[pd.DataFra
             continue
         rows += _image_rows(report, section, views, repeated=report.uid in seen)
         seen.add(report.uid)
-    columns = ["subject_id", "study_id", "dicom_id", "text", "view", "guess", "repeated", *LABELS]
+    columns = ["subject_id", "study_id", "dicom_id", "file", "text", "view", "guess", "repeated", *LABELS]
     return pd.DataFrame(rows, columns=columns), broken
 
 
@@ -134,10 +143,10 @@ def _image_rows(report: Report, section: str, views: dict[str, str], repeated: b
         **mesh_labels(report.majors),
     }
     if not report.images:
-        yield {**of_report, "dicom_id": "", "view": "", "guess": ""}
+        yield {**of_report, "dicom_id": "", "file": "", "view": "", "guess": ""}
     columns = (report.images, study_views(report.images, views), figure_views(report.figures))
     for name, view, guess in zip(*columns, strict=True):
-        yield {**of_report, "dicom_id": name.split(".")[0], "view": view, "guess": guess}
+        yield {**of_report, "dicom_id": name.split(".")[0], "file": name, "view": view, "guess": guess}
 
 
 def _view_reasons(rows: pd.DataFrame, views: Views, unknown_views: UnknownViews) -> pd.Series:

@@ -13,11 +13,14 @@ from typing import NoReturn
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from data_prep.raw_tables import read_table
+from data_prep.raw_tables import OTHER_TABLE, read_table
+from data_prep.report_text import decode
+from sdcxr.io.ids import print_join, read_ids
 from sdcxr.runtime.errors import UserError
 
 KAGGLE_REPORTS = "indiana_reports.csv"
 KAGGLE_PROJECTIONS = "indiana_projections.csv"
+_EXPECTED = "give the unpacked ecgen-radiology folder, NLMCXR_reports.tgz, or the folder of Kaggle's CSV tables"
 MAX_REPORT_BYTES = 4 << 20  # the largest report of the collection has about 20 kB
 
 # CheXpert label to the MeSH headings that imply it without doubt, some only with a qualifier (nodule/lung). Headings
@@ -105,11 +108,12 @@ def read_reports(source: Path) -> Iterator[tuple[str, Report | BadReport]]:
     Raises:
         UserError: the source does not exist, has no reports, or is a damaged archive.
     """
-    if source.name == KAGGLE_REPORTS:
-        source = source.parent
-    if source.is_dir() and (source / KAGGLE_REPORTS).is_file():
-        yield from _read_kaggle(source)
+    kaggle = source / KAGGLE_REPORTS if source.is_dir() else source
+    if kaggle.is_file() and kaggle.name.endswith((".csv", ".csv.gz")):
+        yield from _read_kaggle(kaggle)
         return
+    if source.suffix.lower() in (".json", ".jsonl", ".tsv", ".parquet", ".xlsx"):
+        raise UserError(f"--reports {source}: {_EXPECTED}; {OTHER_TABLE}")
     found = False
     for name, data in _read_folder(source) if source.is_dir() else _read_tar(source):
         found = True
@@ -120,10 +124,7 @@ def read_reports(source: Path) -> Iterator[tuple[str, Report | BadReport]]:
         except BadReport as error:
             yield name, error
     if not found:
-        raise UserError(
-            f"--reports {source} has no .xml reports and no {KAGGLE_REPORTS}: "
-            "give the unpacked ecgen-radiology folder, NLMCXR_reports.tgz, or the folder of Kaggle's CSV tables"
-        )
+        raise UserError(f"--reports {source} has no .xml reports and no {KAGGLE_REPORTS}: {_EXPECTED}")
 
 
 def _read_folder(folder: Path) -> Iterator[tuple[str, bytes | None]]:
@@ -143,18 +144,26 @@ def _read_tar(path: Path) -> Iterator[tuple[str, bytes | None]]:
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         if getattr(error, "errno", None) is not None:  # an error of the operating system, not of the decompressor
             raise
-        raise UserError(f"--reports {path} is not a complete tar archive: download it again") from None
+        raise UserError(
+            f"--reports {path} is not a complete tar archive: download it again if it is one, or {_EXPECTED}"
+        ) from None
 
 
-def _read_kaggle(folder: Path) -> Iterator[tuple[str, Report | BadReport]]:
-    reports = read_table(folder / KAGGLE_REPORTS, ("uid", "MeSH", "findings", "impression"))
-    projections = folder / KAGGLE_PROJECTIONS
+def _read_kaggle(path: Path) -> Iterator[tuple[str, Report | BadReport]]:
+    reports = read_table(path, ("uid", "MeSH", "findings", "impression"), f"{OTHER_TABLE}.")
+    projections = path.with_name(KAGGLE_PROJECTIONS)
     if not projections.is_file():
-        raise UserError(f"{folder} has no {KAGGLE_PROJECTIONS}, which lists the images of {KAGGLE_REPORTS}")
-    images = read_table(projections, ("uid", "filename", "projection")).groupby("uid")["filename"].agg(list)
+        raise UserError(
+            f"{path.parent} has no {KAGGLE_PROJECTIONS}, which lists the images of {path.name}: get it, too; "
+            f"{OTHER_TABLE}"
+        )
+    table = read_table(projections, ("uid", "filename", "projection"))
+    images = table["filename"].groupby(read_ids(table["uid"], "CXR", f"{projections}, uid")).agg(list)
+    reports["uid"] = read_ids(reports["uid"], "CXR", f"{path}, uid")
+    print_join("reports", reports["uid"], images.index, "reports with images", str(projections))
     for row in reports.to_dict("records"):
-        uid = row["uid"].strip()
-        where = f"{KAGGLE_REPORTS}, uid {uid}"
+        uid = row["uid"]
+        where = f"{path.name}, uid {uid}"
         if not uid:
             yield where, BadReport("report without an id")
             continue
@@ -166,6 +175,16 @@ def _read_kaggle(folder: Path) -> Iterator[tuple[str, Report | BadReport]]:
 
 
 def _parse_xml(data: bytes) -> Element:
+    """Parse to an element tree; bytes that are not in the encoding they claim are read as what they look like."""
+    try:
+        return _parse_document(data)
+    except BadReport:
+        if data.isascii():
+            raise
+        return _parse_document(decode(data))
+
+
+def _parse_document(data: bytes | str) -> Element:
     """Parse to an element tree; document type declarations are refused: entities can read files and exhaust memory."""
     parser, builder = expat.ParserCreate(), TreeBuilder()
 

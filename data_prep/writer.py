@@ -1,14 +1,16 @@
-"""Writer of dataset folders: images in parallel, metadata.csv per split, rejected.csv and prep.json.
+"""Writer of dataset folders: images in parallel, metadata.csv per split, rejected.csv, sources.csv and prep.json.
 
 A data source filters its tables in a `Cohort`, then
     settings = recorded_settings(config, "openi")
-    if is_finished(output_dir, settings): return 0      # before the tables are read; refuses other settings
-    return write_dataset(config, settings, cohort)
+    inputs = input_states(config.images, reports=config.reports)
+    if is_finished(output_dir, settings, inputs): return 0      # before the tables are read; refuses other settings
+    return write_dataset(config, settings, cohort, inputs)
 """
 
 import dataclasses
 import platform
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,13 +20,38 @@ import pandas as pd
 import PIL
 
 import sdcxr
+from data_prep.checksums import difference, expected_sums
 from data_prep.cohort import REJECTED_COLUMNS, Cohort
+from data_prep.duplicates import (
+    DuplicatePolicy,
+    count_duplicates,
+    describe_duplicates,
+    find_duplicates,
+    surplus_copies,
+)
 from data_prep.filters import reason_where
-from data_prep.images import SquareMode, convert
+from data_prep.images import Converted, SquareMode, convert
+from data_prep.sources import (
+    IMAGES,
+    Journal,
+    State,
+    changed_images,
+    changed_inputs,
+    check_same_images,
+    edited_tables,
+    read_sources,
+    source_rows,
+    source_state,
+    table_sums,
+    up_to_date,
+    with_checksums,
+    write_sources,
+)
 from data_prep.splits import shared_patients
 from data_prep.workers import in_workers, progress
 from sdcxr.io.files import atomic, check_same_settings, read_json, write_json
-from sdcxr.io.manifest import COLUMNS, LABELS, SPLITS, write_metadata
+from sdcxr.io.locks import locked
+from sdcxr.io.manifest import COLUMNS, IDS, LABELS, SPLITS, write_metadata
 from sdcxr.runtime.errors import UserError
 
 NOT_RECORDED = ("output_dir", "workers", "max_rejected_fraction")  # no image and no row depends on them
@@ -42,8 +69,12 @@ class Settings:
     """side of the written images in pixels"""
     square: SquareMode = "crop"
     """crop the centre, or pad with black"""
+    verify_checksums: bool = False
+    """compare every source image with the collection's own SHA256SUMS.txt; one that differs is rejected"""
     limit: int | None = None
     """keep at most this many images, for a trial"""
+    duplicates: DuplicatePolicy = "keep"
+    """copies of a picture, exact or near, are listed in duplicates.csv; drop: keep one of each, a held-out one first"""
     seed: int = 0
     """random seed for the split and for what --limit keeps"""
     workers: int = 0
@@ -69,7 +100,8 @@ def check_settings(config: Settings) -> None:
     if not 0 <= config.max_rejected_fraction <= 1:
         raise UserError(f"--max_rejected_fraction {config.max_rejected_fraction:g}: expected 0 to 1")
     given = vars(config)
-    if {"min_chars", "max_chars"} <= given.keys() and given["min_chars"] > given["max_chars"]:
+    longest = given.get("max_chars")
+    if longest is not None and given["min_chars"] > longest:
         raise UserError(f"--min_chars {given['min_chars']} is more than --max_chars {given['max_chars']}")
     held_out = {name: given[name] for name in ("validation_fraction", "test_fraction") if name in given}
     if any(share < 0 for share in held_out.values()) or sum(held_out.values()) >= 1:
@@ -79,12 +111,14 @@ def check_settings(config: Settings) -> None:
 
 
 def recorded_settings(config: Any, source: str) -> dict[str, Any]:
-    """The settings that determine the content of the folder: `source` and the config's fields, paths absolute."""
+    """The settings that determine the content of the folder: `source` and the config's fields, but no paths.
+
+    Paths tell where the data are, not what they are: see `data_prep.sources.input_states`.
+    """
     settings: dict[str, Any] = {"source": source}
     for field in sorted(dataclasses.fields(config), key=lambda field: bool(field.kw_only)):
-        if field.name not in NOT_RECORDED:
-            value = getattr(config, field.name)
-            value = str(value.resolve()) if isinstance(value, Path) else value
+        value = getattr(config, field.name)
+        if field.name not in NOT_RECORDED and not isinstance(value, Path):
             settings[field.name] = list(value) if isinstance(value, tuple) else value
     return settings
 
@@ -105,65 +139,114 @@ def begun(output_dir: Path, name: str, settings: dict[str, Any]) -> dict[str, An
     state = read_json(path)
     if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
         raise UserError(f"{path} was not written by data_prep: name a new or empty folder as --output_dir")
-    check_same_settings(output_dir, state["settings"], settings)
+    # Version 0.1 recorded paths among the settings, and had fewer of them.
+    defaults = {field.name: field.default for field in dataclasses.fields(Settings) if field.name in settings}
+    old = defaults | {key: value for key, value in state["settings"].items() if key in settings or not _is_path(value)}
+    check_same_settings(output_dir, old, settings)
     return state
 
 
-def is_finished(output_dir: Path, settings: dict[str, Any]) -> bool:
-    """Whether `output_dir` has the usable result of these settings; prints a notice if so. Raises as `begun`."""
-    if not begun(output_dir, "prep.json", settings).get("usable"):
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and Path(value).is_absolute()
+
+
+def is_finished(output_dir: Path, settings: dict[str, Any], inputs: Mapping[str, State]) -> bool:
+    """Whether `output_dir` is the usable result of these settings and inputs; prints so, or what is to be done.
+
+    Args:
+        output_dir: the dataset folder.
+        settings: the result of `recorded_settings`.
+        inputs: the result of `input_states`.
+
+    Raises:
+        UserError: as `begun` and `changed_inputs`; or another process is writing to the folder.
+    """
+    state = begun(output_dir, "prep.json", settings)
+    if not state:
         return False
-    print(f"{output_dir} is finished: nothing to do")
-    return True
+    if "inputs" not in state:
+        print(f"{output_dir} has no record of its sources (version 0.1): its images are converted again")
+    else:
+        changes = changed_inputs(output_dir, state["inputs"], inputs)
+        if state.get("usable"):
+            n_images, of_images = changed_images(output_dir, inputs[IMAGES]["path"], sum(state["splits"].values()))
+            tables = [*(f"{split}/metadata.csv" for split in state["splits"]), "rejected.csv"]
+            changes += [f"{name} is missing" for name in tables if not (output_dir / name).is_file()] + of_images
+            changes += edited_tables(output_dir, state.get("tables", {}))
+            if not changes:
+                print(f"{output_dir} is finished: nothing to do (compared with {n_images:,} source images)")
+                return True
+        if changes:
+            print(f"{output_dir} is updated: {'; '.join(changes)}")
+    with locked(output_dir):  # known before the tables are read
+        return False
 
 
-def write_dataset(config: Settings, settings: dict[str, Any], cohort: Cohort) -> int:
+def write_dataset(config: Settings, settings: dict[str, Any], cohort: Cohort, inputs: Mapping[str, State]) -> int:
     """Convert the images of a cohort and write the dataset folder. Killed at any moment, it resumes when called again.
+
+    Images that are there and whose sources are unchanged are not converted again.
 
     Args:
         config: the source's settings; see `is_finished` for what the output folder may contain.
         settings: the result of `recorded_settings`.
         cohort: its rows have `dicom_id`, `study_id`, `subject_id`, `text`, any other column of metadata.csv, `split`
             (train, validation or test) and `source` (absolute path of the image). Unusable images are dropped from it.
+        inputs: the result of `input_states`, from before anything was read.
 
     Returns:
         The exit code: 0 when the folder may be used. 1 when more images than allowed could not be read: everything is
         written, but prep.json has `"usable": false`, and the same command tries the failed images again.
 
     Raises:
-        UserError: no image is left, or a patient is in more than one split.
+        UserError: no image is left, a patient is in more than one split, another process is writing to the folder, or
+            most of the sources that it was made from are gone.
         OSError: writing failed, here or in a worker.
     """
     if shared := shared_patients(cohort.rows):
         raise UserError(
             f"{len(shared)} patients are in more than one split (the first: {shared[0]}): check the tables or lists"
         )
+    config.output_dir.mkdir(parents=True, exist_ok=True)
+    with locked(config.output_dir):
+        return _write(config, settings, cohort, with_checksums(inputs))
+
+
+def _write(config: Settings, settings: dict[str, Any], cohort: Cohort, inputs: Mapping[str, State]) -> int:
     output_dir, rejected_csv = config.output_dir, config.output_dir / "rejected.csv"
-    output_dir.mkdir(parents=True, exist_ok=True)
+    images, was = inputs[IMAGES]["path"], begun(output_dir, "prep.json", settings).get("inputs", inputs)[IMAGES]["path"]
+    check_same_images(output_dir, cohort, was, images, config.max_rejected_fraction)
     phantom = any(map(_is_phantom, cohort.rows["source"].head(1)))
-    _write_prep(output_dir, settings, cohort, phantom, usable=None)
-    names = cohort.rows["dicom_id"].astype(str)
-    cohort.drop(reason_where(~names.str.fullmatch(SAFE_NAME), "dicom_id is no file name"))
+    prep = {"settings": settings, "inputs": inputs, "phantom": phantom}
+    _write_prep(output_dir, prep, cohort, usable=None)
+    unsafe = ~cohort.rows["dicom_id"].astype(str).str.fullmatch(SAFE_NAME)
+    cohort.drop(reason_where(unsafe, "name with a blank or other characters than A–Z, a–z, 0–9, '.', '_', '-'"))
     cohort.drop(reason_where(cohort.rows["dicom_id"].duplicated(), "duplicate dicom_id"), "its first row is kept")
     if cohort.rows.empty:
         _write_rejected(rejected_csv, cohort.rejected)
         raise UserError(f"no image is left after the filters: {rejected_csv} has the reasons")
 
     cohort.rows = cohort.rows.sort_values(["split", "dicom_id"], ignore_index=True)
-    failures = pd.DataFrame(_convert_images(config, cohort.rows), columns=["reason", "detail"])
-    n_images = len(failures)
-    cohort.apply("readable image", failures["reason"], failures["detail"])
+    n_images = len(cohort.rows) + int(unsafe.sum())
+    sources = _convert_images(config, cohort.rows, source_rows(cohort.rows, images))
+    cohort.apply("readable image", sources["reason"], sources["detail"])
+    n_unusable = n_images - len(cohort.rows)
+    duplicates = _account_for_duplicates(config, cohort, sources)
+    left_out = ~sources.index.isin(cohort.rows.index) & (sources["reason"] == "")
+    write_sources(output_dir, sources.assign(reason=sources["reason"].mask(left_out, "left out")))
     _write_rejected(rejected_csv, cohort.rejected)
     kept = cohort.rows
     if kept.empty:
         raise UserError(f"none of the {n_images} images can be used: {rejected_csv} has the reasons")
     for split in SPLITS:
         _write_split(output_dir / split, kept[kept["split"] == split])
+    _warn_mixed_ids(kept)
 
-    n_unusable = n_images - len(kept)
     usable = n_unusable <= config.max_rejected_fraction * n_images
-    _write_prep(output_dir, settings, cohort, phantom, usable)
+    tables = table_sums(output_dir, [split for split in SPLITS if (kept["split"] == split).any()])
+    _write_prep(output_dir, prep | {"duplicates": duplicates, "tables": tables}, cohort, usable)
     _print_counts(cohort)
+    print(describe_duplicates(duplicates, config.duplicates))
     if usable:
         return 0
     print(
@@ -174,21 +257,61 @@ def write_dataset(config: Settings, settings: dict[str, Any], cohort: Cohort) ->
     return 1
 
 
-def _convert_images(config: Settings, rows: pd.DataFrame) -> list[tuple[str, str]]:
-    """Write the image of every row; the reason and detail of each that cannot be used, empty for the others."""
+def _account_for_duplicates(config: Settings, cohort: Cohort, sources: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Write duplicates.csv, drop copies from the cohort if the settings say so, and return the counts for prep.json."""
+    images = cohort.rows[["subject_id", "split"]].join(sources[["file_name", "digest", "phash"]])
+    pairs = find_duplicates(images)
+    with atomic(config.output_dir / "duplicates.csv") as temporary:
+        pairs.to_csv(temporary, index=False)
+    kept = surplus_copies(pairs)
+    copies = images["file_name"].map(lambda name: kept.get(name, "")).astype(object)
+    if config.duplicates == "drop":
+        cohort.apply("without duplicates", reason_where(copies != "", "duplicate picture"), "of " + copies)
+    return count_duplicates(pairs, len(kept))
+
+
+def _convert_images(config: Settings, rows: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:
+    """Write the images that are not there yet or whose source has changed; the rows of sources.csv, index of `rows`."""
+    output_dir = config.output_dir
     for split in rows["split"].unique():
-        (config.output_dir / split).mkdir(exist_ok=True)
-    targets = f"{config.output_dir}/" + rows["split"] + "/" + rows["dicom_id"] + ".png"
-    convert_one = partial(convert, resolution_px=config.resolution, mode=config.square)
-    sources = rows["source"].astype(str).tolist()
-    failures = in_workers(convert_one, sources, targets.tolist(), workers=config.workers)
-    return [failure or ("", "") for failure in progress(len(rows), "images", "image", failures)]
+        (output_dir / split).mkdir(exist_ok=True)
+    done = up_to_date(output_dir, now, read_sources(output_dir))
+    write_sources(output_dir, done)
+    todo = now[~now.index.isin(done.index)]
+    if len(done):
+        print(f"images: {len(todo):,} to convert, {len(done):,} are up to date")
+    convert_one = partial(_convert_one, resolution_px=config.resolution, mode=config.square)
+    targets = [f"{output_dir}/{name}" for name in todo["file_name"]]
+    files = rows["source"][todo.index].astype(str).tolist()
+    sums = [""] * len(files)
+    if config.verify_checksums:
+        sums = expected_sums(files)
+        print(f"checksums: {len(files) - sums.count(''):,} images are listed, {sums.count(''):,} are not")
+    results = in_workers(convert_one, files, targets, sums, workers=config.workers)
+    outcomes = []
+    with Journal(output_dir) as journal:
+        known = zip(todo["file_name"], todo["source"], todo["bytes"], todo["mtime_ns"], strict=True)
+        for state, outcome in zip(known, progress(len(todo), "images", "image", results), strict=True):
+            journal.add([*state, *outcome])
+            outcomes.append(outcome)
+    columns = [*Converted._fields, "png_bytes"]
+    new = todo.join(pd.DataFrame(outcomes, columns=columns, index=todo.index, dtype=object))
+    return pd.concat([done, new]).reindex(rows.index)
+
+
+def _convert_one(source: str, target: str, sha256: str, resolution_px: int, mode: SquareMode) -> tuple[str, ...]:
+    """`convert`, unless another `sha256` is listed for the source, and the size of the PNG in bytes."""
+    differs = difference(source, sha256)
+    converted = Converted("checksum differs", differs) if differs else convert(source, target, resolution_px, mode)
+    return *converted, "" if converted.reason else source_state(target)[0]
 
 
 def _write_split(folder: Path, rows: pd.DataFrame) -> None:
     """Write the split's table; delete images of an earlier run that it does not list, and an empty split's folder."""
     if not rows.empty:
-        table = rows.assign(file_name=rows["dicom_id"] + ".png").reindex(columns=list(COLUMNS))
+        # An empty column has another type than one of words, and `load_dataset` refuses splits of different types.
+        view = rows["view"].fillna("").replace("", "unknown") if "view" in rows else ""
+        table = rows.assign(file_name=rows["dicom_id"] + ".png", view=view).reindex(columns=list(COLUMNS))
         write_metadata(folder, table)
     elif not folder.is_dir():
         return
@@ -200,6 +323,19 @@ def _write_split(folder: Path, rows: pd.DataFrame) -> None:
         folder.rmdir()
 
 
+def _warn_mixed_ids(rows: pd.DataFrame) -> None:
+    """Warn of ids that are numbers in one split and names in another: `load_dataset` guesses a type for each split."""
+    for column in IDS:
+        numbers = rows[column].astype(str).str.fullmatch("[0-9]+").groupby(rows["split"]).all()
+        if numbers.any() and not numbers.all():
+            split = numbers.index[numbers][0]
+            print(
+                f"warning: {column} has only numbers in the split {split!r} and names in another: "
+                f'datasets.load_dataset("imagefolder") needs features= with {column} as string',
+                file=sys.stderr,
+            )
+
+
 def _is_phantom(source: str) -> bool:
     """Whether data_prep.phantom wrote this image: its path is files/p10/p10000032/s50414267/x.jpg beside phantom.json.
 
@@ -208,14 +344,13 @@ def _is_phantom(source: str) -> bool:
     return len(Path(source).parents) > 4 and (Path(source).parents[4] / "phantom.json").is_file()
 
 
-def _write_prep(output_dir: Path, settings: dict[str, Any], cohort: Cohort, phantom: bool, usable: bool | None) -> None:
-    """Write prep.json; `usable` is None before the images are converted."""
+def _write_prep(output_dir: Path, record: dict[str, Any], cohort: Cohort, usable: bool | None) -> None:
+    """Write prep.json: `record`, counts, versions; `usable` is None before the images are converted."""
     splits = cohort.rows["split"].value_counts().to_dict() if usable is not None else {}
     reasons = cohort.rejected["reason"].astype(str).value_counts().sort_index().to_dict() if usable is not None else {}
     prep = {
         "usable": bool(usable),
-        "phantom": phantom,
-        "settings": settings,
+        **record,
         "versions": {
             "sdcxr": sdcxr.__version__,
             "python": platform.python_version(),

@@ -13,16 +13,16 @@ import numpy as np
 from eval.command import FeatureComparison
 from eval.extractors.base import Extractor
 from eval.extractors.cache import extract
-from eval.extractors.texts import extract_texts, with_text
-from eval.inputs.folders import ImageFolder, partners
+from eval.extractors.texts import extract_texts, why_no_texts, with_text
+from eval.inputs.folders import ImageFolder, pair_prompts
 from eval.metrics.bootstrap import group_interval, mean
 from eval.metrics.retrieval import unit
-from eval.scores import Result, Row, Rows, note_text, score_row, value_text
+from eval.scores import Result, Row, Rows, note_text, score_row, value_text, with_note
 from sdcxr.io.manifest import text_key
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
-VERSION = 1  # of the rows: raise it when a value changes for the same images
+VERSION = 2  # of the rows: raise it when a value changes for the same images
 
 
 def main(config: FeatureComparison) -> int:
@@ -38,28 +38,37 @@ def evaluate(real: ImageFolder, synthetic: ImageFolder, extractor: Extractor, *,
     Raises:
         UserError: the extractor has no text tower; the synthetic images have no prompts, or all the same.
     """
-    if extractor.load_texts is None:
-        name = extractor.given_name
-        raise UserError(f"--extractor {name} has no text tower: give one that has, e.g. a run of --tune clip")
-    partner = partners(real, synthetic)
+    check(synthetic, extractor)
+    pairing = pair_prompts(real, synthetic)
     of: dict[str, np.ndarray] = {}
     rows, omitted = [], []
     for side, folder in (("synthetic", synthetic), ("real", real)):
         chosen = with_text(folder)
         if not len(chosen):
-            if side == "synthetic":
-                raise UserError(f"{folder.folder}: alignment needs at least two different prompts")
-            omitted.append(f"real images ({folder.folder} has no two different texts)")
+            omitted.append(f"real images ({why_no_texts(folder, '--real')})")
             continue
-        texts = folder.rows["text"].iloc[chosen].tolist()
-        images = extract(folder, extractor).values[chosen]
-        own, others = cosines(images, extract_texts(texts, extractor), texts)
-        rows += side_rows(own, others, np.array(folder.groups)[chosen], side, seed)
+        texts = folder.texts.iloc[chosen].tolist()
+        images, embedded = extract(folder, extractor).values[chosen], extract_texts(texts, extractor)
+        own, others = cosines(images, embedded.values, texts)
+        rows += with_note(side_rows(own, others, np.array(folder.groups)[chosen], side, seed), embedded.note)
         of[side] = np.full(len(folder), np.nan)
         of[side][chosen] = own
     if "real" in of:
-        rows.append(difference_row(of["synthetic"], of["real"], partner, seed))
+        rows += with_note([difference_row(of["synthetic"], of["real"], pairing.rows, seed)], pairing.note)
     return Result([row | {"extractor": extractor.given_name} for row in rows], omitted)
+
+
+def check(synthetic: ImageFolder, extractor: Extractor) -> None:
+    """Check what alignment needs, before any image is read.
+
+    Raises:
+        UserError: the extractor has no text tower; the synthetic images have no prompts, or all the same.
+    """
+    if extractor.load_texts is None:
+        name = extractor.given_name
+        raise UserError(f"--extractor {name} has no text tower: give one that has, e.g. a run of --tune clip")
+    if not len(with_text(synthetic)):
+        raise UserError(f"{why_no_texts(synthetic, '--synthetic')}; alignment needs at least two different prompts")
 
 
 def cosines(images: np.ndarray, texts: np.ndarray, said: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -97,7 +106,7 @@ def difference_row(synthetic: np.ndarray, real: np.ndarray, partner: np.ndarray,
     """Synthetic minus real: prompt by prompt where both sides have the prompt, else NaN.
 
     `synthetic` (n_synthetic,) and `real` (n_real,) are cosines of images with their own texts, NaN without one;
-    `partner` is the real image of each synthetic image's prompt, or -1 (`folders.partners`).
+    `partner` is the real image of each synthetic image's prompt, or -1 (`folders.pair_prompts`).
     """
     difference = np.where(partner >= 0, synthetic - real[partner], np.nan)
     paired = np.isfinite(difference)

@@ -17,25 +17,26 @@ ranking) and weighted (findings by their positives). And Pearson's r between bot
 A classifier that was trained on the test images favours the real side: xrv-all knows MIMIC-CXR, NIH and Open-i.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from eval.command import Comparison, weights_folder
 from eval.extractors.classifiers import EvalClassifier, find_classifier
-from eval.inputs.folders import ImageFolder, partners
+from eval.inputs.folders import ImageFolder, pair_prompts
 from eval.inputs.labels import choose_findings, left_out, truth_of
-from eval.metrics.bootstrap import mean, percentiles, resampled
+from eval.inputs.pairing import Pairing
+from eval.metrics.bootstrap import FEWEST_GROUPS, mean, no_interval, percentiles, rare_findings, resampled
 from eval.metrics.classification import Ranking, Statistic, f1, pearson
-from eval.scores import Result, Rows, score_row, value_text
+from eval.scores import Result, Rows, score_row, value_text, with_note
 from sdcxr.io.labels import UncertainPolicy
 from sdcxr.runtime.cli import run
 
-VERSION = 1  # of the rows: raise it when a value changes for the same images
+VERSION = 2  # of the rows: raise it when a value changes for the same images
 MIN_PAIRS = 3  # fewest pairs for Pearson's r
 
 
@@ -80,39 +81,68 @@ def evaluate(
     Raises:
         UserError: labels or findings do not fit; images are unreadable.
     """
-    partner = partners(real, synthetic)
-    if (partner >= 0).all():
-        real = take(real, np.unique(partner))
-        partner = partners(real, synthetic)
+    task = prepare(real, synthetic, classifier, labels=labels, findings=findings, uncertain=uncertain)
+    real, pairing = task.real, task.pairing
+    sides = {"real": real, "synthetic": synthetic}
+    omitted = left_out(task.absent, "not in")
+    paired = np.flatnonzero(pairing.rows >= 0)
+    if len(paired) < MIN_PAIRS:
+        omitted.append("agreement with the real image of the same prompt (--real does not hold the prompts' images)")
+    seen = {side: classifier.probabilities(images)[task.findings] for side, images in sides.items()}
+    groups = {"real": np.array(real.groups), "synthetic": prompt_groups(real, synthetic, pairing)}
+    rows = score_labels({side: (task.truth[side][task.findings], seen[side], groups[side]) for side in sides}, seed)
+    if len(paired) >= MIN_PAIRS:
+        of_real = seen["real"].iloc[pairing.rows[paired]].reset_index(drop=True)
+        of_synthetic = seen["synthetic"].iloc[paired].reset_index(drop=True)
+        n_real = len(np.unique(pairing.rows[paired]))
+        agreement = score_agreement(of_real, of_synthetic, groups["synthetic"][paired], n_real, seed)
+        rows += with_note(agreement, pairing.note)
+    return Result([row | {"extractor": classifier.name, "uncertain": uncertain} for row in rows], omitted)
+
+
+class ClassifierTask(NamedTuple):
+    """What a classifier is scored on."""
+
+    real: ImageFolder
+    """The real images; only those of the prompts, where --real has them all."""
+    pairing: Pairing
+    truth: dict[str, pd.DataFrame]
+    """By side."""
+    findings: list[str]
+    absent: dict[str, str]
+    """Where findings that are left out are absent."""
+
+
+def prepare(
+    real: ImageFolder,
+    synthetic: ImageFolder,
+    classifier: EvalClassifier,
+    *,
+    labels: str | None = None,
+    findings: str | None = None,
+    uncertain: UncertainPolicy = "ignore",
+) -> ClassifierTask:
+    """Check labels and findings, before any image is read; arguments as in `evaluate`.
+
+    Raises:
+        UserError: labels or findings do not fit.
+    """
+    pairing = pair_prompts(real, synthetic)
+    if (pairing.rows >= 0).all():
+        real = real.take(np.unique(pairing.rows))
+        pairing = pair_prompts(real, synthetic)
     sides = {"real": real, "synthetic": synthetic}
     truth = {side: truth_of(images, labels, uncertain, f"--{side}") for side, images in sides.items()}
     sources: dict[str, Iterable[str]] = {"the classifier": classifier.findings}
     sources |= {f"--{side}": frame.columns for side, frame in truth.items()}
-    chosen, absent = choose_findings(findings, sources)
-    omitted = left_out(absent, "not in")
-    paired = np.flatnonzero(partner >= 0)
-    if len(paired) < MIN_PAIRS:
-        omitted.append("agreement with the real image of the same prompt (--real does not hold the prompts' images)")
-    seen = {side: classifier.probabilities(images)[chosen] for side, images in sides.items()}
-    groups = {"real": np.array(real.groups), "synthetic": prompt_groups(real, synthetic, partner)}
-    rows = score_labels({side: (truth[side][chosen], seen[side], groups[side]) for side in sides}, seed)
-    if len(paired) >= MIN_PAIRS:
-        of_real = seen["real"].iloc[partner[paired]].reset_index(drop=True)
-        of_synthetic = seen["synthetic"].iloc[paired].reset_index(drop=True)
-        n_real = len(np.unique(partner[paired]))
-        rows += score_agreement(of_real, of_synthetic, groups["synthetic"][paired], n_real, seed)
-    return Result([row | {"extractor": classifier.name, "uncertain": uncertain} for row in rows], omitted)
+    return ClassifierTask(real, pairing, truth, *choose_findings(findings, sources))
 
 
-def prompt_groups(real: ImageFolder, synthetic: ImageFolder, partner: np.ndarray) -> np.ndarray:
+def prompt_groups(real: ImageFolder, synthetic: ImageFolder, pairing: Pairing) -> np.ndarray:
     """What is resampled together of the synthetic images: those for one patient's prompts where that is known."""
     own, patients = np.array(synthetic.groups, dtype=object), np.array(real.groups, dtype=object)
-    return np.where(partner >= 0, patients[partner], own).astype(str)
-
-
-def take(images: ImageFolder, rows: np.ndarray) -> ImageFolder:
-    """Some images of a folder."""
-    return ImageFolder(images.folder, images.rows.iloc[rows].reset_index(drop=True))
+    known = (pairing.rows >= 0) & (pairing.by == "id")
+    return np.where(known, patients[pairing.rows], own).astype(str)
 
 
 Side = tuple[pd.DataFrame, pd.DataFrame, np.ndarray]
@@ -131,6 +161,7 @@ def score_labels(sides: dict[str, Side], seed: int = 0) -> Rows:
     for side, (truth, seen, groups) in sides.items():
         rankings = [Ranking(truth[name].to_numpy(float), seen[name].to_numpy(float)) for name in findings]
         share = truth.mean()
+        rare = rare_findings({name: [values == 1, values == 0] for name, values in truth.items()}, groups)
         columns = {name: truth[name] for name in findings} | {"macro": truth}
         counts = {
             name: {"n_positive": int((values == 1).to_numpy().sum()), "n_negative": int((values == 0).to_numpy().sum())}
@@ -142,7 +173,7 @@ def score_labels(sides: dict[str, Side], seed: int = 0) -> Rows:
         }
         size = {"n_real": 0, "n_synthetic": 0} | {f"n_{side}": len(truth)}
         for metric, (statistics, chance) in metrics.items():
-            for row in with_macro(metric, statistics, findings, defined, groups, seed):
+            for row in with_macro(metric, statistics, findings, defined, groups, seed, rare):
                 label = row["label"]
                 at = mean(chance[defined].to_numpy(float)) if label == "macro" else float(chance[label])
                 if label != "macro" and share[label] in (0, 1):
@@ -161,19 +192,28 @@ def score_agreement(
     findings = list(of_real.columns)
     rows: Rows = []
     pairs = [(of_real[name].to_numpy(float), of_synthetic[name].to_numpy(float)) for name in findings]
+    present = {name: x >= 0.5 for name, (x, _) in zip(findings, pairs, strict=True)}
     metrics: dict[str, Sequence[Statistic]] = {
         "agreement_auroc": [Ranking((x >= 0.5).astype(float), y).auroc for x, y in pairs],
         "agreement_f1": [partial(f1, x >= 0.5, y >= 0.5) for x, y in pairs],
         "pearson_r": [partial(pearson, x, y) for x, y in pairs],
     }
-    positive = {name: int((x >= 0.5).sum()) for name, (x, _) in zip(findings, pairs, strict=True)}
+    positive = {name: int(seen.sum()) for name, seen in present.items()}
     positive["macro"] = sum(positive.values())
+    negative = {name: len(of_real) - n for name, n in positive.items()}
+    negative["macro"] = len(findings) * len(of_real) - positive["macro"]
     size = {"images": "synthetic", "n_real": n_real, "n_synthetic": len(of_real)}
+    rare = {
+        "agreement_auroc": rare_findings({name: [seen, ~seen] for name, seen in present.items()}, groups),
+        "agreement_f1": rare_findings({name: [seen] for name, seen in present.items()}, groups),
+    }
     for metric, statistics in metrics.items():
         defined = [name for name, each in zip(findings, statistics, strict=True) if np.isfinite(each(None))]
-        for row in with_macro(metric, statistics, findings, defined, groups, seed):
-            rows.append(row | size | {"n_positive": positive[row["label"]]})
-    return rows + [row | size | {"n_positive": positive["macro"]} for row in pooled_agreement(pairs, groups, seed)]
+        for row in with_macro(metric, statistics, findings, defined, groups, seed, rare.get(metric, {})):
+            label = row["label"]
+            rows.append(row | size | {"n_positive": positive[label], "n_negative": negative[label]})
+    size |= {"n_positive": positive["macro"], "n_negative": negative["macro"], "n_labels": len(findings)}
+    return rows + [row | size for row in pooled_agreement(pairs, groups, seed)]
 
 
 def pooled_agreement(pairs: Sequence[tuple[np.ndarray, np.ndarray]], groups: np.ndarray, seed: int = 0) -> Rows:
@@ -206,19 +246,31 @@ def with_macro(
     defined: list[str],
     groups: np.ndarray,
     seed: int,
+    rare: Mapping[str, int],
 ) -> Rows:
-    """A row per finding, and their mean over the defined ones with an interval from the same bootstrap samples."""
+    """A row per finding, and their mean over the defined ones with an interval from the same bootstrap samples.
+
+    Rare findings have no interval. The mean is over the same findings in every sample: samples that lack one do not
+    count, and if more than half do, the mean has no interval.
+    """
     values = np.array([each(None) for each in statistics])
     drawn = resampled(statistics, groups, seed=seed)
     counted = [findings.index(name) for name in defined]
     rows = []
     for j, name in enumerate(findings):
-        interval = percentiles(drawn[:, j]) if np.isfinite(values[j]) else (np.nan, np.nan)
-        rows.append(score_row(metric, float(values[j]), interval, label=name))
-    interval = percentiles(np.array([mean(each) for each in drawn[:, counted]]))
-    note = f"mean of {len(defined)} of {len(findings)} findings"
-    macro = mean(values[counted])
-    return [*rows, score_row(metric, macro, interval, label="macro", note=note, n_labels=len(defined))]
+        note = None
+        if np.isfinite(values[j]) and name in rare:
+            note = no_interval(rare[name])
+        interval = percentiles(drawn[:, j]) if np.isfinite(values[j]) and note is None else (np.nan, np.nan)
+        rows.append(score_row(metric, float(values[j]), interval, label=name, note=note))
+    notes = [f"mean of {len(defined)} of {len(findings)} findings"]
+    if few := [name for name in defined if name in rare]:
+        notes.append(f"{len(few)} of them ({', '.join(few)}) in fewer than {FEWEST_GROUPS} patients or prompts")
+    interval = percentiles(drawn[:, counted].mean(axis=1)) if counted else (np.nan, np.nan)
+    if counted and np.isnan(interval[0]):
+        notes.append("no interval: most bootstrap samples lack one of the findings")
+    macro = score_row(metric, mean(values[counted]), interval, label="macro", n_labels=len(defined))
+    return [*rows, macro | {"notes": notes}]
 
 
 TITLES = {"auroc": "AUROC", "average_precision": "average precision"}

@@ -9,6 +9,7 @@ distances and the Vendi score (an effective number of different images) rise.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from eval.command import Comparison, check_at_least
 from eval.extractors.base import Extractor
 from eval.extractors.cache import extract
 from eval.inputs.folders import ImageFolder, patients_of, prompts_of
-from eval.inputs.images import read_greys, smallest_side
+from eval.inputs.images import read_greys, shortest_sides
 from eval.metrics.bootstrap import bootstrap_counts, group_rows, percentiles, validate_features
 from eval.metrics.ms_ssim import WEIGHTS, ms_ssim, n_scales
 from eval.metrics.vendi import vendi, vendi_interval
@@ -27,11 +28,11 @@ from eval.scores import Result, Rows, note_lines, score_row, value_text
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
-VERSION = 1  # of the rows: raise it when a value changes for the same images
+VERSION = 2  # of the rows: raise it when a value changes for the same images
 RESAMPLES = 200
 FEATURE_PAIRS = 20_000  # across prompts
 KINDS = ("within_prompts", "across_prompts")
-ONE_PER_PROMPT = "undefined: no text has two images; generate several for each prompt"
+ONE_PER_PROMPT = "undefined: no text has two images of different patients; generate several for each prompt"
 
 
 @dataclass
@@ -87,20 +88,24 @@ def evaluate(
         features["real"], features["synthetic"] = validate_features(*values)
     rows: Rows = []
     about: dict[str, Any] = {"n_real": len(real), "n_synthetic": len(synthetic)}
-    size = min(smallest_side(folder.paths) for folder in sides.values())
+    paths = [*real.paths, *synthetic.paths]
+    unknown = [real.patients_note] if real.patients_note else []
+    lengths = shortest_sides(real.paths) + shortest_sides(synthetic.paths)
+    size = min(lengths)
     preset = f"grey {size} px, {n_scales(size)} scales"
-    notes = []
+    notes = unknown.copy()
     if n_scales(size) < len(WEIGHTS):
         notes.append(f"{n_scales(size)} of 5 scales, for images below 176 px: not comparable with five")
+    if size < max(lengths):
+        notes.append(f"measured at {size} px, the size of the smallest image: {paths[lengths.index(size)].name}")
     for kind in KINDS:
         measured = {}
         for side, folder in sides.items():
-            pairs = find_pairs(folder, kind, images_per_prompt, max_pairs, seed)
-            measured[side] = pairs, ssim_of_pairs(folder.paths, pairs, size)
+            measured[side] = ssim_of_folder(folder, kind, images_per_prompt, max_pairs, size, seed)
         rows += _pair_rows(f"ms_ssim_{kind}", measured, about | {"preset": preset, "notes": notes})
     if extractor is None:
         return Result(rows)
-    about |= {"extractor": extractor.given_name}
+    about |= {"extractor": extractor.given_name, "notes": unknown}
     for kind in KINDS:
         measured = {}
         for side, folder in sides.items():
@@ -144,7 +149,7 @@ def find_pairs(folder: ImageFolder, kind: str, images_per_prompt: int, most: int
     chosen = np.flatnonzero((prompts[first] != prompts[second]) & (patients[first] != patients[second]))[:most]
     first, second = first[chosen], second[chosen]
     # Images of a patient are drawn together; synthetic ones together with those of their prompt.
-    units = prompts if folder.is_samples else patients
+    units = prompts if folder.synthetic else patients
     return Pairs(first, second, np.ones(len(first)), (units[first], units[second]))
 
 
@@ -168,24 +173,33 @@ def _within(
     return Pairs(first, second, np.array(weights), (prompts[first], prompts[second]))
 
 
-def mean_of_pairs(values: np.ndarray, pairs: Pairs, seed: int = 0) -> tuple[float, float, float]:
+def mean_of_pairs(values: np.ndarray, pairs: Pairs, seed: int = 0) -> tuple[float, tuple[float, float]]:
     """Weighted mean and its 95 % bootstrap interval, drawing prompts or patients; NaN where there are too few.
 
     A pair of two groups occurs as often as the product of their counts in a sample (Owen and Eckles 2012's pigeonhole
     bootstrap); a pair within one group as often as the group.
     """
     if not len(pairs):
-        return (float("nan"),) * 3
+        return float("nan"), (float("nan"),) * 2
     value = float(np.average(values, weights=pairs.weight))
     names, codes = np.unique(np.concatenate(pairs.groups), return_inverse=True)
     if len(names) < 2:
-        return value, float("nan"), float("nan")
+        return value, (float("nan"),) * 2
     first, second = codes[: len(pairs)], codes[len(pairs) :]
     drawn = []
     for count in bootstrap_counts(len(names), RESAMPLES, seed):
         weight = pairs.weight * count[first] * np.where(first == second, 1, count[second])
         drawn.append(np.average(values, weights=weight) if weight.any() else np.nan)
-    return value, *percentiles(np.array(drawn))
+    return value, percentiles(np.array(drawn))
+
+
+@lru_cache(maxsize=8)
+def ssim_of_folder(
+    folder: ImageFolder, kind: str, images_per_prompt: int, most: int, size: int, seed: int
+) -> tuple[Pairs, np.ndarray]:
+    """The pairs of `find_pairs` with their `ssim_of_pairs`; those of the real images are the same for all models."""
+    pairs = find_pairs(folder, kind, images_per_prompt, most, seed)
+    return pairs, ssim_of_pairs(folder.paths, pairs, size)
 
 
 def ssim_of_pairs(paths: Sequence[Path], pairs: Pairs, size: int) -> np.ndarray:
@@ -213,11 +227,11 @@ def _pair_rows(metric: str, sides: dict[str, tuple[Pairs, np.ndarray]], about: d
     """The synthetic row, with the real value as its floor, and the real row."""
     rows = []
     for side, (pairs, values) in sides.items():
-        value, low, high = mean_of_pairs(values, pairs)
-        row = score_row(metric, value, (low, high), images=side, **about)
+        value, interval = mean_of_pairs(values, pairs)
+        row = score_row(metric, value, interval, images=side, **about)
         if not len(pairs):
             reason = ONE_PER_PROMPT if metric.endswith("within_prompts") else "undefined: all images have one text"
-            row["notes"] = [reason]
+            row["notes"] = [reason, *row["notes"]]
         n_units = len(np.unique(np.concatenate(pairs.groups)))
         rows.append(
             row | {"n_pairs": len(pairs), "n_prompts" if metric.endswith("within_prompts") else "n_groups": n_units}
@@ -233,7 +247,7 @@ def _vendi_rows(
     n = min(len(folder) for folder in sides.values())
     rows = []
     for side, folder in sides.items():
-        units = prompts_of(folder) if folder.is_samples else patients_of(folder)
+        units = prompts_of(folder) if folder.synthetic else patients_of(folder)
         chosen = _spread(units, np.random.default_rng(seed))[:n]
         value, interval = float("nan"), (float("nan"), float("nan"))
         note = f"of {n} images on either side; grows with their number"
@@ -243,7 +257,7 @@ def _vendi_rows(
         except UserError as problem:
             note = str(problem)
         row = score_row("vendi", value, interval, images=side, **about)
-        rows.append(row | {f"n_{side}": n, "notes": [note]})
+        rows.append(row | {f"n_{side}": n, "notes": [note, *row["notes"]]})
     rows[0]["floor"] = rows[1]["value"]
     return rows
 

@@ -10,7 +10,8 @@ fd-xrv-roentgen, fd-rad-dino-chexgenbench, fd-rad-dino, cmmd.
 """
 
 import difflib
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -19,19 +20,30 @@ import numpy as np
 from eval.command import Comparison
 from eval.extractors.cache import Features, extract
 from eval.inputs.folders import ImageFolder, read_sides
-from eval.metrics.bootstrap import disjoint_halves, group_rows, half_samples, validate_features
+from eval.inputs.survey import colour_text, differences
+from eval.metrics.bootstrap import (
+    NORMAL_95,
+    Interval,
+    disjoint_halves,
+    group_rows,
+    half_samples,
+    validate_features,
+    wilson,
+)
+from eval.metrics.nearest import nearest
 from eval.metrics.prdc import NAMES
-from eval.metrics.presets import HALVES_OF_LIMIT, OF_COVARIANCES, PRESETS, Preset, measure, standard_errors
+from eval.metrics.presets import HALVES_OF_LIMIT, OF_COVARIANCES, PRESETS, Preset, measure, values_of_halves
 from eval.scores import Result, Row, Rows, note_lines, publish, score_row
 from sdcxr.io.manifest import LABELS
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
-VERSION = 1  # of the rows: raise it when a value changes for the same images
+VERSION = 2  # of the rows: raise it when a value changes for the same images
 INTERVAL_DRAWS, FEWEST_DRAWS = 100, 20
 FEWEST_GROUPS = 8  # on a side, for an interval
 FEWEST_OF_LABEL = 10  # images on each side, for a row of a label
-NORMAL_95 = 1.959964
+CLUSTERED = 1.25  # real images per patient from which the floor has a note
+SAME = 1e-4  # of the spread of real features: a smaller distance is that of equal images
 
 
 @dataclass
@@ -105,10 +117,12 @@ def evaluate(
     """Score rows of all images, then of each label.
 
     Beside the columns of all rows: `dimension`; `below_2d`, whether a side has fewer than two images per dimension;
-    `floor_n`, images on each side of the floor; `floor_splits`, the random splits it is a mean over;
+    `floor_n`, images on each side of the floor; `floor_splits`, the random splits it is a mean over, `floor_low` and
+    `floor_high` the lowest and the highest of them (none of a single split);
     `value_at_floor_n`, the value between that many real and synthetic images, which compares with the floor; `k`;
-    `sd` of KID over its `subsets` of `subset_size`; `resamples`, the draws of the interval; `seed`; `resize` and
-    `sha256`, preprocessing and weights of the extractor.
+    `n_real_groups` and `n_synthetic_groups`, patients or prompts; `real_files` and `synthetic_files`, formats, sizes
+    and colour of the images; `sd` of KID over its `subsets` of `subset_size`; `resamples`, the draws of the interval;
+    `seed`; `resize` and `sha256`, preprocessing and weights of the extractor.
 
     Features are in the order of their folder; the extractor of `preset` is only recorded. A row without a value has the
     reason in its notes.
@@ -130,12 +144,24 @@ def evaluate(
     for label in common_labels(real, synthetic) if per_label else ():
         having = [np.flatnonzero(side.rows[label].to_numpy(float) == 1) for side in (real, synthetic)]
         rows += label_rows(label, x, y, groups, having, preset, interval_draws, seed)
-    warnings = []
-    if copies := _copies(x, y):
-        warnings.append(
-            f"{copies} of {len(y)} synthetic images have exactly the features of a real one: are the folders mixed up?"
-        )
-    return Result([row | origin | {"notes": row["notes"] + warnings} for row in rows], warnings=warnings)
+    files = {
+        f"{side}_files": folder.survey.text + colour_text(features.provenance)
+        for side, folder, features in (("real", real, real_features), ("synthetic", synthetic, synthetic_features))
+    }
+    warnings = differences(real.survey, synthetic.survey)
+    if copies := count_copies(x, y):
+        same = f"{copies} of {len(y)} synthetic images have the features of a real one, to rounding"
+        warnings.append(f"{same}: are the folders mixed up?")
+    notes = [note for note in (real.patients_note, _clusters_note(real)) if note] + warnings
+    return Result([row | origin | files | {"notes": row["notes"] + notes} for row in rows], warnings=warnings)
+
+
+def _clusters_note(real: ImageFolder) -> str | None:
+    """Caveat of a floor between sides of several images per patient: it is that of fewer independent images."""
+    n, n_groups = len(real), len(set(real.groups))
+    if n < CLUSTERED * n_groups:
+        return None
+    return f"{n} real images of {n_groups} patients: as they are alike, the floor, and KID, lie above those of one each"
 
 
 def compare_distributions(
@@ -150,19 +176,21 @@ def compare_distributions(
     """Rows of the preset's metrics between real features x and synthetic ones y, both float64 (images, dimension)."""
     generator = np.random.default_rng(seed)
     groups = min(len(group_rows(groups_x)), len(group_rows(groups_y)))
-    errors: dict[str, float] = {}
+    drawn: dict[str, np.ndarray] = {}
     if interval_draws and groups >= FEWEST_GROUPS:
         halves = [half_samples(side, interval_draws, generator) for side in (groups_x, groups_y)]
-        errors = standard_errors(x, y, preset, *halves)
-    floor = _floor(x, y, groups_x, preset, generator, seed)
+        drawn = values_of_halves(x, y, preset, *halves)
+    floor = _floor(x, y, groups_x, preset, seed)
+    n_groups = {"n_real_groups": len(set(groups_x)), "n_synthetic_groups": len(set(groups_y))}
     n, dimension = min(len(x), len(y)), x.shape[1]
     rows = []
     for name, measured in measure(x, y, preset, seed).items():
-        interval = _interval(name, measured.value, errors.get(name, float("nan")), groups)
+        error = float(drawn[name].std(ddof=1)) if name in drawn else float("nan")
+        interval = Interval(*_interval(name, measured.value, error, groups), drawn.get(name), "half")
         notes = [measured.problem, floor.note(n)]
         if interval_draws and groups < FEWEST_GROUPS:
             notes.append(f"no interval: only {groups} patients or prompts on a side")
-        elif interval_draws and name not in errors and measured.problem is None:
+        elif interval_draws and name not in drawn and measured.problem is None:
             notes.append("no interval: halves of these images are too few")
         if name in NAMES and max(len(x), len(y)) > 1.25 * n:
             notes.append("more images on one side move it by themselves: compare only the value at the floor's N")
@@ -177,12 +205,14 @@ def compare_distributions(
             "below_2d": n < 2 * dimension,
             "floor_n": floor.n,
             "floor_splits": floor.splits,
+            "floor_low": floor.lowest.get(name, float("nan")),
+            "floor_high": floor.highest.get(name, float("nan")),
             "value_at_floor_n": floor.of_synthetic.get(name, float("nan")),
             "sd": measured.sd,
-            "resamples": taken if name in errors else 0,
+            "resamples": taken if name in drawn else 0,
             "seed": seed,
         }
-        rows.append(row | parameters(preset, name, n))
+        rows.append(row | n_groups | parameters(preset, name, n))
     return rows
 
 
@@ -252,6 +282,9 @@ class Floor:
     """Random splits into halves over which the values are means."""
     of_real: dict[str, float]
     of_synthetic: dict[str, float]
+    lowest: dict[str, float]
+    """Of `of_real` over the splits; empty where there is one split."""
+    highest: dict[str, float]
 
     def note(self, n: int) -> str | None:
         """Caveat of the floor beside a value between sides of n images or more."""
@@ -262,23 +295,36 @@ class Floor:
         return None
 
 
-def _floor(
-    x: np.ndarray, y: np.ndarray, groups: Sequence[str], preset: Preset, generator: np.random.Generator, seed: int
-) -> Floor:
+_MEASURED: dict[tuple[Preset, int, bytes], dict[str, float]] = {}
+"""Halves of real images that this process has measured: the same for all models that are compared with them."""
+
+
+def _measure_halves(first: np.ndarray, second: np.ndarray, preset: Preset, seed: int) -> dict[str, float]:
+    """Values between two halves of the real images, each computed once."""
+    key = preset, seed, hashlib.sha256(first.tobytes() + second.tobytes()).digest()
+    if key not in _MEASURED:
+        _MEASURED[key] = {name: one.value for name, one in measure(first, second, preset, seed).items()}
+    return _MEASURED[key]
+
+
+def _floor(x: np.ndarray, y: np.ndarray, groups: Sequence[str], preset: Preset, seed: int) -> Floor:
+    generator = np.random.default_rng(seed)  # of its own: the splits do not depend on the synthetic images
     splits = min(max(5000 // len(x), 1), 10)  # with few images each split is noisy, and fast
     halves = [disjoint_halves(groups, generator) for _ in range(splits)]
     n = min(len(y), *(len(half) for split in halves for half in split))
     if n < 2:
-        return Floor(None, 0, {}, {})
-    values: tuple[list[dict[str, float]], list[dict[str, float]]] = ([], [])
-    for first, second in halves:
-        others = x[second[:n]], y[generator.choice(len(y), n, replace=False)]
-        for measured, other in zip(values, others, strict=True):
-            measured.append({name: one.value for name, one in measure(x[first[:n]], other, preset, seed).items()})
-    of_real, of_synthetic = (
-        {name: float(np.mean([split[name] for split in measured])) for name in preset.metrics} for measured in values
-    )
-    return Floor(n, splits, of_real, of_synthetic)
+        return Floor(None, 0, {}, {}, {}, {})
+    of_real = [_measure_halves(x[first[:n]], x[second[:n]], preset, seed) for first, second in halves]
+    of_synthetic = []
+    for first, _ in halves:
+        other = y[generator.choice(len(y), n, replace=False)]
+        of_synthetic.append({name: one.value for name, one in measure(x[first[:n]], other, preset, seed).items()})
+
+    def over_splits(measured: list[dict[str, float]], statistic: Callable[[list[float]], Any]) -> dict[str, float]:
+        return {name: float(statistic([split[name] for split in measured])) for name in preset.metrics}
+
+    spread = [over_splits(of_real, statistic) if splits > 1 else {} for statistic in (np.min, np.max)]
+    return Floor(n, splits, over_splits(of_real, np.mean), over_splits(of_synthetic, np.mean), *spread)
 
 
 def _interval(name: str, value: float, error: float, groups: int) -> tuple[float, float]:
@@ -290,9 +336,7 @@ def _interval(name: str, value: float, error: float, groups: int) -> tuple[float
         edge = value in (0, 1)
         share = (value * groups + 2) / (groups + 4) if edge else value
         n = share * (1 - share) / error**2 if error else groups  # independent images that would have this error
-        z2 = NORMAL_95**2 / (min(n, groups) if edge else n)
-        middle, reach = value + z2 / 2, np.sqrt(z2 * (value * (1 - value) + z2 / 4))
-        return max(float((middle - reach) / (1 + z2)), 0.0), min(float((middle + reach) / (1 + z2)), 1.0)
+        return wilson(value, float(min(n, groups) if edge else n))
     lowest = float("-inf") if name in ("fd_infinity", "kid", "kid_subsets") else 0.0
     return max(value - NORMAL_95 * error, lowest), value + NORMAL_95 * error
 
@@ -308,10 +352,11 @@ def _origin(features: Features, preset: Preset) -> dict[str, Any]:
     }
 
 
-def _copies(x: np.ndarray, y: np.ndarray) -> int:
-    """How many rows of y are rows of x, to the bit."""
-    known = {row.tobytes() for row in x}
-    return sum(row.tobytes() in known for row in y)
+def count_copies(x: np.ndarray, y: np.ndarray) -> int:
+    """How many rows of y are rows of x, up to rounding: an image in another batch differs in the sixth digit."""
+    spread = float(np.sqrt(((x - x.mean(axis=0)) ** 2).sum(axis=1).mean()))
+    distances, _ = nearest(y, x, [np.arange(len(x))])
+    return int((distances[:, 0] <= SAME * spread).sum())
 
 
 def table(rows: Rows) -> str:

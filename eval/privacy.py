@@ -19,8 +19,9 @@ that was not trained for this finds little, and the sensitivity shows it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,8 +29,8 @@ import pandas as pd
 from eval.command import Comparison
 from eval.extractors.base import Extractor
 from eval.extractors.cache import extract
-from eval.inputs.folders import ImageFolder, patients_of, prompts_of, read_folder
-from eval.inputs.images import read_greys
+from eval.inputs.folders import ImageFolder, pair_prompts, patients_of, prompts_of, read_folder
+from eval.inputs.images import read_grey, read_greys
 from eval.memorization.copies import (
     GRID,
     SAME_FILE,
@@ -43,17 +44,21 @@ from eval.memorization.copies import (
     whitening,
 )
 from eval.memorization.reid import REID_DETECTION, reidentify
-from eval.memorization.thresholds import COPY_DETECTION, detection_rows, fit_threshold
+from eval.memorization.thresholds import (
+    COPY_DETECTION,
+    detection_rows,
+    fit_threshold,
+    leak_warning,
+    match_other_patients,
+)
 from eval.metrics.bootstrap import disjoint_halves, group_interval, mean, validate_features
 from eval.metrics.nearest import authentic, nearness
 from eval.scores import Result, Rows, note_text, score_row, value_text
 from sdcxr.io.files import atomic
-from sdcxr.io.manifest import image_ids
-from sdcxr.io.pixels import open_image
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
-VERSION = 1  # of the rows: raise it when a value changes for the same images
+VERSION = 2  # of the rows: raise it when a value changes for the same images
 NEAREST = "nearest.csv"
 DEFAULT_EXTRACTOR = "pixels-32"
 PLANTED = 100  # altered training images searched
@@ -106,11 +111,11 @@ def evaluate(
     refuse_same(train, real, synthetic)
     extracted = [extract(folder, extractor) for folder in (train, real, synthetic)]
     features = [side.values for side in extracted]  # noqa: PD011 (no table)
-    greys = [read_greys(folder.paths, GRID) for folder in (train, real, synthetic)]
-    common = whitening(greys[0])
-    of_real = best_matches(greys[1], greys[0], common)
+    known = known_images(train, real, seed)
+    greys, common, of_real = [*known.greys, read_greys(synthetic.paths, GRID)], known.common, known.of_real
     kept, note = held_out(train, real, of_real)
-    about = {"n_train": len(train), "n_real": len(kept), "n_synthetic": len(synthetic), "notes": [note] if note else []}
+    about = {"n_train": len(train), "n_real": len(kept), "n_synthetic": len(synthetic), "notes": []}
+    about["notes"] = [caveat for caveat in (note, real.patients_note) if caveat]
     groups = synthetic.groups
     rows = distance_rows(
         features[0], features[1][kept], features[2], train.groups, [real.groups[i] for i in kept], groups, seed
@@ -119,16 +124,15 @@ def evaluate(
         row |= {"extractor": extractor.given_name} | about
     matches = best_matches(greys[2], greys[0], common)
 
-    def match_others(chosen: np.ndarray, patients: np.ndarray) -> np.ndarray:
-        return best_matches(greys[0][chosen], greys[0], common, patients[chosen], patients).correlation
-
-    threshold, n_calibration = fit_threshold(train, of_real.correlation[kept], len(synthetic), match_others, seed)
+    threshold, n_calibration = fit_threshold(of_real.correlation[kept], known.of_others, len(synthetic))
+    with_held_out = best_matches(greys[2], greys[1][kept], common).correlation
+    n_leaked = int((with_held_out >= threshold).sum())
     rows += detection_rows(
         COPY_DETECTION,
         matches.correlation,
         threshold,
-        best_matches(greys[2], greys[1][kept], common).correlation,
-        planted(train, greys[0], common, seed),
+        with_held_out,
+        known.of_altered,
         groups,
         about | {"preset": f"ncc {GRID} px", "n_calibration": n_calibration},
     )
@@ -143,7 +147,35 @@ def evaluate(
         nearest.parent.mkdir(parents=True, exist_ok=True)
         with atomic(nearest) as temporary:
             pairs.sort_values("correlation", ascending=False, kind="stable").to_csv(temporary, index=False)
-    return Result(rows)
+    return Result(rows, warnings=[leak_warning(n_leaked, len(synthetic))] if n_leaked else [])
+
+
+class KnownImages(NamedTuple):
+    """What the search for copies needs of training and held-out images."""
+
+    greys: tuple[np.ndarray, np.ndarray]
+    """Of training and of held-out images, uint8 of shape (n, GRID, GRID)."""
+    common: Whitening
+    of_real: Matches
+    """Best matches of held-out images."""
+    of_others: np.ndarray
+    """Correlations of training images with other patients (`thresholds.match_other_patients`)."""
+    of_altered: np.ndarray
+    """Of altered copies of training images (`planted`)."""
+
+
+@lru_cache(maxsize=1)
+def known_images(train: ImageFolder, real: ImageFolder, seed: int) -> KnownImages:
+    """Read and match the images that are the same for all models that are compared."""
+    greys = read_greys(train.paths, GRID), read_greys(real.paths, GRID)
+    common = whitening(greys[0])
+
+    def match(chosen: np.ndarray, patients: np.ndarray) -> np.ndarray:
+        return best_matches(greys[0][chosen], greys[0], common, patients[chosen], patients).correlation
+
+    others = match_other_patients(train, match, seed)
+    altered_copies = planted(train, greys[0], common, seed)
+    return KnownImages(greys, common, best_matches(greys[1], greys[0], common), others, altered_copies)
 
 
 def refuse_same(train: ImageFolder, real: ImageFolder, synthetic: ImageFolder) -> None:
@@ -237,8 +269,8 @@ def planted(train: ImageFolder, greys: np.ndarray, common: Whitening, seed: int)
     chosen = generator.permutation(len(train))[:PLANTED]
     copies = np.empty((len(chosen), GRID, GRID), np.uint8)
     for place, i in enumerate(chosen):
-        with open_image(train.paths[i]) as image:
-            copies[place] = np.asarray(altered(image, generator).resize((GRID, GRID), Image.Resampling.BOX))
+        grey, _ = read_grey(train.paths[i])
+        copies[place] = np.asarray(altered(grey, generator).resize((GRID, GRID), Image.Resampling.BOX))
     found = best_matches(copies, greys, common)
     # A picture that is stored twice counts as found under either name.
     same = (found.index == chosen) | (greys[found.index] == greys[chosen]).all(axis=(1, 2))
@@ -257,11 +289,10 @@ def own_image_rows(
 
     The floor is the same with the image of another patient.
     """
-    place = {name: i for i, name in enumerate(image_ids(train.rows))}
-    prompts = synthetic.prompt_ids if "id" in synthetic.rows else None
-    if prompts is None or not any(name in place for name in prompts):
+    pairing = pair_prompts(train, synthetic)
+    if pairing.by != "id":
         return []
-    own = np.array([place.get(name, -1) for name in prompts])
+    own = pairing.rows
     patients, generator = patients_of(train), np.random.default_rng(seed)
     values, others, names = [], [], []
     for i in np.unique(own[own >= 0]):
@@ -291,7 +322,8 @@ def repetition_rows(
     """
     nearest = closest_pairs(greys, prompts_of(synthetic))
     generator = np.random.default_rng(seed)
-    first, second = generator.integers(len(train_greys), size=(2, 20_000))
+    drawn = np.sort(generator.integers(len(train_greys), size=(2, 20_000)), axis=0)
+    first, second = np.unique(drawn, axis=1)  # of few images the same pairs again and again
     different = patients[first] != patients[second]
     if not len(nearest) or not different.any():
         return []

@@ -20,18 +20,18 @@ import numpy as np
 import pandas as pd
 
 from eval.command import Comparison, check_at_least, weights_folder
-from eval.inputs.folders import ImageFolder, read_sides
+from eval.inputs.folders import ImageFolder, pair_prompts, read_sides
 from eval.metrics.bootstrap import RESAMPLES, percentiles, resampled_sums
 from eval.radiology_text.metrics import WITHOUT_WEIGHTS, Metric, check_metrics, metrics_of
-from eval.scores import Result, Row, Rows, note_text, publish, score_row, value_text
+from eval.scores import Result, Row, Rows, note_text, publish, score_row, value_text, with_note
 from sdcxr.io.files import atomic
 from sdcxr.io.labels import UncertainPolicy, uncertain_policy
 from sdcxr.io.manifest import text_key
-from sdcxr.io.tables import read_csv
+from sdcxr.io.table_formats import read_table
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
-VERSION = 1  # of the rows: raise it when a value changes for the same images
+VERSION = 2  # of the rows: raise it when a value changes for the same images
 SHUFFLES = 5  # of the baseline
 
 
@@ -87,7 +87,7 @@ def main(config: ReportsConfig) -> int:
     weights_dir = weights_folder(config.weights_dir)
     check_metrics(metrics, weights_dir)
     uncertain = uncertain_policy(config.uncertain, "--uncertain")
-    real, synthetic = read_sides(config.real, config.synthetic)
+    real, synthetic = read_sides(config.real, config.synthetic, files=config.generated is None)
     sides = pair_sides(real, synthetic)
     if config.generated is not None:
         sides = read_generated(Path(config.generated), sides)
@@ -129,22 +129,23 @@ def pair_sides(real: ImageFolder, synthetic: ImageFolder) -> list[Side]:
     Raises:
         UserError: the synthetic images have no prompts, or none of them comes from the real folder.
     """
-    ids = synthetic.prompt_ids
-    if ids is None or "text" not in synthetic.rows or not (synthetic.rows["text"].str.strip() != "").any():
+    texts = synthetic.texts.to_numpy()
+    having = np.flatnonzero(synthetic.texts.str.strip() != "")
+    if not len(having):
         raise UserError(f"--synthetic {synthetic.folder} has no prompts: it needs a metadata.csv with a column text")
-    prompt_of = {key: text for key, text in zip(ids, synthetic.rows["text"], strict=True) if text.strip()}
-    sides = [_side("synthetic", synthetic, prompt_of), _side("real", real, prompt_of)]
-    if not sides[1].files:
+    partner = pair_prompts(real, synthetic).rows
+    prompt_of = {int(row): texts[i] for i, row in enumerate(partner) if row >= 0 and texts[i].strip()}
+    if not prompt_of:
         raise UserError(f"--real {real.folder} holds no image of the prompts of --synthetic {synthetic.folder}")
-    return sides
+    paired = np.array(sorted(prompt_of))
+    return [
+        _side("synthetic", synthetic.take(having), texts[having].tolist()),
+        _side("real", real.take(paired), [prompt_of[row] for row in paired.tolist()]),
+    ]
 
 
-def _side(name: str, folder: ImageFolder, prompt_of: dict[str, str]) -> Side:
-    ids = folder.prompt_ids or [""] * len(folder)
-    columns = zip(folder.ids, folder.paths, ids, folder.groups, strict=True)
-    chosen = [(file, path, key, group) for file, path, key, group in columns if key in prompt_of]
-    files, paths, keys, groups = (list(column) for column in zip(*chosen, strict=True)) if chosen else ([],) * 4
-    return Side(name, files, paths, keys, [prompt_of[key] for key in keys], groups, [])
+def _side(name: str, folder: ImageFolder, prompts: list[str]) -> Side:
+    return Side(name, folder.ids, folder.paths, folder.prompt_ids or folder.ids, prompts, folder.groups, [])
 
 
 def generate(sides: list[Side], report_model: str, **settings: Any) -> list[Side]:
@@ -162,7 +163,7 @@ def read_generated(path: Path, sides: list[Side]) -> list[Side]:
     Raises:
         UserError: the table cannot be used, or images have no report in it.
     """
-    rows = read_csv(path, "--generated")
+    rows = read_table(path, "--generated")
     key = next((name for name in ("file_name", "id") if name in rows), None)
     column = next((name for name in ("report", "text") if name in rows), None)
     if key is None or column is None:
@@ -224,11 +225,13 @@ def compare_reports(
         orders = _shuffled(side, seed)
         for metric in metrics_of(side.prompts, side.reports, metrics, weights_dir, uncertain):
             rows += _rows(side, metric, orders[: metric.shuffles], seed)
-    prompts = {side.name: set(side.prompt_ids) for side in sides}
+    prompts = {side.name: set(map(text_key, side.prompts)) for side in sides}
     without = len(prompts["synthetic"] - prompts.get("real", set()))
     note = f"{without} of {len(prompts['synthetic'])} prompts have no real image beside them" if without else None
+    if "real" not in prompts:
+        note = "no reports of the real images are given: there is nothing to compare with"
     common = {"n_real": 0, **sizes, "extractor": source}
-    return [row | common | {"notes": row["notes"] + ([note] if note else [])} for row in rows]
+    return with_note([row | common for row in rows], note)
 
 
 def _rows(side: Side, metric: Metric, orders: list[np.ndarray], seed: int) -> Rows:
@@ -244,8 +247,14 @@ def _rows(side: Side, metric: Metric, orders: list[np.ndarray], seed: int) -> Ro
     rows = []
     for label, score in metric.scores.items():
         value, beside = float(score(statistics.sum(axis=0))), float(score(others)) if shuffled else float("nan")
-        about: Row = {"label": label, "preset": metric.preset, "note": metric.note, "shuffled": beside}
-        rows.append(score_row(metric.name, value, percentiles(score(drawn)), images=side.name, **about))
+        about: Row = {"label": label, "preset": metric.preset, "shuffled": beside}
+        interval, notes = percentiles(score(drawn)), [metric.note, metric.notes.get(label)]
+        if metric.name == "bleu" and value == 0:
+            notes.append("0 because no four words in a row are in a report and its prompt: short texts have none")
+        elif np.isfinite(value) and np.isnan(interval[0]):
+            notes.append("no interval: most bootstrap samples lack one of the findings")
+        row = score_row(metric.name, value, interval, images=side.name, **about)
+        rows.append(row | {"notes": [note for note in notes if note]})
     return rows
 
 

@@ -17,9 +17,9 @@ import numpy as np
 from eval.command import FeatureComparison
 from eval.extractors.base import Extractor
 from eval.extractors.cache import extract
-from eval.extractors.texts import extract_texts, with_text
+from eval.extractors.texts import extract_texts, why_no_texts, with_text
 from eval.inputs.folders import ImageFolder
-from eval.metrics.bootstrap import group_interval, mean, median
+from eval.metrics.bootstrap import FEWEST_GROUPS, group_interval, mean, median, no_interval
 from eval.metrics.retrieval import (
     chance_median_rank,
     chance_recall,
@@ -28,12 +28,12 @@ from eval.metrics.retrieval import (
     first_ranks,
     precision_at,
 )
-from eval.scores import Result, Rows, score_row, value_text
+from eval.scores import Result, Rows, score_row, value_text, with_note
 from sdcxr.io.manifest import LABELS, text_key
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
-VERSION = 1  # of the rows: raise it when a value changes for the same images
+VERSION = 2  # of the rows: raise it when a value changes for the same images
 PRECISION_AT = (5, 10, 50)
 RECALL_AT = (1, 5, 10)
 MIN_IMAGES = 5  # with a finding, on both sides: fewer are absent from many bootstrap samples
@@ -53,35 +53,53 @@ def evaluate(real: ImageFolder, synthetic: ImageFolder, extractor: Extractor, *,
     Raises:
         UserError: nothing can be searched: no finding in common, and no texts or no text tower.
     """
-    labels = common_findings(real, synthetic)
-    sides = {"synthetic": synthetic, "real": real}
-    name, tower = extractor.given_name, extractor.load_texts is not None
-    texts = {side: with_text(folder) for side, folder in sides.items()}
-    searchable = [side for side in sides if tower and len(texts[side])]
-    omitted = []
-    if not labels:
-        omitted.append(f"image to image (no finding has {MIN_IMAGES} images in both folders)")
-    if not tower:
-        omitted.append(f"image and text ({name} has no text tower)")
-    elif len(searchable) < 2:
-        absent = " and ".join(sorted(set(sides) - set(searchable)))
-        omitted.append(f"image and text ({absent} images have no two different texts)")
-    if not labels and not searchable:
-        raise UserError(f"--extractor {name}: nothing to search by: {'; '.join(omitted)}")
+    labels, texts, omitted = prepare(real, synthetic, extractor)
+    sides, name, searchable = {"synthetic": synthetic, "real": real}, extractor.given_name, list(texts)
     features = {side: extract(folder, extractor).values for side, folder in sides.items()}
     rows: Rows = []
     if labels:
         for side in sides:
             rows += by_finding(sides[side], features[side], real, features["real"], labels, side, seed)
+    if note := real.patients_note:
+        rows = [row | {"notes": row["notes"] + [note] * (row["images"] == "real")} for row in rows]
     size = min((len(texts[side]) for side in searchable), default=0)  # ranks grow with the gallery
     for side in searchable:
         chosen = np.sort(np.random.default_rng(seed).permutation(texts[side])[:size])
-        said = sides[side].rows["text"].iloc[chosen].tolist()
-        embedded = extract_texts(said, extractor)
-        groups = np.array(sides[side].groups)[chosen]
-        rows += by_text(features[side][chosen], embedded, said, groups, side, seed)
+        said = sides[side].texts.iloc[chosen].tolist()
+        embedded, groups = extract_texts(said, extractor), np.array(sides[side].groups)[chosen]
+        found = by_text(features[side][chosen], embedded.values, said, groups, side, seed)
+        rows += with_note(found, embedded.note)
     sizes = {"n_real": len(real), "n_synthetic": len(synthetic), "extractor": name}
     return Result([row | {key: value for key, value in sizes.items() if row[key] is None} for row in rows], omitted)
+
+
+def prepare(
+    real: ImageFolder, synthetic: ImageFolder, extractor: Extractor
+) -> tuple[list[str], dict[str, np.ndarray], list[str]]:
+    """What can be searched by, before any image is read.
+
+    Returns:
+        The findings; by side, the rows with a text that can be searched; and what is left out.
+
+    Raises:
+        UserError: nothing can be searched.
+    """
+    labels = common_findings(real, synthetic)
+    sides, name, tower = {"synthetic": synthetic, "real": real}, extractor.given_name, extractor.load_texts is not None
+    texts = {side: rows for side, folder in sides.items() if tower and len(rows := with_text(folder))}
+    omitted = []
+    if not labels:
+        omitted.append(f"image to image (no finding has {MIN_IMAGES} images in both folders)")
+    if not tower:
+        omitted.append(f"image and text ({name} has no text tower)")
+    omitted += [
+        f"image and text ({why_no_texts(folder, f'--{side}')})"
+        for side, folder in sides.items()
+        if tower and side not in texts
+    ]
+    if not labels and not texts:
+        raise UserError(f"--extractor {name}: nothing to search by: {'; '.join(omitted)}")
+    return labels, texts, omitted
 
 
 def common_findings(real: ImageFolder, synthetic: ImageFolder) -> list[str]:
@@ -131,26 +149,23 @@ def by_finding(
         for k in PRECISION_AT:
             chances[f"precision@{k}"][j] = share
         chances["mrr"][j] = chance_reciprocal_rank(items, belonging)
+    n_groups = [len(set(groups[(queries.rows[label] == 1).to_numpy()])) for label in labels]
     rows = []
     for name in names:
         few = f"fewer than {name.partition('@')[2]} real images to search" if "@" in name else None
         for label, columns in [*((label, [j]) for j, label in enumerate(labels)), ("macro", list(range(len(labels))))]:
-            chosen = values[name][:, columns]
-            defined = np.isfinite(chosen)
-            note = f"mean of {defined.any(axis=0).sum()} findings" if label == "macro" else None
-            rows.append(
-                score_row(
-                    name,
-                    mean(chosen),
-                    group_interval(chosen, groups, mean, seed=seed),
-                    label=label,
-                    images=side,
-                    n_synthetic=0 if side == "real" else None,
-                    note=note if defined.any() else few,
-                    chance=mean(chances[name][columns]),
-                    n_queries=int(defined.any(axis=1).sum()),
-                )
-            )
+            known = [j for j in columns if np.isfinite(values[name][:, j]).any()]
+            chosen, n_asking = values[name][:, known], min((n_groups[j] for j in known), default=0)
+            notes = [f"mean of {len(known)} of {len(columns)} findings"] if label == "macro" else []
+            interval = group_interval(chosen, groups, mean, seed=seed)
+            if not known:
+                notes = [few] if few else []
+            elif label != "macro" and n_asking < FEWEST_GROUPS:
+                interval = (np.nan, np.nan)
+                notes.append(no_interval(n_asking))
+            row = score_row(name, mean(chosen), interval, label=label, images=side, chance=mean(chances[name][known]))
+            n_queries = int(np.isfinite(chosen).sum())  # of the mean, the searches of all findings
+            rows.append(row | {"notes": notes, "n_queries": n_queries, "n_synthetic": 0 if side == "real" else None})
     return rows
 
 

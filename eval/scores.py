@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eval.metrics.bootstrap import Interval
 from sdcxr.io.files import read_json, write_json
 from sdcxr.runtime.errors import UserError
 
@@ -23,6 +24,9 @@ COLUMNS = (
     "preset",
     "note",  # caveats about the value, joined by "; ", or null; a row in memory has them as the list `notes`
 )
+ROWS_VERSION = 1  # of the rows of all evaluations: raise it when kept rows lack something that readers need
+ALL_EQUAL = "no interval: all resamples equal"
+DRAWS = ("draws", "draws_kind")  # of a row in memory: the values behind its interval, to compare models by
 Row = dict[str, Any]
 Rows = list[Row]
 
@@ -32,15 +36,28 @@ class Result:
     """What an evaluation returns."""
 
     rows: Rows
+    """Where all resamples of a value were equal, without an interval and with the note ALL_EQUAL."""
     omitted: list[str] = field(default_factory=list)
     """What was not measured, each with its reason in brackets."""
     warnings: list[str] = field(default_factory=list)
     """What may be wrong with the inputs, whatever the scores are."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", [_without_equal_ends(row) for row in self.rows])
+
+
+def _without_equal_ends(row: Row) -> Row:
+    """The row without an interval of no width: resamples in which nothing varies do not show how sure a value is."""
+    drawn = {value for value in row.get("draws") or () if value is not None and not math.isnan(value)}
+    low = row.get("ci_low")
+    if low is None or low != row["ci_high"] or len(drawn) > 1:
+        return row
+    return row | {"ci_low": None, "ci_high": None, "notes": [*row["notes"], ALL_EQUAL]}
+
 
 def score_row(
     metric: str,
-    value: float,
+    value: float | None,
     interval: tuple[float | None, float | None] = (None, None),
     *,
     note: str | None = None,
@@ -50,13 +67,17 @@ def score_row(
 
     Args:
         metric: name of the metric.
-        value: its value; NaN where it is not defined.
+        value: its value; NaN or None where it is not defined.
         interval: both ends of the 95 % interval.
         note: the only caveat; several are given as the list `notes`.
         others: further columns by name.
+
+    The draws of an `Interval` become the columns `draws` and `draws_kind` of `DRAWS`, which no file of scores has.
     """
     row: Row = dict.fromkeys(COLUMNS[:-1])
     row |= {"metric": metric, "images": "both", "value": value, "ci_low": interval[0], "ci_high": interval[1]}
+    if isinstance(interval, Interval) and len(interval.draws):
+        row |= {"draws": interval.draws.tolist(), "draws_kind": interval.kind}
     return row | {"notes": [note] if note else []} | others
 
 
@@ -67,7 +88,7 @@ def write_scores(path: str | Path, rows: Sequence[Row]) -> None:
 
 
 def _with_note(row: Row) -> Row:
-    others = {name: value for name, value in row.items() if name not in COLUMNS and name != "notes"}
+    others = {name: value for name, value in row.items() if name not in (*COLUMNS, *DRAWS, "notes")}
     return {name: row.get(name) for name in COLUMNS} | {"note": note_text(row) or None} | others
 
 
@@ -93,6 +114,11 @@ def note_text(row: Row) -> str:
     return "; ".join(row["notes"])
 
 
+def with_note(rows: Rows, note: str | None) -> Rows:
+    """The rows with one caveat more, where there is one."""
+    return [row | {"notes": [*row["notes"], note]} for row in rows] if note else rows
+
+
 def note_lines(rows: Rows, name: Callable[[Row], str] = lambda row: str(row["metric"])) -> list[str]:
     """Each different caveat once, after the names of the rows that have it."""
     by_note: dict[str, dict[str, None]] = {}
@@ -113,10 +139,13 @@ def value_text(row: Row | None) -> str:
 
 def finite_or_none(rows: Sequence[Row]) -> Rows:
     """The rows with None for what is not finite, which JSON has no value for."""
-    return [
-        {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
-        for row in rows
-    ]
+
+    def known(value: Any) -> Any:
+        if isinstance(value, list):
+            return [known(one) for one in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return [{key: known(value) for key, value in row.items()} for row in rows]
 
 
 def read_scores(path: str | Path) -> Rows:

@@ -35,7 +35,7 @@ from sdcxr.io.run_folder import read_config
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
-VERSION = 1  # of the rows: raise it when a value changes for the same texts
+VERSION = 2  # of the rows: raise it when a value changes for the same texts
 MIN_TEXTS = 5  # with and without a finding, in training and test: an AUROC of fewer says nothing
 NEIGHBOURS = 5
 CAPTIONS = files("eval.radiology_text").joinpath("general_captions.txt").read_text(encoding="utf-8").splitlines()
@@ -110,7 +110,13 @@ def evaluate(
     truths = [fill_labels(read_labels(rows), blanks=blanks) for rows in (train, test)]
     findings, absent = learnable(*truths)
     texts = [train["text"].tolist(), test["text"].tolist(), CAPTIONS]
-    embedded = {which: embed(name, texts, pooling) for which, name in (("base", base), ("model", model))}
+    found = {which: embed(name, texts, pooling) for which, name in (("base", base), ("model", model))}
+    embedded = {which: vectors for which, (vectors, _) in found.items()}
+    warnings = [
+        f"{n_cut} texts are longer than the text encoder of {name} reads: what is behind the cut is not seen"
+        for name, (_, n_cut) in ((base, found["base"]), (model, found["model"]))
+        if n_cut
+    ]
     groups = test["group"].to_numpy()
     scores = {
         which: np.stack(
@@ -127,7 +133,7 @@ def evaluate(
     omitted = []
     if absent:
         omitted.append(f"{', '.join(absent)} (fewer than {MIN_TEXTS} texts with or without, in train or test)")
-    return Result([row | {"extractor": model, "base": base, "pooling": pooling} for row in rows], omitted)
+    return Result([row | {"extractor": model, "base": base, "pooling": pooling} for row in rows], omitted, warnings)
 
 
 def distinct_texts(data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -175,8 +181,10 @@ def learnable(train: pd.DataFrame, test: pd.DataFrame) -> tuple[list[str], list[
     return enough, [label for label in known if label not in enough]
 
 
-def embed(model: str, lists: Sequence[Sequence[str]], pooling: str = "mean") -> list[np.ndarray]:
+def embed(model: str, lists: Sequence[Sequence[str]], pooling: str = "mean") -> tuple[list[np.ndarray], int]:
     """Embeddings of lists of texts by the text encoder of a pipeline, each of shape (n, width), float32.
+
+    Beside them, how many of all texts are cut.
 
     Args:
         model: run folder, pipeline folder or hub name.
@@ -184,13 +192,15 @@ def embed(model: str, lists: Sequence[Sequence[str]], pooling: str = "mean") -> 
         pooling: "mean" of the last states over a text's tokens without padding, or the state of its "end" token.
     """
     from sdcxr import backbones
+    from sdcxr.backbones.text_encoders import is_cut
     from sdcxr.runtime.processes import processes
     from sdcxr.runtime.threads import use_all_cores
 
     use_all_cores()
     encoder = backbones.load(model).text_encoder
     encoder.module.eval().to(processes().device)
-    return [encoder.embed(texts, pooling) for texts in lists]
+    cut = is_cut(encoder.tokenizer, [text for texts in lists for text in texts], encoder.tokenizer.model_max_length)
+    return [encoder.embed(texts, pooling) for texts in lists], int(cut.sum())
 
 
 def probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray, regularisation: float = 1.0) -> np.ndarray:
@@ -240,7 +250,7 @@ def probe_rows(truth: pd.DataFrame, before: np.ndarray, after: np.ndarray, group
 def _area(everything: np.ndarray, findings: list[int], first: int, second: int) -> float:
     """Mean AUROC of the findings, their scores beginning at column `first`."""
     areas = [auroc(everything[:, j], everything[:, first + j]) for j in findings]
-    return mean(np.array(areas))
+    return float(np.mean(areas))  # NaN if one is undefined: a mean over fewer findings is another statistic
 
 
 def _gain(everything: np.ndarray, findings: list[int], first: int, second: int) -> float:

@@ -30,7 +30,7 @@ from eval.augmentation.arms import Arm, ExperimentData, Labelled, gather, parse_
 from eval.command import check_at_least, weights_folder
 from eval.extractors import classifiers
 from eval.inputs.folders import say_phantoms
-from eval.metrics.bootstrap import RESAMPLES, mean, percentiles, resampled
+from eval.metrics.bootstrap import RESAMPLES, mean, no_interval, percentiles, rare_findings, resampled
 from eval.metrics.classification import Ranking, auroc
 from eval.scores import Result, Row, Rows, print_remarks, publish, score_row
 from sdcxr.config import TrainConfig
@@ -269,8 +269,11 @@ def score(test: Labelled, seen: dict[str, list[pd.DataFrame]], draws_seed: int =
     drawn = resampled(statistics, test.images.groups, seed=draws_seed).reshape(RESAMPLES, *shape)
     seeds = np.random.default_rng(draws_seed).integers(n_seeds, size=(RESAMPLES, n_seeds))
     drawn = drawn[np.arange(RESAMPLES)[:, None], :, seeds].mean(axis=1)  # (resamples, arms, findings)
+    groups = test.images.groups
+    rare = rare_findings({name: [values == 1, values == 0] for name, values in test.truth.items()}, np.array(groups))
     defined = [j for j in range(len(findings)) if np.isfinite(values[0, 0, j])]
     with_macro = [*((name, [j]) for j, name in enumerate(findings)), ("macro", defined)]
+    few_seeds = [f"only {n_seeds} of at least {FEW_SEEDS} seeds"] if n_seeds < FEW_SEEDS else []
     rows = []
     for metric, other in (("utility_auroc", None), ("utility_gain", BASELINE)):
         if other is not None and other not in arms:
@@ -287,17 +290,17 @@ def score(test: Labelled, seen: dict[str, list[pd.DataFrame]], draws_seed: int =
                     score_row(
                         metric,
                         float(by_seed.mean()),
-                        percentiles(np.array([mean(each) for each in sampled[:, columns]])),
+                        (np.nan, np.nan) if label in rare else percentiles(sampled[:, columns].mean(axis=1)),
                         label=label,
                         images="real",
                         n_real=len(test.images),
                         n_synthetic=0,
-                        note=f"only {n_seeds} of at least {FEW_SEEDS} seeds" if n_seeds < FEW_SEEDS else None,
                         arm=arm,
                         sd=float(by_seed.std(ddof=1)) if n_seeds > 1 else float("nan"),
                         n_seeds=n_seeds,
                         by_seed=[float(value) for value in by_seed],
                     )
+                    | {"notes": few_seeds + ([no_interval(rare[label])] if label in rare else [])}
                 )
     return rows
 

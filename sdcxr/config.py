@@ -1,6 +1,7 @@
 """Settings of training and generation, named as in diffusers' train_text_to_image.py where the meaning is the same."""
 
 import dataclasses
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,10 @@ class TrainConfig:
     """Run folder; the same command again resumes. Default: runs/<tune>."""
     resolution: int | None = None
     """Side of the training images in pixels. Default: the base's own."""
+    continue_from: str | None = None
+    """Run folder (or one of its checkpoints) from which this run, in a folder of its own, goes on under other settings:
+    weights, average, optimizer, and the count of steps. Base and data are RUN's where none are named; `--config
+    RUN/config.yaml` takes over the other settings."""
 
     vae_part: Literal["decoder", "all"] = "decoder"
     """With `--tune vae`: a trained encoder would outdate cached latents and the UNet, hence the decoder alone."""
@@ -184,13 +189,13 @@ class TrainConfig:
         if len(parts) > 1 and EXCLUSIVE & set(parts):
             raise UserError(f"--tune {self.tune}: vae, classifier and clip train alone")
         self._refuse_settings_of_other_tasks()
-        for name in ("data", "output_dir", "latents_dir"):
+        for name in ("data", "output_dir", "latents_dir", "continue_from"):
             if getattr(self, name) is not None:
                 setattr(self, name, str(Path(getattr(self, name)).expanduser()))
         for name in ("train_batch_size", "gradient_accumulation_steps", "logging_steps", "checkpointing_steps"):
             _at_least(self, name, 1)
         for name in POSITIVE:
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"--{name} {getattr(self, name)}: must be positive")
         for name in NOT_NEGATIVE:
             _at_least(self, name, 0)
@@ -199,6 +204,8 @@ class TrainConfig:
             raise UserError("--cache_in_memory holds cached latents: it needs --cache_latents")
         if self.cuda_graphs and self.torch_compile is False:
             raise UserError("--cuda_graphs needs --torch_compile")
+        if self.seed >= 1 << 64:
+            raise UserError(f"--seed {self.seed}: must be below 2^64")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise UserError(f"--ema_decay {self.ema_decay}: must be at least 0 and below 1")
         if not 0 <= self.caption_dropout <= 1:
@@ -236,17 +243,24 @@ class GenerateConfig:
     """Sampling settings."""
 
     model: str
-    """Run folder, pipeline folder or hub name."""
+    """Run folder (of one that is not finished its newest checkpoint), RUN/checkpoints/checkpoint-N, pipeline folder or
+    hub name."""
     prompts: str
-    """One prompt; a .txt (one per line); a .csv (text or prompt, optionally id); or a split of a dataset folder."""
+    """One prompt; a .txt (one per line); a .csv, .tsv, .json, .jsonl or .parquet (text or prompt, optionally id); or a
+    split of a dataset folder."""
     output_dir: str
-    """Samples folder; the same command again goes on where it stopped."""
+    """Samples folder; the same command again goes on where it stopped, with more prompts or more images per prompt it
+    adds those."""
     num_images_per_prompt: int = 4
     """Images per prompt; RoentGen's evaluation uses 4."""
     num_inference_steps: int = 75
     """Denoising steps (RoentGen: 75)."""
     guidance_scale: float = 4.0
     """Classifier-free guidance (RoentGen: 4); 1 switches it off."""
+    negative_prompt: str | None = None
+    """What guidance leads away from. Default: the empty prompt."""
+    clip_skip: int | None = None
+    """Layers of CLIP to leave out at the end, as diffusers counts: 1 takes the last but one (other programs say 2)."""
     scheduler: Literal["pndm", "ddim", "dpm++", "euler"] = "pndm"
     """Sampler (RoentGen: pndm). For diffusion models: pndm, ddim or dpm++; for rectified flow: euler."""
     seed: int = 0
@@ -265,8 +279,20 @@ class GenerateConfig:
             _at_least(self, name, 1)
         for name in ("seed", "guidance_scale"):
             _at_least(self, name, 0)
-        for name in ("resolution", "max_prompts"):
+        for name in ("resolution", "max_prompts", "clip_skip"):
             _at_least(self, name, 1)
+        for name in ("model", "output_dir"):
+            if not getattr(self, name).strip():
+                raise UserError(f"--{name}: is empty")
+        if not math.isfinite(self.guidance_scale):
+            raise UserError(f"--guidance_scale {self.guidance_scale}: must be a number")
+        if self.negative_prompt is not None and not self.negative_prompt.strip():
+            self.negative_prompt = None
+        if self.negative_prompt is not None and self.guidance_scale <= 1:
+            raise UserError(
+                f"--negative_prompt: has no effect without guidance (--guidance_scale {self.guidance_scale})"
+            )
+        self.output_dir = str(Path(self.output_dir).expanduser())
 
 
 def _at_least(config: Any, name: str, minimum: int) -> None:
@@ -277,7 +303,8 @@ def _at_least(config: Any, name: str, minimum: int) -> None:
 def check_same_run(run: Path, config: TrainConfig, images_per_step: int) -> None:
     """Refuse to resume a run under settings that would have given another one.
 
-    A longer `max_train_steps` is the same run continued, as long as the learning rate does not depend on it.
+    A longer `max_train_steps` is the same run continued, as long as the learning rate does not depend on it. The path
+    of a base may change where run.json has the hash of its weights.
 
     Raises:
         UserError: lists the settings that differ, old and new; or the run's own notes are damaged.
@@ -287,9 +314,12 @@ def check_same_run(run: Path, config: TrainConfig, images_per_step: int) -> None
         return
     defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
     old = defaults | read_config(path)  # settings that it did not know then
-    old["images_per_step"] = read_run_state(run).get("images_per_step")
+    state = read_run_state(run)
+    old["images_per_step"] = state.get("images_per_step")
     new = dataclasses.asdict(config) | {"images_per_step": images_per_step}
     free = set(RESUME_MUTABLE)
+    if state.get("base_sha256"):
+        free.add("base")
     if "clip" in config.parts:
         free.remove("train_batch_size")  # its loss compares the images of a micro-batch with each other
     begun = old["max_train_steps"] if isinstance(old["max_train_steps"], int) else 0

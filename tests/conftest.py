@@ -6,10 +6,12 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: the models here
 os.environ["MKL_NUM_THREADS"] = "1"  # and not undone by sdcxr.runtime.threads
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import gc
 import gzip
 import json
 import resource
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -23,6 +25,28 @@ from PIL import Image
 
 # A background job of a script is born deaf to Ctrl-C; the tests, and the processes they start, shall hear it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+gc.disable()  # until the tests are collected: nothing of that is garbage
+
+
+FROZEN = {"modules": 0}
+
+
+def pytest_runtestloop() -> None:
+    """Collect garbage again."""
+    gc.enable()
+
+
+def pytest_runtest_setup() -> None:
+    """Spare the garbage collector all libraries and the list of tests: every training run calls it twice."""
+    if len(sys.modules) > FROZEN["modules"]:
+        FROZEN["modules"] = len(sys.modules)
+        gc.collect()
+        gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Give the libraries their usual end."""
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

@@ -19,8 +19,9 @@ from data_prep.phantom.reports import report
 from data_prep.phantom.sampling import sample_acquisition, sample_build, sample_findings
 from data_prep.phantom.truth import truth
 from sdcxr.io.files import atomic, write_text
+from sdcxr.io.image_files import BadImage
 from sdcxr.io.manifest import LABELS
-from sdcxr.io.pixels import BadImage, open_image
+from sdcxr.io.pixels import open_image
 
 JPEG_QUALITY = 95  # as MIMIC-CXR-JPG
 SPLITS = ("train",) * 8 + ("validate", "test")

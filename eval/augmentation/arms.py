@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from eval.inputs.folders import ImageFolder, read_folder
+from eval.inputs.folders import ImageFolder, read_folder, read_samples
 from eval.inputs.labels import choose_findings, left_out, truth_of
 from sdcxr.io.files import atomic, existing_folder, inside
 from sdcxr.io.labels import UncertainPolicy
@@ -97,9 +97,8 @@ class Labelled:
 
     def take(self, rows: np.ndarray, findings: list[str] | None = None) -> "Labelled":
         """A subset of the images, with a subset of the findings."""
-        images = ImageFolder(self.images.folder, self.images.rows.iloc[rows].reset_index(drop=True))
         truth = self.truth[findings or list(self.truth.columns)].iloc[rows].reset_index(drop=True)
-        return Labelled(images, truth)
+        return Labelled(self.images.take(rows), truth)
 
     @property
     def learnable(self) -> list[str]:
@@ -149,7 +148,7 @@ def gather(
     if (dataset / "metadata.csv").is_file():
         raise UserError(f"--real {real} is one split: give the dataset folder that holds {', '.join(SPLITS)}")
     splits = {split: read_folder(split_folder(dataset, split), "--real") for split in SPLITS}
-    samples = read_folder(synthetic, "--synthetic")
+    samples = read_samples(synthetic)
     if samples.folder.resolve().is_relative_to(dataset.resolve()):
         raise UserError(f"--synthetic {synthetic} lies in --real")
     known = {split: Labelled(images, truth_of(images, labels, uncertain, "--real")) for split, images in splits.items()}

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
 
-from eval.extractors.weights import remembered_checksum
-from sdcxr.io.files import user_cache
+from sdcxr.io.content_hash import file_digests
 from sdcxr.runtime.errors import UserError
 
 
@@ -36,6 +35,21 @@ class Request:
         return self.variant
 
 
+class TextFeatures(NamedTuple):
+    """Texts through a text tower."""
+
+    values: np.ndarray
+    """Shape (n, dimension), in the space of the images."""
+    cut: np.ndarray
+    """Which texts are longer than the tower reads, bool, shape (n,): what differs behind the cut is not seen."""
+
+    @property
+    def note(self) -> str | None:
+        """A caveat for scores of these texts."""
+        n_cut = int(self.cut.sum())
+        return f"{n_cut} of {len(self.cut)} texts are longer than the text tower reads: they are cut" if n_cut else None
+
+
 @dataclass(frozen=True)
 class Extractor:
     """A network with its preprocessing of a grey image; everything but `load` is known without loading the network."""
@@ -54,19 +68,19 @@ class Extractor:
     """Files that determine the network; empty where it needs no weights."""
     libraries: tuple[str, ...] = ()
     """Distributions whose versions matter, beside torch and pillow."""
-    load_texts: Callable[[Any], Callable[[list[str]], np.ndarray]] | None = None
-    """The text tower on a torch device: texts to (n, dimension) in the images' space; None where there is none."""
+    load_texts: Callable[[Any], Callable[[list[str]], "TextFeatures"]] | None = None
+    """The text tower on a torch device: texts to features in the images' space; None where there is none."""
     given_name: str = ""
     """The name as the user gave it, for score rows and messages; set by `find_extractor`."""
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """What the features depend on beside the images: name, preprocessing, checksums of weights, versions."""
-        memory = user_cache() / "features" / "checksums"
+        digests = file_digests(self.weights)
         return {
             "extractor": self.name,
             "resize": self.preprocessing,
-            "sha256": {file.name: remembered_checksum(file, memory) for file in self.weights},
+            "sha256": {file.name: digest.tobytes().hex() for file, digest in zip(self.weights, digests, strict=True)},
             "versions": {name: installed_version(name) or "unknown" for name in ("torch", "pillow", *self.libraries)},
         }
 

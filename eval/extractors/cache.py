@@ -15,6 +15,7 @@ from eval.extractors.base import Extractor
 from eval.inputs.folders import ImageFolder
 from sdcxr.io.files import atomic, user_cache
 from sdcxr.runtime.errors import UserError, explain_os_error, os_error_behind
+from sdcxr.runtime.memory import out_of_memory
 from sdcxr.runtime.threads import available_cores
 
 VERSION = 2  # of the extraction and its cache keys: raise it to extract everything anew
@@ -111,6 +112,7 @@ def _forward(extractor: Extractor, paths: Sequence[Path], names: Sequence[str], 
     outputs = []
     loader = batches(paths, extractor.prepare, BATCH, workers, state.device.type == "cuda")
     with (
+        out_of_memory(f"{extractor.name} takes {BATCH} images at a time: free some memory, or use another device"),
         tqdm(
             total=len(paths), desc=extractor.name, unit="image", disable=not state.is_main_process, leave=False
         ) as bar,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from eval.extractors.base import Extractor, Request
+from eval.extractors.base import Extractor, Request, TextFeatures
 from eval.extractors.pickles import load_state
 from eval.extractors.weights import hub_folder
 from sdcxr.io.files import read_json
@@ -137,12 +137,21 @@ def load_texts(folder: Path, weights: Path, openai: bool, weights_dir: Path | No
     tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
 
     @torch.no_grad()
-    def embed(texts: list[str]) -> np.ndarray:
+    def embed(texts: list[str]) -> TextFeatures:
         chunks = [tokenizer(texts[i : i + TEXTS]).to(device) for i in range(0, len(texts), TEXTS)]
-        embeddings: np.ndarray = torch.cat([tower(chunk) for chunk in chunks]).cpu().numpy()
-        return embeddings
+        return TextFeatures(torch.cat([tower(chunk) for chunk in chunks]).cpu().numpy(), _cut(tokenizer, texts))
 
     return embed
+
+
+def _cut(tokenizer: Any, texts: list[str]) -> np.ndarray:
+    """Which texts are longer than a tokenizer of open_clip reads: its own, or one around that of transformers."""
+    from sdcxr.backbones.text_encoders import is_cut
+
+    inner = getattr(tokenizer, "tokenizer", None)
+    if inner is not None:
+        return is_cut(inner, texts, tokenizer.context_length)
+    return np.array([len(tokenizer.encode(text)) + 2 > tokenizer.context_length for text in texts])  # + start and end
 
 
 def _fill(tower: Any, prefix: str, state: dict[str, Any], weights: Path) -> None:

@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eval.extractors.base import Extractor, Request
+from eval.extractors.base import Extractor, Request, TextFeatures
 from eval.extractors.run_classifier import is_task, part_of, prepare
 from sdcxr.io.files import read_json
 
@@ -39,8 +39,14 @@ def load(folder: Path, device: Any) -> Any:
 
 def load_texts(folder: Path, device: Any) -> Any:
     from sdcxr.backbones.image_text_towers import Clip
+    from sdcxr.backbones.text_encoders import is_cut
 
-    return Clip(folder, device).encode_texts
+    clip = Clip(folder, device)
+
+    def embed(texts: list[str]) -> TextFeatures:
+        return TextFeatures(clip.encode_texts(texts), is_cut(clip.tokenizer, texts, clip.tokenizer.model_max_length))
+
+    return embed
 
 
 def _folder(name: str) -> Path:

@@ -3,16 +3,15 @@
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 
-from eval.extractors.base import Extractor
+from eval.extractors.base import Extractor, TextFeatures
 from eval.inputs.folders import ImageFolder
 from sdcxr.io.manifest import text_key
 from sdcxr.runtime.errors import UserError
 
 
-def extract_texts(texts: Sequence[str], extractor: Extractor) -> np.ndarray:
-    """Embeddings of texts, shape (n, dimension), float32; what passes the tower's length is cut off.
+def extract_texts(texts: Sequence[str], extractor: Extractor) -> TextFeatures:
+    """Embeddings of texts, float32; what passes the tower's length is cut off, and counted.
 
     Raises:
         UserError: the extractor has no text tower.
@@ -24,12 +23,22 @@ def extract_texts(texts: Sequence[str], extractor: Extractor) -> np.ndarray:
     from sdcxr.runtime.processes import processes
 
     distinct, rows = np.unique(np.asarray(texts, dtype=object), return_inverse=True)
-    return np.asarray(tower(processes().device)(distinct.tolist()), dtype=np.float32)[rows]
+    found = tower(processes().device)(distinct.tolist())
+    return TextFeatures(np.asarray(found.values, dtype=np.float32)[rows], found.cut[rows])
+
+
+def why_no_texts(folder: ImageFolder, flag: str) -> str:
+    """The message about a folder whose images have no two different texts."""
+    about = f"{flag} {folder.folder}"
+    if "text" in folder.rows:
+        return f"{about}: its images have no two different texts (column text of {folder.table and folder.table.name})"
+    if folder.table is not None:
+        return f"{about}: {folder.table.name} has no column text, so its images have no prompts"
+    return f"{about} has no metadata.csv, so its images have no prompts: write one with file_name and text"
 
 
 def with_text(folder: ImageFolder) -> np.ndarray:
     """Row numbers of images with a text; none if all texts are equal, since then every text matches every image."""
-    texts = folder.rows["text"] if "text" in folder.rows else pd.Series("", folder.rows.index)
-    keys = texts.map(text_key).to_numpy()
+    keys = folder.texts.map(text_key).to_numpy()
     rows = np.flatnonzero(keys != "")
     return rows if len(set(keys[rows])) > 1 else rows[:0]

@@ -1,12 +1,10 @@
 """Pretrained weights of others: where to get them, where to find them locally, checks of size and checksum."""
 
-import hashlib
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdcxr.io.files import checksum, state_of, write_text
+from sdcxr.io.files import checksum
 from sdcxr.io.hub import cached_snapshot
 from sdcxr.runtime.errors import UserError
 
@@ -64,19 +62,6 @@ class WeightsFile:
                 f"{path} has the sha256 {found_sum[:16]}… instead of {self.sha256[:16]}…: "
                 f"download it again from {self.url}"
             )
-
-
-def remembered_checksum(path: Path, memory: Path) -> str:
-    """`checksum`, cached in the folder `memory` until `state_of` the file changes."""
-    identity = " ".join(map(str, (path.resolve(), *state_of(path))))
-    record = memory / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.sha256"
-    if record.is_file():
-        return record.read_text(encoding="utf-8")
-    found = checksum(path)
-    with suppress(OSError):  # unwritable cache: only slower
-        memory.mkdir(parents=True, exist_ok=True)
-        write_text(record, found)
-    return found
 
 
 def load_pretrained(kind: Any, folder: Path) -> tuple[Any, list[str]]:

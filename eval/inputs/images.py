@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sdcxr.io.pixels import BadImage, open_image
+from sdcxr.io.image_files import BadImage, NeedsStretch
+from sdcxr.io.pixels import load_upright, open_image
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.threads import available_cores
 
 LISTED = 10  # unusable images that a message names
+SAMPLED = 4  # images read ahead to know the size of a batch
 
 
 class Unusable(Exception):
@@ -43,7 +45,7 @@ def refuse(problems: Sequence[str], paths: Sequence[Path]) -> None:
 def read_grey(path: Path) -> tuple[Image.Image, float]:
     """An image in mode L, and how coloured it was.
 
-    Colour becomes ITU-R 601 luma; transparency is dropped.
+    Colour becomes ITU-R 601 luma; transparent is black. The file's orientation tag is followed.
 
     Returns:
         The image, and the mean over its pixels of largest minus smallest channel in grey levels (0 for grey images).
@@ -52,14 +54,13 @@ def read_grey(path: Path) -> tuple[Image.Image, float]:
         Unusable: the file is missing or damaged, or has more than 8 bits per pixel.
     """
     try:
-        with open_image(path) as image:
-            if image.mode[0] in "IF":
-                raise Unusable("has more than 8 bits per pixel: convert it to 8 bits with its window of values")
-            if image.mode in ("1", "L", "LA"):
-                return image.convert("L"), 0.0
-            colour = image.convert("RGB")
+        colour = load_upright(path).image
+    except NeedsStretch as deep:
+        raise Unusable(f"{deep}: convert it to 8 bits with its window of values") from None
     except BadImage as bad:
         raise Unusable(str(bad)) from None
+    if colour.mode == "L":
+        return colour, 0.0
     red, green, blue = (np.asarray(channel) for channel in colour.split())
     spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
     return colour.convert("L"), float(spread.mean())
@@ -91,8 +92,8 @@ def read_greys(paths: Sequence[Path], size: int) -> np.ndarray:
     return greys
 
 
-def smallest_side(paths: Sequence[Path]) -> int:
-    """The shortest side of any of the images in pixels; nothing is decoded.
+def shortest_sides(paths: Sequence[Path]) -> list[int]:
+    """The shorter side of every image in pixels; nothing is decoded.
 
     Raises:
         UserError: files are missing or not images; the first of them are named.
@@ -105,7 +106,7 @@ def smallest_side(paths: Sequence[Path]) -> int:
         except BadImage as bad:
             problems.append(f"{path.name} {bad}")
     refuse(problems, paths)
-    return min(sides)
+    return sides
 
 
 def centre_square(image: Image.Image) -> Image.Image:
@@ -177,13 +178,19 @@ def batches(
     pin_memory: bool,
 ) -> Any:
     """A DataLoader of `Batch` in the order of the paths; workers decode ahead of the network."""
-    from torch.utils.data import DataLoader
+    from sdcxr.runtime.shared_memory import data_loader, n_bytes
 
-    return DataLoader(
-        Inputs(paths, prepare),  # type: ignore[arg-type]  # a Dataset by its methods, so that torch is imported late
+    inputs = Inputs(paths, prepare)
+
+    def batch_bytes() -> int:
+        return batch_size * max(n_bytes(inputs[i]) for i in range(min(SAMPLED, len(paths))))  # some may be unusable
+
+    return data_loader(
+        inputs,
+        workers=workers,
+        prefetch=2,
+        batch_bytes=batch_bytes,
         batch_size=batch_size,
-        num_workers=workers,
         collate_fn=Batch,
         pin_memory=pin_memory,
-        prefetch_factor=2 if workers else None,
     )

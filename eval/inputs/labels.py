@@ -6,6 +6,7 @@ import pandas as pd
 
 from eval.inputs.folders import ImageFolder
 from sdcxr.io.labels import UncertainPolicy, chexpert_name, fill_labels, read_labels
+from sdcxr.io.manifest import LABELS
 from sdcxr.runtime.errors import UserError
 
 
@@ -23,8 +24,11 @@ def truth_of(images: ImageFolder, labels: str | None, uncertain: UncertainPolicy
     Raises:
         UserError: the folder has no metadata.csv, images have no row in the CSV, or the CSV is unusable.
     """
-    if images.prompt_ids is None:
-        raise UserError(f"{flag} {images.folder}: has no metadata.csv, so its images have no labels")
+    if images.table is None and labels is None and not set(LABELS) & set(images.rows):
+        raise UserError(
+            f"{flag} {images.folder} has no metadata.csv, so its images have no labels: write one with file_name, text "
+            f"and labels, or name a CSV with --labels"
+        )
     table = read_labels(images.rows, labels, complete=True)
     names = {column: chexpert_name(str(column)) for column in table.columns}
     table = table.rename(columns={column: name for column, name in names.items() if name not in table})
@@ -50,7 +54,9 @@ def choose_findings(wanted: str | None, sources: Mapping[str, Iterable[str]]) ->
     common = [name for name in known if not absent[name]]
     if wanted is None:
         if not common:
-            raise UserError(f"no finding is common to {_listed(list(sources))}")
+            without = [source for source, names in have.items() if not names]
+            why = f": {_listed(without)} {'has' if len(without) == 1 else 'have'} no labels" if without else ""
+            raise UserError(f"no finding is common to {_listed(list(sources))}{why}")
         return common, {name: where for name, where in absent.items() if where}
     names = [chexpert_name(name) for name in wanted.split(",") if name.strip()]
     for name in names:

@@ -7,7 +7,7 @@ import numpy as np
 from eval.extractors.base import Extractor
 from eval.extractors.cache import extract
 from eval.inputs.folders import ImageFolder, patients_of
-from eval.memorization.thresholds import Detection, detection_rows, fit_threshold
+from eval.memorization.thresholds import Detection, detection_rows, fit_threshold, match_other_patients
 from eval.metrics.bootstrap import group_rows
 from eval.metrics.nearest import CELLS
 from eval.metrics.retrieval import unit
@@ -40,7 +40,8 @@ def reidentify(
     def match_others(chosen: np.ndarray, patients: np.ndarray) -> np.ndarray:
         return nearest_by_cosine(known[chosen], known, patients[chosen], patients)[0]
 
-    threshold, n_calibration = fit_threshold(train, floor, len(synthetic), match_others, seed)
+    others_of_train = match_other_patients(train, match_others, seed)
+    threshold, n_calibration = fit_threshold(floor, others_of_train, len(synthetic))
     same = [within_patient(known, patients_of(train)), within_patient(others, patients_of(real)[kept])]
     rows = detection_rows(
         REID_DETECTION,

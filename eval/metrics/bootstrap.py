@@ -4,19 +4,42 @@ Images of one patient, or of one prompt, are not independent: they are drawn tog
 not occur twice (distances, kernels, neighbours) use subsets without replacement instead.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from sdcxr.runtime.errors import UserError
 
 LEVEL = 95  # per cent
+NORMAL_95 = 1.959964  # standard deviations to either side of a normal distribution's mean
 RESAMPLES = 1000
+FEWEST_GROUPS = 5  # patients or prompts with a finding, and without it, for an interval
 LARGEST = 1e20  # the spread of KID takes the twelfth power of features, and float64 ends at 1e308
 
 
+class Interval(tuple[float, float]):
+    """Both ends of an interval, and the values of the draws behind it.
+
+    Draws with one seed of the same patients or prompts are the same draws: differences between two models are paired.
+    """
+
+    draws: np.ndarray
+    """Shape (draws,), NaN where a draw has no value; empty where unknown."""
+    kind: str
+    """What a draw is: "bootstrap" sample, random "half", or "jackknife" (all but one block)."""
+
+    def __new__(cls, low: float, high: float, draws: np.ndarray | None = None, kind: str = "bootstrap") -> "Interval":
+        ends = super().__new__(cls, (low, high))
+        ends.draws, ends.kind = np.zeros(0) if draws is None else np.asarray(draws, float), kind
+        return ends
+
+
 def mean(values: np.ndarray) -> float:
-    """Mean of the values that are not NaN; of a table, the mean of its columns' means."""
+    """Mean of the values that are not NaN; of a table, the mean of its columns' means, NaN if a column has no value.
+
+    A mean over fewer columns would be another statistic: bootstrap samples that lack a column do not count.
+    """
     return _of_known(values, np.mean)
 
 
@@ -28,7 +51,7 @@ def median(values: np.ndarray) -> float:
 def _of_known(values: np.ndarray, statistic: Callable[[np.ndarray], float]) -> float:
     if values.ndim == 2:
         columns = [_of_known(values[:, j], statistic) for j in range(values.shape[1])]
-        return _of_known(np.array(columns), np.mean)
+        return float(np.mean(columns)) if columns else float("nan")
     values = values[np.isfinite(values)]
     return float(statistic(values)) if len(values) else float("nan")
 
@@ -106,13 +129,34 @@ def bootstrap_counts(n_groups: int, resamples: int, seed: int) -> Iterator[np.nd
         yield np.bincount(generator.integers(n_groups, size=n_groups), minlength=n_groups)
 
 
-def percentiles(drawn: np.ndarray) -> tuple[float, float]:
-    """Both ends of the 95 % interval of bootstrap values; NaN if none is finite."""
+def percentiles(drawn: np.ndarray) -> Interval:
+    """Both ends of the 95 % interval of bootstrap values; NaN if fewer than half of them are finite."""
     known = drawn[np.isfinite(drawn)]
-    if not len(known):
-        return float("nan"), float("nan")
+    if len(known) < max(1, len(drawn) / 2):
+        return Interval(float("nan"), float("nan"))
     low, high = np.percentile(known, [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
-    return float(low), float(high)
+    return Interval(float(low), float(high), drawn)
+
+
+def wilson(share: float, n: float) -> tuple[float, float]:
+    """Wilson's 95 % interval (1927) of a share of n independent trials; its ends stay within 0 and 1."""
+    z2 = NORMAL_95**2 / n
+    middle, reach = share + z2 / 2, float(np.sqrt(z2 * (share * (1 - share) + z2 / 4)))
+    return max((middle - reach) / (1 + z2), 0.0), min((middle + reach) / (1 + z2), 1.0)
+
+
+def rare_findings(classes: Mapping[Hashable, Sequence[Any]], groups: np.ndarray) -> dict[str, int]:
+    """Findings of which one of the `classes`, masks of images, has fewer than `FEWEST_GROUPS` groups, and how many.
+
+    A bootstrap of so few draws the same ones over and over: from one positive, an AUROC of 1 would be "1.000–1.000".
+    """
+    counts = {str(name): min(len(set(groups[np.asarray(mask)])) for mask in masks) for name, masks in classes.items()}
+    return {name: n for name, n in counts.items() if n < FEWEST_GROUPS}
+
+
+def no_interval(n_groups: int) -> str:
+    """The note of a score without interval because of so few groups."""
+    return f"no interval: only {n_groups} patients or prompts with it (or without it), fewer than {FEWEST_GROUPS}"
 
 
 def group_rows(groups: Sequence[str]) -> list[np.ndarray]:

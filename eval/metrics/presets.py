@@ -104,10 +104,10 @@ def _kids(
     return Measured(float(values[1:].mean()), float(values[1:].std()))
 
 
-def standard_errors(
+def values_of_halves(
     real: np.ndarray, synthetic: np.ndarray, preset: Preset, halves_real: np.ndarray, halves_synthetic: np.ndarray
-) -> dict[str, float]:
-    """Standard error of each metric, from its values on random halves of the groups of both sides.
+) -> dict[str, np.ndarray]:
+    """Each metric on random halves of the groups of both sides; their standard deviation is its standard error.
 
     A bootstrap that draws with replacement is wrong here: an image drawn twice is its own nearest neighbour, raises the
     kernel's mean over pairs, and lowers the rank of a covariance. Half of n groups drawn without replacement has no
@@ -120,8 +120,9 @@ def standard_errors(
     Features are those of `measure`; halves come from `half_samples`, shape (n_real or n_synthetic, resamples).
 
     Returns:
-        Standard errors by name, without what halves are too small for. That of FD∞ is of the first `HALVES_OF_LIMIT`,
-        and too large by a fifth and more, as its line is drawn through fewer points and from smaller subsets.
+        Values by name, shape (resamples,), without what halves are too small for. FD∞ has only `HALVES_OF_LIMIT`, and
+        their deviation is too large by a fifth and more, as its line is drawn through fewer points and from smaller
+        subsets.
     """
     halves = halves_real, halves_synthetic
     pairs = list(zip(halves_real.T, halves_synthetic.T, strict=True))
@@ -143,4 +144,4 @@ def standard_errors(
     if "cmmd" in preset.metrics:
         with suppress(UserError):  # a row has no direction
             values["cmmd"] = 1000 * mmd2(unit_rows(real), unit_rows(synthetic), gaussian, *halves, unbiased=False)
-    return {name: float(values[name].std(ddof=1)) for name in preset.metrics if name in values}
+    return {name: values[name] for name in preset.metrics if name in values}

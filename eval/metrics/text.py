@@ -138,20 +138,24 @@ def micro_f1(sums: np.ndarray) -> np.ndarray:
     return label_f1(sums.sum(axis=-1, keepdims=True))[..., 0]
 
 
-def macro_f1(sums: np.ndarray, absent_as: float = math.nan) -> np.ndarray:
+def macro_f1(sums: np.ndarray, absent_as: float = math.nan, counted: np.ndarray | None = None) -> np.ndarray:
     """Mean F1 over findings, from sums of shape (…, 3, findings).
 
     Args:
         sums: of `label_statistics`.
         absent_as: F1 of a finding that neither side ever has: NaN leaves it out, 0 as in scikit-learn's report and
             f1chexbert.
+        counted: which findings the mean is over, bool of shape (findings,); NaN where one of them has no F1. Default:
+            those that have one.
     """
     scores = label_f1(sums)
     scores = np.where(np.isnan(scores), absent_as, scores)
+    if counted is not None:
+        return scores[..., counted].mean(axis=-1) if counted.any() else np.full(scores.shape[:-1], np.nan)
     known = np.isfinite(scores)
-    counted = known.sum(axis=-1)
-    mean = np.where(known, scores, 0).sum(axis=-1) / np.maximum(counted, 1)
-    return np.where(counted > 0, mean, np.nan)
+    n = known.sum(axis=-1)
+    mean = np.where(known, scores, 0).sum(axis=-1) / np.maximum(n, 1)
+    return np.where(n > 0, mean, np.nan)
 
 
 def _pairs(references: Sequence[str], hypotheses: Sequence[str]) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics.bootstrap import group_rows
+from eval.metrics.bootstrap import Interval, group_rows
 from eval.metrics.mmd import unit_rows
 from sdcxr.runtime.errors import UserError
 
@@ -57,4 +57,5 @@ def vendi_interval(features: np.ndarray, groups: Sequence[Any] | np.ndarray, see
     left_out = np.log([vendi(features[block_of != block]) for block in range(blocks)])
     error = np.sqrt((blocks - 1) / blocks * ((left_out - left_out.mean()) ** 2).sum())
     value = np.log(vendi(features))
-    return float(np.exp(value - 1.96 * error)), float(np.exp(value + 1.96 * error))
+    ends = float(np.exp(value - 1.96 * error)), float(np.exp(value + 1.96 * error))
+    return Interval(*ends, np.exp(left_out), "jackknife")

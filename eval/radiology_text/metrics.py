@@ -1,7 +1,7 @@
 """Report metrics by name (BLEU, ROUGE, F1 of findings, BERTScore, RadGraph) as functions of sums over pairs."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ class Metric:
     """Shuffles of the prompts for the baseline; one for networks, which are slow."""
     preset: str | None = None
     note: str | None = None
+    notes: dict[str | None, str] = field(default_factory=dict)
+    """Further notes by label of the score row."""
 
 
 def check_metrics(names: Sequence[str], weights_dir: Path | None) -> None:
@@ -106,11 +108,19 @@ def _finding_f1(
 ) -> Metric:
     """F1 per finding, and micro and macro F1 over 5 and 14 findings, from two tables of labels."""
     scores: dict[str | None, Score] = {}
-    macro_f1 = partial(text_scores.macro_f1, absent_as=absent_as)
+    notes: dict[str | None, str] = {}
+    occurs = np.isfinite(
+        text_scores.label_f1(text_scores.label_statistics(wanted, said, LABELS, uncertain).sum(axis=0))
+    )
     for findings in (TOP5, LABELS):
         places = [LABELS.index(finding) for finding in findings]
+        # Bootstrap samples that lack a finding would be means over fewer.
+        counted = occurs[places] if np.isnan(absent_as) else np.ones(len(places), bool)
+        macro_f1 = partial(text_scores.macro_f1, absent_as=absent_as, counted=counted)
         scores[f"micro-{len(findings)}"] = partial(_at, places, text_scores.micro_f1)
         scores[f"macro-{len(findings)}"] = partial(_at, places, macro_f1)
+        n, others = occurs[places].sum(), "are left out" if np.isnan(absent_as) else "count as 0"
+        notes[f"macro-{len(findings)}"] = f"{n} of {len(findings)} findings occur; the others {others}"
     for place, finding in enumerate(LABELS):
         scores[finding] = partial(_at, [place], text_scores.micro_f1)
     return Metric(
@@ -121,6 +131,7 @@ def _finding_f1(
         scores,
         preset=preset,
         note=note,
+        notes=notes,
     )
 
 

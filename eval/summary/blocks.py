@@ -27,18 +27,23 @@ class Card:
     """Kinds of marks and what they mean."""
     notes: Sequence[str] = ()
     bars: bool = False
-    at: float | None = None
-    """Where a dashed line crosses the bars."""
 
 
 class Table(NamedTuple):
-    """A table of texts; a cell may be a dict, which is shown as lines of "name: value"."""
+    """A table of texts; a dict is shown as lines of "name: value".
+
+    A cell may have several lines; in the first column those after the first are in small print.
+    """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str | dict[str, str]]]
     numbers: Sequence[int] = ()
     """Columns that are aligned to the right."""
     title: str = ""
+    text: str = ""
+    """Above the table."""
+    footnotes: Sequence[str] = ()
+    """Below it, numbered from 1."""
 
 
 class Picture(NamedTuple):
@@ -49,11 +54,10 @@ class Picture(NamedTuple):
     problem: str = ""
 
 
-class Pair(NamedTuple):
-    """Two pictures side by side."""
+class Group(NamedTuple):
+    """Pictures side by side."""
 
-    left: Picture
-    right: Picture
+    pictures: Sequence[Picture]
     caption: str
 
 
@@ -62,13 +66,17 @@ class Section:
     """A part of the page; the template has its title and text by its anchor."""
 
     anchor: str
-    text: str = ""
+    texts: list[str] = field(default_factory=list)
     hint: str = ""
     """Text in small print."""
+    points: list[str] = field(default_factory=list)
+    """A list of sentences."""
     cards: list[Card] = field(default_factory=list)
-    legend: dict[str, str] = field(default_factory=dict)
-    """For all cards."""
-    pairs: list[Pair] = field(default_factory=list)
+    groups: list[Group] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     folded: list[Table] = field(default_factory=list)
     """Tables to open on demand."""
+    title: str = ""
+    """Instead of that of the template."""
+    links: list[str] = field(default_factory=list)
+    """Files beside the page."""

@@ -18,10 +18,11 @@ class EvalConfig:
     }
     real: str
     """Split of a dataset folder with patients that the model was not trained on, or a folder of images."""
-    synthetic: str
-    """Samples folder, or a folder of images."""
+    synthetic: list[str] | str
+    """Samples folder, or a folder of images. Several are compared on one page: --synthetic A --synthetic B; differences
+    are to the first."""
     output_dir: str
-    """Folder for scores.json, report.html and nearest.csv."""
+    """Folder for scores.json, report.html and nearest.csv; with several models also differences.json."""
     train: str | None = None
     """Split that the model was trained on, for privacy."""
     reid: str | None = None
@@ -53,10 +54,17 @@ class EvalConfig:
     seed: int = 0
     """Seed of all random draws."""
 
+    @property
+    def models(self) -> list[str]:
+        """The folders of `synthetic`."""
+        return [self.synthetic] if isinstance(self.synthetic, str) else self.synthetic
+
     def __post_init__(self) -> None:
         from eval.fid import check_interval_draws  # pandas only once the flags are parsed
 
         check_interval_draws(self.interval_draws)
+        if not self.models:
+            raise UserError("--synthetic: name a samples folder")
         if (self.labels or self.findings) and not self.classifier:
             raise UserError("--labels and --findings are for --classifier: name one")
         if self.reid and not self.train:

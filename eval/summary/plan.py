@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from eval import alignment, classifier, diversity, fid, privacy, reports, retrieval, text_encoder
+from eval import alignment, classifier, diversity, fid, images, privacy, reports, retrieval, text_encoder
 from eval.command import weights_folder
 from eval.extractors import find_extractor
 from eval.extractors.base import Extractor
@@ -16,6 +17,7 @@ from eval.inputs.folders import ImageFolder
 from eval.metrics.presets import PRESETS, Preset
 from eval.scores import Result, read_scores
 from eval.summary.config import EvalConfig
+from eval.summary.models import Model
 from eval.summary.steps import EvalStep, Skipped, fingerprint_model
 from sdcxr.io.files import checksum
 from sdcxr.runtime.errors import UserError
@@ -48,8 +50,9 @@ class Inputs:
     config: EvalConfig
     real: ImageFolder
     synthetic: ImageFolder
+    model: str
+    """Name of the model that made the synthetic images."""
     train: ImageFolder | None
-    output: Path
     weights_dir: Path | None
     classifier: EvalClassifier | None
     image_text_model: Extractor | None
@@ -70,14 +73,26 @@ class Inputs:
         *,
         variant: str | None = None,
         explicit: bool = True,
-        files: tuple[Path, ...] = (),
+        table: str | None = None,
         **settings: Any,
     ) -> EvalStep:
-        """A step on both folders; further keywords are settings that its rows depend on."""
+        """A step on both folders; further keywords are settings that its rows depend on.
+
+        `evaluate` takes the keyword seed; with a `table`, the name of one that it writes, also the keyword table, its
+        path.
+        """
         settings |= {"images": [self.real.fingerprint, self.synthetic.fingerprint], "seed": self.config.seed}
         found = tuple(extractor for extractor in extractors if extractor is not None)
-        evaluate = partial(evaluate, seed=self.config.seed)
-        return EvalStep(evaluate, settings, found, variant, explicit, files)
+
+        def run(*tables: Path) -> Result:
+            return evaluate(seed=self.config.seed, **({"table": tables[0]} if table else {}))
+
+        samples = str(self.synthetic.folder.resolve())
+        return EvalStep(run, settings, found, variant, explicit, self.model, samples, table=table)
+
+    def step_of_all(self, evaluate: Callable[[], Result], **settings: Any) -> EvalStep:
+        """A step that does not depend on the samples, and so is one for all models."""
+        return EvalStep(evaluate, settings)
 
 
 @dataclass(frozen=True)
@@ -98,26 +113,33 @@ def register(evaluation: Evaluation) -> None:
     EVALUATIONS.append(evaluation)
 
 
-def plan_steps(inputs: Inputs) -> tuple[list[EvalStep], list[Skipped]]:
-    """The steps of all evaluations in the order of the registry, and what is left out.
+def plan_steps(inputs: Sequence[Inputs]) -> tuple[list[EvalStep], list[Skipped]]:
+    """The steps of all evaluations in the order of the registry, each for all models, and what is left out.
+
+    Args:
+        inputs: of each model.
 
     Raises:
         UserError: something that a flag asks for is absent.
     """
-    steps, skipped = [], list(inputs.skipped)
+    steps: list[EvalStep] = []
+    skipped = list(inputs[0].skipped)
     for evaluation in EVALUATIONS:
-        for planned in evaluation.plan(inputs):
-            if isinstance(planned, Skipped):
-                skipped.append(planned)
-            else:
-                steps.append(replace(planned, name=evaluation.name, version=evaluation.version))
+        planned = zip_longest(*(evaluation.plan(one) for one in inputs))  # all models by one extractor, then by another
+        for first, *others in planned:
+            shared = isinstance(first, EvalStep) and first.model is None
+            for one in [first] if shared else [first, *others]:
+                if isinstance(one, Skipped):
+                    skipped.append(one)
+                elif one is not None:
+                    steps.append(replace(one, name=evaluation.name, version=evaluation.version))
     return steps, skipped
 
 
 def resolve_inputs(
-    config: EvalConfig, real: ImageFolder, synthetic: ImageFolder, train: ImageFolder | None, output: Path
-) -> Inputs:
-    """Find all networks, without loading them.
+    config: EvalConfig, real: ImageFolder, models: Sequence[Model], train: ImageFolder | None
+) -> list[Inputs]:
+    """Find all networks, without loading them; what each model's evaluations share.
 
     Raises:
         UserError: one that a flag names is absent.
@@ -141,9 +163,8 @@ def resolve_inputs(
             image_text_model = find_extractor(DEFAULT_IMAGE_TEXT_MODEL, weights_dir)
         except UserError as error:
             skipped.append(Skipped(f"images and texts by {DEFAULT_IMAGE_TEXT_MODEL}", str(error)))
-    return Inputs(
-        config, real, synthetic, train, output, weights_dir, eval_classifier, image_text_model, distances, skipped
-    )
+    networks = weights_dir, eval_classifier, image_text_model, distances, skipped
+    return [Inputs(config, real, model.images, model.name, train, *networks) for model in models]
 
 
 def _named_distances(config: EvalConfig, weights_dir: Path | None) -> list[Distance]:
@@ -172,6 +193,22 @@ def _default_distances(weights_dir: Path | None, skipped: list[Skipped]) -> list
 def comma_list(names: str | None) -> list[str]:
     """Names separated by commas."""
     return [name.strip() for name in (names or "").split(",") if name.strip()]
+
+
+def _impossible(check: Callable[..., Any], *about: Any, explicit: bool) -> str | None:
+    """Why an evaluation is left out, known before hours of extraction; raises where a flag asks for it."""
+    try:
+        check(*about)
+    except UserError as error:
+        if explicit:
+            raise
+        return str(error)
+    return None
+
+
+def _plan_images(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
+    extractor = find_extractor(images.EXTRACTOR)
+    yield inputs.step(partial(images.evaluate, inputs.real, inputs.synthetic), [extractor], explicit=False)
 
 
 def _plan_fidelity(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
@@ -205,6 +242,7 @@ def _plan_classifier(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
     if labels is not None and not labels.is_file():
         raise UserError(f"--labels {labels}: no such file")
     about: dict[str, Any] = {"labels": config.labels, "findings": config.findings}
+    classifier.prepare(inputs.real, inputs.synthetic, eval_classifier, **about)  # fails before hours of extraction
     evaluate = partial(classifier.evaluate, inputs.real, inputs.synthetic, eval_classifier, **about)
     yield inputs.step(evaluate, [eval_classifier.extractor], **about | {"labels": labels and checksum(labels)})
 
@@ -216,7 +254,7 @@ def _plan_utility(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
     path = Path(inputs.config.utility).expanduser()
     if not path.is_file():
         raise UserError(f"--utility {path}: no such file")
-    yield inputs.step(lambda seed: Result(read_scores(path)), scores=checksum(path))
+    yield inputs.step_of_all(lambda: Result(read_scores(path)), scores=checksum(path))
 
 
 def _plan_reports(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
@@ -224,6 +262,7 @@ def _plan_reports(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
     if not name:
         yield Skipped("reports", f"no --report_model: {ROLE}")
         return
+    reports.pair_sides(inputs.real, inputs.synthetic)
     evaluate = partial(reports.evaluate, inputs.real, inputs.synthetic, name, weights_dir=inputs.weights_dir)
     yield inputs.step(evaluate, model=fingerprint_model(name))
 
@@ -238,7 +277,8 @@ def _plan_text_encoder(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
         raise UserError(f"--model: its text encoder is measured on train and test of a dataset; {data} has not both")
     base = text_encoder.base_of(model)
     about = {"model": fingerprint_model(model), "base": base, "tables": list(map(checksum, tables))}
-    yield inputs.step(partial(text_encoder.evaluate, base, model, data), **about)
+    about["seed"] = inputs.config.seed
+    yield inputs.step_of_all(partial(text_encoder.evaluate, base, model, data, seed=inputs.config.seed), **about)
 
 
 def _plan_alignment(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
@@ -246,6 +286,9 @@ def _plan_alignment(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
     if model is None:
         reason = "it needs an image and a text tower: --image_text_model RUN of train.py --tune clip"
         yield Skipped("alignment", reason)
+        return
+    if why := _impossible(alignment.check, inputs.synthetic, model, explicit=explicit):
+        yield Skipped("alignment", why)
         return
     yield inputs.step(partial(alignment.evaluate, inputs.real, inputs.synthetic, model), [model], explicit=explicit)
 
@@ -256,6 +299,9 @@ def _plan_retrieval(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
         reason = "it needs a network: --image_text_model, --classifier, or weights in --weights_dir"
         yield Skipped("retrieval", reason)
         return
+    if why := _impossible(retrieval.prepare, inputs.real, inputs.synthetic, model, explicit=explicit):
+        yield Skipped("retrieval", why)
+        return
     yield inputs.step(partial(retrieval.evaluate, inputs.real, inputs.synthetic, model), [model], explicit=explicit)
 
 
@@ -265,7 +311,7 @@ def _plan_diversity(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
 
 
 def _plan_privacy(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
-    train, config, nearest = inputs.train, inputs.config, inputs.output / privacy.NEAREST
+    train, config = inputs.train, inputs.config
     if train is None:
         yield Skipped("privacy", "no --train: the images that the model was trained on")
         return
@@ -273,11 +319,15 @@ def _plan_privacy(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
     extractor = inputs.network or find_extractor(privacy.DEFAULT_EXTRACTOR)
     reid = find_extractor(config.reid, inputs.weights_dir, "--reid") if config.reid else None
     sides = train, inputs.real, inputs.synthetic
-    evaluate = partial(privacy.evaluate, *sides, extractor, reid=reid, nearest=nearest)
-    yield inputs.step(evaluate, [extractor, reid], files=(nearest,), train=train.fingerprint)
+
+    def evaluate(seed: int, table: Path) -> Result:
+        return privacy.evaluate(*sides, extractor, reid=reid, nearest=table, seed=seed)
+
+    yield inputs.step(evaluate, [extractor, reid], table=privacy.NEAREST, train=train.fingerprint)
 
 
 EVALUATIONS = [
+    Evaluation("images", images.VERSION, _plan_images),
     Evaluation("fidelity", fid.VERSION, _plan_fidelity),
     Evaluation("classifier", classifier.VERSION, _plan_classifier),
     Evaluation("utility", 1, _plan_utility),  # reads the rows of eval.utility

@@ -12,7 +12,7 @@ from html import escape
 
 WIDTH = 424  # of the drawing, in its own units, about a pixel each
 MARGIN = 8  # left and right of the axis
-NUMBERS = 176  # width of the column with the values in digits, right of the axis
+NUMBERS = 200  # width of the column with the values in digits, right of the axis
 LONGEST = 52  # letters of a label that fit
 NAME, LANE, GAP, FOOT = 17, 15, 8, 26  # heights: a label, a mark's lane, below a line, the axis
 
@@ -31,6 +31,8 @@ class Mark:
     low: float | None = None
     """The interval; None or NaN where there is none."""
     high: float | None = None
+    text: str = ""
+    """Instead of the value in digits."""
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -46,6 +48,8 @@ class Line:
 
     label: str
     marks: tuple[Mark, ...]
+    at: float | None = None
+    """Where a dashed line crosses its marks, such as the value of chance."""
 
 
 def number(value: float | None) -> str:
@@ -63,12 +67,30 @@ def decimals(value: float) -> int:
     return next((digits for least, digits in steps if abs(value) >= least), 3 if value == 0 else 5)
 
 
-def interval_text(value: float | None, low: float | None, high: float | None) -> str:
-    """Both ends, with the decimals that the largest of them and of the value between them has."""
+def interval_text(value: float | None, low: float | None, high: float | None, digits: int | None = None) -> str:
+    """Both ends, by default with the decimals that the largest of them and of the value between them has."""
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return ""
-    digits = decimals(max(map(abs, (value or 0.0, low, high))))
-    return " to ".join(_fixed(end, digits) for end in (low, high))
+    if digits is None:
+        digits = decimals(max(map(abs, (value or 0.0, low, high))))
+    return " to ".join(_with_sign(end, digits) for end in (low, high))
+
+
+def _with_sign(end: float, digits: int) -> str:
+    """With more decimals where an end that is not 0 would be written as 0: its sign decides what is concluded."""
+    enough = next((n for n in range(digits, digits + 5) if round(end, n)), digits)
+    return _fixed(end, enough)
+
+
+def value_text(value: float, low: float | None, high: float | None, digits: int | None = None) -> str:
+    """A value with its interval in brackets, all with the same decimals: by default those of the largest of them."""
+    known = [end for end in (low, high) if end is not None and math.isfinite(end)]
+    if digits is None and not known:
+        return number(value)
+    digits = decimals(max(map(abs, (value, *known)))) if digits is None else digits
+    interval = interval_text(value, low, high, digits)
+    shown = _with_sign(value, digits)
+    return f"{shown} ({interval})" if interval else shown
 
 
 def _fixed(value: float, digits: int) -> str:
@@ -91,10 +113,11 @@ def forest(lines: Sequence[Line], title: str, bounds: tuple[float, float] | None
     for line in lines:
         ends = bounds or own_bounds(line)
         drawn.append(_heading(line, y))
-        y += NAME
+        top = y = y + NAME
         for mark in line.marks:
             drawn.append(_dot(mark, ends, y))
             y += LANE
+        drawn.append(_at(line, ends, top, y))
         if bounds is None:
             drawn.append(_axis(ends, y, (ends[0], ends[1])))
             y += FOOT - 6
@@ -105,11 +128,8 @@ def forest(lines: Sequence[Line], title: str, bounds: tuple[float, float] | None
     return _svg(drawn, y, title) if lines else ""
 
 
-def bars(lines: Sequence[Line], title: str, bounds: tuple[float, float] = (0.0, 1.0), at: float | None = None) -> str:
-    """Values as bars from the left end of the axis, with their intervals; arguments as in `forest`.
-
-    A dashed line crosses the bars at `at`, such as the value of chance.
-    """
+def bars(lines: Sequence[Line], title: str, bounds: tuple[float, float] = (0.0, 1.0)) -> str:
+    """Values as bars from the left end of the axis, with their intervals; arguments as in `forest`."""
     drawn, y = [], 0.0
     for line in lines:
         drawn.append(_heading(line, y))
@@ -117,9 +137,7 @@ def bars(lines: Sequence[Line], title: str, bounds: tuple[float, float] = (0.0, 
         for mark in line.marks:
             drawn.append(_bar(mark, bounds, y))
             y += LANE
-        if at is not None:  # over the bars, not through the names
-            x = _place(at, bounds)
-            drawn.append(f'<line class="at" x1="{x:.1f}" x2="{x:.1f}" y1="{top - 1:.1f}" y2="{y + 1:.1f}"/>')
+        drawn.append(_at(line, bounds, top, y))
         y += GAP
     drawn.append(_axis(bounds, y, ticks(*bounds)))
     return _svg(drawn, y + FOOT, title) if lines else ""
@@ -167,11 +185,17 @@ def _heading(line: Line, y: float) -> str:
     return f'<text class="name" x="{MARGIN}" y="{y + 13:.1f}">{escape(label)}</text>'
 
 
+def _at(line: Line, bounds: tuple[float, float], top: float, bottom: float) -> str:
+    """The dashed line, over the marks and not through the names."""
+    if line.at is None:
+        return ""
+    x = _place(line.at, bounds)
+    return f'<line class="at" x1="{x:.1f}" x2="{x:.1f}" y1="{top - 1:.1f}" y2="{bottom + 1:.1f}"/>'
+
+
 def _value(mark: Mark, y: float) -> str:
-    text = number(mark.value) if math.isfinite(mark.value) else "not defined"
-    if mark.interval and math.isfinite(mark.value):  # all three with the same decimals
-        text = _fixed(mark.value, decimals(max(map(abs, (mark.value, *mark.interval)))))
-        text += f" ({interval_text(mark.value, *mark.interval)})"
+    text = value_text(mark.value, mark.low, mark.high) if math.isfinite(mark.value) else "not defined"
+    text = escape(mark.text) or text
     return f'<text class="value" x="{WIDTH - MARGIN}" y="{y + 11:.1f}" text-anchor="end">{text}</text>'
 
 

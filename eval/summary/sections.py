@@ -1,43 +1,43 @@
-"""Sections of report.html from score rows: plots, tables and headline numbers as plain data."""
+"""Sections of report.html for one model: plots and tables from score rows, as plain data."""
 
-import json
 import math
 from collections.abc import Callable, Iterable
-from importlib.resources import files
+from dataclasses import replace
 
-from eval.scores import Row, Rows, note_text
-from eval.summary.blocks import Card, Section, Table, Tile
-from eval.summary.plots import FLOOR, REAL, SYNTHETIC, THINNED, Line, Mark, interval_text, number
-from sdcxr.io.manifest import LABELS
+from eval.scores import Row, Rows
+from eval.summary.blocks import Card, Section, Table
+from eval.summary.measures import caveats, display_name, metric_name, reference, short, with_arrow
+from eval.summary.plots import FLOOR, REAL, SYNTHETIC, THINNED, Line, Mark, number
+from eval.summary.tables import groups, label_tables, line_name, networks_table, reference_cell, score_table
+from eval.summary.verdicts import copy_search, repeated_prompts
 
-NAMES = json.loads(files("eval.summary").joinpath("metric_names.json").read_text(encoding="utf-8"))
 MANIFOLD = ("precision", "recall", "density", "coverage")
 DISTANCES = ("fd", "fd_infinity", "kid", "cmmd")
-REFERENCES = ("floor", "chance", "shuffled")  # columns of what a value is compared with
 SIDES = {SYNTHETIC: "synthetic images", REAL: "real images"}
+LINES_PER_CARD = 4
+LISTED = 4  # formats or sizes
 
 
 def sections_of(rows: Rows) -> list[Section]:
     """The sections of all steps that have rows; a step without a section of its own gets a table."""
-    by_step, found = _groups(rows, "step"), []
+    by_step, found = groups(rows, "step"), []
     for step, make in SECTIONS.items():
         if step in by_step:
             found.append(make(by_step[step]))
-        if step == "classifier" and (table := per_label(rows)) is not None:
-            found.append(table)
-    return found + [Section(step, tables=[score_table(own)]) for step, own in by_step.items() if step not in SECTIONS]
+        if step == "classifier" and (tables := label_tables(rows)):
+            found.append(Section("labels", tables=tables))
+    found += [Section(step, tables=[score_table(own)]) for step, own in by_step.items() if step not in SECTIONS]
+    return [replace(section, cards=paired(section.cards)) for section in found]
 
 
-def display_name(row: Row) -> str:
-    """A row's metric in words, with its label."""
-    name = metric_name(row["metric"])
-    name += f", {row['arm']}" if row.get("arm") else ""
-    return f"{name}, {row['label']}" if row.get("label") else name
-
-
-def metric_name(metric: str) -> str:
-    """A metric in words."""
-    return NAMES.get(metric, metric.replace("_", " "))
+def paired(cards: list[Card]) -> list[Card]:
+    """The cards, a long last one without a neighbour as two: the page has two columns."""
+    if len(cards) % 2 == 0 or len(cards[-1].lines) <= LINES_PER_CARD:
+        return cards
+    *others, last = cards
+    half = math.ceil(len(last.lines) / 2)
+    title = f"{last.title}, continued" if last.title else ""
+    return [*others, replace(last, lines=last.lines[:half]), replace(last, lines=last.lines[half:], title=title)]
 
 
 def mark(row: Row, kind: str | None = None) -> Mark:
@@ -46,59 +46,49 @@ def mark(row: Row, kind: str | None = None) -> Mark:
     return Mark(value, kind or (REAL if row["images"] == "real" else SYNTHETIC), row["ci_low"], row["ci_high"])
 
 
-def reference(row: Row) -> float | None:
-    """What a value is compared with: floor, chance, or shuffled baseline; None where there is none."""
-    return next((row[name] for name in REFERENCES if row.get(name) is not None), None)
-
-
-def _reference_mark(row: Row) -> tuple[Mark, ...]:
+def reference_mark(row: Row) -> tuple[Mark, ...]:
+    """What a value is compared with, and the lowest and highest of its random splits."""
     beside = reference(row)
-    return () if beside is None else (Mark(beside, FLOOR),)
+    ends = row.get("floor_low"), row.get("floor_high")
+    return () if beside is None else (Mark(beside, FLOOR, *ends, reference_cell(row)),)
 
 
-def tiles(rows: Rows) -> list[Tile]:
-    """The headline numbers: the first of each title."""
-    found: dict[str, Tile] = {}
+def images(rows: Rows) -> Section:
+    """Formats, sizes and colour of the files, and copies of held-out images."""
+    body = []
     for row in rows:
-        if row["value"] is not None and (tile := _headline(row)) is not None:
-            found.setdefault(tile.title, tile)
-    return list(found.values())
+        if row.get("formats") is not None:
+            formats, sizes = (_counted(row[key]) for key in ("formats", "sizes"))
+            quality = "" if row.get("jpeg_quality") is None else f"{row['jpeg_quality']:.0f}"
+            colour = f"{row.get('n_colour') or 0:,} ({number(row['value'])} grey levels between channels)"
+            body.append([row["images"], formats, sizes, quality, colour])
+    section = Section("images", folded=[score_table(rows)])
+    header = ["side", "formats", "sizes in pixels", "JPEG quality", "images with colour"]
+    used = [j for j in range(len(header)) if any(line[j] for line in body)]
+    section.tables = [Table([header[j] for j in used], [[line[j] for j in used] for line in body])] if body else []
+    for row in rows:
+        if row["metric"] == "held_out_copy_share" and row["value"] is not None:
+            found = f"{row['n_copies']} of {row['n_synthetic']:,} synthetic images are copies of held-out real images"
+            section.points.append(f"{found} (correlation {number(row['threshold'])} or more).")
+    return section
 
 
-def _headline(row: Row) -> Tile | None:
-    metric, shown, beside = row["metric"], number(row["value"]), number(reference(row))
-    synthetic = row["images"] != "real"
-    if metric in ("fd", "recall") and row["label"] is None:
-        title = "Fréchet distance" if metric == "fd" else "Recall of real variety"
-        name = row["preset"] or _short(row["extractor"])
-        if row.get("value_at_floor_n") is None:
-            return Tile(title, shown, f"{name}; no floor")
-        same = f"{number(row['value_at_floor_n'])} at {row['floor_n']} images"
-        return Tile(title, shown, f"{name}; {same}, where real against real is {beside}")
-    if metric == "auroc" and row["label"] == "macro" and synthetic:
-        interval = interval_text(row["value"], row["ci_low"], row["ci_high"])
-        return Tile("AUROC, mean of findings", shown, f"95 % interval {interval}")
-    if metric == "alignment_over_shuffled" and synthetic:
-        return Tile("Prompt adherence (cosine)", shown, "own minus other prompts; 0 where prompts are ignored")
-    if metric == "text_to_image_recall@10" and synthetic:
-        return Tile("Image found by prompt, first 10", shown, f"chance {beside}")
-    if metric == "copy_share":
-        return Tile("Copies of training images", str(row["n_copies"]), f"of {row['n_synthetic']:,} synthetic images")
-    return None
+def _counted(counts: dict[str, int]) -> str:
+    """Names with their numbers, the first few."""
+    shown = ", ".join(f"{name}: {n:,}" for name, n in list(counts.items())[:LISTED])
+    return shown + (f" and {len(counts) - LISTED} others" if len(counts) > LISTED else "")
 
 
 def fidelity(rows: Rows) -> Section:
     """Distances with their floor, and how far the two distributions cover each other, for every extractor."""
-    section = Section("fidelity")
-    for variant, own in _groups(rows, "variant").items():
+    section, of_labels = Section("fidelity"), []
+    variants = groups(rows, "variant")
+    for variant, own in variants.items():
         overall = {row["metric"]: row for row in own if row["label"] is None}
-        title = _short(variant)
-        n = next((row["floor_n"] for row in overall.values() if row.get("floor_n")), None)
-        kinds = {SYNTHETIC: "synthetic against real"}
-        if n is not None:
-            kinds |= {THINNED: f"the same, {n} against {n} images", FLOOR: f"floor: real against real, {n} against {n}"}
+        title = short(variant)
+        kinds = _kinds_of_floor(list(overall.values()))
         distances = [_floor_line(overall[metric]) for metric in DISTANCES if metric in overall]
-        notes = dict.fromkeys(note for row in overall.values() for note in row["notes"])
+        notes = dict.fromkeys(note for row in overall.values() for note in caveats(row))
         section.cards.append(Card(f"Distances: {title}", distances, None, kinds, list(notes)))
         shares = [_floor_line(overall[metric]) for metric in MANIFOLD if metric in overall]
         if shares:
@@ -107,16 +97,31 @@ def fidelity(rows: Rows) -> Section:
         chosen = [row for row in own if row["metric"] == "kid" and row["label"] and row["value"] is not None]
         if chosen:
             names = [f"{row['label']} ({row['n_synthetic']:,} + {row['n_real']:,})" for row in chosen]
-            lines = [Line(name, (mark(row), *_reference_mark(row))) for name, row in zip(names, chosen, strict=True)]
+            lines = [Line(name, (mark(row), *reference_mark(row))) for name, row in zip(names, chosen, strict=True)]
             kinds = {SYNTHETIC: "synthetic against real", FLOOR: "real against real"}
-            section.cards.append(Card("KID of each label, equal numbers of images", lines, spread(lines), kinds))
-        section.folded.append(score_table(own, title))
+            title = f"KID ↓ of each label, equal numbers of images: {title}"
+            of_labels.append(Card(title, lines, spread(lines), kinds))
+        section.folded.append(score_table(own, short(variant)))
+    section.cards += of_labels
+    if len(variants) > 1:
+        section.tables.append(networks_table(rows))
     return section
+
+
+def _kinds_of_floor(rows: Rows) -> dict[str, str]:
+    """Legend of values with a floor."""
+    n, splits = next(((row["floor_n"], row.get("floor_splits")) for row in rows if row.get("floor_n")), (None, None))
+    kinds = {SYNTHETIC: "synthetic against real"}
+    if n is None:
+        return kinds
+    floor = f"floor: real against real, {n} against {n}"
+    floor += f"; mean, lowest and highest of {splits} random splits" if splits and splits > 1 else ""
+    return kinds | {THINNED: f"the same, {n} against {n} images", FLOOR: floor}
 
 
 def _floor_line(row: Row) -> Line:
     thinned = [] if row.get("value_at_floor_n") is None else [Mark(row["value_at_floor_n"], THINNED)]
-    floor = [] if row.get("floor") is None else [Mark(row["floor"], FLOOR)]
+    floor = reference_mark(row) if row.get("floor") is not None else ()
     return Line(display_name(row), (mark(row), *thinned, *floor))
 
 
@@ -129,60 +134,44 @@ def spread(lines: Iterable[Line]) -> tuple[float, float]:
     return (min(values), max(values)) if max(values) > min(values) else (0.0, 1.0)
 
 
-def _groups(rows: Rows, key: str) -> dict[str, Rows]:
-    """The rows by the value of a column, in the order of their first."""
-    found: dict[str, Rows] = {}
-    for row in rows:
-        found.setdefault(row[key], []).append(row)
-    return found
-
-
-def _sides(rows: Rows, key: str) -> list[Line]:
+def _sides(rows: Rows, key: str, name: Callable[[str], str] = metric_name) -> list[Line]:
     """A line for each value of a column, with a real and a synthetic mark, in that order."""
     lines = []
-    for name, found in _groups(rows, key).items():
-        label = "mean of the findings" if name == "macro" else name or "all images"
+    for value, found in groups(rows, key).items():
         ordered = sorted(found, key=lambda row: row["images"] != "real")
-        lines.append(Line(metric_name(label), tuple(mark(row) for row in ordered)))
+        lines.append(Line(name(value), tuple(mark(row) for row in ordered)))
     return lines
 
 
 def classifier(rows: Rows) -> Section:
-    """AUROC and average precision of real and synthetic images, finding by finding."""
+    """AUROC and average precision of real and synthetic images, finding by finding, and the agreement of both."""
     section = Section("classifier", folded=[score_table(rows)])
-    for metric, chance in (("auroc", 0.5), ("ap", None), ("average_precision", None)):
-        lines = _sides([row for row in rows if row["metric"] == metric], "label")
+    for metric in ("auroc", "average_precision"):
+        own = [row for row in rows if row["metric"] == metric]
+        chances = {row["label"]: row.get("chance") for row in own if row["images"] != "real"}
+        positives = {row["label"]: row.get("n_positive") for row in own if row["images"] != "real"}
+        lines = [
+            replace(line, label=_with_positives(label, positives.get(label)), at=chances.get(label))
+            for label, line in zip(groups(own, "label"), _sides(own, "label", line_name), strict=True)
+        ]
         if lines:
-            title = f"{NAMES[metric][0].upper()}{NAMES[metric][1:]} of each finding"
-            notes = ["Dashed: chance."] if chance else []
-            section.cards.append(Card(title, lines, (0.0, 1.0), SIDES, notes, bars=True, at=chance))
+            note = "Dashed: chance" + ("." if metric == "auroc" else ", the share of positives.")
+            notes = [note, "In brackets: positives among the synthetic images."]
+            title = f"{with_arrow(metric)} of each finding"
+            section.cards.append(Card(title, lines, (0.0, 1.0), SIDES, notes, bars=True))
+    agreement = [row for row in rows if row["metric"].startswith("agreement") or row["metric"] == "pearson_r"]
+    whole = [row for row in agreement if row["label"] in ("macro", None) and row["value"] is not None]
+    if whole:
+        lines = [Line(with_arrow(row["metric"], where_clear=True), (mark(row),)) for row in whole]
+        note = f"{whole[0]['n_synthetic']:,} synthetic and {whole[0]['n_real']:,} real images; means of findings."
+        low = min([0.0, *(end for line in lines for end in (line.marks[0].interval or ()))])
+        title = "Agreement with the real image of the same prompt"
+        section.cards.append(Card(title, lines, (low, 1.0), {SYNTHETIC: "synthetic images"}, [note]))
     return section
 
 
-def per_label(rows: Rows) -> Section | None:
-    """A table with one line for each label, and what several steps measured of it."""
-    own = [row for row in rows if row["label"] and row["step"] in ("classifier", "retrieval", "fidelity")]
-    labels = [label for label in dict.fromkeys(row["label"] for row in own) if label != "macro"]
-    labels.sort(key=lambda label: LABELS.index(label) if label in LABELS else -1)
-    if not labels:
-        return None
-    short = {"auroc": "AUROC", "ap": "AP", "average_precision": "AP", "kid": "KID", "precision@10": "precision@10"}
-    columns = [f"{name} {side}" for name in ("AUROC", "AP") for side in ("real", "synthetic")]
-    columns += ["KID", "KID floor", *(f"precision@10 {side}" for side in ("real", "synthetic", "chance"))]
-    cells: dict[tuple[str, str], str] = {}
-    for row in own:
-        name = short.get(row["metric"], "")
-        shown = {"KID" if name == "KID" else f"{name} {row['images']}": number(row["value"])}
-        if name in ("KID", "precision@10"):
-            shown[f"{name} {'floor' if name == 'KID' else 'chance'}"] = number(reference(row))
-        for column, text in shown.items():
-            cells.setdefault((row["label"], column), text)
-    used = [column for column in columns if any(cells.get((label, column)) for label in labels)]
-    body = [[label, *(cells.get((label, column), "") for column in used)] for label in labels]
-    by = next((_short(row["extractor"]) for row in own if row["metric"] == "kid"), None)
-    kid = f"KID is by {by}, between equal numbers of images that have the label. " if by else ""
-    table = Table(["label", *used], body, range(1, 1 + len(used)))
-    return Section("labels", f"{kid}Empty: not measured; –: not defined.", tables=[table])
+def _with_positives(label: str | None, positives: int | None) -> str:
+    return line_name(label) if positives is None or label == "macro" else f"{line_name(label)} ({positives:,})"
 
 
 def alignment(rows: Rows) -> Section:
@@ -209,12 +198,10 @@ def retrieval(rows: Rows) -> Section:
     }
     for title, belongs in searches.items():
         lines = []
-        for metric, found in _groups(
-            [row for row in rows if belongs(row) and row["value"] is not None], "metric"
-        ).items():
-            name = metric.removeprefix("image_to_text_").removeprefix("text_to_image_")
-            chances = [one for row in found for one in _reference_mark(row)][:1]
-            lines.append(Line(NAMES.get(name, name), (*map(mark, found), *chances)))
+        own = [row for row in rows if belongs(row) and row["value"] is not None]
+        for metric, found in groups(own, "metric").items():
+            chances = [one for row in found for one in reference_mark(row)][:1]
+            lines.append(Line(with_arrow(metric, where_clear=True), (*map(mark, found), *chances)))
         if lines:
             section.cards.append(Card(title, lines, (0.0, 1.0), SIDES | {FLOOR: "chance"}))
     return section
@@ -225,17 +212,22 @@ def own_scales(rows: Rows) -> Section:
     section = Section(rows[0]["step"], folded=[score_table(rows)])
     overall = [row for row in rows if not row["label"] and row["value"] is not None]
     lines = []
-    for metric, found in _groups(overall, "metric").items():
-        beside = _reference_mark(found[0]) if len(found) == 1 else ()
-        lines.append(Line(metric_name(metric), (*map(mark, found), *beside)))
-    names = {
-        SYNTHETIC: SIDES[SYNTHETIC],
-        REAL: "real images of other patients",
-        FLOOR: "what to expect without a fault",
-    }
-    kinds = {one.kind for line in lines for one in line.marks}
-    section.cards = [Card("", lines[i : i + 4]) for i in range(0, len(lines), 4)]
-    section.legend = {kind: name for kind, name in names.items() if kind in kinds}
+    for metric, found in groups(overall, "metric").items():
+        beside = reference_mark(found[0]) if len(found) == 1 else ()
+        lines.append(Line(with_arrow(metric), (*map(mark, found), *beside)))
+    names = {SYNTHETIC: SIDES[SYNTHETIC], REAL: "real images", FLOOR: "the same of held-out real images"}
+    per_card = math.ceil(len(lines) / (2 * math.ceil(len(lines) / (2 * LINES_PER_CARD)))) if lines else 1
+    for start in range(0, len(lines), per_card):  # an even number of cards, if there is more than one line
+        own = lines[start : start + per_card]
+        kinds = {one.kind for line in own for one in line.marks}
+        section.cards.append(Card("", own, legend={kind: name for kind, name in names.items() if kind in kinds}))
+    return section
+
+
+def privacy(rows: Rows) -> Section:
+    """Nearness to training images, and the search for copies with its threshold and sensitivity."""
+    section = own_scales(rows)
+    section.points = repeated_prompts(rows) + copy_search(rows)
     return section
 
 
@@ -248,8 +240,8 @@ def utility(rows: Rows) -> Section:
     """Classifiers trained on real, synthetic, or both kinds of images, scored on real ones."""
     section = Section("utility", folded=[score_table(rows)])
     for metric, title in (
-        ("utility_auroc", "AUROC on real test images, by what was trained on"),
-        ("utility_gain", "Gain over real images alone"),
+        ("utility_auroc", "AUROC ↑ on real test images, by what was trained on"),
+        ("utility_gain", "Gain over real images alone ↑"),
     ):
         found = [row for row in rows if row["metric"] == metric and row["label"] == "macro"]
         lines = [Line(str(row.get("arm")), (mark(row, SYNTHETIC),)) for row in found]
@@ -270,10 +262,10 @@ def text_encoder(rows: Rows) -> Section:
     for row in rows:
         if row["metric"] == "probe_auroc_tuned":
             base = (mark(before[row["label"]], FLOOR),) if row["label"] in before else ()
-            lines.append(Line("mean of the findings" if row["label"] == "macro" else row["label"], (mark(row), *base)))
+            lines.append(Line(line_name(row["label"]), (mark(row), *base)))
     if lines:
         kinds = {SYNTHETIC: "after fine-tuning", FLOOR: "before"}
-        section.cards.append(Card("AUROC of linear probes for findings", lines, (0.0, 1.0), kinds))
+        section.cards.append(Card("AUROC ↑ of linear probes for findings", lines, (0.0, 1.0), kinds))
     kept = [Line(display_name(row), (mark(row),)) for row in rows if row["metric"].startswith("kept_")]
     if kept:
         bounds = spread([*kept, Line("", (Mark(1.0, FLOOR),))])
@@ -282,31 +274,15 @@ def text_encoder(rows: Rows) -> Section:
 
 
 SECTIONS: dict[str, Callable[[Rows], Section]] = {
+    "images": images,
     "fidelity": fidelity,
     "classifier": classifier,
     "alignment": alignment,
     "retrieval": retrieval,
     "diversity": own_scales,
-    "privacy": own_scales,
+    "privacy": privacy,
     "reports": reports,
     "utility": utility,
     "text encoder": text_encoder,
 }
 """By step, in the order of the page."""
-
-
-def score_table(rows: Rows, title: str = "") -> Table:
-    """All rows as they are."""
-    body: list[list[str]] = []
-    for row in rows:
-        n = " + ".join(f"{row[name]:,}" for name in ("n_real", "n_synthetic") if row[name])
-        interval = interval_text(row["value"], row["ci_low"], row["ci_high"])
-        cells = [display_name(row), row["images"] or "", number(row["value"]), interval]
-        body.append([*cells, "" if reference(row) is None else number(reference(row)), n, note_text(row)])
-    return Table(["metric", "of", "value", "95 % interval", "reference", "N", "note"], body, (2, 3, 4, 5), title)
-
-
-def _short(name: str | None) -> str:
-    """A name without the folders before its last two."""
-    parts = (name or "").split("/")
-    return "/".join(parts[-2:]) if len(parts) > 2 else name or ""

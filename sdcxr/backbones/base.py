@@ -81,7 +81,11 @@ class Backbone(Protocol):
 
     @property
     def resolution(self) -> int:
-        """The side in pixels that the denoiser was made for."""
+        """The side in pixels that the denoiser was made for.
+
+        Raises:
+            UserError: it is not known: it has to be given.
+        """
 
     @property
     def multiple(self) -> int:
@@ -100,7 +104,8 @@ class Backbone(Protocol):
     def tokenize(self, texts: list[str]) -> tuple[dict[str, np.ndarray], int]:
         """Arrays of ids (and masks), each (n, tokens), for `encode_text`, and how many texts were cut."""
 
-    def encode_text(self, tokens: dict[str, Tensor]) -> Conditioning: ...
+    def encode_text(self, tokens: dict[str, Tensor]) -> Conditioning:
+        """The states of what `tokenize` returned; families with a CLIP encoder also take `clip_skip`."""
 
     def unconditional(self, n: int) -> Conditioning:
         """The unconditional input of classifier-free guidance, n times."""

@@ -3,11 +3,13 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sdcxr.io.files import read_json, write_json
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.quiet import LIBRARIES, quiet_libraries
 
@@ -43,12 +45,35 @@ def check_pipeline_folder(folder: Path, networks: Sequence[str]) -> None:
     for part in networks:
         if not (folder / part / "config.json").is_file():
             raise UserError(f"{folder / part} has no config.json: copy the whole pipeline")
-        if not any((folder / part).glob("*.safetensors")):
-            raise UserError(
-                f"{folder / part} has no .safetensors weights: pickled ones are not read, convert them first"
-            )
+        variant_of(folder / part)
     if not any((folder / "tokenizer" / name).is_file() for name in VOCABULARIES):
         raise UserError(f"{folder / 'tokenizer'} has no vocabulary ({' or '.join(VOCABULARIES)}): copy it again")
+
+
+def variant_of(part: Path) -> str | None:
+    """The variant that a network was saved in where there is no plain one: `fp16` of model.fp16.safetensors.
+
+    Raises:
+        UserError: no safetensors weights, which names those that there are, or several variants without a plain one.
+    """
+    # model.safetensors, model-00001-of-00002.safetensors; with a variant model.fp16.safetensors, or by its shards
+    # model.fp16-00001-of-00002.safetensors, model-00001-of-00002.fp16.safetensors
+    name = re.compile(r"(?:diffusion_pytorch_)?model(-\d+-of-\d+)?(?:\.([\w-]+?))?(-\d+-of-\d+)?\.safetensors")
+    found = [match[2] for file in sorted(part.iterdir()) if (match := name.fullmatch(file.name))]
+    if None in found:
+        return None
+    if not found:
+        pickled = next((file.name for file in sorted(part.iterdir()) if file.suffix in (".bin", ".ckpt", ".pt")), None)
+        if pickled is None:
+            raise UserError(f"{part} has no .safetensors weights: copy the whole pipeline")
+        raise UserError(
+            f"{part} has no .safetensors weights, only {pickled}, and pickled ones are not read: where you trust it, "
+            f'StableDiffusionPipeline.from_pretrained("{part.parent}").save_pretrained("NEW") of diffusers writes a '
+            "folder NEW that can be used"
+        )
+    if len(variants := sorted(set(found))) > 1:
+        raise UserError(f"{part} has weights only as variants ({', '.join(variants)}): keep those of one of them")
+    return str(variants[0])
 
 
 def component_class(folder: Path, name: str) -> Any:
@@ -73,7 +98,11 @@ def load_part(kind: Any, folder: Path, name: str, dtype: Any) -> Any:
     Raises:
         ValueError: weights are missing, or there are more than the architecture takes.
     """
-    part, info = kind.from_pretrained(folder, subfolder=name, use_safetensors=True, output_loading_info=True)
+    saved = json.loads((folder / name / "config.json").read_text(encoding="utf-8")).get("_class_name", kind.__name__)
+    if saved != kind.__name__:
+        raise ValueError(f"the class of its {name} is {saved}, not {kind.__name__}")
+    options = {"use_safetensors": True, "variant": variant_of(folder / name), "output_loading_info": True}
+    part, info = kind.from_pretrained(folder, subfolder=name, **options)
     # Position ids were once saved as weights; they are 0, 1, 2 …
     unexpected = [key for key in info["unexpected_keys"] if not key.endswith("position_ids")]
     for what, keys in (("lack", info["missing_keys"]), ("hold more than its config.json asks for:", unexpected)):
@@ -91,6 +120,11 @@ def hash_weights(part: Any, prefixes: tuple[str, ...] = ("",)) -> str:
     return weights.hexdigest()
 
 
+def hash_parts(backbone: Any) -> dict[str, str]:
+    """`hash_weights` of every part of a backbone, by the names of the pipeline's components."""
+    return {backbone.components[name]: hash_weights(part) for name, part in backbone.parts.items()}
+
+
 def save_pipeline(pipeline: Any, folder: Path) -> None:
     """Save a complete diffusers pipeline atomically: written beside `folder`, then renamed."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
@@ -99,7 +133,51 @@ def save_pipeline(pipeline: Any, folder: Path) -> None:
     try:
         with quiet_libraries(*LIBRARIES):
             pipeline.save_pretrained(temporary, safe_serialization=True)
+        for name, component in getattr(pipeline, "components", {}).items():
+            if hasattr(component, "backend_tokenizer"):
+                save_vocabulary(component, temporary / name)
+            elif type(component).__name__.startswith("CLIPTextModel"):
+                use_hub_names(temporary / name)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def save_vocabulary(tokenizer: Any, folder: Path) -> None:
+    """Add the files of the vocabulary (vocab.json and merges.txt of CLIP) to the tokenizer.json of transformers 5.
+
+    The tokenizers of transformers 4 that diffusers' pipelines name read nothing else.
+    """
+    model = tokenizer.backend_tokenizer.model
+    if type(model).__name__ not in ("BPE", "WordPiece"):
+        return
+    model.save(str(folder))
+    known = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["vocab"]
+    added = {word: index for word, index in tokenizer.get_added_vocab().items() if word not in known}
+    if added:  # by textual inversion
+        write_json(folder / "added_tokens.json", added)
+
+
+def use_hub_names(folder: Path) -> None:
+    """Give the weights of a CLIP text encoder the names that they have on the hub and in transformers 4: text_model.*
+
+    transformers 5 loads both, and saves one that was made in the process without the prefix, which transformers 4 would
+    fill with random weights.
+    """
+    from safetensors.torch import load_file, save_file
+
+    for file in folder.glob("*.safetensors"):
+        tensors = load_file(file)
+        named = {_hub_name(key): value for key, value in tensors.items()}
+        if named.keys() != tensors.keys():
+            save_file(named, file, metadata={"format": "pt"})
+    for index in folder.glob("*.safetensors.index.json"):
+        content = read_json(index)
+        content["weight_map"] = {_hub_name(key): file for key, file in content["weight_map"].items()}
+        write_json(index, content)
+
+
+def _hub_name(key: str) -> str:
+    inner = key.startswith(("embeddings.", "encoder.", "final_layer_norm."))
+    return f"text_model.{key}" if inner else key

@@ -4,19 +4,31 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from sdcxr.backbones.pipeline_files import check_pipeline_folder, pipeline_class_of, save_pipeline
 from sdcxr.io.hub import is_hub_name
 from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.memory import is_out_of_memory
 from sdcxr.runtime.quiet import LIBRARIES, quiet_libraries
 
 # By the `_class_name` of model_index.json: a class, or where it is imported from at first use.
 FAMILIES: dict[str, Any] = {"StableDiffusionPipeline": "sdcxr.backbones.stable_diffusion:StableDiffusion"}
 
 
+# Of a damaged or unknown file, wherever in the libraries it shows; SafetensorError is an Exception of its own.
+LOADING_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError, UserError)
+
+
 def register(family: Any) -> Any:
     """Add a backbone class (see `base.Backbone`) to the registry; also usable as a decorator."""
     FAMILIES[family.pipeline_class] = family
     return family
+
+
+def part_of(path: Path) -> Path | None:
+    """The pipeline folder that a file or folder is a part of, if it is one."""
+    return next((parent for parent in list(path.parents)[:2] if (parent / "model_index.json").is_file()), None)
 
 
 def locate_pipeline(model: str) -> str:
@@ -27,6 +39,8 @@ def locate_pipeline(model: str) -> str:
             or a name that is neither a folder nor `owner/name`.
     """
     folder = Path(model).expanduser()
+    if folder.exists() and not (folder / "model_index.json").is_file() and (whole := part_of(folder)):
+        raise UserError(f"{model} is a part of a pipeline folder: give {whole}")
     if folder.is_dir():
         if (folder / "pipeline" / "model_index.json").is_file():
             folder = folder / "pipeline"
@@ -37,10 +51,20 @@ def locate_pipeline(model: str) -> str:
         check(folder)
         return str(folder)
     if folder.exists():
-        raise UserError(f"{model} is a file: give a pipeline folder, a run folder or a hub name")
+        raise UserError(f"{model} is a file: {way_out(folder)}")
     if not is_hub_name(model):
         raise UserError(f"{model}: no such folder (a hub name has the form owner/name)")
     return model
+
+
+def way_out(file: Path) -> str:
+    """What to do with a file where a folder is needed: all weights in one file, as other programs have it, convert."""
+    if file.suffix.lower() not in (".safetensors", ".ckpt", ".pt", ".bin"):
+        return "give a pipeline folder, a run folder or a hub name"
+    return (
+        f'make a pipeline folder of it with diffusers, StableDiffusionPipeline.from_single_file("{file}")'
+        '.save_pretrained("FOLDER"), and give that'
+    )
 
 
 def check(folder: Path) -> Any:
@@ -51,7 +75,7 @@ def check(folder: Path) -> Any:
     """
     pipeline_class = pipeline_class_of(folder)
     if pipeline_class not in FAMILIES:
-        raise UserError(f"{folder} is a {pipeline_class}: only {', '.join(FAMILIES)} can be tuned")
+        raise UserError(f"{folder} is a {pipeline_class}: only {', '.join(FAMILIES)} is supported")
     family = FAMILIES[pipeline_class]
     if isinstance(family, str):
         module, _, name = family.partition(":")
@@ -71,7 +95,6 @@ def load(model: str, dtype: Any = None) -> Any:
         UserError: what is missing, where it was looked for, and how to get it; weights that do not fit.
     """
     import torch
-    from safetensors import SafetensorError
 
     where = Path(located := locate_pipeline(model))
     if not where.is_dir():
@@ -80,7 +103,9 @@ def load(model: str, dtype: Any = None) -> Any:
     try:
         with quiet_libraries(*LIBRARIES):
             return family.load(where, dtype or torch.float32)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except LOADING_ERRORS as error:
+        if is_out_of_memory(error):
+            raise
         raise UserError(f"{where} cannot be loaded: {_first_line(error)}") from None
 
 
@@ -92,18 +117,19 @@ def download(name: str) -> str:
     """
     from diffusers import DiffusionPipeline
 
-    try:
-        with quiet_libraries(*LIBRARIES):
-            # No safety checker: it blanks radiographs.
-            folder: str = DiffusionPipeline.download(
-                name, use_safetensors=True, safety_checker=None, feature_extractor=None, requires_safety_checker=False
-            )
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{name} is neither a folder here nor could it be had from the Hugging Face hub "
-            f"({_first_line(error)}): check the name and the network, or download it elsewhere and give its folder"
-        ) from None
-    return folder
+    # No safety checker: it blanks radiographs.
+    parts: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    failed = None
+    for variant in (None, "fp16"):  # the second for repositories that have no other
+        try:
+            with quiet_libraries(*LIBRARIES):
+                return str(DiffusionPipeline.download(name, use_safetensors=True, variant=variant, **parts))
+        except (OSError, ValueError) as error:
+            failed = failed or _first_line(error)
+    raise UserError(
+        f"{name} is neither a folder here nor could it be had from the Hugging Face hub ({failed}): check the name and "
+        "the network, or download it elsewhere and give its folder"
+    )
 
 
 def save(backbone: Any, folder: Path) -> None:

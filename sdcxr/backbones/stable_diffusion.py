@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from sdcxr.backbones.base import Conditioning
+from sdcxr.backbones.compatibility import check_states, fit_tokenizer, misfit
 from sdcxr.backbones.latent_codec import KLCodec
 from sdcxr.backbones.pipeline_files import component_class, hash_weights, load_part
 from sdcxr.backbones.text_encoders import TextEncoder, tokenize
 from sdcxr.config import TrainConfig
 from sdcxr.noise.ddpm import Ddpm, training_process
+from sdcxr.runtime.errors import UserError
 
 
 class StableDiffusion:
@@ -34,6 +36,9 @@ class StableDiffusion:
         self.parts: dict[str, Any] = {"unet": unet, "text": text_encoder, "vae": vae}
         self.tokenizer, self.scheduler = tokenizer, scheduler
         self.codec = KLCodec(vae)
+        if "clip_sample" not in scheduler.config:
+            # Latents are not confined to [-1, 1], to which DDIM, made from a silent configuration, clips them.
+            scheduler.register_to_config(clip_sample=False)
 
     @classmethod
     def load(cls, folder: Path, dtype: Any) -> Self:
@@ -42,11 +47,23 @@ class StableDiffusion:
         kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
         kinds["text_encoder"] = component_class(folder, "text_encoder")
         parts = {name: load_part(kind, folder, name, dtype) for name, kind in kinds.items()}
-        pipeline = StableDiffusionPipeline.from_pretrained(folder, **parts, **WITHOUT_CHECKER)
-        if "clip_sample" not in pipeline.scheduler.config:
-            # Latents are not confined to [-1, 1], to which DDIM, made from a silent configuration, clips them.
-            pipeline.scheduler.register_to_config(clip_sample=False)
-        return cls(**parts, tokenizer=pipeline.tokenizer, scheduler=pipeline.scheduler)
+        pipeline = StableDiffusionPipeline.from_pretrained(folder, **parts, image_encoder=None, **WITHOUT_CHECKER)
+        loaded = cls(**parts, tokenizer=pipeline.tokenizer, scheduler=pipeline.scheduler)
+        loaded.check_parts()
+        return loaded
+
+    @torch.no_grad()
+    def check_parts(self) -> None:
+        """Refuse parts that do not fit each other.
+
+        Raises:
+            UserError: what does not fit.
+        """
+        if problem := misfit(self.unet.config, self.vae.config, self.scheduler.config):
+            raise UserError(problem)
+        fit_tokenizer(self.tokenizer, self.parts["text"])
+        check_states(self.unconditional(1).hidden, self.tokenizer.model_max_length, self.unet.config)
+        self.inference_process()
 
     @property
     def unet(self) -> Any:
@@ -58,12 +75,22 @@ class StableDiffusion:
 
     @property
     def text_encoder(self) -> TextEncoder:
-        """Encoder and tokenizer; without attention mask, as Stable Diffusion was trained."""
-        return TextEncoder(self.parts["text"], self.tokenizer)
+        """Encoder and tokenizer; with attention mask where its configuration asks the pipeline for one.
+
+        Stable Diffusion was trained without.
+        """
+        encoder = self.parts["text"]
+        return TextEncoder(encoder, self.tokenizer, bool(getattr(encoder.config, "use_attention_mask", False)))
 
     @property
     def resolution(self) -> int:
-        return int(self.unet.config.sample_size) * self.codec.factor
+        size = self.unet.config.sample_size
+        sides = {size} if isinstance(size, int) else set(size or ())
+        if len(sides) != 1:
+            raise UserError(
+                f"this model is made for no single side (sample_size {size} of its UNet): give --resolution"
+            )
+        return int(sides.pop()) * self.codec.factor
 
     @property
     def multiple(self) -> int:
@@ -79,15 +106,16 @@ class StableDiffusion:
         return training_process(self.scheduler)[0]
 
     def tokenize(self, texts: list[str]) -> tuple[dict[str, np.ndarray], int]:
-        tokens = tokenize(self.tokenizer, texts)
-        return {"input_ids": tokens.ids}, tokens.n_cut
+        tokens = tokenize(self.tokenizer, with_all_vectors(self.tokenizer, texts))
+        arrays = {"input_ids": tokens.ids}
+        return arrays | ({"attention_mask": tokens.mask} if self.text_encoder.use_mask else {}), tokens.n_cut
 
-    def encode_text(self, tokens: dict[str, Tensor]) -> Conditioning:
-        return Conditioning(self.text_encoder.states(tokens["input_ids"]))
+    def encode_text(self, tokens: dict[str, Tensor], clip_skip: int = 0) -> Conditioning:
+        return Conditioning(self.text_encoder.states(tokens["input_ids"], tokens.get("attention_mask"), clip_skip))
 
     def unconditional(self, n: int) -> Conditioning:
-        ids = torch.from_numpy(self.tokenize([""] * n)[0]["input_ids"])
-        return self.encode_text({"input_ids": ids.to(self.unet.device)})
+        arrays, _ = self.tokenize([""] * n)
+        return self.encode_text({name: torch.from_numpy(ids).to(self.unet.device) for name, ids in arrays.items()})
 
     def text_fingerprint(self) -> dict[str, Any]:
         encoder = self.parts["text"]
@@ -126,6 +154,19 @@ class StableDiffusion:
 
 # The safety checker blanks radiographs.
 WITHOUT_CHECKER: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+
+
+def with_all_vectors(tokenizer: Any, texts: list[str]) -> list[str]:
+    """The texts with words of textual inversion that have several vectors (`<w>`, `<w>_1`, …) spelled out.
+
+    As the pipeline does it.
+    """
+    added = tokenizer.get_added_vocab()
+    if not any(f"{word}_1" in added for word in added):
+        return texts
+    from diffusers.loaders import TextualInversionLoaderMixin
+
+    return list(TextualInversionLoaderMixin().maybe_convert_prompt(texts, tokenizer))
 
 
 def normalise_in_float32(network: nn.Module) -> None:

@@ -30,10 +30,15 @@ class Tokens:
 def tokenize(tokenizer: Any, texts: Sequence[str]) -> Tokens:
     """Token ids and attention mask of texts; never logs what is cut off, which may be a patient's."""
     length = tokenizer.model_max_length
-    full = tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
     padded = tokenizer(list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="np")
     ids, mask = (padded[name].astype("int64") for name in ("input_ids", "attention_mask"))
-    return Tokens(ids, mask, n_cut=sum(len(row) > length for row in full))
+    return Tokens(ids, mask, n_cut=int(is_cut(tokenizer, texts, length).sum()))
+
+
+def is_cut(tokenizer: Any, texts: Sequence[str], length: int) -> np.ndarray:
+    """Which texts have more tokens than `length`, bool, shape (n,)."""
+    full = tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
+    return np.array([len(row) > length for row in full], dtype=bool)
 
 
 class TextEncoder:
@@ -46,18 +51,33 @@ class TextEncoder:
             without; encoders that look both ways need it, or padding changes the embedding.
     """
 
-    def __init__(self, module: nn.Module, tokenizer: Any, use_mask: bool = False):
+    def __init__(self, module: Any, tokenizer: Any, use_mask: bool = False):
         self.module, self.tokenizer, self.use_mask = module, tokenizer, use_mask
 
-    def states(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+    def states(self, ids: Tensor, mask: Tensor | None = None, clip_skip: int = 0) -> Tensor:
         """Last hidden states (batch, tokens, width) of token ids (batch, tokens).
 
         Args:
             ids: int64.
             mask: attention mask (batch, tokens), needed with `use_mask`.
+            clip_skip: layers to leave out at the end, before CLIP's final normalisation, as in diffusers.
+
+        Raises:
+            UserError: there are not that many layers, or no such normalisation.
         """
-        states: Tensor = self.module(ids, attention_mask=mask)[0] if self.use_mask else self.module(ids)[0]
-        return states
+        # transformers looks at the mask's values, which a count of the work on meta tensors does not have or need.
+        masked = {"attention_mask": mask} if self.use_mask and not ids.is_meta else {}
+        if not clip_skip:
+            states: Tensor = self.module(ids, **masked)[0]
+            return states
+        inner: Any = getattr(self.module, "text_model", self.module)  # where transformers 4 has its layers
+        layers = self.module.config.num_hidden_layers
+        if not hasattr(inner, "final_layer_norm") or clip_skip >= layers:
+            most = f"at most {layers - 1}" if hasattr(inner, "final_layer_norm") else "not, as it is no CLIP"
+            raise UserError(f"--clip_skip {clip_skip}: this text encoder can leave out {most}")
+        hidden = self.module(ids, output_hidden_states=True, **masked).hidden_states
+        skipped: Tensor = inner.final_layer_norm(hidden[-(clip_skip + 1)])
+        return skipped
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str], pooling: Literal["mean", "end"] = "mean") -> np.ndarray:

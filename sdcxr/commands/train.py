@@ -15,7 +15,9 @@ from pathlib import Path
 
 from sdcxr.config import NO_BASE, TrainConfig
 from sdcxr.io.files import user_cache
+from sdcxr.io.run_folder import parent_run, read_config
 from sdcxr.runtime.cli import run
+from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.signals import leaving
 
 
@@ -31,9 +33,11 @@ def main(config: TrainConfig) -> int:
 
 
 def fill_in(config: TrainConfig) -> TrainConfig:
-    """Fill in the embedded phantoms and base where none was named, with the settings that they need."""
+    """Fill in base and data of the run that goes on, or else the embedded ones, with the settings that they need."""
     from sdcxr.embedded import base, phantoms
 
+    if config.continue_from is not None:
+        config = _as_parent(config, config.continue_from)
     embedded_base = config.base is None and not config.parts & NO_BASE
     if config.base is None or config.parts & NO_BASE:  # from random weights
         config = config.filled(base.DEFAULTS)
@@ -45,6 +49,19 @@ def fill_in(config: TrainConfig) -> TrainConfig:
                 start = str(base.ensure_base(dataset, user_cache()))
     output_dir = config.output_dir or f"runs/{config.tune}"
     return dataclasses.replace(config, base=start, data=config.data or str(dataset), output_dir=output_dir)
+
+
+def _as_parent(config: TrainConfig, continue_from: str) -> TrainConfig:
+    """Base and data of the run that goes on, where none were named.
+
+    Raises:
+        UserError: it is no run folder.
+    """
+    record = parent_run(continue_from) / "config.yaml"
+    if not record.is_file():
+        raise UserError(f"--continue_from {continue_from}: is no run folder of train.py")
+    parent = read_config(record)
+    return dataclasses.replace(config, **{name: getattr(config, name) or parent[name] for name in ("base", "data")})
 
 
 def entry() -> None:

@@ -5,17 +5,22 @@ sample each time.
 """
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from sdcxr.data.shard_cache import ShardCache, build_cache
+from sdcxr.io.content_hash import file_digests
 from sdcxr.io.pixels import read_pixels
 from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.processes import processes
 
-VERSION = 1  # of the transform from file to moments; part of the fingerprint
+VERSION = 2  # of the transform from file to moments; part of the fingerprint
 
 
 class Latents:
@@ -69,26 +74,41 @@ def cached_latents(
         return {"mean": mean.half()} | ({} if std is None else {"std": std.half()})
 
     expected = fingerprint(codec, files, resolution)
-    cache = build_cache("latents", expected, encode, len(files), folder, default)
-    return Latents(cache, ids, codec.posterior_shape(resolution))
+    shape = codec.posterior_shape(resolution)
+    cache = build_cache("latents", expected, encode, len(files), folder, default, row_bytes=2 * math.prod(shape))
+    return Latents(cache, ids, shape)
 
 
 def fingerprint(codec: Any, files: list[Path], resolution: int) -> dict[str, Any]:
-    """VAE weights, names and sizes of the image files, resolution, version of the transform.
+    """VAE weights, contents of the image files, resolution, version of the transform.
 
     Raises:
         UserError: an image does not exist.
     """
-    images = hashlib.sha256()
-    for file in files:
-        try:
-            images.update(f"{file.parent.name}/{file.name} {file.stat().st_size}\n".encode())
-        except FileNotFoundError:
-            raise UserError(f"{file} is named in metadata.csv and does not exist: run data_prep again") from None
     return {
         "vae": codec.fingerprint(),
-        "images": images.hexdigest(),
+        "images": hash_images(files),
         "n_images": len(files),
         "resolution": resolution,
         "version": VERSION,
     }
+
+
+def hash_images(files: list[Path]) -> str:
+    """Hash of the contents of image files, in order; every process reads its share of those that changed.
+
+    Raises:
+        UserError: an image does not exist or cannot be read.
+    """
+    state = processes()
+    rank, world = state.process_index, state.num_processes
+    try:
+        share = file_digests(files[rank::world], progress=state.is_main_process)
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename} is named in metadata.csv and does not exist: run data_prep again") from None
+    except OSError as error:
+        raise UserError(f"{error.filename} is named in metadata.csv and cannot be read ({error.strerror})") from None
+    digests = np.empty((len(files), share.shape[1]), dtype=np.uint8)
+    for i, part in enumerate(gather_object([share])):
+        digests[i::world] = part
+    return hashlib.sha256(digests.tobytes()).hexdigest()

@@ -4,6 +4,7 @@ A fingerprint of everything that the rows depend on is checked on every use. Pro
 that was stopped goes on with the missing ones.
 """
 
+import errno
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from sdcxr.io.files import atomic, read_json, write_json
+from sdcxr.io.files import atomic, read_json, require_space, write_json
 from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.memory import out_of_memory
 from sdcxr.runtime.processes import processes
 
 SHARD = 1024  # rows a shard: 64 MiB of latents at 512 px
@@ -79,7 +81,13 @@ def _open_shard(path: Path) -> dict[str, Tensor]:
 
 
 def build_cache(
-    what: str, fingerprint: dict[str, Any], encode: Encode, n: int, folder: Path | None, default: Path
+    what: str,
+    fingerprint: dict[str, Any],
+    encode: Encode,
+    n: int,
+    folder: Path | None,
+    default: Path,
+    row_bytes: int = 0,
 ) -> ShardCache:
     """Open the cache, after building the shards that are missing; every process takes its share of them.
 
@@ -90,9 +98,11 @@ def build_cache(
         n: number of rows.
         folder: the cache, if the user named one.
         default: otherwise a folder named by the fingerprint is used below this one.
+        row_bytes: a row takes at least so much of the disk.
 
     Raises:
-        UserError: the named folder holds something else; says what differs.
+        UserError: the named folder holds something else; says what differs. Or the folder cannot be written to, or disk
+            or memory is too small.
     """
     state = processes()
     if folder is None:
@@ -102,22 +112,40 @@ def build_cache(
         found = read_json(record)
         differing = [key for key, value in fingerprint.items() if found.get(key) != value]
         if differing:
-            raise UserError(f"{folder} caches other {what} (differing: {', '.join(differing)}): give another folder")
-    state.wait_for_everyone()
-    if state.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(record, fingerprint)
-    state.wait_for_everyone()
+            raise UserError(
+                f"{folder} caches other {what} (differing: {', '.join(differing)}): give another folder, or delete it"
+            )
     names = shard_names(n)
-    missing = [i for i, name in enumerate(names) if not (folder / name).is_file()]
+    # Shards without the record are of anything.
+    missing = [i for i, name in enumerate(names) if not (record.is_file() and (folder / name).is_file())]
+    state.wait_for_everyone()
+    if state.is_main_process and missing:
+        _begin(record, fingerprint, what, row_bytes * min(len(missing) * SHARD, n))
     state.wait_for_everyone()
     mine = missing[state.process_index :: state.num_processes]
     todo = sum(min((i + 1) * SHARD, n) - i * SHARD for i in mine)
-    with tqdm(total=todo, desc=f"caching {what}", unit="row", disable=not (todo and state.is_main_process)) as bar:
+    advice = f"{what} are encoded {BATCH} at a time: free some memory, or lower --resolution"
+    quiet = not (todo and state.is_main_process)
+    with out_of_memory(advice), tqdm(total=todo, desc=f"caching {what}", unit="row", disable=quiet) as bar:
         for i in mine:
             _write_shard(encode, range(i * SHARD, min((i + 1) * SHARD, n)), folder / names[i], bar)
     state.wait_for_everyone()
     return ShardCache(folder, n)
+
+
+def _begin(record: Path, fingerprint: dict[str, Any], what: str, n_bytes: int) -> None:
+    """Make the folder of a cache and its record; a `UserError` where that cannot be, or `n_bytes` do not fit."""
+    folder = record.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        require_space(folder, n_bytes, f"the cache of {what}")
+        write_json(record, fingerprint)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise UserError(
+            f"{folder}: the cache of {what} cannot be written there ({error.strerror}): name a folder by --latents_dir"
+        ) from None
 
 
 @torch.no_grad()

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from sdcxr.runtime.shared_memory import data_loader, n_bytes
+
 ORDER = 1 << 63  # keys of the orderings, apart from those of the positions
 
 
@@ -76,14 +78,16 @@ class Positions(Sampler[list[int]]):
 
 def loader(stream: Stream, positions: Positions, workers: int, pin_memory: bool) -> DataLoader[dict[str, Any]]:
     """Batches of the stream for this process, in order."""
-    return DataLoader(
+    batches: DataLoader[dict[str, Any]] = data_loader(
         stream,
+        workers=workers,
+        prefetch=4,
+        batch_bytes=lambda: positions.batch * n_bytes(stream[positions.start]),
         batch_sampler=positions,
-        num_workers=workers,
         pin_memory=pin_memory,
-        prefetch_factor=4 if workers else None,
         worker_init_fn=defer_sigterm,
     )
+    return batches
 
 
 def defer_sigterm(_worker: int) -> None:

@@ -1,14 +1,16 @@
 """The embedded dataset of chest phantoms, drawn and prepared by the project's own commands like a real one."""
 
+import math
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import sdcxr
 from sdcxr.io.files import read_json, user_cache
+from sdcxr.io.locks import locked
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.processes import processes
 
@@ -60,11 +62,5 @@ def prepare_phantoms(raw: Path, dataset: Path, options: Sequence[str] = ()) -> N
 @contextmanager
 def building() -> Iterator[None]:
     """Lock the user's cache against other commands that build in it."""
-    from filelock import FileLock
-
-    if not processes().is_main_process:
-        yield
-        return
-    user_cache().mkdir(parents=True, exist_ok=True)
-    with FileLock(user_cache() / ".lock"):
+    with locked(user_cache(), math.inf) if processes().is_main_process else nullcontext():
         yield

@@ -20,9 +20,12 @@ class Sampler:
         num_inference_steps: denoising steps.
         guidance_scale: of classifier-free guidance; 1 switches it off.
         resolution: side in pixels. Default: the model's own.
+        negative_prompt: what classifier-free guidance leads away from. Default: the model's unconditional input.
+        clip_skip: layers of CLIP to leave out at the end, for the prompts and as in diffusers not for the negative one.
 
     Raises:
-        UserError: the sampler does not fit the model, or the resolution is no multiple of the codec's factor.
+        UserError: the sampler does not fit the model or the number of steps, or the resolution is no multiple of what
+            the model needs.
     """
 
     def __init__(
@@ -32,13 +35,17 @@ class Sampler:
         num_inference_steps: int = 75,
         guidance_scale: float = 4.0,
         resolution: int | None = None,
+        negative_prompt: str | None = None,
+        clip_skip: int | None = None,
     ):
         self.backbone, self.num_inference_steps, self.guidance_scale = backbone, num_inference_steps, guidance_scale
+        self.negative_prompt, self.clip_skip = negative_prompt, clip_skip
         self.resolution = resolution or backbone.resolution
-        if self.resolution % backbone.codec.factor:
-            raise UserError(f"--resolution {self.resolution}: must be a multiple of {backbone.codec.factor}")
+        if self.resolution % backbone.multiple:
+            raise UserError(f"--resolution {self.resolution}: this model needs a multiple of {backbone.multiple}")
         self.pipeline = backbone.pipeline()
-        self.pipeline.scheduler = backbone.inference_process().sampler(self.pipeline.scheduler, scheduler)
+        process = backbone.inference_process()
+        self.pipeline.scheduler = process.sampler(self.pipeline.scheduler, scheduler, num_inference_steps)
         self.pipeline.set_progress_bar_config(disable=True)
 
     @classmethod
@@ -63,11 +70,13 @@ class Sampler:
             prompts: the texts.
             seeds: of `torch.Generator("cpu")`, one for each.
             on_step: called with the number of each denoising step, from 0.
+
+        Raises:
+            UserError: an image is not finite, which would be black.
         """
-        tokens, _ = self.backbone.tokenize(list(prompts))
-        on_device = {name: torch.from_numpy(ids).to(self.pipeline.device) for name, ids in tokens.items()}
-        conditioning = self.backbone.encode_text(on_device)
-        null = self.backbone.unconditional(len(prompts))
+        conditioning = self._encode(prompts, **({"clip_skip": self.clip_skip} if self.clip_skip else {}))
+        negative = self.negative_prompt
+        null = self._encode([negative] * len(prompts)) if negative else self.backbone.unconditional(len(prompts))
         more: dict[str, Any] = {}
         if on_step is not None:
             more["callback_on_step_end"] = lambda _pipe, step, _t, values: (on_step(step), values)[1]
@@ -81,4 +90,14 @@ class Sampler:
             output_type="pt",
             **more,
         ).images
+        if not images.isfinite().all():
+            raise UserError(
+                "the model gives pixels that are not finite (NaN): with --mixed_precision fp16 numbers overflow, use "
+                "bf16 or no; otherwise its weights are damaged or its training diverged"
+            )
         return to_grey(images * 2 - 1).numpy()
+
+    def _encode(self, texts: Sequence[str], **settings: Any) -> Any:
+        tokens, _ = self.backbone.tokenize(list(texts))
+        on_device = {name: torch.from_numpy(ids).to(self.pipeline.device) for name, ids in tokens.items()}
+        return self.backbone.encode_text(on_device, **settings)

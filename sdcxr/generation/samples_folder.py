@@ -1,7 +1,7 @@
 """The samples folder: generation sharded over processes, resumable; metadata.csv with the seed of every image."""
 
-import dataclasses
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,16 @@ import pandas as pd
 from tqdm import tqdm
 
 from sdcxr.config import GenerateConfig
-from sdcxr.generation.plan import plan_samples, read_prompts
-from sdcxr.io.files import claim_folder
-from sdcxr.io.manifest import LABELS, write_metadata
+from sdcxr.generation.plan import plan_samples
+from sdcxr.generation.prompts import read_prompts
+from sdcxr.io.files import check_same_settings, read_json, write_json
+from sdcxr.io.manifest import LABELS, read_metadata, write_metadata
+from sdcxr.runtime.errors import UserError
 
 SAMPLES_RECORD = "generate.json"
+SETTINGS = (
+    "num_inference_steps", "guidance_scale", "scheduler", "seed", "mixed_precision", "negative_prompt", "clip_skip",
+)  # fmt: skip
 
 
 def generate(config: GenerateConfig) -> int:
@@ -24,65 +29,160 @@ def generate(config: GenerateConfig) -> int:
     """
     prompts = read_prompts(config.prompts)
     rows = prompts[: config.max_prompts]
-    jobs = plan_samples(rows, config)
 
     import torch
 
-    from sdcxr import backbones
+    from sdcxr.generation.models import locate_model
     from sdcxr.generation.sampler import Sampler
-    from sdcxr.io.pixels import write_png
+    from sdcxr.noise.samplers import late_start
+    from sdcxr.runtime.memory import out_of_memory
     from sdcxr.runtime.processes import processes
     from sdcxr.runtime.threads import use_all_cores
 
     use_all_cores()
     output, state = Path(config.output_dir), processes()
+    model = locate_model(config.model)
     dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.mixed_precision]
-    where = backbones.locate_pipeline(config.model)
-    sampler = Sampler(
-        backbones.load(where, dtype),
-        config.scheduler,
-        config.num_inference_steps,
-        config.guidance_scale,
-        config.resolution,
-    )
-    settings = settings_of(config, prompts, where, sampler.resolution)
+    with out_of_memory("the model does not fit: use --mixed_precision bf16"):
+        sampler = Sampler(
+            model.load(dtype),
+            config.scheduler,
+            config.num_inference_steps,
+            config.guidance_scale,
+            config.resolution,
+            config.negative_prompt,
+            config.clip_skip,
+        )
+    settings = {name: getattr(config, name) for name in SETTINGS} | {"resolution": sampler.resolution}
+    weights = model.weights_sha256()
+    settings |= {"model": model.name} if weights is None else {"weights_sha256": weights}
     if state.is_main_process:
-        claim_folder(output, SAMPLES_RECORD, settings, "a samples folder")
+        claim_samples(output, settings, prompts, rows["id"].tolist(), config.num_images_per_prompt)
     state.wait_for_everyone()
+    jobs = plan_samples(rows, config, model.name)
     missing = [job for job in jobs if not (output / job["file_name"]).is_file()]
     state.wait_for_everyone()
-    if not missing and (output / "metadata.csv").is_file():
+    if missing:
         if state.is_main_process:
-            print(f"{output} is finished: {len(jobs)} images")
-        return 0
-    sampler.to(state.device)
-    mine = missing[state.process_index :: state.num_processes]
-    with tqdm(total=len(mine), desc="generating", unit="image", disable=not (mine and state.is_main_process)) as bar:
-        for start in range(0, len(mine), config.batch_size):
-            batch = mine[start : start + config.batch_size]
-            images = sampler.sample([job["text"] for job in batch], [job["seed"] for job in batch])
-            for job, image in zip(batch, images, strict=True):
-                write_png(output / job["file_name"], image)
-            bar.update(len(batch))
+            notes = [model.about, late_start(sampler.pipeline.scheduler, config.num_inference_steps)]
+            if rows["text"].tolist() == [config.prompts] and not re.search(r"\s", config.prompts):
+                notes.append("--prompts: taken as a prompt, as there is no file or folder of this name")
+            notes += cut_texts(sampler.backbone, rows["text"].tolist(), config.negative_prompt)
+            print("".join(f"{note}\n" for note in notes if note), end="", flush=True)
+        half = ", or use --mixed_precision bf16" if config.mixed_precision == "no" else ""
+        with out_of_memory(f"lower --batch_size (now {config.batch_size}){half}"):
+            make_images(sampler.to(state.device), missing, output, config.batch_size, state)
     state.wait_for_everyone()
     if state.is_main_process:
-        write_metadata(output, pd.DataFrame(jobs))
-        print(f"finished: {output} ({len(jobs)} images of {len(rows)} prompts)")
+        every = plan_samples(prompts, config, model.name)  # earlier calls may have taken more prompts
+        changed = write_table(output, [job for job in every if (output / job["file_name"]).is_file()])
+        images = f"{len(jobs)} images"
+        anew = missing or changed
+        print(f"finished: {output} ({images} of {len(rows)} prompts)" if anew else f"{output} is finished: {images}")
     return 0
 
 
-def settings_of(config: GenerateConfig, prompts: pd.DataFrame, where: str, resolution: int) -> dict[str, Any]:
-    """The settings that the folder depends on; prompts and weights of a local model as hashes."""
-    names = ("num_inference_steps", "guidance_scale", "scheduler", "seed", "mixed_precision", "num_images_per_prompt")
-    settings = {name: value for name, value in dataclasses.asdict(config).items() if name in names}
-    settings |= {"model": config.model, "resolution": resolution}
-    columns = ["id", "text", *(name for name in LABELS if name in prompts)]
-    settings["prompts_sha256"] = hashlib.sha256(prompts[columns].to_csv(index=False).encode()).hexdigest()[:16]
-    if Path(where).is_dir():
-        digest = hashlib.sha256()
-        for file in sorted(Path(where).glob("*/*.safetensors")):
-            with file.open("rb") as opened:
-                digest.update(hashlib.file_digest(opened, "sha256").digest())
-        settings["weights_sha256"] = digest.hexdigest()[:16]
-        del settings["model"]  # the folder may be called differently
-    return settings
+def make_images(sampler: Any, jobs: list[dict[str, Any]], folder: Path, batch_size: int, state: Any) -> None:
+    """Make this process's share of the images."""
+    from sdcxr.io.pixels import write_png
+
+    mine = jobs[state.process_index :: state.num_processes]
+    with tqdm(total=len(mine), desc="generating", unit="image", disable=not (mine and state.is_main_process)) as bar:
+        for start in range(0, len(mine), batch_size):
+            batch = mine[start : start + batch_size]
+            images = sampler.sample([job["text"] for job in batch], [job["seed"] for job in batch])
+            for job, image in zip(batch, images, strict=True):
+                write_png(folder / job["file_name"], image)
+            bar.update(len(batch))
+
+
+def cut_texts(backbone: Any, texts: list[str], negative_prompt: str | None) -> list[str]:
+    """A line for prompts that are longer than the text encoder takes, and one for such a negative prompt."""
+    tokens, cut = backbone.tokenize(texts)
+    length = next(iter(tokens.values())).shape[1]
+    lines = [f"{cut} of {len(texts)} prompts are cut to {length} tokens ({cut / len(texts):.1%})"] if cut else []
+    if negative_prompt and backbone.tokenize([negative_prompt])[1]:
+        lines.append(f"the negative prompt is cut to {length} tokens")
+    return lines
+
+
+def write_table(folder: Path, rows: list[dict[str, Any]]) -> bool:
+    """Write metadata.csv unless it has these images, perhaps with more columns; returns whether it was written."""
+    table = pd.DataFrame(rows)
+    try:
+        old = read_metadata(folder)
+    except UserError:  # none, or not a table
+        old = pd.DataFrame()
+    keys = ["file_name", "seed"]
+    if {*table} <= {*old} and old[keys].astype(str).equals(table[keys].astype(str)):
+        return False
+    write_metadata(folder, table)
+    return True
+
+
+def claim_samples(
+    folder: Path, settings: dict[str, Any], prompts: pd.DataFrame, wanted: list[str], images_per_prompt: int
+) -> None:
+    """Record what the images of a folder are made with, or compare it with what is recorded there.
+
+    Prompts and images per prompt may be added; a record without any image binds nothing.
+
+    Args:
+        folder: made where it is missing.
+        settings: as JSON; they have to be the same in every call.
+        prompts: all prompts of this call.
+        wanted: ids of those of which images are made now.
+        images_per_prompt: may grow.
+
+    Raises:
+        UserError: it was begun with other settings or prompts, or holds something else.
+    """
+    path, content = folder / SAMPLES_RECORD, False
+    if folder.is_dir():
+        content = any(file != path and not file.name.startswith(".") for file in folder.iterdir())
+    if content and not path.is_file():
+        raise UserError(f"--output_dir {folder}: not empty and not a samples folder: give another one")
+    hashes = prompt_hashes(prompts)
+    taken = same_samples(folder, read_json(path), settings, prompts, images_per_prompt) if content else {}
+    folder.mkdir(parents=True, exist_ok=True)
+    taken |= {name: hashes[name] for name in wanted}
+    write_json(path, settings | {"num_images_per_prompt": images_per_prompt, "prompts": taken})
+
+
+def same_samples(
+    folder: Path, record: Any, settings: dict[str, Any], prompts: pd.DataFrame, images_per_prompt: int
+) -> dict[str, str]:
+    """The prompts that a samples folder has already, id to hash, after a check that this call can add to it.
+
+    Raises:
+        UserError: the record is damaged, or says something else.
+    """
+    if not isinstance(record, dict) or not isinstance(record.get("num_images_per_prompt"), int):
+        raise UserError(f"{folder / SAMPLES_RECORD} is damaged: mend it, or use another --output_dir")
+    old, new, hashes = dict(record), dict(settings), prompt_hashes(prompts)
+    if old["num_images_per_prompt"] > images_per_prompt:
+        new["num_images_per_prompt"] = images_per_prompt
+    else:
+        del old["num_images_per_prompt"]
+    taken = old.pop("prompts", hashes)
+    if "prompts_sha256" in old:  # version 0.1, which hashed all prompts at once
+        new["prompts_sha256"] = _sha256(_columns(prompts).to_csv(index=False))
+    check_same_settings(folder, old, new)
+    if changed := [name for name, value in taken.items() if hashes.get(name) != value]:
+        what = "has another text or labels now" if changed[0] in hashes else "is not among the prompts any more"
+        raise UserError(f"{folder}: the prompt {changed[0]} {what} ({len(changed)} in all): use another --output_dir")
+    return dict(taken)
+
+
+def prompt_hashes(prompts: pd.DataFrame) -> dict[str, str]:
+    """A hash of the text and labels of every prompt by its id."""
+    rows = _columns(prompts).itertuples(index=False, name=None)
+    return {row[0]: _sha256("\0".join(map(str, row))) for row in rows}
+
+
+def _columns(prompts: pd.DataFrame) -> pd.DataFrame:
+    return prompts[["id", "text", *(name for name in LABELS if name in prompts)]]
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -117,6 +118,17 @@ def claim_folder(folder: Path, record: str, settings: Mapping[str, Any], kind: s
         raise UserError(f"--output_dir {folder}: not empty and not {kind}: give another one")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(path, settings)
+
+
+def require_space(folder: Path, n_bytes: int, what: str) -> None:
+    """Raise a `UserError` if the disk of `folder` has less free space than `n_bytes`; a quota is not seen here."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(there).free
+    if free < n_bytes:
+        raise UserError(
+            f"{folder}: {what} takes {n_bytes / 1e9:.3g} GB and its disk has {free / 1e9:.3g} GB left: free some space "
+            "or use another folder"
+        )
 
 
 def user_cache() -> Path:

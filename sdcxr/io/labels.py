@@ -7,6 +7,7 @@ from typing import Literal, cast
 
 import pandas as pd
 
+from sdcxr.io.ids import print_join, read_ids
 from sdcxr.io.manifest import LABELS, image_ids, with_labels
 from sdcxr.io.tables import read_csv
 from sdcxr.runtime.errors import UserError
@@ -51,15 +52,17 @@ def read_labels(rows: pd.DataFrame, file: str | None = None, complete: bool = Fa
         complete: whether every image needs a row in `file`.
 
     Raises:
-        UserError: see `read_label_csv`; or an image has no row where `complete`.
+        UserError: see `read_label_csv`; or no image has a row, or one has none where `complete`.
     """
     if file is None:
         return rows[[label for label in LABELS if label in rows]].astype(float)
     table = read_label_csv(file)
     ids = rows["id"] if "id" in rows else image_ids(rows)
     missing = ids[~ids.isin(table.index)]
-    if complete and len(missing):
+    if complete and 0 < len(missing) < len(ids):
         raise UserError(f"--labels {file}: {len(missing)} of {len(ids)} images have no row (first: {missing.iloc[0]})")
+    if len(missing):
+        print_join("labels", ids, table.index, "images", f"--labels {file}")
     return table.reindex(ids).reset_index(drop=True)
 
 
@@ -75,6 +78,7 @@ def read_label_csv(file: str) -> pd.DataFrame:
     table = read_csv(file, "--labels", dtype={"dicom_id": str}, keep_default_na=True)
     if "dicom_id" not in table:
         raise UserError(f"--labels {file}: no column dicom_id (it has: {', '.join(table.columns)})")
+    table["dicom_id"] = read_ids(table["dicom_id"], where=f"--labels {file}, dicom_id")
     table = with_labels(table, table["dicom_id"], f"--labels {file}").set_index("dicom_id")
     table = table.select_dtypes(["number", "bool"]).astype(float)
     known = table.isin([1.0, 0.0, -1.0]) | table.isna()

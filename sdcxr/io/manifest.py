@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +53,22 @@ def read_metadata(folder: str | Path) -> pd.DataFrame:
     path = folder / "metadata.csv"
     if not path.is_file():
         raise UserError(f"{folder} has no metadata.csv: it is not a split of a dataset folder or a samples folder")
-    rows = read_csv(path)
-    if missing := [column for column in ("file_name", "text") if column not in rows]:
+    return validate_rows(read_csv(path), path)
+
+
+def validate_rows(rows: pd.DataFrame, path: Path, needed: Sequence[str] = ("file_name", "text")) -> pd.DataFrame:
+    """Rows of the table `path` of an image folder, cells as text, with labels as in `with_labels`.
+
+    Raises:
+        UserError: a `needed` column is missing, a file name repeated or outside the folder, or a label invalid.
+    """
+    if missing := [column for column in needed if column not in rows]:
         raise UserError(f"{path} has no column {missing[0]!r} (it has: {', '.join(rows.columns)})")
     repeated = rows["file_name"][rows["file_name"].duplicated()]
     if len(repeated):
         raise UserError(f"{path} names {repeated.iloc[0]} more than once")
     for name in rows["file_name"]:
-        inside(folder, name)
+        inside(path.parent, name)
     return with_labels(rows, rows["file_name"], str(path))
 
 

@@ -1,75 +1,155 @@
-"""Image files: decode and check for damage, read as tensor, write greyscale PNG, tile into a grid.
+"""The one way from any image file to upright grey pixels; greyscale PNG and grids the other way.
 
-One grey channel on both sides. torch is imported by `read_pixels` only: preparation of data does without.
+Used by preparation, training and evaluation alike. torch is imported by `read_pixels` only: preparation does without.
 """
 
+import gzip
 import io
 import math
+import struct
+import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from sdcxr.io.deep import ORIENTATION, Deep, deep_tiff, read_deep, read_tiff, stretch
+from sdcxr.io.dicom import read_dicom, starts_like_dicom
 from sdcxr.io.files import atomic
+from sdcxr.io.image_files import GZIP, TIFF, BadImage, NeedsStretch, is_dicom
+from sdcxr.io.jpeg import START, load_jpeg
+from sdcxr.io.png import SIGNATURE, check_png, has_16_bits
 from sdcxr.runtime.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
-JPEG_SCAN = b"\xff\xda"
-JPEG_END = b"\xff\xd9"  # compressed pixels contain neither marker
+OF_PARSERS = (LookupError, ArithmeticError, struct.error, zlib.error)  # raised by Pillow's on some damaged files
+LARGEST_UNPACKED = 1 << 30  # bytes; of a compressed file
 
 
-class BadImage(Exception):
-    """An image file that cannot be used: `reason` is a few words to group by, `detail` says more.
+class Upright(NamedTuple):
+    """A decoded picture, turned as its file says: mode L, or RGB where the file has three channels of 8 bits."""
 
-    As text it completes a sentence that begins with the file's name: "cannot be read (image file is truncated)".
-    """
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = " ".join(detail.split())
-
-    def __str__(self) -> str:
-        return "does not exist" if self.reason == "missing image" else f"cannot be read ({self.detail or self.reason})"
+    image: Image.Image
+    is_dicom: bool
 
 
 @contextmanager
-def open_image(path: Path) -> Iterator[Image.Image]:
-    """Open an image file of any format that Pillow reads; nothing is decoded, converted or rotated yet.
-
-    What Pillow raises in the block, while it decodes or converts, is a `BadImage`, too. A JPEG without its end is
-    refused: libjpeg fills what is missing with grey, silently where zeros follow, as after a failed copy.
-
-    Raises:
-        BadImage: missing, empty, no image, damaged, cut off, or larger than Pillow's limit against decompression bombs.
-    """
+def named_errors(path: Path) -> Iterator[None]:
+    """Whatever a missing or damaged image file raises in the block, as a `BadImage`."""
     try:
-        data = path.read_bytes()
-        if not data:
-            raise BadImage("empty file")
-        image = Image.open(io.BytesIO(data))
-        if image.format in ("JPEG", "MPO") and not _jpeg_has_end(data):
-            raise BadImage("truncated image", "image file is truncated: the JPEG has no end")
-        yield image
+        with warnings.catch_warnings():
+            # Files come from anywhere: a decompression bomb must not allocate gigabytes.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
     except FileNotFoundError:
         raise BadImage("missing image", path.name) from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:  # the warning where it is an error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise BadImage("image too large", str(error)) from None
     except UnidentifiedImageError:
         raise BadImage("unreadable image", f"{path.name} is no image format that Pillow knows") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # any of them, depending on format and damage
+    # Pillow raises any of these, depending on format and damage.
+    except (OSError, SyntaxError, ValueError, TypeError, EOFError, *OF_PARSERS) as error:
         reason = "truncated image" if "truncated" in str(error) else "unreadable image"
         raise BadImage(reason, str(error).replace(str(path), path.name)) from None
 
 
-def _jpeg_has_end(data: bytes) -> bool:
-    # Bytes may follow the end; a preview in the header has its own end, before the last scan.
-    return data.endswith(JPEG_END) or data.find(JPEG_END, data.rfind(JPEG_SCAN)) >= 0
+@contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """Open an image file that Pillow reads, for its header: nothing is decoded, turned or checked yet.
+
+    Raises:
+        BadImage: missing, empty, no image, or larger than Pillow's limit against decompression bombs.
+    """
+    with named_errors(path), Image.open(io.BytesIO(_content(path))) as image:
+        yield image
+
+
+def load_upright(path: Path, at_least_px: int = 0, stretched: bool = False) -> Upright:
+    """Decode an image file of any kind, turned upright by its EXIF or TIFF orientation, never mirrored otherwise.
+
+    The content decides the format, not the suffix. Transparent is black, the background of a radiograph.
+
+    Args:
+        path: PNG, JPEG, TIFF, DICOM (`sdcxr.io.dicom`), or what else Pillow reads; gzip of any of them.
+        at_least_px: decode a JPEG as grey at 1/2, 1/4 or 1/8 scale if its shorter side keeps this many pixels: several
+            times faster, and a difference of a fraction of a grey level after a resize. 0: at its full size.
+        stretched: stretch pictures of more than 8 bits, and DICOM files, to 0–255.
+
+    Raises:
+        NeedsStretch: a DICOM file, or more than 8 bits per channel, and not `stretched`.
+        BadImage: missing, empty, truncated, damaged, too large, of several frames, or of a kind that is not understood.
+        UserError: a DICOM file needs a package that is not installed.
+    """
+    with named_errors(path):
+        data = _content(path)
+        if data.startswith(GZIP):
+            with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+                data = file.read(LARGEST_UNPACKED + 1)
+            if len(data) > LARGEST_UNPACKED:
+                raise BadImage("image too large", f"unpacks to more than {LARGEST_UNPACKED} bytes")
+        dicom = is_dicom(data) or starts_like_dicom(data)
+        if dicom and not stretched:
+            raise NeedsStretch("is a DICOM file")
+        decoded = read_dicom(data, path.name) if dicom else _decode(data, at_least_px, stretched)
+        if isinstance(decoded, Deep):
+            image = Image.fromarray(stretch(decoded.values, decoded.shown))
+            image.getexif()[ORIENTATION] = decoded.orientation
+        else:
+            image = _grey_or_rgb(decoded)
+        return Upright(image if image.getexif().get(ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image), dicom)
+
+
+def _content(path: Path) -> bytes:
+    data = path.read_bytes()
+    if not data:
+        raise BadImage("empty file")
+    return data
+
+
+def _decode(data: bytes, at_least_px: int, stretched: bool) -> Image.Image | Deep:
+    """A picture that is no DICOM file, as stored."""
+    if data.startswith(START):
+        return load_jpeg(data, at_least_px)
+    if data.startswith(SIGNATURE):
+        check_png(data)
+    try:
+        image = Image.open(io.BytesIO(data))
+    except UnidentifiedImageError:
+        if not data.startswith(TIFF):
+            raise
+        if not stretched:
+            raise NeedsStretch("has more than 8 bits per pixel") from None
+        return read_tiff(data)
+    if getattr(image, "n_frames", 1) > 1:
+        raise BadImage("several pictures in a file", f"{image.format} of {image.n_frames} pictures")  # type: ignore[attr-defined]
+    if has_16_bits(data) or deep_tiff(image) or image.mode[0] in "IF":
+        if not stretched:
+            raise NeedsStretch("has more than 8 bits per pixel")
+        return read_deep(data, image)
+    image.load()
+    return image
+
+
+def _grey_or_rgb(image: Image.Image) -> Image.Image:
+    """Mode L or RGB; transparent becomes black. The orientation tag stays."""
+    if image.mode in ("L", "RGB"):
+        return image
+    exif = image.getexif()
+    if "A" in image.mode or "a" in image.mode or image.mode == "P":
+        grey = image.mode[0] == "L"
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image).convert("RGB")
+        image = image.getchannel("R") if grey else image
+    else:
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    image.getexif()[ORIENTATION] = exif.get(ORIENTATION, 1)
+    return image
 
 
 def read_pixels(path: Path, resolution: int) -> "torch.Tensor":
@@ -81,10 +161,9 @@ def read_pixels(path: Path, resolution: int) -> "torch.Tensor":
     import torch
 
     try:
-        with open_image(path) as opened:
-            if opened.mode[0] in "IF":
-                raise UserError(f"{path} has more than 8 bits per pixel: data_prep makes images of 8 bits")
-            image = opened.convert("L")
+        image = load_upright(path).image.convert("L")
+    except NeedsStretch as deep:
+        raise UserError(f"{path} {deep}: data_prep makes images of 8 bits") from None
     except BadImage as bad:
         raise UserError(f"{path} is named in metadata.csv and {bad}: run data_prep again") from None
     if image.width != image.height:

@@ -1,5 +1,6 @@
-"""Files of a run folder beside its weights: settings (config.yaml) and state of the run (run.json)."""
+"""The run folder: its settings (config.yaml), the state of the run (run.json), and what it holds."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,12 @@ import yaml
 from sdcxr.io.files import read_json, write_text
 from sdcxr.runtime.errors import UserError
 
-RUN_STATE = "run.json"  # images per optimizer step, steps behind the saved result, hash of the examples
+# Images per optimizer step, steps behind the saved result, hashes of what the run was begun on, its parent run.
+RUN_STATE = "run.json"
+CONTENT = (
+    "config.yaml", "log.jsonl", "validation.jsonl", "checkpoints", "samples", "logs", "pipeline", "adapter",
+    "classifier", "clip",
+)  # fmt: skip
 
 
 def write_config(path: Path, values: dict[str, Any]) -> None:
@@ -46,3 +52,24 @@ def read_run_state(run: Path) -> dict[str, Any]:
         if not isinstance(record, dict) or not isinstance(record.get(name), int):
             raise UserError(f"{path} is damaged (no whole number {name}): mend it, or use another folder")
     return record
+
+
+def check_own_folder(run: Path) -> None:
+    """Refuse a folder that holds what a run would replace and is not the folder of a run.
+
+    Raises:
+        UserError: names it.
+    """
+    if (run / RUN_STATE).is_file():
+        return
+    if foreign := [name for name in CONTENT if os.path.lexists(run / name)]:
+        raise UserError(
+            f"--output_dir {run}: holds {', '.join(foreign)}, which no {RUN_STATE} accounts for: give another folder, "
+            "nothing of it was touched"
+        )
+
+
+def parent_run(named: str | Path) -> Path:
+    """The run folder that `--continue_from` means: the folder itself, or that of one of its checkpoints."""
+    named = Path(named).expanduser()
+    return named.parents[1] if named.parent.name == "checkpoints" else named

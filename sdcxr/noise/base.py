@@ -33,9 +33,9 @@ class NoiseProcess(Protocol):
     def model_time(self, t: Tensor) -> Tensor:
         """The time as the network takes it, shape (batch,)."""
 
-    def sampler(self, scheduler: Any, name: str) -> Any:
+    def sampler(self, scheduler: Any, name: str, steps: int) -> Any:
         """A diffusers scheduler of the given name (see `--scheduler`) with the noise schedule of `scheduler`.
 
         Raises:
-            UserError: there is no such sampler for this process, or it cannot follow the schedule.
+            UserError: there is no such sampler for this process, or it cannot follow the schedule in so many steps.
         """

@@ -53,8 +53,8 @@ class Ddpm(nn.Module):
     def model_time(self, t: Tensor) -> Tensor:
         return t
 
-    def sampler(self, scheduler: Any, name: str) -> Any:
-        return diffusion_sampler(scheduler, name)
+    def sampler(self, scheduler: Any, name: str, steps: int) -> Any:
+        return diffusion_sampler(scheduler, name, steps)
 
 
 def add_noise(x0: Tensor, noise: Tensor, alphas_cumprod: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ class RectifiedFlow(nn.Module):
     def model_time(self, t: Tensor) -> Tensor:
         return t * self.time_scale
 
-    def sampler(self, scheduler: Any, name: str) -> Any:
+    def sampler(self, scheduler: Any, name: str, steps: int) -> Any:
         return flow_sampler(scheduler, name)
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import json
 import os
 import re
 import select
@@ -17,6 +18,7 @@ from typing import Any, NoReturn, get_type_hints
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
 from sdcxr.runtime.errors import UserError, explain_os_error, os_error_behind
+from sdcxr.runtime.shared_memory import explain_lost_batch
 
 AFTER_MAIN: list[Callable[[], None]] = []
 """What `run` calls when main has returned, with any exit code; modules with something to close append to it."""
@@ -49,7 +51,7 @@ def run(main: Main, argv: list[str] | None = None) -> NoReturn:
         sys.exit(128 + signal.SIGPIPE)  # as other programs do: the work may not be done
     except Exception as error:
         cause = os_error_behind(error)
-        line = explain_os_error(cause) if cause is not None else None
+        line = explain_os_error(cause) if cause is not None else explain_lost_batch(error)
         if line is None:
             raise
         _stop(line)
@@ -87,7 +89,8 @@ def parse(main: Main, argv: list[str] | None = None) -> Any:
     required = "".join(f"--{action.dest} {action.dest.upper()} " for action in parser._actions if action.required)
     parser.usage = f"%(prog)s {required}[--flag VALUE ...]"  # the list of all flags would fill a page
     words = _with_new_names(sys.argv[1:] if argv is None else argv, parser.deprecated)
-    values = parser.parse_args(_with_values(words, config_class)).as_dict()
+    words = _with_lists(_with_values(words, config_class), config_class)
+    values = parser.parse_args(words).as_dict()
     values.pop("config", None)
     return config_class(**values)
 
@@ -118,6 +121,25 @@ def _with_values(argv: list[str], config_class: type) -> list[str]:
     for word, following in pairwise([*argv, "--"]):
         words += [word, "true"] if word in switches and following.startswith("--") else [word]
     return words
+
+
+def _with_lists(argv: list[str], config_class: type) -> list[str]:
+    """The words with one JSON list for a flag of several values: `--x A --x B` and `--x A B` are `--x=["A", "B"]`."""
+    several = {f"--{name}" for name, hint in get_type_hints(config_class).items() if hint == list[str] | str}
+    words: list[str] = []
+    found: dict[str, list[str]] = {}
+    flag = None
+    for word in argv:
+        name, equals, value = word.partition("=")
+        if name in several:
+            flag = name
+            found.setdefault(flag, []).extend([value] if equals else [])
+        elif flag and not word.startswith("--"):
+            found[flag].append(word)
+        else:
+            flag = None
+            words.append(word)
+    return words + [f"{flag}={json.dumps(values)}" for flag, values in found.items()]
 
 
 def _program() -> str:
@@ -169,6 +191,7 @@ class _Parser(ArgumentParser):
         message = re.sub(r"^Parser key \"(\w+)\": ", r"--\1: ", message)
         message = re.sub(r"Does not validate against .*?Given value type: .*?Given value: (.*)", _union, message)
         message = re.sub(r"Expected a typing\.Literal\[(.*?)\]\. Got value: ", r"expected one of \1, got ", message)
+        message = re.sub(r"Expected a <class '(\w+)'>\. Got value: ", r"expected \1, got ", message)
         message = re.sub(r"<class '(\w+)'>", r"\1", message)
         if required := re.fullmatch(r"the following arguments are required: (.*)", message):
             message = "missing " + ", ".join("--" + name for name in required[1].split(", "))
@@ -181,7 +204,9 @@ class _Parser(ArgumentParser):
 
 
 def _union(match: re.Match[str]) -> str:
-    kinds = [kind for kind in re.findall(r"<class '(\w+)'>", match[0].split("Errors:")[0]) if kind != "NoneType"]
+    subtypes = match[0].split("Errors:")[0]
+    kinds = [kind for kind in re.findall(r"<class '(\w+)'>", subtypes) if kind != "NoneType"]
+    kinds += [f"one of {choices}" for choices in re.findall(r"typing\.Literal\[(.*?)\]", subtypes)]
     return f"expected {' or '.join(kinds)}, got {match[1]}"
 
 

@@ -15,10 +15,14 @@ class NotWritten(OSError):
 
 
 def os_error_behind(error: Exception) -> OSError | None:
-    """The operating-system error behind an exception: itself, or the one that safetensors quotes in its own error."""
+    """The operating-system error behind an exception: itself, or the one that a library in Rust quotes in its own.
+
+    safetensors raises a SafetensorError, tokenizers a bare Exception.
+    """
     if isinstance(error, OSError):
         return error
-    found = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    in_rust = type(error).__name__ in ("SafetensorError", "Exception")
+    found = re.search(r"\(os error (\d+)\)", str(error)) if in_rust else None
     return OSError(int(found[1]), os.strerror(int(found[1]))) if found else None
 
 

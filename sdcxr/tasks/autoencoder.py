@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from sdcxr import backbones
 from sdcxr.backbones.latent_codec import KLCodec
+from sdcxr.backbones.pipeline_files import hash_parts
 from sdcxr.config import TrainConfig
 from sdcxr.data.examples import ImageExamples
 from sdcxr.io.pixels import grid, read_pixels, to_grey
 from sdcxr.runtime.errors import UserError
-from sdcxr.tasks.base import training_rows, validation_rows
+from sdcxr.tasks.base import check_resolution, training_rows, validation_rows
 
 
 class AutoencoderTask(nn.Module):
@@ -25,12 +26,12 @@ class AutoencoderTask(nn.Module):
         self.config = config
         self.preview_rows = validation_rows(config, config.preview_images)
         self.backbone = backbones.load(config.base)
+        self.base_sha256 = hash_parts(self.backbone)
         self.vae: Any = self.backbone.parts["vae"]
         if not isinstance(self.backbone.codec, KLCodec):
             raise UserError(f"--tune vae: the {type(self.vae).__name__} of this base is no AutoencoderKL")
         self.resolution = config.resolution or self.backbone.resolution
-        if self.resolution % self.backbone.codec.factor:
-            raise UserError(f"--resolution {self.resolution}: must be a multiple of {self.backbone.codec.factor}")
+        check_resolution(self.resolution, self.backbone.codec.factor)
         for name, parameter in self.vae.named_parameters():
             parameter.requires_grad_(config.vae_part == "all" or name.startswith(("decoder.", "post_quant_conv.")))
         self.vae.train()

@@ -17,7 +17,12 @@ SUBSET = (1 << 63) - 1  # key of the draw of --max_train_samples, apart from pos
 
 
 class Task(Protocol):
-    """An nn.Module with these methods."""
+    """An nn.Module with these members."""
+
+    resolution: int
+    """Side of the training images in pixels."""
+    base_sha256: dict[str, str]
+    """Hashes of the weights that it was built on, by part, before anything was added or trained; none if random."""
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """The loss of each sample, shape (batch,)."""
@@ -40,6 +45,14 @@ class Task(Protocol):
 
     def save(self, run: Path) -> None:
         """Write the result folder of the run (pipeline/, classifier/ or clip/)."""
+
+
+def check_resolution(resolution: int, multiple: int) -> None:
+    """Raise a `UserError` with the nearest sides if an image of this side (pixels) does not fit a base."""
+    below = resolution // multiple * multiple
+    if below != resolution:
+        near = " or ".join(str(side) for side in (below, below + multiple) if side)
+        raise UserError(f"--resolution {resolution}: this base needs a multiple of {multiple}, such as {near}")
 
 
 def validation_rows(config: TrainConfig, n: int) -> pd.DataFrame | None:

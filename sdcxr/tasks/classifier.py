@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sdcxr.backbones.image_classifier import ARCHITECTURE, RESOLUTION, Classifier, network
+from sdcxr.backbones.pipeline_files import hash_weights
 from sdcxr.config import TrainConfig
 from sdcxr.data.examples import LabelledImages
 from sdcxr.io.files import atomic, write_json
@@ -27,6 +28,7 @@ class ClassifierTask(nn.Module):
         self.rows = training_rows(config)
         self.labels, self.targets = label_table(self.rows, config.labels)
         self.architecture = config.base or ARCHITECTURE
+        self.base_sha256: dict[str, str] = {}
         if Path(self.architecture).expanduser().is_dir():
             begun = Classifier(Path(self.architecture).expanduser(), torch.device("cpu"))
             if set(begun.labels) != set(self.labels):
@@ -35,6 +37,7 @@ class ClassifierTask(nn.Module):
             self.labels, self.targets = label_table(self.rows, config.labels, begun.labels)  # in the base's order
             self.resolution = config.resolution or begun.resolution
             self.architecture, self.network = begun.architecture, begun.network.train()
+            self.base_sha256 = {"classifier": hash_weights(self.network)}
         else:
             self.resolution = config.resolution or RESOLUTION
             self.network = network(self.architecture, len(self.labels))

@@ -43,6 +43,7 @@ class ClipTask(nn.Module):
             raise UserError(f"{config.data}: clip needs at least 2 different captions, train has {len(distinct)}")
         self.resolution = config.resolution or RESOLUTION
         self.architecture = config.base or ARCHITECTURE
+        self.base_sha256: dict[str, str] = {}
         self.tokenizer = clip_tokenizer()
         self.towers = Towers(self.architecture, text_config(self.tokenizer))
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sdcxr import backbones
 from sdcxr.backbones.base import Conditioning
+from sdcxr.backbones.pipeline_files import hash_parts
 from sdcxr.config import TrainConfig
 from sdcxr.data.denoising import Captions, DenoisingExamples, Pixels, Source, TokenIds
 from sdcxr.data.latents import Latents, cached_latents
@@ -18,7 +19,7 @@ from sdcxr.data.text_cache import cached_captions, conditioning_of
 from sdcxr.generation.plan import image_seed
 from sdcxr.generation.sampler import Sampler
 from sdcxr.runtime.errors import UserError
-from sdcxr.tasks.base import training_rows, validation_rows
+from sdcxr.tasks.base import check_resolution, training_rows, validation_rows
 from sdcxr.tuning import find_method
 from sdcxr.tuning.adapter_folder import save_adapter
 from sdcxr.tuning.base import apply_method
@@ -38,10 +39,10 @@ class DiffusionTask(nn.Module):
         self.preview_rows = validation_rows(config, config.preview_images)
         self.method = find_method(config.method)
         self.backbone = backbones.load(config.base)
+        self.base_sha256 = hash_parts(self.backbone) | {"schedule": describe_schedule(self.backbone)}
         self.process = self.backbone.noise_process(config)
         self.resolution = config.resolution or self.backbone.resolution
-        if self.resolution % self.backbone.multiple:
-            raise UserError(f"--resolution {self.resolution}: this base needs a multiple of {self.backbone.multiple}")
+        check_resolution(self.resolution, self.backbone.multiple)
         if missing := config.parts - self.backbone.parts.keys():
             raise UserError(f"--tune {config.tune}: this base has no part {', '.join(sorted(missing))} to tune")
         for name, part in self.backbone.parts.items():
@@ -119,7 +120,8 @@ class DiffusionTask(nn.Module):
         if self.caches_text:
             assert self.config.data is not None
             with self.encoders_on_device() as device:
-                return cached_captions(self.backbone, device, texts, Path(self.config.data) / ".conditioning")
+                folder = Path(self.config.latents_dir or self.config.data) / ".conditioning"
+                return cached_captions(self.backbone, device, texts, folder)
         return TokenIds(tokens, self.backbone.tokenize([""])[0])
 
     def _source(self, rows: Any, held_out: bool) -> Source:
@@ -201,6 +203,19 @@ class DiffusionTask(nn.Module):
             backbones.save(self.backbone, run / "pipeline")
         finally:
             self.backbone.parts |= tuned
+
+
+def describe_schedule(backbone: Any) -> str:
+    """Some values of a base's noise process and latent scale, which its weights do not tell, to three digits.
+
+    x₀ = 1 and noise = 2 corrupted, and what the network then predicts, at two times; a latent of 1 for the denoiser.
+    """
+    process, codec = backbone.inference_process(), backbone.codec
+    t = torch.as_tensor([process.stratum_start(part, 4) for part in (1, 3)])
+    x0 = torch.ones(2, 1, 1, 1)
+    latent = torch.ones(1, *codec.posterior_shape(backbone.multiple))
+    values = [process.corrupt(x0, 2 * x0, t), process.target(x0, 2 * x0, t), codec.to_model(latent).mean()]
+    return " ".join(f"{value:.3g}" for tensor in values for value in tensor.flatten().tolist())
 
 
 def enable_gradient_checkpointing(part: Any) -> None:

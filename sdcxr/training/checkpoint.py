@@ -4,7 +4,6 @@ checkpoints/checkpoint-<step>/ holds model.safetensors (what trains), ema.safete
 state.json (step, losses not logged yet, fp16's scaler, and the size of each file, so that a torn copy is recognised).
 """
 
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from sdcxr.io.checkpoint_folder import existing, found, is_whole
 from sdcxr.io.files import read_json, write_json
 from sdcxr.training.ema import EMA
 from sdcxr.tuning.base import trained_tensors
@@ -64,25 +64,6 @@ def save(
             shutil.rmtree(old)
 
 
-def existing(folder: Path) -> list[Path]:
-    """Complete checkpoints in a folder, oldest first."""
-    return [path for path in found(folder) if _whole(path)]
-
-
-def found(folder: Path) -> list[Path]:
-    """All checkpoints in a folder, incomplete ones included, oldest first."""
-    named = [path for path in folder.glob("checkpoint-*") if path.name[11:].isdigit() and path.is_dir()]
-    return sorted(named, key=lambda path: int(path.name[11:]))
-
-
-def _whole(path: Path) -> bool:
-    try:
-        sizes = json.loads((path / "state.json").read_text(encoding="utf-8"))["files"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return False
-    return all((path / name).is_file() and (path / name).stat().st_size == size for name, size in sizes.items())
-
-
 def load(
     path: Path,
     task: nn.Module,
@@ -95,7 +76,7 @@ def load(
     Raises:
         ValueError: it does not fit: names or shapes differ, or the average is missing. Nothing was changed then.
     """
-    if not _whole(path):
+    if not is_whole(path):
         raise ValueError(f"{path} is damaged (a file is missing or cut short)")
     own = trained_tensors(task)
     parameters = {name: p for name, p in task.named_parameters() if p.requires_grad}

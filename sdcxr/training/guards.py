@@ -1,7 +1,12 @@
-"""Proof that training moves exactly the parts that were chosen."""
+"""Proof that training moves exactly the parts that were chosen; the images behind a loss that is not finite."""
+
+from collections.abc import Sequence
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
+
+from sdcxr.data.stream import Stream
 
 
 @torch.no_grad()
@@ -31,3 +36,26 @@ def assert_only_tuned_parts_moved(task: nn.Module, before: dict[str, Tensor]) ->
     still = {name.split(".")[0] for name in trainable} - {name.split(".")[0] for name in moved}
     if still:
         raise RuntimeError(f"no parameter of {', '.join(sorted(still))} moved in the first step")
+
+
+def first_nonfinite(
+    seen: Sequence[tuple[Tensor, Tensor]], stream: Stream, images_per_step: int, processes: int, most: int = 5
+) -> str:
+    """Step and ids of the images with the first loss that is not finite, on any process, as text; "" without one.
+
+    Args:
+        seen: positions and losses, each (batch,).
+        stream: what lies at a position.
+        images_per_step: over all processes.
+        processes: number of them; all call this.
+        most: ids named.
+    """
+    bad = [(int(p), stream.index(int(p))) for at, loss in seen for p in at[~loss.isfinite().cpu()]]
+    if processes > 1:
+        bad = gather_object(bad)
+    if not bad:
+        return ""
+    first = min(bad)[0] // images_per_step
+    ids = [stream.examples.ids[i] for position, i in sorted(bad) if position // images_per_step == first]
+    more = f" and {len(ids) - most} more" if len(ids) > most else ""
+    return f" (first in step {first + 1}, images {', '.join(ids[:most])}{more})"

@@ -6,93 +6,54 @@ checkpoint.
 """
 
 import dataclasses
-import hashlib
 import math
-import os
+import secrets
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import DistributedType, gather_object
+from accelerate import Accelerator
 from torch.utils.data import default_collate
 from tqdm import tqdm
 
 from sdcxr import tasks
 from sdcxr.config import NO_BASE, TrainConfig, check_same_run
-from sdcxr.data.stream import Examples, Positions, Stream, generator, loader, tensors
-from sdcxr.io.files import write_json
+from sdcxr.data.stream import Positions, Stream, generator, loader, tensors
+from sdcxr.io.files import require_space, write_json
+from sdcxr.io.locks import locked
 from sdcxr.io.pixels import grid, write_png
-from sdcxr.io.run_folder import RUN_STATE, read_run_state, write_config
+from sdcxr.io.run_folder import RUN_STATE, check_own_folder, read_run_state, write_config
 from sdcxr.runtime.errors import UserError
-from sdcxr.runtime.memory import release_memory
-from sdcxr.runtime.processes import native_precision, on_cpu
+from sdcxr.runtime.memory import out_of_memory, release_memory
 from sdcxr.runtime.signals import Signals, exit_code
 from sdcxr.runtime.threads import use_all_cores
 from sdcxr.tasks.base import training_rows
 from sdcxr.training import checkpoint
 from sdcxr.training.ema import EMA
 from sdcxr.training.flops import measured_peak, training_flops
-from sdcxr.training.guards import assert_only_tuned_parts_moved, fingerprints
+from sdcxr.training.guards import assert_only_tuned_parts_moved, fingerprints, first_nonfinite
+from sdcxr.training.launch import PRECISION, build_accelerator, memory_advice, split_batch, validation_advice
 from sdcxr.training.optimizer import build_optimizer, learning_rate_factor
+from sdcxr.training.origin import Origin, check_folders, enlarged, is_begun
 from sdcxr.training.progress import Log, Meter, start_tracker, status
 from sdcxr.training.validation import previews, validation_loss
 
-SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 DROPOUT = 1 << 62  # keys of the seeds of dropout, apart from those of positions, orderings and validation
-PRECISION = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def train(config: TrainConfig) -> int:
     """Train the parts in `config.tune`, or resume, and write the run folder. Returns the exit code.
 
     Raises:
-        UserError: a setting, file or dataset is wrong.
+        UserError: a setting, file or dataset is wrong, or memory does not suffice.
     """
     use_all_cores()
-    accelerator = Accelerator(
-        cpu=on_cpu(),
-        mixed_precision=native_precision() if config.mixed_precision == "auto" else config.mixed_precision,
-        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
-    )
-    if accelerator.distributed_type in SHARDED:
-        raise UserError(
-            f"{accelerator.distributed_type.value}: checkpoints of sharded weights are not written here; launch "
-            "without it, and for small cards use --gradient_checkpointing, --use_8bit_adam, --use_ema false"
-        )
-    if accelerator.device.type == "cuda":
-        set_up_cuda(config.deterministic)
-    code = Run(config.filled(), accelerator).run()
+    with out_of_memory(memory_advice(config)):
+        code = Run(config.filled(), build_accelerator(config)).run()
     release_memory()
     return code
-
-
-def set_up_cuda(deterministic: bool) -> None:
-    """TensorFloat-32 outside autocast; the fastest convolution kernels, or bitwise reproducible ones."""
-    torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.allow_tf32 = True
-    torch.backends.cudnn.benchmark = not deterministic
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-
-
-def split_batch(config: TrainConfig, processes: int) -> TrainConfig:
-    """The settings with the micro-steps that `total_train_batch_size` needs on this many processes.
-
-    Raises:
-        UserError: the total is not a multiple of the images in one micro-step.
-    """
-    total, at_once = config.total_train_batch_size, config.train_batch_size * processes
-    if total is None:
-        return config
-    if total % at_once:
-        raise UserError(
-            f"--total_train_batch_size {total} is no multiple of {processes} processes × --train_batch_size "
-            f"{config.train_batch_size}: change one of them"
-        )
-    return dataclasses.replace(config, gradient_accumulation_steps=total // at_once)
 
 
 class Run:
@@ -102,6 +63,8 @@ class Run:
         assert config.output_dir is not None
         self.accelerator = accelerator
         self.folder = Path(config.output_dir)
+        check_folders(config)
+        check_own_folder(self.folder)
         config = split_batch(config, accelerator.num_processes)
         self.micro_batch = config.train_batch_size
         self.images_per_step = self.micro_batch * accelerator.num_processes * config.gradient_accumulation_steps
@@ -113,21 +76,30 @@ class Run:
             config = dataclasses.replace(config, max_train_steps=steps, num_train_epochs=None)
         self.config = config
         self.steps = config.max_train_steps or 0
-        check_same_run(self.folder, config, self.images_per_step)
+        if is_begun(self.folder):
+            check_same_run(self.folder, config, self.images_per_step)
         self.signal = 0
         self.seen: list[tuple[torch.Tensor, torch.Tensor]] = []  # positions and losses since the last log row
 
     def run(self) -> int:
         """Train to the end, or print that the run is finished."""
-        finished = self.finished_steps()
-        if finished >= self.steps:
-            self.print0(f"{self.folder} is finished: {finished} steps")
+        if self.finished_steps() >= self.steps:
+            build = partial(tasks.build, self.config, self.accelerator.device)
+            Origin(self.folder, self.config).check_finished(build)
+            self.print0(f"{self.folder} is finished: {self.finished_steps()} steps")
             return 0
-        self.prepare()
+        # The folder comes first: what is wrong with it is known before the long work.
+        with locked(self.folder) if self.accelerator.is_main_process else nullcontext():
+            self.prepare()
+            return self.train()
+
+    def train(self) -> int:
+        """Train from the newest checkpoint to the end."""
         start, unlogged = self.resume()
+        if self.config.report_to in ("wandb", "trackio") and "tracker_id" not in self.origin.recorded:
+            self.origin.notes["tracker_id"] = secrets.token_hex(4)
+        self.record(finished_steps=self.finished_steps())
         if self.accelerator.is_main_process:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.record(finished_steps=finished, examples_sha256=self.examples_sha256)
             write_config(self.folder / "config.yaml", dataclasses.asdict(self.config))
         self.accelerator.wait_for_everyone()
         release_memory()
@@ -139,7 +111,7 @@ class Run:
         with self.averaged():
             if self.accelerator.is_main_process:
                 self.task.save(self.folder)
-                self.record(finished_steps=self.steps)
+        self.record(finished_steps=self.steps)
         self.accelerator.wait_for_everyone()
         self.print0(f"finished: {self.folder} ({self.steps} steps, {self.steps * self.images_per_step} images)")
         return 0
@@ -150,29 +122,25 @@ class Run:
         return int(read_run_state(self.folder).get("finished_steps", 0)) if (self.folder / result).is_dir() else 0
 
     def record(self, **notes: Any) -> None:
-        """Update run.json, the state of the run that does not belong into config.yaml."""
-        write_json(
-            self.folder / RUN_STATE, read_run_state(self.folder) | {"images_per_step": self.images_per_step} | notes
-        )
-
-    def check_same_examples(self, examples: Examples) -> None:
-        """Refuse to resume on other images, captions or labels than the run started with."""
-        digest = hashlib.sha256("\n".join(examples.ids).encode())
-        for _, array in sorted(examples.content().items()):
-            digest.update(array.tobytes())
-        self.examples_sha256 = digest.hexdigest()
-        record = read_run_state(self.folder)
-        if record and record.get("examples_sha256") != self.examples_sha256:
-            raise UserError(
-                f"{self.folder} was started on other images, captions or labels than those of {self.config.data}"
-            )
+        """Write run.json, the state of the run that does not belong into config.yaml."""
+        self.origin.notes |= notes
+        if self.accelerator.is_main_process:
+            state = self.origin.recorded | {"images_per_step": self.images_per_step} | self.origin.notes
+            write_json(self.folder / RUN_STATE, state)
 
     def prepare(self) -> None:
         """Build task, data, optimizer and average; wrap task and optimizer once."""
         config, accelerator = self.config, self.accelerator
+        self.origin = Origin(self.folder, config)
+        self.origin.check_data()
         self.task = tasks.build(config, accelerator.device)
+        self.origin.check_base(self.task)
+        self.parent = None
+        if config.continue_from is not None and not checkpoint.found(self.folder / "checkpoints"):
+            self.parent = self.origin.parent_checkpoint(self.images_per_step, self.steps)
+        self.print0(enlarged(self.origin.paths, self.task.resolution))
         examples = self.task.examples()
-        self.check_same_examples(examples)
+        self.origin.check_examples(examples)
         self.stream = Stream(examples, config.seed)
         groups = self.task.groups()
         self.rates = [group["lr"] for group in groups]
@@ -185,6 +153,7 @@ class Run:
         optimizer = build_optimizer(groups, config, accelerator.device)
         self.wrapped, self.optimizer = accelerator.prepare(self.task, optimizer)
         self.trained = [p for group in groups for p in group["params"]]
+        self.require_space()
         self.ema = EMA(self.task, config.ema_decay or 0.0) if config.use_ema else None
         counts = ", ".join(f"{g['name']} {sum(p.numel() for p in g['params']) / 1e6:.2f} M" for g in groups)
         self.print0(
@@ -201,8 +170,19 @@ class Run:
         flops = training_flops(self.task, tensors(pair)) / 2
         return flops, measured_peak(self.accelerator.device, PRECISION[self.accelerator.mixed_precision])
 
+    def require_space(self) -> None:
+        """Refuse a disk without room for one more checkpoint and the result: at least what trains, in fp32."""
+        weights = 4 * sum(parameter.numel() for parameter in self.trained)
+        copies = 2 + (0.5 if self.config.use_8bit_adam else 2) + self.config.use_ema
+        if self.accelerator.is_main_process:
+            require_space(self.folder, int(weights * copies), "a checkpoint with the result")
+
     def resume(self) -> tuple[int, list[float]]:
-        """Load the newest checkpoint that fits; its step and the losses not logged yet, (0, []) without one."""
+        """Load the newest checkpoint that fits; its step and the losses not logged yet, (0, []) without one.
+
+        Raises:
+            UserError: no checkpoint can be loaded, or those of a finished run are gone.
+        """
         found = checkpoint.found(self.folder / "checkpoints")
         for path in reversed(found):
             try:
@@ -214,9 +194,28 @@ class Run:
                 raise UserError(f"--max_train_steps {self.steps}: {self.folder} already has {step}, give more")
             self.print0(f"resuming at step {step}")
             return step, losses
-        if found:
+        finished = self.origin.recorded.get("finished_steps")
+        if found and not finished:
             raise UserError(f"no checkpoint in {self.folder} can be loaded: delete its checkpoints/ to start again")
+        if finished:
+            raise UserError(
+                f"{self.folder} has {finished} finished steps but no good checkpoint to go on from: to train on from "
+                f"its result use --base {self.folder} and another --output_dir, to start again delete it"
+            )
+        if self.parent is not None:
+            return self.continue_parent(self.parent), []
+        if (self.folder / "log.jsonl").is_file():
+            self.print0(f"no checkpoint in {self.folder}: starting again at step 0")
         return 0, []
+
+    def continue_parent(self, path: Path) -> int:
+        """Load the checkpoint of `--continue_from`; its step. Steps and images go on counting from there."""
+        try:
+            step, _ = checkpoint.load(path, self.task, self.raw_optimizer(), self.ema, self.accelerator.scaler)
+        except ValueError as error:
+            raise UserError(f"--continue_from {self.config.continue_from}: {error}") from None
+        self.print0(f"continuing {path} at step {step}")
+        return step
 
     def raw_optimizer(self) -> torch.optim.Optimizer:
         """The optimizer inside accelerate's wrapper."""
@@ -226,7 +225,8 @@ class Run:
     def loop(self, start: int, unlogged: list[float]) -> int:
         """Run optimizer steps from `start` on; return the last step done (fewer than all after a stop signal)."""
         config, main = self.config, self.accelerator.is_main_process
-        tracker = start_tracker(config.report_to, self.folder) if main else None
+        run_id = read_run_state(self.folder).get("tracker_id", "")
+        tracker = start_tracker(config.report_to, self.folder, start, run_id) if main else None
         self.log = Log(self.folder / "log.jsonl", start, tracker) if main else None
         self.validation_log = Log(self.folder / "validation.jsonl", start, tracker, "validation_") if main else None
         batches = self.batches(start)
@@ -249,7 +249,8 @@ class Run:
                 with self.meter.paused():
                     # Before the checkpoint: a run that is killed in between would not come back to this validation.
                     if config.validation_steps and (step % config.validation_steps == 0 or step == self.steps):
-                        self.validate(step)
+                        with out_of_memory(validation_advice(config)):
+                            self.validate(step)
                     if step % config.checkpointing_steps == 0 or step == self.steps:
                         self.checkpoint(step, losses)
         if start < step < self.steps and step % config.checkpointing_steps:
@@ -322,24 +323,17 @@ class Run:
 
     def require_finite(self, step: int, what: str, finite: bool) -> None:
         """Stop a diverged run before it overwrites a good checkpoint or pipeline; name the images at fault."""
-        if not finite:
-            names = self.nonfinite_ids()
-            raise UserError(
-                f"the {what} is not finite at step {step}{names}: the last checkpoint in {self.folder} is good; "
-                f"lower --learning_rate or use bf16 and delete the folder to start again"
-            )
-
-    def nonfinite_ids(self, most: int = 5) -> str:
-        """Ids of the images with the first non-finite loss since the last log row, on any process, as text."""
-        bad = [(int(p), self.stream.index(int(p))) for at, loss in self.seen for p in at[~loss.isfinite().cpu()]]
-        if self.accelerator.num_processes > 1:
-            bad = gather_object(bad)
-        if not bad:
-            return ""
-        first = min(bad)[0] // self.images_per_step
-        ids = [self.stream.examples.ids[i] for position, i in sorted(bad) if position // self.images_per_step == first]
-        more = f" and {len(ids) - most} more" if len(ids) > most else ""
-        return f" (first in step {first + 1}, images {', '.join(ids[:most])}{more})"
+        if finite:
+            return
+        names = first_nonfinite(self.seen, self.stream, self.images_per_step, self.accelerator.num_processes)
+        good = checkpoint.existing(self.folder / "checkpoints")
+        half = " or use --mixed_precision bf16" if self.accelerator.mixed_precision == "fp16" else ""
+        way = (
+            f"{good[-1].name} is good: go on from it by --continue_from {self.folder} in another --output_dir"
+            if good
+            else f"{self.folder} has no checkpoint yet: begin again in it"
+        )
+        raise UserError(f"the {what} is not finite at step {step}{names}: lower --learning_rate{half}; {way}")
 
     def averaged(self) -> Any:
         """A context in which the task holds the averaged weights, if there is an average."""
@@ -391,5 +385,5 @@ class Run:
 
     def print0(self, message: str) -> None:
         """Print one line, on the main process only."""
-        if self.accelerator.is_main_process:
+        if message and self.accelerator.is_main_process:
             tqdm.write(message)

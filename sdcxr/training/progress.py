@@ -1,7 +1,9 @@
 """Logging and speed of a run: log.jsonl, validation.jsonl, trackers, images/s, FLOP/s, MFU, memory."""
 
 import importlib
+import inspect
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,32 +18,61 @@ from sdcxr.runtime.memory import peak_resident_bytes
 
 
 def require_tracker(name: str) -> None:
-    """Refuse a tracker whose package is missing or broken, before anything is built.
+    """Refuse a tracker that cannot start, before anything is built.
 
     Raises:
-        UserError: see above.
+        UserError: its package is missing or broken, or nobody is logged in.
     """
     if name == "none":
         return
     try:
-        importlib.import_module(name)
+        module: Any = importlib.import_module(name)
     except ImportError as error:
         raise UserError(f"--report_to {name}: {error}; pip install {name}, or use --report_to none") from None
+    if name == "wandb" and os.environ.get("RANK", "0") == "0" and not _logged_in(module):
+        raise UserError(
+            "--report_to wandb: nobody is logged in: run `wandb login` or set WANDB_API_KEY, keep the logs here with "
+            "WANDB_MODE=offline, or use --report_to none"
+        )
 
 
-def start_tracker(name: str, folder: Path) -> Any:
-    """The started tracker, or None for "none"."""
+def _logged_in(wandb: Any) -> bool:
+    """Whether wandb has a key for its server, or needs none; never asks, and sends nothing."""
+    if wandb.setup().settings.mode in ("offline", "dryrun", "disabled"):
+        return True
+    if "prompt" in inspect.signature(wandb.login).parameters:  # of newer versions
+        return bool(wandb.login(prompt=False, verify=False))
+    return bool(wandb.api.api_key)
+
+
+def start_tracker(name: str, folder: Path, start: int = 0, run_id: str = "") -> Any:
+    """The started tracker, or None for "none".
+
+    Args:
+        name: as `--report_to`.
+        folder: of the run.
+        start: steps already done; rows of later ones are replaced.
+        run_id: at wandb and trackio, so that a resumed run is the same one there.
+
+    Raises:
+        UserError: it does not start; says why.
+    """
     from accelerate.tracking import TensorBoardTracker, TrackioTracker, WandBTracker
 
     if name == "none":
         return None
     if name == "tensorboard":
-        tracker = TensorBoardTracker(run_name="logs", logging_dir=folder)
+        tracker = TensorBoardTracker(run_name="logs", logging_dir=folder, purge_step=start + 1)
     elif name == "wandb":
-        tracker = WandBTracker(run_name="sdcxr", name=folder.name)
+        tracker = WandBTracker(run_name="sdcxr", name=folder.name, id=run_id, resume="allow")
     else:
-        tracker = TrackioTracker(run_name="sdcxr", name=folder.name)
-    tracker.start()
+        tracker = TrackioTracker(run_name="sdcxr", name=f"{folder.name}-{run_id}", resume="allow")
+    try:
+        tracker.start()
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] != name:  # wandb and trackio have their own errors
+            raise
+        raise UserError(f"--report_to {name}: {' '.join(str(error).split())}; or use --report_to none") from None
     return tracker
 
 

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 from pydicom.uid import JPEG2000Lossless
 
-from data_prep.images import convert, equalize, load_grey, square, stretch
-from sdcxr.io.pixels import BadImage
+from data_prep.images import Converted, convert, equalize, load_grey, square
+from sdcxr.io.deep import stretch
+from sdcxr.io.image_files import BadImage
 from sdcxr.runtime.errors import UserError
 from tests.data_prep.dicoms import dicom_bytes
 
@@ -150,7 +151,7 @@ def test_a_file_whose_rest_is_zeros_is_a_bad_image(tmp_path, name, share):
     path = saved(tmp_path / name, noise(200, 200), quality=95)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)].ljust(len(whole), b"\0"))
-    assert reason_against(path) in ("truncated image", "unreadable image")
+    assert reason_against(path) in ("truncated image", "damaged image")
 
 
 def test_a_preview_in_the_header_is_not_the_end_of_a_jpeg(tmp_path):
@@ -169,10 +170,42 @@ def test_a_whole_jpeg_may_have_something_behind_it(tmp_path):
     assert load_grey(path, 200).size == (200, 200)
 
 
+def converted(path: Path, resolution_px: int = 32, mode: str = "crop") -> Converted:
+    return convert(str(path), str(path.with_name("written.png")), resolution_px, mode)
+
+
 def test_a_constant_image_is_bad(tmp_path):
     pixels = np.full((20, 20), 7, np.uint8)
     for path in (saved(tmp_path / "x.png", pixels), dicom(tmp_path / "x.dcm", pixels.astype(np.uint16))):
-        assert reason_against(path) == "constant image"
+        assert converted(path).reason == "constant image"
+
+
+def with_marker(background: np.ndarray) -> np.ndarray:
+    """A marker in the upper left corner, which the crop of an upright picture cuts off."""
+    background[10:30, 10:40] = 255
+    return background
+
+
+@pytest.mark.parametrize("mode", ["crop", "pad"])
+@pytest.mark.parametrize(
+    ("pixels", "reason"),
+    [
+        (with_marker(np.zeros((600, 400), np.uint8)), {"crop": "constant image", "pad": "nearly constant image"}),
+        (noise(400, 600) // 32 + 60, "nearly constant image"),
+        (np.where(noise(400, 600) > 20, 255, gradient(400, 600)).astype(np.uint8), "mostly saturated image"),
+        (np.where(noise(400, 600) > 40, 128, gradient(400, 600)).astype(np.uint8), "nearly constant image"),
+    ],
+    ids=["failed exposure", "noise alone", "clipped", "one level"],
+)
+def test_what_shows_nothing_once_it_is_cropped_is_bad(tmp_path, pixels, reason, mode):
+    outcome = converted(saved(tmp_path / "x.png", pixels), 400 if mode == "crop" else 600, mode)  # no resize
+    assert outcome.reason == (reason if isinstance(reason, str) else reason[mode])
+    assert "after crop and resize" in outcome.detail
+    assert not (tmp_path / "written.png").exists()
+
+
+def test_black_bars_of_padding_are_no_saturation(tmp_path):
+    assert converted(saved(tmp_path / "x.png", gradient(40, 600)), 64, "pad").reason == ""
 
 
 def test_an_absurdly_large_image_is_bad_before_it_is_decoded(tmp_path, monkeypatch):
@@ -183,12 +216,13 @@ def test_an_absurdly_large_image_is_bad_before_it_is_decoded(tmp_path, monkeypat
 
 def test_a_dicom_of_several_frames_is_bad(tmp_path):
     path = dicom(tmp_path / "x.dcm", np.stack([noise(8, 8), noise(8, 8)]).astype(np.uint16))
-    assert reason_against(path) == "unreadable image"
+    assert reason_against(path) == "unsupported DICOM"
 
 
 def test_a_dicom_without_pydicom_names_what_to_install(tmp_path, monkeypatch):
+    dicom(tmp_path / "x.dcm", noise(8, 8).astype(np.uint16))
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(UserError, match=r"pip install sdcxr\[dicom\]"):
+    with pytest.raises(UserError, match=r"x\.dcm is a DICOM file.*pip install sdcxr\[dicom\]"):
         load_grey(tmp_path / "x.dcm", 8)
 
 
@@ -234,22 +268,19 @@ def test_crop_keeps_the_centre_and_pad_keeps_all():
 # Converting
 
 
-def test_convert_writes_a_grey_square_and_leaves_a_whole_one_alone(tmp_path):
+def test_convert_writes_a_grey_square_whatever_is_there(tmp_path):
     source, target = saved(tmp_path / "x.jpg", gradient(90, 60)), tmp_path / "y.png"
-    assert convert(str(source), str(target), 32, "crop") is None
-    with Image.open(target) as image:
-        assert (image.mode, image.size) == ("L", (32, 32))
-    before = target.stat().st_mtime_ns
-    assert convert(str(tmp_path / "gone.jpg"), str(target), 32, "crop") is None
-    assert target.stat().st_mtime_ns == before
-    target.write_bytes(target.read_bytes()[:-1])
-    assert convert(str(source), str(target), 32, "crop") is None
-    assert target.stat().st_mtime_ns != before
+    for present in (None, b"half a file"):
+        if present:
+            target.write_bytes(present)
+        assert convert(str(source), str(target), 32, "crop")[:2] == ("", "")
+        with Image.open(target) as image:
+            assert (image.mode, image.size) == ("L", (32, 32))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.jpg", "y.png"]
 
 
 def test_convert_answers_a_bad_image_and_raises_where_it_cannot_write(tmp_path):
-    assert convert(str(tmp_path / "x.jpg"), str(tmp_path / "y.png"), 32, "crop") == ("missing image", "x.jpg")
+    assert convert(str(tmp_path / "x.jpg"), str(tmp_path / "y.png"), 32, "crop")[:2] == ("missing image", "x.jpg")
     source = saved(tmp_path / "x.jpg", gradient(90, 60))
     with pytest.raises(OSError, match="nowhere"):
         convert(str(source), str(tmp_path / "nowhere" / "y.png"), 32, "crop")

@@ -103,6 +103,9 @@ def test_any_age_is_a_human_age_or_none(text):
         ("Cough", None),
         ("", None),
         ("No Finding|Effusion", None),
+        ("Effusion|Effusion", ["Effusion"]),
+        ("effusion| Pleural Thickening ", ["Effusion", "Pleural_Thickening"]),
+        ("no finding", []),
     ],
 )
 def test_findings(text, findings):
@@ -117,6 +120,19 @@ def test_both_editions_give_the_same_rows(tmp_path):
     row = read_labels(first).iloc[0]
     assert (row["subject_id"], row["dicom_id"], row["age"], row["sex"]) == ("1", "00000001_000", 58, "F")
     assert row["findings"] == ["Effusion", "Edema"]
+
+
+def test_one_unknown_age_changes_no_other(tmp_path):
+    ages = ("058Y", "60", "411", "")
+    lines = [f"0000000{n}_000.png,Effusion,0,{n}.0,{age},M,PA,1,1,1,1\n" for n, age in enumerate(ages)]
+    path = tmp_path / "labels.csv"
+    path.write_text(SECOND_EDITION + "".join(lines))
+    table = read_labels(path)
+    assert table["age"].tolist() == [58, 60, None, None] and table["subject_id"].tolist() == ["0", "1", "2", "3"]
+    rows = select(config_for(tmp_path, prompt="labels+demographics"), set(table["dicom_id"])).rows
+    assert [text.removesuffix(". Pleural effusion.") for text in rows["text"]] == [
+        "58 year old male", "60 year old male", "Male", "Male",
+    ]  # fmt: skip
 
 
 def test_trailing_comma_in_the_rows_alone_shifts_no_column(tmp_path):
@@ -151,6 +167,9 @@ def test_prompt(findings, parts, prompt):
         (None, "F", "AP", "Female. AP view. No finding."),
         (3, "", "AP", "3 year old patient. AP view. No finding."),
         (None, "", "", "No finding."),
+        (58, "Male", "", "58 year old male. No finding."),
+        (None, " f ", "", "Female. No finding."),
+        (58, "unknown", "", "58 year old patient. No finding."),
     ],
 )
 def test_prompt_leaves_out_what_is_unknown(age, sex, view, prompt):
@@ -209,6 +228,18 @@ def test_hash_split_keeps_patients_apart_and_near_the_fractions(tmp_path):
     assert shares["test"] == pytest.approx(0.2, abs=0.03)
 
 
+def test_a_patient_with_and_without_leading_zeros_is_one(collection, capsys):
+    table = collection / "labels.csv"
+    lines = table.read_text().splitlines(keepends=True)
+    for row in range(1, len(lines), 2):  # the first image of each patient
+        name, finding, follow_up, patient, rest = lines[row].split(",", 4)
+        lines[row] = f"{name},{finding},{follow_up},{patient:0>8},{rest}"
+    table.write_text("".join(lines))
+    assert main(config_for(collection)) == 0
+    assert "40 patients are written with and without leading zeros" in capsys.readouterr().err
+    assert metadata(collection / "out")["subject_id"].nunique() == 40
+
+
 def test_seed_changes_the_split(collection):
     names = {f"{patient:08d}_{k:03d}" for patient in range(1, 41) for k in (0, 1)}
     first, again, other = (select(config_for(collection, seed=seed), names).rows["split"] for seed in (0, 0, 1))
@@ -241,6 +272,21 @@ def test_lists_may_be_saved_by_windows(collection):
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
     assert main(config_for(collection, **lists)) == 0
     assert pd.read_csv(collection / "out" / "rejected.csv").empty
+
+
+def test_lists_may_have_folders_and_one_that_names_no_image_is_refused(collection, capsys):
+    lists = write_lists(collection, test_patients={3, 4}, left_out=set())
+    for path in lists.values():
+        path.write_text("".join(f"images/images_001\\{line}\n" for line in path.read_text().split()))
+    assert main(config_for(collection, **lists)) == 0
+    assert pd.read_csv(collection / "out" / "rejected.csv").empty
+    assert "official lists: 80 of 80 images" in capsys.readouterr().out
+    lists["train_list"].write_text("a.png\n")
+    lists["test_list"].write_text("b.png\n")
+    with pytest.raises(
+        UserError, match=r"official lists: none of the 80 images .* \(looked for 00000001_000; it has a\)"
+    ):
+        main(config_for(collection, output_dir=collection / "other", **lists))
 
 
 def test_lists_that_share_an_image_or_a_patient_are_refused(collection):
@@ -293,6 +339,61 @@ def test_absent_images_are_listed_and_are_no_failure(collection):
     assert rejected["reason"].value_counts().to_dict() == {"missing image": 60}
 
 
+def test_a_picture_of_the_same_name_in_another_format_is_not_taken(collection):
+    table = collection / "labels.csv"
+    table.write_text(table.read_text().replace("00000001_000.png", "00000001_000.jpg"))
+    pixels = np.random.default_rng(0).integers(150, 256, (24, 24), dtype=np.uint8)
+    Image.fromarray(pixels).save(collection / "images" / "00000001_000.jpg", quality=95)
+    assert main(config_for(collection)) == 0
+    written = next((collection / "out").rglob("00000001_000.png"))
+    with Image.open(written) as image:
+        assert np.asarray(image).min() > 100
+
+
+def test_images_that_come_later_are_taken_up(collection, capsys):
+    late = [(path, path.read_bytes()) for path in sorted((collection / "images" / "images_003").rglob("*.png"))]
+    for path, _ in late:
+        path.unlink()
+    assert main(config_for(collection)) == 0
+    assert "images: 54 of 80 images of the table" in capsys.readouterr().out
+    for path, data in late:
+        path.write_bytes(data)
+    assert main(config_for(collection)) == 0
+    printed = capsys.readouterr().out
+    assert "is updated: images changed" in printed and "26 to convert, 54 are up to date" in printed
+    assert len(metadata(collection / "out")) == 80
+    assert main(config_for(collection)) == 0
+    assert "nothing to do (compared with 80 source images)" in capsys.readouterr().out
+
+
+def test_earlier_results_below_the_images_are_no_sources(collection):
+    small = config_for(collection, images=collection, output_dir=collection / "a", resolution=8)
+    assert main(small) == 0
+    assert main(config_for(collection, images=collection, output_dir=collection / "b")) == 0
+    assert main(config_for(collection, output_dir=collection / "direct")) == 0
+    for path in (collection / "direct").rglob("*.png"):
+        assert path.read_bytes() == (collection / "b" / path.relative_to(collection / "direct")).read_bytes()
+    assert main(small) == 0
+    with pytest.raises(UserError, match="was written by data_prep: give the folder of the original images"):
+        main(config_for(collection, images=collection / "a" / "train", output_dir=collection / "c"))
+
+
+def test_images_that_the_table_does_not_name_are_counted(collection, capsys):
+    path = collection / "labels.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:41]))
+    assert main(config_for(collection)) == 0
+    assert "warning: 40 images in" in capsys.readouterr().err
+
+
+def test_names_that_are_unsafe_count_as_failures(collection, capsys):
+    path = collection / "labels.csv"
+    path.write_text(path.read_text().replace("0000000", "left chest "))
+    for image in sorted((collection / "images").rglob("0000000*.png")):
+        image.rename(image.with_name(image.name.replace("0000000", "left chest ")))
+    assert main(config_for(collection)) == 1
+    assert "18 of 80 images cannot be used" in capsys.readouterr().err
+
+
 def test_unreadable_images_are_a_failure(collection):
     for path in (collection / "images" / "images_001").rglob("*.png"):
         path.write_bytes(path.read_bytes()[:60])
@@ -314,7 +415,10 @@ def test_row_with_an_unknown_label_is_rejected_and_the_rest_goes_on(collection):
     ("changes", "message"),
     [
         ({"images": Path("/nowhere")}, "--images /nowhere: does not exist"),
-        ({"images": "empty"}, "has none of the images that labels.csv lists"),
+        (
+            {"images": "empty"},
+            r"none of the 80 images of the table is in --images .*empty \(looked for 00000001_000; it is empty\)",
+        ),
         ({"labels": "none.csv"}, "none.csv does not exist"),
         ({"labels": "bbox.csv"}, r"has no column 'Finding Labels' \(it has: Image Index, Bbox\)"),
         ({"labels": "images"}, "is not a readable CSV table"),

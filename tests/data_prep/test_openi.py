@@ -1,6 +1,7 @@
 """Open-i: reports from XML files, archive and Kaggle's tables; views; splits; what a user gets wrong."""
 
 import io
+import re
 import tarfile
 from contextlib import suppress
 from importlib.util import find_spec
@@ -110,6 +111,12 @@ def test_impression_comes_back_with_white_space_collapsed(text):
 def test_any_bytes_are_a_report_or_a_bad_report(data):
     with pytest.raises(BadReport):
         parse_report(data)
+
+
+@pytest.mark.parametrize("declaration", ["", '<?xml version="1.0" encoding="utf-8"?>'])
+def test_a_report_in_another_encoding_than_it_claims_is_read(declaration):
+    xml = re.sub(r"<\?xml.*?\?>", "", report_xml(1, "Effusion of 3 × 2 cm."))
+    assert parse_report((declaration + xml).encode("latin-1")).sections["impression"] == "Effusion of 3 × 2 cm."
 
 
 @given(st.data())
@@ -328,23 +335,74 @@ def test_kaggle_tables(tmp_path):
     assert rejected_reasons(tmp_path / "out") == {"view not wanted": 1, "no impression": 1}
 
 
+def test_the_file_that_kaggles_table_names_wins(tmp_path):
+    (tmp_path / "indiana_reports.csv").write_text("uid,MeSH,findings,impression\n1,normal,,Clear chest.\n")
+    (tmp_path / "indiana_projections.csv").write_text("uid,filename,projection\n1,1_IM-1-1001.dcm.jpg,Frontal\n")
+    write_image(tmp_path / "images" / "1_IM-1-1001.dcm.png")
+    pixels = np.random.default_rng(0).integers(150, 256, (24, 24), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "images" / "1_IM-1-1001.dcm.jpg")
+    assert main(config_for(tmp_path, reports=tmp_path / "indiana_reports.csv")) == 0
+    with Image.open(next((tmp_path / "out").rglob("1_IM-1-1001.png"))) as image:
+        assert np.asarray(image).min() > 100
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # What a user gets wrong
 
 
-def test_without_images_the_account_is_written_and_the_command_fails(collection, capsys):
+def test_kaggle_tables_saved_by_a_spreadsheet_and_under_another_name(tmp_path, capsys):
+    (tmp_path / "my_reports.csv").write_text("uid,MeSH,findings,impression\n1.0,normal,,Clear chest.\n2.0,,,Other.\n")
+    (tmp_path / "indiana_projections.csv").write_text("uid,filename,projection\n1,1_IM-1-1001.dcm.png,Frontal\n")
+    write_image(tmp_path / "images" / "1_IM-1-1001.dcm.png")
+    assert main(config_for(tmp_path, reports=tmp_path / "my_reports.csv")) == 0
+    assert metadata(tmp_path / "out")[["study_id", "text"]].to_numpy().tolist() == [["CXR1", "Clear chest."]]
+    printed = capsys.readouterr().out
+    assert "reports: 1 of 2 reports with images" in printed and "images: 1 of 1 images of the reports" in printed
+
+
+def test_images_without_a_report_are_counted(collection, capsys):
+    for number in range(31, 41):
+        (collection / "reports" / "ecgen-radiology" / f"{number}.xml").unlink()
+    assert main(config_for(collection)) == 0
+    assert "warning: 20 images in" in (told := capsys.readouterr().err) and "are not named in the reports of" in told
+
+
+def test_a_result_beside_the_reports_leaves_them_as_they_were(collection, capsys):
+    config = config_for(collection, images=collection, reports=collection, output_dir=collection / "out")
+    assert main(config) == 0
+    assert main(config) == 0
+    assert "is finished: nothing to do" in capsys.readouterr().out
+    (collection / "reports" / "ecgen-radiology" / "41.xml").write_text(report_xml(41))
+    assert main(config) == 0
+    assert "is updated: reports changed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("annotation.json", "{}", "give the unpacked ecgen-radiology folder.*python -m data_prep.table"),
+        ("captions.csv", "image,caption\n", "has no column 'uid'.*python -m data_prep.table"),
+        ("reports.csv", "uid,MeSH,findings,impression\n1,,,Clear.\n", "has no indiana_proj.*data_prep.table"),
+    ],
+)
+def test_other_tables_are_sent_to_their_command(collection, name, content, message):
+    (collection / name).write_text(content)
+    with pytest.raises(UserError, match=message) as error:
+        main(config_for(collection, reports=collection / name))
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_without_the_images_is_one_line(collection, capsys):
     empty = collection / "empty"
     empty.mkdir()
     argv = [f"--images={empty}", f"--reports={collection / 'reports'}", f"--output_dir={collection / 'out'}"]
     with pytest.raises(SystemExit) as end:
         run(main, [*argv, "--workers=1"])
     assert end.value.code == 2
-    error = capsys.readouterr().err
-    assert "error: none of the 40 images can be used" in error and "Traceback" not in error
-    assert f"--images {empty} has no image of these reports, such as CXR1_IM-0001-1001.png" in error
-    counts = {count["filter"]: count["studies"] for count in read_json(collection / "out" / "prep.json")["counts"]}
-    assert counts["impression"] == 40
-    assert rejected_reasons(collection / "out")["missing image"] == 40
+    wanted = (
+        f"images: none of the 40 images of the reports is in --images {empty} (looked for 1_IM-0001-1001; it is empty)"
+    )
+    assert capsys.readouterr().err == f"error: {wanted}\n"
 
 
 def test_too_many_absent_images_are_exit_code_1(collection):

@@ -11,7 +11,9 @@ from PIL import Image
 from data_prep import filters, splits
 from data_prep.cohort import Cohort
 from data_prep.raw_tables import index_images, read_table
+from data_prep.sources import input_states
 from data_prep.writer import Settings, is_finished, recorded_settings, write_dataset
+from sdcxr.io.ids import print_join, read_ids
 from sdcxr.runtime.cli import run
 
 
@@ -25,20 +27,23 @@ class ToyConfig(Settings):
 
 def main(config: ToyConfig) -> int:
     settings = recorded_settings(config, "toy")  # goes to prep.json; other settings in the same folder are refused
-    if is_finished(config.output_dir, settings):
+    files = index_images(config.images)  # at any depth, by name without suffix
+    inputs = input_states(config.images, files.values(), table=config.table)
+    if is_finished(config.output_dir, settings, inputs):  # compared with what was read then
         return 0
     # One row per image, ids as text. Labels and view may be added under their names in sdcxr.io.manifest.COLUMNS.
     table = read_table(config.table, ("image", "patient", "report"))
     rows = table.rename(columns={"image": "dicom_id", "patient": "subject_id", "report": "text"})
+    rows = rows.assign(subject_id=read_ids(rows["subject_id"], "p"))  # 7.0, " 7" and p7 are one patient
     cohort = Cohort(rows.assign(study_id=rows["dicom_id"]), "all images")
     cohort.apply("7 to 77 characters", filters.length_reasons(cohort.rows["text"], 7, 77))  # reasons to drop, or ""
     if config.limit is not None:
         cohort.apply(f"limit {config.limit:,}", filters.limit_reasons(cohort.rows, config.limit, config.seed))
     split = splits.hash_splits(cohort.rows["subject_id"], validation_fraction=0.2, test_fraction=0.2, seed=config.seed)
-    files = index_images(config.images, key=lambda name: Path(name).stem)
+    print_join("images", rows["dicom_id"], files, "images", f"--images {config.images}")
     source = [str(files.get(name, name)) for name in cohort.rows["dicom_id"]]  # a missing file is rejected and counted
     cohort.rows = cohort.rows.assign(split=split, source=source)
-    return write_dataset(config, settings, cohort)
+    return write_dataset(config, settings, cohort, inputs)
 
 
 def test_a_source_from_outside_writes_a_dataset_that_hugging_face_reads(tmp_path):

@@ -17,6 +17,7 @@ from PIL import Image
 
 from data_prep import writer
 from data_prep.cohort import Cohort
+from data_prep.sources import input_states
 from data_prep.writer import check_settings, is_finished, recorded_settings, write_dataset
 from sdcxr.io.files import read_json
 from sdcxr.io.manifest import COLUMNS, read_metadata
@@ -56,19 +57,22 @@ class Config:
     output_dir: Path
     resolution: int = 16
     square: str = "crop"
+    verify_checksums: bool = False
     workers: int = 1
     max_rejected_fraction: float = 0.05
+    duplicates: str = "keep"
 
 
 SETTINGS = {"source": "test", "resolution": 16}
+INPUTS = input_states(Path("/nowhere"))
 
 
 def write(output: Path, rows: pd.DataFrame | Cohort, **changes) -> int:
     settings = changes.pop("settings", SETTINGS)
-    if is_finished(output, settings):
+    if is_finished(output, settings, INPUTS):
         return 0
     cohort = rows if isinstance(rows, Cohort) else Cohort(rows, "all images")
-    return write_dataset(Config(output_dir=output, **changes), settings, cohort)
+    return write_dataset(Config(output_dir=output, **changes), settings, cohort, INPUTS)
 
 
 def filtered(rows: pd.DataFrame, n: int) -> Cohort:
@@ -141,7 +145,7 @@ def test_what_cannot_be_used_is_rejected_and_the_rest_goes_on(sources, tmp_path)
     assert rejected == {
         "d03": "empty file",
         "d04": "missing image",
-        "../escape": "dicom_id is no file name",
+        "../escape": "name with a blank or other characters than A–Z, a–z, 0–9, '.', '_', '-'",
         "d08": "duplicate dicom_id",
     }
     train = read_metadata(tmp_path / "out" / "train")
@@ -206,10 +210,10 @@ def test_a_patient_in_two_splits_is_refused_before_anything_is_written(sources, 
 
 
 def test_a_finished_folder_is_left_alone(sources, tmp_path, capsys):
-    assert not is_finished(tmp_path / "out", SETTINGS)
+    assert not is_finished(tmp_path / "out", SETTINGS, INPUTS)
     write(tmp_path / "out", table(sources))
     before = files_of(tmp_path / "out")
-    assert is_finished(tmp_path / "out", SETTINGS)
+    assert is_finished(tmp_path / "out", SETTINGS, INPUTS)
     assert write(tmp_path / "out", table(sources).head(3)) == 0
     assert "is finished" in capsys.readouterr().out
     assert files_of(tmp_path / "out") == before
@@ -227,15 +231,15 @@ def test_other_settings_are_refused_and_listed(sources, tmp_path):
 def test_a_foreign_folder_is_refused(tmp_path, content):
     (tmp_path / "prep.json").write_text(content)
     with pytest.raises(UserError, match=r"prep\.json"):
-        is_finished(tmp_path, SETTINGS)
+        is_finished(tmp_path, SETTINGS, INPUTS)
 
 
 def test_a_folder_with_other_files_and_a_file_are_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("dear")
     with pytest.raises(UserError, match="has other files"):
-        is_finished(tmp_path, SETTINGS)
+        is_finished(tmp_path, SETTINGS, INPUTS)
     with pytest.raises(UserError, match="is a file"):
-        is_finished(tmp_path / "thesis.txt", SETTINGS)
+        is_finished(tmp_path / "thesis.txt", SETTINGS, INPUTS)
 
 
 def test_recorded_settings_are_what_decides_the_content(tmp_path, monkeypatch):
@@ -246,7 +250,8 @@ def test_recorded_settings_are_what_decides_the_content(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     settings = recorded_settings(Source(Path("out"), workers=4), "openi")
-    expected = {"source": "openi", "images": str(tmp_path / "raw"), "resolution": 16, "square": "crop"}
+    kept = {"verify_checksums": False, "duplicates": "keep"}
+    expected = {"source": "openi", "resolution": 16, "square": "crop"} | kept  # paths tell where, not what
     assert settings == expected | {"views": ["PA", "AP"]}
     assert json.loads(json.dumps(settings)) == settings  # compared after a round trip
 
@@ -320,10 +325,12 @@ class Config:
     resolution: int = 256
     square: str = "crop"
     max_rejected_fraction: float = 0.05
+    duplicates: str = "keep"
+    verify_checksums: bool = False
 
 def main(config: Config) -> int:
     rows = pd.read_csv("rows.csv", dtype=str)
-    return write_dataset(config, {}, Cohort(rows, "all images"))
+    return write_dataset(config, {}, Cohort(rows, "all images"), {"images": {"path": "/", "names": ""}})
 
 if __name__ == "__main__":
     run(main)

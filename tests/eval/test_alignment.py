@@ -10,7 +10,8 @@ from eval import alignment, command
 from eval.alignment import cosines, difference_row, main, side_rows
 from eval.command import FeatureComparison
 from eval.extractors import find_extractor
-from eval.inputs.folders import ImageFolder, read_sides
+from eval.extractors.base import TextFeatures
+from eval.inputs.folders import read_sides
 from eval.scores import read_scores
 from sdcxr.runtime.errors import UserError
 
@@ -63,7 +64,13 @@ def texts_known(monkeypatch):
     monkeypatch.setattr(
         command, "find_extractor", lambda *words: replace(find_extractor(*words), load_texts=lambda device: None)
     )
-    monkeypatch.setattr(alignment, "extract_texts", lambda texts, _: np.eye(64)[[len(text) for text in texts]] + 0.1)
+    monkeypatch.setattr(
+        alignment,
+        "extract_texts",
+        lambda texts, _: TextFeatures(
+            np.eye(64)[[len(text) for text in texts]] + 0.1, np.array([len(text) == len("Edema 1.") for text in texts])
+        ),
+    )
 
 
 def test_the_command_writes_both_sides_and_their_difference(two_folders, texts_known, tmp_path, capfd):
@@ -77,7 +84,7 @@ def test_the_command_writes_both_sides_and_their_difference(two_folders, texts_k
 
 def test_images_of_one_patient_are_drawn_together(two_folders, texts_known):
     real, synthetic = read_sides(*two_folders)
-    one, extractor = ImageFolder(real.folder, real.rows.assign(subject_id="7")), command.find_extractor("pixels-8")
+    one, extractor = replace(real, rows=real.rows.assign(subject_id="7")), command.find_extractor("pixels-8")
     rows = {(row["metric"], row["images"]): row for row in alignment.evaluate(one, synthetic, extractor).rows}
     assert np.isnan(rows["alignment", "real"]["ci_low"]) and np.isfinite(rows["alignment", "synthetic"]["ci_low"])
 

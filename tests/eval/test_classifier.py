@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from eval import classifier
 from eval.classifier import ClassifierConfig, main, prompt_groups, score_agreement, score_labels
-from eval.inputs.folders import ImageFolder, partners
+from eval.inputs.folders import ImageFolder, pair_prompts
 from eval.metrics.bootstrap import group_interval
 from eval.metrics.classification import auroc
 from eval.scores import COLUMNS, read_scores
@@ -83,8 +83,8 @@ def test_the_real_side_is_that_of_the_same_prompts():
 def test_images_of_one_patients_prompts_are_drawn_together():
     real = real_side()
     synthetic = synthetic_side(["d0", "d1", "d2", "z"], [0.5] * 4, [1, 0, 0, 0])
-    partner = partners(real, synthetic)
-    assert partner.tolist() == [0, 1, 2, -1]
+    partner = pair_prompts(real, synthetic)
+    assert partner.rows.tolist() == [0, 1, 2, -1]
     assert prompt_groups(real, synthetic, partner).tolist() == ["p0", "p0", "p1", "z"]
 
 
@@ -104,16 +104,43 @@ def test_a_finding_with_one_class_keeps_its_name_and_is_not_in_the_mean():
     values = {row["label"]: row["value"] for row in rows if row["metric"] == "auroc"}
     assert values == {"Edema": pytest.approx(NAN, nan_ok=True), "Fracture": 0.0, "Pneumonia": 1.0, "macro": 0.5}
     macro = row_of(rows, "auroc", "macro", "real")
-    assert macro["n_labels"] == 2 and macro["notes"] == ["mean of 2 of 3 findings"]
+    assert macro["n_labels"] == 2 and macro["notes"] == [
+        "mean of 2 of 3 findings",
+        "2 of them (Fracture, Pneumonia) in fewer than 5 patients or prompts",
+    ]
     assert row_of(rows, "auroc", "Edema", "real")["notes"] == ["one class only"]
 
 
+@pytest.mark.parametrize("n_positive", [1, 3, 8])
+def test_the_interval_of_a_mean_is_of_the_same_findings_in_every_draw(n_positive):
+    """A perfect finding that few images have lies above the others: a mean without it would be lower."""
+    draws, n = np.random.default_rng(0), 200
+    truth = pd.DataFrame({"Rare": (np.arange(n) < n_positive).astype(float), "Edema": draws.integers(0, 2, n) * 1.0})
+    seen = pd.DataFrame({"Rare": truth["Rare"], "Edema": truth["Edema"] + draws.normal(0, 1.4, n)})
+    rows = score_labels({"real": (truth, seen, np.arange(n))})
+    alone, macro, rare = (row_of(rows, "auroc", label, "real") for label in ("Edema", "macro", "Rare"))
+    assert macro["ci_low"] == pytest.approx((1 + alone["ci_low"]) / 2, abs=0.01)
+    assert macro["ci_high"] == pytest.approx((1 + alone["ci_high"]) / 2, abs=0.01)
+    few = n_positive < 5
+    assert rare["value"] == 1 and np.isnan(rare["ci_low"]) == few
+    note = f"no interval: only {n_positive} patients or prompts with it (or without it), fewer than 5"
+    assert rare["notes"] == ([note] if few else [])
+
+
+def test_a_mean_whose_findings_most_draws_lack_has_no_interval():
+    n = 60
+    truth = pd.DataFrame({f"F{j}": (np.arange(n) == j).astype(float) for j in range(6)})
+    macro = row_of(score_labels({"real": (truth, truth, np.arange(n))}), "auroc", "macro", "real")
+    assert macro["value"] == 1 and np.isnan(macro["ci_low"])
+    assert macro["notes"][-1] == "no interval: most bootstrap samples lack one of the findings"
+
+
 def test_both_sides_have_the_mean_of_the_same_findings():
-    both, one = [0.0, 1, 0, 1], [0.0] * 4
-    seen = pd.DataFrame({"Edema": [0.1, 0.9, 0.1, 0.9], "Fracture": [0.9, 0.1, 0.9, 0.1]})
+    both, one = [0.0, 1] * 10, [0.0] * 20
+    seen = pd.DataFrame({"Edema": [0.1, 0.9] * 10, "Fracture": [0.9, 0.1] * 10})
     real = pd.DataFrame({"Edema": both, "Fracture": both})
     synthetic = pd.DataFrame({"Edema": both, "Fracture": one})
-    rows = score_labels({"real": (real, seen, np.arange(4)), "synthetic": (synthetic, seen, np.arange(4))})
+    rows = score_labels({"real": (real, seen, np.arange(20)), "synthetic": (synthetic, seen, np.arange(20))})
     assert [row_of(rows, "auroc", "macro", side)["value"] for side in ("real", "synthetic")] == [1.0, 1.0]
     assert row_of(rows, "auroc", "macro", "real")["ci_low"] == 1.0  # nor has the interval
     assert row_of(rows, "auroc", "Fracture", "real")["value"] == 0.0
@@ -178,7 +205,7 @@ def test_labels_and_findings_are_checked_before_images_are_read(tmp_path):
     for settings, message in (
         ({"findings": "Fracture"}, "'Fracture' .not in any of them. is not among: Edema"),
         ({"labels": str(tmp_path / "nowhere.csv")}, "nowhere"),
-        ({"labels": str(tmp_path / "truth.csv")}, "have no row"),
+        ({"labels": str(tmp_path / "truth.csv")}, "labels: none of the 1 images"),
     ):
         with pytest.raises(UserError, match=message):
             evaluate(real_side(), synthetic, **settings)

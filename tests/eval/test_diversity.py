@@ -18,7 +18,7 @@ from eval.diversity import (
     mean_of_pairs,
 )
 from eval.extractors import find_extractor
-from eval.inputs.folders import ImageFolder, read_folder
+from eval.inputs.folders import ImageFolder, read_folder, read_samples
 from sdcxr.runtime.errors import UserError
 
 
@@ -37,9 +37,8 @@ def folder(tmp_path: Path, name: str, greys: np.ndarray, **columns: list) -> Pat
 
 
 def samples(tmp_path: Path, greys: np.ndarray, ids: list, texts: list | None = None) -> Path:
-    n = len(greys)
     texts = [f"Finding {i}." for i in ids] if texts is None else texts
-    return folder(tmp_path, "s", greys, text=texts, id=ids, seed=[0] * n, scheduler=["pndm"] * n)
+    return folder(tmp_path, "s", greys, text=texts, id=ids)
 
 
 def dataset(tmp_path: Path, greys: np.ndarray, patients: list, texts: list) -> Path:
@@ -58,13 +57,13 @@ def one(rows: list, metric: str, images: str = "synthetic") -> dict:
 # Pairs
 
 
-def rows_of(**columns: list) -> ImageFolder:
+def rows_of(synthetic: bool = False, **columns: list) -> ImageFolder:
     n = len(next(iter(columns.values())))
-    return ImageFolder(Path(), pd.DataFrame({"file_name": [f"{i}.png" for i in range(n)]} | columns))
+    return ImageFolder(Path(), pd.DataFrame({"file_name": [f"{i}.png" for i in range(n)]} | columns), synthetic)
 
 
 def test_four_images_of_a_prompt_make_six_pairs():
-    images = rows_of(text=["a"] * 4 + ["b"] * 6 + ["c"], seed=["0"] * 11, scheduler=["x"] * 11)
+    images = rows_of(text=["a"] * 4 + ["b"] * 6 + ["c"], synthetic=True)
     pairs = find_pairs(images, "within_prompts", 4, 1000, 0)
     found = sorted(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))
     assert found[:6] == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
@@ -72,13 +71,13 @@ def test_four_images_of_a_prompt_make_six_pairs():
 
 
 def test_prompts_count_alike_however_many_pairs_they_have():
-    images = rows_of(text=["a"] * 4 + ["b"] * 2, seed=["0"] * 6, scheduler=["x"] * 6)
+    images = rows_of(text=["a"] * 4 + ["b"] * 2, synthetic=True)
     pairs = find_pairs(images, "within_prompts", 4, 1000, 0)
     assert mean_of_pairs(np.where(pairs.first < 4, 0.0, 1.0), pairs)[0] == pytest.approx(0.5)
 
 
 def test_equal_texts_are_one_prompt_whatever_their_id():
-    images = rows_of(text=["No effusion.", "no  effusion"], id=["p", "q"], seed=["0"] * 2, scheduler=["x"] * 2)
+    images = rows_of(text=["No effusion.", "no  effusion"], id=["p", "q"], synthetic=True)
     assert len(find_pairs(images, "within_prompts", 4, 10, 0)) == 1
     assert len(find_pairs(images, "across_prompts", 4, 10, 0)) == 0
 
@@ -95,7 +94,7 @@ def test_real_pairs_are_of_different_patients(kind):
 
 
 def test_pairs_are_limited():
-    images = rows_of(text=[str(i // 4) for i in range(400)], seed=["0"] * 400, scheduler=["x"] * 400)
+    images = rows_of(text=[str(i // 4) for i in range(400)], synthetic=True)
     assert len(find_pairs(images, "within_prompts", 4, 100, 0)) == 96  # whole prompts
     assert len(find_pairs(images, "across_prompts", 4, 100, 0)) == 100
 
@@ -107,21 +106,21 @@ def test_distance_is_a_root_mean_square_per_feature():
 
 def test_interval_of_pairs_covers_the_mean():
     draws = np.random.default_rng(0)
-    images = rows_of(text=[str(i // 2) for i in range(100)], seed=["0"] * 100, scheduler=["x"] * 100)
+    images = rows_of(text=[str(i // 2) for i in range(100)], synthetic=True)
     pairs = find_pairs(images, "within_prompts", 4, 1000, 0)
     covered = 0
     for seed in range(40):
-        value, low, high = mean_of_pairs(draws.normal(size=len(pairs)), pairs, seed)
+        value, (low, high) = mean_of_pairs(draws.normal(size=len(pairs)), pairs, seed)
         assert low < value < high
         covered += low < 0 < high
     assert covered >= 33  # of 38 expected
 
 
 def test_interval_of_one_pair_per_prompt_is_the_usual_bootstrap():
-    images = rows_of(text=[str(i // 2) for i in range(200)], seed=["0"] * 200, scheduler=["x"] * 200)
+    images = rows_of(text=[str(i // 2) for i in range(200)], synthetic=True)
     pairs = find_pairs(images, "within_prompts", 4, 1000, 0)
     values = np.random.default_rng(0).normal(size=len(pairs))
-    _, low, high = mean_of_pairs(values, pairs)
+    _, (low, high) = mean_of_pairs(values, pairs)
     assert high - low == pytest.approx(2 * 1.96 * values.std() / 10, rel=0.15)
 
 
@@ -132,7 +131,7 @@ def test_an_undefined_vendi_score_is_a_row_with_the_reason(tmp_path):
     black = noise(4)
     black[1] = 0
     synthetic, real = samples(tmp_path, black, [0, 0, 1, 1]), dataset(tmp_path, noise(4), [1, 2, 3, 4], ["a"] * 4)
-    rows = evaluate(read_folder(real, "--real"), read_folder(synthetic, "--synthetic"), "pixels-8")
+    rows = evaluate(read_folder(real, "--real"), read_samples(synthetic), "pixels-8")
     row = one(rows, "vendi")
     assert np.isnan(row["value"]) and "all zeros" in row["notes"][0] and np.isfinite(row["floor"])
 
@@ -143,7 +142,7 @@ def test_samples_without_variety_are_told_from_varied_ones(tmp_path):
     alike = np.repeat(prompts, 4, axis=0).astype(int) + rng.integers(-9, 10, (20, 48, 48))
     synthetic = samples(tmp_path, alike.clip(0, 255).astype(np.uint8), [i // 4 for i in range(20)])
     real = dataset(tmp_path, noise(20, 48, 1), list(range(20)), ["a", "b"] * 10)
-    rows = evaluate(read_folder(real, "--real"), read_folder(synthetic, "--synthetic"), "pixels-16")
+    rows = evaluate(read_folder(real, "--real"), read_samples(synthetic), "pixels-16")
     within, across = one(rows, "ms_ssim_within_prompts"), one(rows, "ms_ssim_across_prompts")
     assert within["value"] > 0.9 > 0.4 > across["value"]
     assert within["ci_low"] <= within["value"] <= within["ci_high"]
@@ -155,10 +154,23 @@ def test_samples_without_variety_are_told_from_varied_ones(tmp_path):
     assert one(rows, "vendi")["n_real"] == one(rows, "vendi")["n_synthetic"] == 20
 
 
+def test_the_smallest_image_is_named_where_it_sets_the_size(tmp_path):
+    real = read_folder(dataset(tmp_path, noise(4, 64), ["a", "b", "c", "d"], ["A", "B", "C", "D"]), "--real")
+    synthetic = samples(tmp_path, noise(4, 64, 1), [0, 0, 1, 1])
+    rows = evaluate(real, read_folder(synthetic, "--synthetic"))
+    assert not any("smallest" in note for note in one(rows, "ms_ssim_within_prompts")["notes"])
+    Image.fromarray(noise(1, 32)[0]).save(synthetic / "s2.png")
+    rows = evaluate(real, read_folder(synthetic, "--synthetic"))
+    assert "measured at 32 px, the size of the smallest image: s2.png" in one(rows, "ms_ssim_within_prompts")["notes"]
+
+
 def test_scales_that_are_missing_are_noted(tmp_path):
     synthetic = samples(tmp_path, noise(4, 64), [0, 0, 1, 1])
     real = dataset(tmp_path, noise(3, 80), [1, 2, 3], ["a", "a", "b"])
-    row = one(evaluate(read_folder(real, "--real"), read_folder(synthetic, "--synthetic")), "ms_ssim_within_prompts")
+    row = one(
+        evaluate(read_folder(real, "--real"), read_samples(synthetic)),
+        "ms_ssim_within_prompts",
+    )
     assert row["preset"] == "grey 64 px, 3 scales"  # at the smaller of both sizes
     assert "3 of 5 scales" in row["notes"][0]
 
@@ -167,7 +179,10 @@ def test_scales_that_are_missing_are_noted(tmp_path):
 def test_images_smaller_than_the_window_have_no_value(tmp_path):
     synthetic = samples(tmp_path, noise(4, 8), [0, 0, 1, 1])
     real = dataset(tmp_path, noise(3, 8), [1, 2, 3], ["a", "a", "b"])
-    row = one(evaluate(read_folder(real, "--real"), read_folder(synthetic, "--synthetic")), "ms_ssim_within_prompts")
+    row = one(
+        evaluate(read_folder(real, "--real"), read_samples(synthetic)),
+        "ms_ssim_within_prompts",
+    )
     assert np.isnan(row["value"]) and np.isnan(row["ci_low"]) and "0 of 5 scales" in row["notes"][0]
 
 
@@ -188,7 +203,7 @@ def test_folders_without_tables_are_compared_across_images(tmp_path):
         (tmp_path / name).mkdir()
         for i, grey in enumerate(noise(3, seed=seed)):
             Image.fromarray(grey).save(tmp_path / name / f"{i}.jpg")
-    rows = evaluate(read_folder(tmp_path / "a", "--real"), read_folder(tmp_path / "b", "--synthetic"), "pixels-8")
+    rows = evaluate(read_folder(tmp_path / "a", "--real"), read_samples(tmp_path / "b"), "pixels-8")
     assert np.isfinite(one(rows, "ms_ssim_across_prompts")["value"])
     assert np.isnan(one(rows, "feature_distance_within_prompts")["value"])
 
@@ -198,7 +213,7 @@ def test_single_image_and_damaged_image_are_one_line(tmp_path):
     synthetic = samples(tmp_path, noise(4), [0, 0, 1, 1])
     (synthetic / "s2.png").write_bytes(b"\x89PNG nothing")
     with pytest.raises(UserError, match=r"1 of 4 images cannot be used: s2\.png"):
-        evaluate(read_folder(real, "--real"), read_folder(synthetic, "--synthetic"))
+        evaluate(read_folder(real, "--real"), read_samples(synthetic))
     (tmp_path / "single").mkdir()
     with pytest.raises(UserError, match="at least 2"):
         evaluate(read_folder(real, "--real"), read_folder(samples(tmp_path / "single", noise(1), [0]), "--synthetic"))

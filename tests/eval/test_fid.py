@@ -18,7 +18,7 @@ from eval.metrics.bootstrap import half_samples
 from eval.metrics.frechet import frechet_distance
 from eval.metrics.mmd import kid, kid_subsets
 from eval.metrics.prdc import NAMES
-from eval.metrics.presets import ALL, PRESETS, Preset, measure, standard_errors
+from eval.metrics.presets import ALL, PRESETS, Preset, measure, values_of_halves
 from eval.scores import note_text, read_scores
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
@@ -54,17 +54,22 @@ def test_every_metric_has_counts_floor_interval_and_parameters():
     for name, row in rows.items():
         assert (row["n_real"], row["n_synthetic"], row["dimension"], row["below_2d"]) == (120, 50, 4, False)
         assert np.isfinite([row["value"], row["floor"], row["value_at_floor_n"]]).all()
-        assert (row["floor_n"], row["floor_splits"]) == (
-            50,
-            10,
-        )  # two halves of 60: enough for the number of synthetic images
-        assert (note_text(row) == "") == (name not in NAMES)
+        assert (row["floor_n"], row["floor_splits"]) == (50, 10)  # halves of 60: enough for the synthetic images
+        assert row["floor_low"] < row["floor"] < row["floor_high"]
+        clustered, *others = reversed(row["notes"])
+        assert clustered.startswith("120 real images of 60 patients") and bool(others) == (name in NAMES)
         assert row["ci_low"] <= row["value"] <= row["ci_high"] and row["ci_low"] < row["ci_high"]
         assert row["resamples"] == (25 if name == "fd_infinity" else 100)
     assert (rows["precision"]["k"], rows["kid"]["k"]) == (3, None)
     assert (rows["kid_subsets"]["subset_size"], rows["kid_subsets"]["subsets"]) == (25, 100)
     assert rows["kid_subsets"]["sd"] > 0 and np.isnan(rows["kid"]["sd"])
     assert rows["fd"]["value"] > rows["fd"]["floor"]
+
+
+def test_floor_of_a_single_split_has_no_spread():
+    row = scores(normal(3000, 2), normal(20, 2), Preset("stub", ("kid",)), interval_draws=0)["kid"]
+    assert row["floor_splits"] == 1 and np.isfinite(row["floor"])
+    assert np.isnan([row["floor_low"], row["floor_high"]]).all()
 
 
 def test_values_are_those_of_the_functions():
@@ -206,7 +211,7 @@ def test_copies_are_told():
     real = normal(40)
     synthetic = np.vstack([real[:7], normal(33, seed=1)])
     result = fid.evaluate(side(40), side(40), features(real), features(synthetic), PLAIN, interval_draws=0)
-    assert result.warnings[0].startswith("7 of 40 synthetic images have exactly the features of a real one")
+    assert result.warnings[0].startswith("7 of 40 synthetic images have the features of a real one, to rounding")
     assert all(row["notes"][-1] == result.warnings[0] for row in result.rows)
 
 
@@ -250,7 +255,7 @@ def spread(metric: str, shift: float) -> tuple[float, float]:
         values.append(measure(real, synthetic, preset)[metric].value)
         if seed < 12:
             halves = [half_samples([str(i // 3) for i in range(120)], 60, generator) for _ in range(2)]
-            errors.append(standard_errors(real, synthetic, preset, *halves)[metric])
+            errors.append(values_of_halves(real, synthetic, preset, *halves)[metric].std(ddof=1))
     return float(np.std(values)), float(np.mean(errors))
 
 
@@ -415,7 +420,7 @@ def test_command_writes_rows_and_prints_them(tmp_path, capsys):
     assert "floor at 15 + 15 images" in rows[0]["note"] and "; N = 24 is below" in rows[0]["note"]
     printed = capsys.readouterr().out
     assert "30 + 24" in printed and "mostly bias" in printed
-    assert printed.strip() == table(read_scores(output)).strip()
+    assert printed.strip().endswith(table(read_scores(output)).strip())
 
 
 @pytest.mark.parametrize(
@@ -438,3 +443,17 @@ def test_commands_that_cannot_be_are_one_line(tmp_path, capsys, change, message)
         run(fid.main, [*argv, "--extractor", "pixels-64"])
     assert exit.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_floors_without_patients_are_noted():
+    real = ImageFolder(Path("nowhere"), side(20).rows.drop(columns="subject_id"))
+    rows = evaluate(real, side(20), features(normal(20)), features(normal(20, seed=1)), Preset("stub", ("kid",)))
+    assert rows[0]["notes"][-1].startswith("the patients of 20 of 20 real images are not known (no subject_id)")
+    assert (rows[0]["n_real_groups"], rows[0]["n_synthetic_groups"]) == (20, 10)
+
+
+def test_copies_count_up_to_rounding():
+    real, other = normal(60, 64), normal(40, 64, seed=1)
+    other[:20] = real[:20] * (1 + 1e-6 * np.random.default_rng(2).normal(size=(20, 64)))
+    assert fid.count_copies(real, other) == 20
+    assert fid.count_copies(np.ones((3, 2)), np.ones((4, 2))) == 4

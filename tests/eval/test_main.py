@@ -10,11 +10,14 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from eval.__main__ import main
-from eval.inputs.folders import PHANTOM, read_folder
+from eval.extractors import find_extractor
+from eval.inputs.folders import PHANTOM, read_folder, read_samples
 from eval.scores import COLUMNS, Result, read_scores, score_row, write_scores
 from eval.summary.config import EvalConfig
+from eval.summary.models import Model
 from eval.summary.plan import DEFAULT_EXTRACTORS, DEFAULT_PRESETS, Evaluation, register, resolve_inputs
 from eval.summary.steps import KEPT, EvalStep, Skipped, fingerprint_model, run_steps
 from sdcxr.runtime.cli import parse
@@ -41,7 +44,7 @@ def parts_of(rows) -> list[str]:
 
 def test_without_weights_what_needs_none_is_taken_and_the_rest_is_told(evaluate, folders, tmp_path, capsys):
     rows = evaluate(train=folders.train)
-    assert parts_of(rows) == ["fidelity by pixels-32", "diversity", "privacy"]
+    assert parts_of(rows) == ["images", "fidelity by pixels-32", "diversity", "privacy"]
     assert all(set(COLUMNS) <= set(row) for row in rows)
     assert {"fd", "kid", "recall", "ms_ssim_within_prompts", "copy_share"} <= {row["metric"] for row in rows}
     said = capsys.readouterr().out
@@ -60,7 +63,7 @@ def test_without_weights_what_needs_none_is_taken_and_the_rest_is_told(evaluate,
 
 
 def test_without_train_there_is_no_privacy(evaluate, capsys):
-    assert parts_of(evaluate()) == ["fidelity by pixels-32", "diversity"]
+    assert parts_of(evaluate()) == ["images", "fidelity by pixels-32", "diversity"]
     assert "left out: privacy: no --train" in capsys.readouterr().out
 
 
@@ -70,7 +73,7 @@ def test_rows_of_utility_join_the_report(evaluate, tmp_path):
         write_scores(scores, [score_row("utility_auroc", value, label="macro", images=None) | {"arm": "R+S"}])
         rows = evaluate(utility=scores)
         assert [(row["arm"], row["value"]) for row in rows if row["part"] == "utility"] == [("R+S", value)]
-    assert "Are they worth training on?" in (tmp_path / "out" / "report.html").read_text()
+    assert "Do they help as training data?" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_labels_in_common_have_rows(evaluate):
@@ -81,10 +84,10 @@ def test_labels_in_common_have_rows(evaluate):
 def test_the_same_command_again_computes_nothing(evaluate, folders, tmp_path, capsys, monkeypatch):
     first = evaluate(train=folders.train)
     capsys.readouterr()
-    for module in ("fid", "diversity", "privacy"):
+    for module in ("images", "fid", "diversity", "privacy"):
         monkeypatch.setattr(f"eval.{module}.evaluate", lambda *_, **__: pytest.fail("computed"))
     assert evaluate(train=folders.train) == first
-    assert capsys.readouterr().out.count("kept from an earlier call") == 3
+    assert capsys.readouterr().out.count("kept from an earlier call") == 4
 
 
 def test_only_what_is_missing_is_computed(evaluate, folders, tmp_path, capsys):
@@ -96,7 +99,7 @@ def test_only_what_is_missing_is_computed(evaluate, folders, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     kept = [line.split(":")[0] for line in lines if "kept from" in line]
     done = [line.split(":")[0] for line in lines if " rows in " in line]
-    assert (kept, done) == (["fidelity by pixels-32"], ["diversity", "privacy"])
+    assert (kept, done) == (["images", "fidelity by pixels-32", "privacy"], ["diversity"])  # its table is kept, too
     assert (tmp_path / "out" / "nearest.csv").is_file()
 
 
@@ -120,7 +123,7 @@ def test_rows_of_other_images_or_settings_are_not_kept(evaluate, folders, capsys
     capsys.readouterr()
     evaluate(**flags)
     kept = [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if "kept from" in line]
-    assert kept == (["diversity"] if change == "interval_draws" else [])
+    assert kept == (["images", "diversity"] if change == "interval_draws" else [])
 
 
 def test_what_cannot_be_done_and_was_not_asked_for_is_left_out(evaluate, folders, capsys, tmp_path):
@@ -128,7 +131,7 @@ def test_what_cannot_be_done_and_was_not_asked_for_is_left_out(evaluate, folders
     table.to_csv(folders.synthetic / "metadata.csv", index=False)
     with pytest.raises(UserError, match=r"nothing could be measured: .*report.html says why"):
         evaluate()
-    assert read_scores(tmp_path / "out" / "scores.json") == []
+    assert parts_of(read_scores(tmp_path / "out" / "scores.json")) == ["images"]
     said = capsys.readouterr().out
     assert "fidelity by pixels-32: 1 synthetic images: a distribution needs at least 2" in said
     assert "diversity: --synthetic" in said and "holds 1 image" in said
@@ -136,15 +139,15 @@ def test_what_cannot_be_done_and_was_not_asked_for_is_left_out(evaluate, folders
 
 def test_unusable_images_are_listed_and_nothing_is_measured_with_stand_ins(evaluate, folders, capsys, tmp_path):
     first, second = sorted(folders.synthetic.glob("*_0.png"))[:2]
-    first.write_bytes(first.read_bytes()[:90])
-    second.unlink()
+    for path in (first, second):
+        path.write_bytes(path.read_bytes()[:90])
     with pytest.raises(UserError, match="nothing could be measured"):
         evaluate()
     said = capsys.readouterr().out
     page = (tmp_path / "out" / "report.html").read_text()
     for text in (said, page):
-        assert f"{first.name} cannot be read" in text and f"{second.name} does not exist" in text
-    assert said.count(second.name) == 2  # once for each part
+        assert f"{first.name} cannot be read" in text and f"{second.name} cannot be read" in text
+    assert said.count(second.name) == 3  # once for each part
 
 
 @pytest.mark.parametrize("kept", [False, True])
@@ -153,7 +156,7 @@ def test_a_copy_of_the_real_images_is_warned_of(evaluate, folders, capsys, tmp_p
     for _ in range(1 + kept):
         capsys.readouterr()
         evaluate(synthetic=tmp_path / "copy")
-    warning = "24 of 24 synthetic images have exactly the features of a real one: are the folders mixed up?"
+    warning = "24 of 24 synthetic images have the features of a real one, to rounding: are the folders mixed up?"
     assert f"warning: {warning}" in capsys.readouterr().out
     assert f'<p class="warning">{warning}' in (tmp_path / "out" / "report.html").read_text()
 
@@ -173,7 +176,7 @@ def test_patients_shown_anew_are_looked_for_on_request(evaluate, folders, tmp_pa
     assert (rows["reid_share"]["extractor"], rows["copy_share"]["part"]) == ("pixels-16", "privacy")
     assert "reid_train" in pd.read_csv(tmp_path / "out" / "nearest.csv")
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "share taken for a training patient" in page and '<td class="">pixels-16</td>' in page
+    assert "share taken for a training patient" in page and 'class="">pixels-16</td>' in page
     capsys.readouterr()
     evaluate(train=folders.train, reid="pixels-8")
     assert re.search(r"^privacy: \d+ rows in", capsys.readouterr().out, re.M)  # another network, other rows
@@ -188,7 +191,7 @@ def test_other_files_than_scores_are_no_scores(evaluate, tmp_path, content):
 
 def test_explicit_extractors_and_presets(evaluate, capsys):
     rows = evaluate(extractor="pixels-8, pixels-16")
-    assert parts_of(rows)[:2] == ["fidelity by pixels-8", "fidelity by pixels-16"]
+    assert parts_of(rows)[1:3] == ["fidelity by pixels-8", "fidelity by pixels-16"]
     assert "fid-clean" not in capsys.readouterr().out  # nobody asked for it
 
 
@@ -249,7 +252,7 @@ def test_steps_before_an_error_are_kept(tmp_path):
     with pytest.raises(UserError, match="no such thing"):
         run_steps([done, EvalStep(fail, {}, name="second")], [], tmp_path)
     again = EvalStep(fail, {}, name="first", variant="x")
-    names = {"part": "first by x", "step": "first", "variant": "x"}
+    names = {"part": "first by x", "step": "first", "variant": "x", "model": None}
     assert run_steps([again], [], tmp_path).rows == [{"metric": "a", "value": None} | names]
 
 
@@ -303,8 +306,8 @@ def test_published_networks_come_before_those_of_the_user(monkeypatch, folders, 
     monkeypatch.setattr("eval.summary.plan.find_extractor", lambda name, *_: SimpleNamespace(given_name=name))
     monkeypatch.setattr("eval.summary.plan.find_classifier", lambda *_: None)
     config = EvalConfig(str(folders.real), str(folders.synthetic), str(tmp_path), classifier=str(folders.train))
-    sides = read_folder(folders.real, "--real"), read_folder(folders.synthetic, "--synthetic")
-    inputs = resolve_inputs(config, *sides, None, tmp_path)
+    sides = read_folder(folders.real, "--real"), read_samples(folders.synthetic)
+    (inputs,) = resolve_inputs(config, sides[0], [Model("A", sides[1])], None)
     assert inputs.network.given_name == "xrv-all"
     assert [one.name for one in inputs.distances] == [
         *(*DEFAULT_EXTRACTORS, *DEFAULT_PRESETS),
@@ -328,6 +331,84 @@ def test_names_that_differ_in_signs_have_files_of_their_own(tmp_path):
     assert len(list((tmp_path / KEPT).iterdir())) == 3
 
 
+def second_model(folders, tmp_path) -> Path:
+    """The samples of another run, a little darker, with the same prompts."""
+    folder = tmp_path / "second"
+    shutil.copytree(folders.synthetic, folder)
+    for path in folder.glob("*.png"):
+        with Image.open(path) as image:
+            darker = image.point(lambda value: value * 0.8)
+        darker.save(path)
+    table = pd.read_csv(folder / "metadata.csv", dtype=str)
+    table.assign(model="runs/second").to_csv(folder / "metadata.csv", index=False)
+    return folder
+
+
+def test_models_are_compared_on_one_page_and_rows_of_each_are_kept(evaluate, folders, tmp_path, capsys):
+    second = second_model(folders, tmp_path)
+    alone = evaluate(train=folders.train, interval_draws=20)
+    capsys.readouterr()
+    both = [str(folders.synthetic), str(second)]
+    rows = evaluate(synthetic=both, train=folders.train, interval_draws=20)
+    said = capsys.readouterr().out
+    assert re.search("^privacy of x: .* kept from", said, re.M) and re.search(
+        r"^privacy of second: \d+ rows in", said, re.M
+    )
+    assert {row["model"] for row in rows} == {None, "x", "second"}
+    assert [row for row in rows if row["model"] in (None, "x")] == alone  # also real rows, once
+    assert all("draws" not in row for row in rows)
+    differences = json.loads((tmp_path / "out" / "differences.json").read_text())
+    fd = next(row for row in differences if row["metric"] == "fd")
+    assert (fd["model"], fd["baseline"]) == ("second", "x") and fd["ci_low"] < fd["value"] < fd["ci_high"]
+    assert "the same for both models" in fd["paired"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Which model is better?" in page and "second minus x" in page
+    assert len(pd.read_csv(tmp_path / "out" / "nearest-second.csv")) == 24
+    evaluate(synthetic=both[::-1], train=folders.train, interval_draws=20)
+    assert " rows in " not in capsys.readouterr().out  # another order, the same rows
+    evaluate(train=folders.train, interval_draws=20)
+    assert not (tmp_path / "out" / "differences.json").exists()
+
+
+def test_what_is_the_same_for_all_models_is_computed_once(evaluate, folders, tmp_path, monkeypatch):
+    from eval import diversity, fid, privacy
+
+    calls: list[str] = []
+    monkeypatch.setattr(fid, "_MEASURED", {})  # of other tests with the same pictures
+
+    def counted(module, name):
+        original = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, **k: calls.append(name) or original(*a, **k))
+
+    counted(privacy, "planted")
+    counted(diversity, "ssim_of_pairs")
+    counted(fid, "measure")
+    rows = evaluate(
+        synthetic=[str(folders.synthetic), str(second_model(folders, tmp_path))],
+        train=folders.train,
+        extractor="pixels-8",
+    )
+    floors = [row["floor"] for row in rows if row["metric"] == "fd" and row["label"] is None]
+    assert floors[0] == floors[1]
+    assert calls.count("planted") == 1 and calls.count("ssim_of_pairs") == 2 * 3  # real, and either model
+    splits = next(row["floor_splits"] for row in rows if row["metric"] == "fd")
+    assert calls.count("measure") == splits + 2 * (1 + splits)  # halves of the real images; all, and as few, of a model
+
+
+def test_warnings_name_the_model(evaluate, folders, tmp_path, capsys):
+    shutil.copytree(folders.real, tmp_path / "copy")
+    evaluate(synthetic=[str(folders.synthetic), str(tmp_path / "copy")])
+    assert "warning: copy: 24 of 24 synthetic images" in capsys.readouterr().out
+
+
+def test_several_samples_folders_are_one_flag_given_several_times_or_several_words():
+    for words in (["--synthetic", "a b", "--synthetic=c"], ["--synthetic", "a b", "c"]):
+        assert parse(main, [*words, "--real=r", "--output_dir=o"]).models == ["a b", "c"]
+    assert parse(main, ["--synthetic", "a", "--real=r", "--output_dir=o"]).models == ["a"]
+    with pytest.raises(UserError, match="--synthetic: name a samples folder"):
+        parse(main, ["--synthetic", "--real=r", "--output_dir=o"])
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_networks_of_this_project(evaluate, folders, tmp_path, train_micro, micro_base):
@@ -339,6 +420,7 @@ def test_networks_of_this_project(evaluate, folders, tmp_path, train_micro, micr
     train_micro(tmp_path / "clip", tune="clip", **small)
     rows = evaluate(train=folders.train, classifier=tmp_path / "classifier", image_text_model=tmp_path / "clip")
     assert parts_of(rows) == [
+        "images",
         f"fidelity by {tmp_path / 'classifier'}",
         f"fidelity by {tmp_path / 'clip'}",
         "classifier",
@@ -348,5 +430,22 @@ def test_networks_of_this_project(evaluate, folders, tmp_path, train_micro, micr
         "privacy",
     ]
     page = (tmp_path / "out" / "report.html").read_text()
-    for heading in ("Do they show what their prompts say?", "Label by label", "Do images and prompts belong together?"):
+    for heading in (
+        "Do they show the findings of their prompts?",
+        "Label by label",
+        "Do images and prompts belong together?",
+    ):
         assert heading in page
+
+
+@pytest.mark.parametrize("flag", ["classifier", "image_text_model"])
+def test_tables_that_are_missing_are_said_before_any_extraction(evaluate, folders, monkeypatch, flag):
+    monkeypatch.setattr("eval.summary.plan.extract", lambda *_: pytest.fail("extracted"))
+    network = SimpleNamespace(findings=["Edema"], extractor=None)
+    tower = replace(find_extractor("pixels-8"), load_texts=lambda device: None)
+    monkeypatch.setattr("eval.summary.plan.find_classifier", lambda *_: network)
+    monkeypatch.setattr("eval.summary.plan.find_extractor", lambda *_: tower)
+    for folder in (folders.real, folders.synthetic):
+        (folder / "metadata.csv").unlink()
+    with pytest.raises(UserError, match=r"has no metadata\.csv, so its images have no (labels|prompts)"):
+        evaluate(**{flag: "x"})

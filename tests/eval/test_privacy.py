@@ -12,7 +12,7 @@ from PIL import Image
 
 from eval import privacy
 from eval.extractors import find_extractor
-from eval.inputs.folders import ImageFolder, read_folder
+from eval.inputs.folders import ImageFolder, read_folder, read_samples
 from eval.inputs.images import read_greys
 from eval.memorization.copies import GRID, Matches, altered, best_matches, whitening
 from eval.privacy import PrivacyConfig, distance_rows, main, own_image_rows, repetition_rows
@@ -70,7 +70,8 @@ def score(root: Path, synthetic: list[Image.Image], **options: Any) -> dict[str,
         samples(root / "samples", synthetic),
     ]
     flags = ("--train", "--real", "--synthetic")
-    sides = [read_folder(folder, flag) for folder, flag in zip(folders, flags, strict=True)]
+    readers = (read_folder, read_folder, read_samples)
+    sides = [read(folder, flag) for read, folder, flag in zip(readers, folders, flags, strict=True)]
     return {row["metric"]: row for row in evaluate(*sides, **options)}
 
 
@@ -176,7 +177,7 @@ def test_an_unknown_network_is_refused_before_images_are_read(tmp_path, monkeypa
 def folders_of(train_names: list[str], ids: list[str]) -> tuple[ImageFolder, ImageFolder]:
     train = pd.DataFrame({"file_name": train_names, "text": [""] * len(train_names)})
     synthetic = pd.DataFrame({"file_name": [f"{i}.png" for i in range(len(ids))], "text": ids, "id": ids, "seed": "0"})
-    return ImageFolder(Path(), train), ImageFolder(Path(), synthetic.assign(scheduler="pndm"))
+    return ImageFolder(Path(), train), ImageFolder(Path(), synthetic, synthetic=True)
 
 
 def test_distance_to_the_own_image_is_the_smallest_over_all_seeds():
@@ -218,12 +219,14 @@ def test_held_out_images_that_are_training_images_are_left_out_or_refused(tmp_pa
     train = dataset(tmp_path / "train", pictures(60, 0))
     mixed = write(tmp_path / "mixed", pictures(30, 1) + pictures(60, 0)[:2], [f"{i}.png" for i in range(32)])
     same = write(tmp_path / "same", pictures(60, 0), [f"{i}.png" for i in range(60)])
-    synthetic = read_folder(samples(tmp_path / "samples", pictures(10, 2)), "--synthetic")
+    synthetic = read_samples(samples(tmp_path / "samples", pictures(10, 2)), "--synthetic")
     train = read_folder(train, "--train")
     rows = evaluate(train, read_folder(mixed, "--real"), synthetic)
     assert rows[0]["n_real"] == 30
     assert {row["n_calibration"] for row in rows if row["metric"] == "copy_share"} == {30 + 60}
-    assert rows[0]["notes"] == ["left out 2 of 32 held-out images: 0 of patients in --train, 2 stored there, too"]
+    left_out, unknown = rows[0]["notes"]
+    assert left_out == "left out 2 of 32 held-out images: 0 of patients in --train, 2 stored there, too"
+    assert unknown.startswith("the patients of 32 of 32 real images are not known (no subject_id)")
     with pytest.raises(UserError, match="60 of the 60 images of --real"):
         evaluate(train, read_folder(same, "--real"), synthetic)
     with pytest.raises(UserError, match="--train and --real are the same folder"):
@@ -234,7 +237,7 @@ def test_held_out_images_that_are_training_images_are_left_out_or_refused(tmp_pa
 
 def test_patients_of_the_training_set_are_left_out(tmp_path):
     train = read_folder(dataset(tmp_path / "train", pictures(60, 0)), "--train")
-    synthetic = read_folder(samples(tmp_path / "samples", pictures(10, 2)), "--synthetic")
+    synthetic = read_samples(samples(tmp_path / "samples", pictures(10, 2)), "--synthetic")
     partly = read_folder(dataset(tmp_path / "partly", pictures(40, 1), 25), "--real")  # patients 25 to 29 of 0 to 29
     assert evaluate(train, partly, synthetic)[0]["n_real"] == 30
     wholly = read_folder(dataset(tmp_path / "wholly", pictures(20, 1), 3), "--real")
@@ -245,7 +248,7 @@ def test_patients_of_the_training_set_are_left_out(tmp_path):
 def test_too_few_real_images_for_a_threshold_are_one_line(tmp_path):
     train = read_folder(write(tmp_path / "train", pictures(30, 0), [f"{i}.png" for i in range(30)]), "--train")
     real = read_folder(write(tmp_path / "real", pictures(9, 1), [f"{i}.png" for i in range(9)]), "--real")
-    synthetic = read_folder(samples(tmp_path / "samples", pictures(10, 2)), "--synthetic")
+    synthetic = read_samples(samples(tmp_path / "samples", pictures(10, 2)), "--synthetic")
     with pytest.raises(UserError, match="9 real images of other patients: a threshold needs 20"):
         evaluate(train, real, synthetic)
 
@@ -265,6 +268,5 @@ def test_sizes_and_formats_may_differ(tmp_path):
         write(tmp_path / "real", pictures(30, 1), [f"{i}.jpg" for i in range(30)]),
         write(tmp_path / "s", [train[4].resize((200, 200)), *pictures(5, 2)], [f"{i}.jpg" for i in range(6)]),
     ]
-    flags = ("--train", "--real", "--synthetic")
-    rows = evaluate(*(read_folder(folder, flag) for folder, flag in zip(folders, flags, strict=True)))
+    rows = evaluate(read_folder(folders[0], "--train"), read_folder(folders[1], "--real"), read_samples(folders[2]))
     assert next(row for row in rows if row["metric"] == "copy_share")["n_copies"] == 1

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from eval import reports
-from eval.inputs.folders import read_folder
+from eval.inputs.folders import read_folder, read_samples
 from eval.radiology_text.generator import write_reports
 from eval.reports import ReportsConfig, compare_reports, main, pair_sides
 from eval.scores import COLUMNS, read_scores
@@ -154,7 +154,7 @@ def test_uncertain_findings_count_by_the_policy(folders, tmp_path, capfd):
 
 
 def test_intervals_resample_patients_and_prompts(folders):
-    sides = pair_sides(*(read_folder(folder, "--x") for folder in folders))
+    sides = pair_sides(read_folder(folders[0], "--real"), read_samples(folders[1]))
     assert [side.name for side in sides] == ["synthetic", "real"]
     assert sides[0].groups == ["a", "a", "b", "b", "c", "c"]
     assert sides[1].groups == ["7", "7", "8"]
@@ -219,7 +219,7 @@ def test_every_process_reads_its_share_only(folders, generator, monkeypatch):
     read = []
     monkeypatch.setattr(report_generator, "_problem", lambda path: read.append(path.name))
     monkeypatch.setattr("sdcxr.runtime.processes.processes", lambda: SimpleNamespace(**PLACE))
-    paths = read_folder(folders[1], "--synthetic").paths
+    paths = read_samples(folders[1]).paths
     write_reports(paths, str(generator), max_new_tokens=2)
     assert read == ["a_1.png", "b_1.png", "c_1.png"]
 
@@ -239,7 +239,7 @@ def test_reports_of_the_synthetic_images_alone_are_enough(folders, tmp_path):
     names = [f"{key}_{k}.png" for key in "abc" for k in range(2)]
     rows = run(folders, tmp_path, generated=csv(tmp_path / "r.csv", file_name=names, report=np.repeat(PROMPTS, 2)))
     assert {row["images"] for row in rows} == {"synthetic"}
-    assert "3 of 3 prompts have no real image" in rows[0]["notes"][0]
+    assert rows[0]["notes"] == ["no reports of the real images are given: there is nothing to compare with"]
 
 
 def test_absent_real_images_are_counted_not_hidden(folders, tmp_path):
@@ -247,7 +247,7 @@ def test_absent_real_images_are_counted_not_hidden(folders, tmp_path):
     real.to_csv(folders[0] / "metadata.csv", index=False)
     rows = run(folders, tmp_path, generated=csv(tmp_path / "r.csv", id=["a", "b", "c"], text=PROMPTS))
     assert value(rows, "bleu", "real", column="n_real") == 2
-    assert value(rows, "bleu", "real", column="notes") == ["1 of 3 prompts have no real image beside them"]
+    assert value(rows, "rouge1", "real", column="notes")[0].startswith("1 of 3 prompts have no real image beside them")
 
 
 def test_prompts_that_are_all_the_same_have_no_shuffled_baseline(folders, tmp_path):
@@ -314,9 +314,9 @@ def test_folders_without_prompts_or_pairs_are_refused(folders, tmp_path):
     plain.mkdir()
     shutil.copy(folders[1] / "a_0.png", plain)
     with pytest.raises(UserError, match="plain has no prompts"):
-        pair_sides(read_folder(folders[0], "--real"), read_folder(plain, "--synthetic"))
+        pair_sides(read_folder(folders[0], "--real"), read_samples(plain))
     with pytest.raises(UserError, match="holds no image of the prompts"):
-        pair_sides(read_folder(plain, "--real"), read_folder(folders[1], "--synthetic"))
+        pair_sides(read_folder(plain, "--real"), read_samples(folders[1]))
     with pytest.raises(UserError, match="swapped"):
         run(folders[::-1], tmp_path, generated="a.csv")
 
@@ -355,9 +355,9 @@ def test_missing_weights_are_refused_not_drawn_at_random(folders, generator, tmp
 
 
 def test_unreadable_images_are_listed(folders, generator):
+    paths = read_samples(folders[1]).paths
     (folders[1] / "b_0.png").write_bytes(b"no image")
     (folders[1] / "c_1.png").unlink()
-    paths = read_folder(folders[1], "--synthetic").paths
     with pytest.raises(
         UserError, match=r"2 of 6 images cannot be used: b_0.png cannot be read.*; c_1.png does not exist"
     ):
@@ -367,7 +367,20 @@ def test_unreadable_images_are_listed(folders, generator):
 def test_no_reports_at_all_score_zero(folders):
     sides = [
         reports._with_reports(side, [""] * len(side.files))
-        for side in pair_sides(*(read_folder(folder, "--x") for folder in folders))
+        for side in pair_sides(read_folder(folders[0], "--real"), read_samples(folders[1]))
     ]
     rows = compare_reports(sides, "mute")
     assert value(rows, "bleu") == value(rows, "rouge1") == value(rows, "labeller_f1", label="micro-14") == 0
+
+
+def test_bleu_of_short_reports_and_means_of_few_findings_are_noted(folders, tmp_path):
+    short = dict(zip(PROMPTS, ("Large pneumothorax.", "Pneumonia.", "No edema."), strict=True))
+    for folder in folders:
+        table = pd.read_csv(folder / "metadata.csv")
+        table.assign(text=table["text"].replace(short)).to_csv(folder / "metadata.csv", index=False)
+    texts = pd.read_csv(folders[1] / "metadata.csv")
+    rows = run(folders, tmp_path, generated=csv(tmp_path / "r.csv", file_name=texts["file_name"], text=texts["text"]))
+    assert value(rows, "bleu") == 0 and value(rows, "rouge1") == 1
+    assert "0 because no four words in a row" in value(rows, "bleu", column="notes")[0]
+    (macro,) = [row for row in rows if row["metric"] == "labeller_f1" and row["label"] == "macro-14"]
+    assert macro["value"] == 1 and "of 14 findings occur; the others are left out" in macro["notes"][0]

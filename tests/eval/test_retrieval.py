@@ -12,6 +12,7 @@ from data_prep.openi_reports import Report, read_reports
 from eval import retrieval
 from eval.command import FeatureComparison
 from eval.extractors import find_extractor
+from eval.extractors.base import TextFeatures
 from eval.inputs.folders import ImageFolder
 from eval.metrics.retrieval import cosine
 from eval.retrieval import by_finding, by_text, common_findings, evaluate, main
@@ -60,7 +61,7 @@ def test_a_query_finds_the_images_that_carry_its_finding():
     assert at_5["value"] == 2 / 5 and at_5["n_queries"] == 2  # empty does not carry the finding
     assert at_5["chance"] == pytest.approx(3 / 7)
     assert value(rows, "mrr", EDEMA)["value"] == 1
-    assert value(rows, "precision@5", "macro")["notes"] == ["mean of 1 findings"]
+    assert value(rows, "precision@5", "macro")["notes"] == ["mean of 1 of 1 findings"]
 
 
 def test_uncertain_images_are_not_in_the_gallery():
@@ -179,10 +180,14 @@ def test_the_command_scores_what_the_extractor_allows(two_folders, tmp_path, cap
     assert (row["n_real"], row["n_synthetic"]) == (11, 0)
 
 
+def text_features(texts: list[str]) -> TextFeatures:
+    return TextFeatures(np.eye(64)[[len(text) for text in texts]], np.array([len(text) > 60 for text in texts]))
+
+
 @pytest.fixture
 def with_texts(monkeypatch):
     """Grey values with a text tower that tells texts by their length."""
-    monkeypatch.setattr(retrieval, "extract_texts", lambda texts, _: np.eye(64)[[len(text) for text in texts]])
+    monkeypatch.setattr(retrieval, "extract_texts", lambda texts, _: text_features(texts))
     return replace(find_extractor("pixels-8"), load_texts=lambda device: None)
 
 
@@ -190,7 +195,7 @@ def test_texts_of_both_folders_are_searched_at_one_size(two_folders, with_texts)
     from eval.inputs.folders import read_sides
 
     real, synthetic = read_sides(*two_folders)
-    synthetic = ImageFolder(synthetic.folder, synthetic.rows.head(8))
+    synthetic = synthetic.take(np.arange(8))
     rows = evaluate(real, synthetic, with_texts).rows
     found = [row for row in rows if row["metric"] == "text_to_image_recall@5"]
     assert {row["images"]: row["n_gallery"] for row in found} == {"synthetic": 8, "real": 8}
@@ -201,9 +206,12 @@ def test_a_folder_of_one_text_is_searched_by_findings_only(two_folders, with_tex
 
     real, synthetic = read_sides(*two_folders)
     texts = ["Clear.", "clear", "", " . "] + ["1. Clear"] * (len(synthetic) - 4)
-    synthetic = ImageFolder(synthetic.folder, synthetic.rows.assign(text=texts))
+    synthetic = replace(synthetic, rows=synthetic.rows.assign(text=texts))
     result = evaluate(real, synthetic, with_texts)
-    assert result.omitted == ["image and text (synthetic images have no two different texts)"]
+    assert result.omitted == [
+        f"image and text (--synthetic {synthetic.folder}: its images have no two different texts (column text of "
+        "metadata.csv))"
+    ]
     rows = result.rows
     assert {row["images"] for row in rows if "recall" in row["metric"]} == {"real"}
     assert {row["images"] for row in rows if row["metric"] == "mrr"} == {"real", "synthetic"}

@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 
-from eval.scores import score_row, value_text
+from eval.metrics.bootstrap import Interval
+from eval.scores import ALL_EQUAL, Result, score_row, value_text
 
 
 @pytest.mark.parametrize(
@@ -24,3 +26,14 @@ def test_no_interval_is_written_where_there_is_none(value, low, high, text):
 
 def test_a_missing_row_is_not_defined():
     assert value_text(None) == "not defined"
+
+
+def test_an_interval_without_width_is_none_with_a_note():
+    equal = score_row("auroc", 1.0, Interval(1.0, 1.0, np.ones(9)))
+    rank = score_row("rank", 2.0, Interval(2.0, 2.0, np.array([1.0, *9 * [2.0], 3.0])))  # its resamples differ
+    rows = Result([equal, rank | {"notes": ["n"]}, score_row("copy_share", 0.0, (0.0, 0.1))]).rows
+    assert [(row["ci_low"], row["ci_high"], row["notes"]) for row in rows] == [
+        (None, None, [ALL_EQUAL]),
+        (2.0, 2.0, ["n"]),
+        (0.0, 0.1, []),
+    ]

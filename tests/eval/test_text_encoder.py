@@ -155,7 +155,8 @@ def test_embeddings_are_means_over_the_tokens_or_the_state_of_the_last(micro_bas
 
     parts = backbones.load(str(micro_base))
     texts = ["Clear.", "Large left pneumothorax. " * 40]
-    (mean,), (end,) = embed(str(micro_base), [texts], "mean"), embed(str(micro_base), [texts], "end")
+    ((mean,), n_cut), ((end,), _) = (embed(str(micro_base), [texts], pooling) for pooling in ("mean", "end"))
+    assert n_cut == 1
     for i, text in enumerate(texts):
         ids = parts.tokenizer(text, truncation=True, max_length=77, return_tensors="pt").input_ids
         with torch.no_grad():

@@ -81,7 +81,9 @@ def test_rows_have_spread_over_seeds_and_paired_gains(experiment):
         differences = np.array(mixed["by_seed"]) - np.array(r["by_seed"])
         assert gain["by_seed"] == pytest.approx(differences) and gain["value"] == pytest.approx(differences.mean())
         assert gain["sd"] == pytest.approx(differences.std(ddof=1)) and gain["n_seeds"] == 2
-        assert r["n_real"] == 8 and r["images"] == "real" and r["notes"] == ["only 2 of at least 3 seeds"]
+        assert r["n_real"] == 8 and r["images"] == "real" and r["notes"][0].startswith("only 2 of at least 3 seeds")
+        few = "no interval: only 4 patients or prompts" in r["notes"][0]
+        assert few == (r["ci_low"] is None) == (label != "macro")
     assert ("utility_gain", "R", "macro") not in cells
 
 

@@ -36,6 +36,9 @@ def test_other_combinations_are_refused(tune):
         ("checkpoints_total_limit", 0),
         ("caption_dropout", 1.1),
         ("ema_decay", 1.0),
+        ("seed", -1),
+        ("seed", 1 << 64),
+        ("learning_rate", float("inf")),
     ],
 )
 def test_values_out_of_range_name_their_flag(name, value):
@@ -114,6 +117,13 @@ def test_other_settings_are_refused_by_name_with_both_values(begun, change):
     with pytest.raises(UserError) as refused:
         check_same_run(run, dataclasses.replace(config, **change), 8)
     assert f"({key} {getattr(config, key)} → {value})" in str(refused.value)
+
+
+def test_a_base_that_is_known_by_its_weights_may_be_elsewhere(begun):
+    """Its weights are compared once they are loaded."""
+    run, config = begun
+    write_json(run / RUN_STATE, {"images_per_step": 8, "finished_steps": 0, "base_sha256": {"unet": "0"}})
+    check_same_run(run, dataclasses.replace(config, base="moved"), 8)
 
 
 def test_another_number_of_images_per_step_is_refused(begun):

@@ -46,7 +46,9 @@ def test_a_local_open_clip_folder_gives_what_open_clip_gives(tmp_path, pickled):
         expected = whole.encode_image(transform(image)[None])
         expected_texts = whole.encode_text(open_clip.get_tokenizer(f"local-dir:{tmp_path}")(texts))
     np.testing.assert_allclose(features(extractor, image), expected, atol=1e-5)
-    np.testing.assert_allclose(extractor.load_texts(CPU)(texts), expected_texts, atol=1e-5)
+    found = extractor.load_texts(CPU)([*texts, "pneumothorax " * 80])
+    np.testing.assert_allclose(found.values[:2], expected_texts, atol=1e-5)
+    assert found.cut.tolist() == [False, False, True]
 
 
 def test_openais_weights_take_quick_gelu_whatever_the_configuration_says(tmp_path):
@@ -107,8 +109,10 @@ def test_biomedclips_text_encoder_is_built_without_the_hub(tmp_path, monkeypatch
     with torch.inference_mode():
         expected = model.encode_image(torch.from_numpy(extractor.prepare(image))[None])
     np.testing.assert_allclose(features(extractor, image), expected, atol=1e-5)
-    found = extractor.load_texts(CPU)(["a b", "b"])
-    assert found.shape == (2, 8) and np.abs(found[0] - found[1]).max() > 1e-6
+    found = extractor.load_texts(CPU)(["a b", "b", "a " * 600])
+    assert found.cut.tolist() == [False, False, True]
+    found = found.values
+    assert found.shape == (3, 8) and np.abs(found[0] - found[1]).max() > 1e-6
     bert.rename(tmp_path / "elsewhere")
     with pytest.raises(UserError, match=f"{encoder}.*config.json is enough"):
         extractor.load_texts(CPU)

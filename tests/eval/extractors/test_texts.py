@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from eval.extractors import find_extractor
+from eval.extractors.base import TextFeatures
 from eval.extractors.texts import extract_texts, with_text
 from eval.inputs.folders import ImageFolder
 from sdcxr.runtime.errors import UserError
@@ -17,11 +18,17 @@ def test_repeated_texts_are_embedded_once_and_each_row_has_its_own():
     asked = []
 
     def tower(device):
-        return lambda texts: asked.append(texts) or np.array([[len(text), 1.0] for text in texts])
+        return lambda texts: (
+            asked.append(texts)
+            or TextFeatures(np.array([[len(text), 1.0] for text in texts]), np.array([len(text) > 4 for text in texts]))
+        )
 
     extractor = replace(find_extractor("pixels-8"), load_texts=tower)
     embedded = extract_texts(["two.", "one", "two.", "three"], extractor)
-    assert embedded.dtype == np.float32 and embedded[:, 0].tolist() == [4, 3, 4, 5]
+    vectors, cut = embedded
+    assert vectors.dtype == np.float32 and vectors[:, 0].tolist() == [4, 3, 4, 5]
+    assert cut.tolist() == [False, False, False, True]
+    assert embedded.note == "1 of 4 texts are longer than the text tower reads: they are cut"
     assert asked == [["one", "three", "two."]]
 
 

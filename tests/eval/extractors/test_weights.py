@@ -1,12 +1,10 @@
 """Tests of eval.weights: absent weights are one line that says what to fetch, wrong ones are refused."""
 
 import hashlib
-import os
 
 import pytest
 
-from eval.extractors import weights
-from eval.extractors.weights import WeightsFile, checksum, hub_folder, remembered_checksum
+from eval.extractors.weights import WeightsFile, hub_folder
 from sdcxr.runtime.errors import UserError
 
 CONTENT = b"weights"
@@ -38,20 +36,6 @@ def test_other_folders_count_only_where_the_checksum_is_known(tmp_path):
     assert WeightsFile("net.pt", "url", size=7, sha256=SHA256[:8]).find(None, tmp_path) == tmp_path / "net.pt"
     with pytest.raises(UserError):
         WeightsFile("net.pt", "url").find(None, tmp_path)
-
-
-def test_a_checksum_is_computed_once_and_again_after_a_change(tmp_path, monkeypatch):
-    file, memory = tmp_path / "net.pt", tmp_path / "memory"
-    file.write_bytes(CONTENT)
-    assert remembered_checksum(file, memory) == SHA256 == checksum(file)
-    with monkeypatch.context() as patch:
-        patch.setattr(weights, "checksum", lambda path: pytest.fail("computed again"))
-        assert remembered_checksum(file, memory) == SHA256
-    before = file.stat()
-    file.write_bytes(CONTENT[::-1])
-    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))  # as `cp -p` leaves it
-    assert remembered_checksum(file, memory) == checksum(file) != SHA256
-    assert remembered_checksum(file, file / "memory") == checksum(file), "without a memory"
 
 
 def test_a_repository_is_found_below_the_weights_folder_or_told_how_to_get(tmp_path, monkeypatch):

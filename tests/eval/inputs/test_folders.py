@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +15,9 @@ from eval.inputs.folders import (
     PHANTOM,
     ImageFolder,
     is_phantom,
-    partners,
+    pair_prompts,
     read_folder,
+    read_samples,
     read_sides,
     same_prompts,
     spread_out,
@@ -38,14 +40,14 @@ def test_an_image_whose_patient_is_unknown_does_not_part_the_images_of_the_other
 
 def test_partners_are_found_by_id_or_file_name():
     real = folder(text=["", "", ""], dicom_id=["x", "", "z"])
-    assert partners(real, folder(text=[""] * 4, id=["z", "1", "w", "z"])).tolist() == [2, 1, -1, 2]
+    assert pair_prompts(real, folder(text=[""] * 4, id=["z", "1", "w", "z"])).rows.tolist() == [2, 1, -1, 2]
 
 
 def test_an_id_that_two_images_have_is_refused_where_a_prompt_has_it():
     real = folder(text=["", "", ""], dicom_id=["x", "x", "z"])
-    assert partners(real, folder(text=[""], id=["z"])).tolist() == [2]
+    assert pair_prompts(real, folder(text=[""], id=["z"])).rows.tolist() == [2]
     with pytest.raises(UserError, match="here: two images have the id x"):
-        partners(real, folder(text=["", ""], id=["z", "x"]))
+        pair_prompts(real, folder(text=["", ""], id=["z", "x"]))
 
 
 def test_a_copy_of_the_real_images_is_said(two_folders, tmp_path, capfd):
@@ -62,8 +64,8 @@ def test_folders_without_images_name_their_splits(micro_dataset, tmp_path):
     with pytest.raises(UserError, match=r"--real .* holds no images; give one of its splits: test, train, validation"):
         read_folder(micro_dataset, "--real")
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(UserError, match=r"--synthetic .* holds no images$"):
-        read_folder(tmp_path, "--synthetic")
+    with pytest.raises(UserError, match=r"holds no images \(it has: .txt\): names of images end in .png, .jpg"):
+        read_samples(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -126,12 +128,17 @@ def test_pairs_are_of_one_prompt_in_the_order_of_their_ids(folders):
     header, *lines = table.read_text().splitlines()
     turned = [line for two in reversed([lines[i : i + 2] for i in range(0, len(lines), 2)]) for line in two]
     table.write_text("\n".join([header, *turned]))
-    pairs = same_prompts(read_folder(folders.real, "--real"), read_folder(folders.synthetic, "--synthetic"))
+    pairs = same_prompts(read_folder(folders.real, "--real"), read_samples(folders.synthetic))
     assert [name for _, _, name, _ in pairs] == [f"te0{i:02}-aa" for i in range(0, 24, 2)]
     for real, synthetic, name, text in pairs:
         assert real == folders.real / f"{name}.png" and synthetic == folders.synthetic / f"{name}_0.png"
         assert text in table.read_text()
-    assert same_prompts(read_folder(folders.real, "--real"), read_folder(folders.real, "--synthetic")) == []
+
+
+def test_pairs_without_ids_are_of_equal_texts():
+    real, synthetic = folder(text=["Edema.", "Clear", ""]), folder(text=["clear.", "None", ""])
+    pairs = same_prompts(real, replace(synthetic, synthetic=True))
+    assert pairs == [(Path("here/1.png"), Path("here/0.png"), "1", "clear.")]
 
 
 def test_items_are_spread_evenly():

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.inputs.images import Batch, Inputs, Unusable, read_grey, read_greys, smallest_side
+from eval.inputs.images import Batch, Inputs, Unusable, read_grey, read_greys, shortest_sides
 from sdcxr.runtime.errors import UserError
+from tests.data_prep.image_variants import raw_png
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 
@@ -40,6 +41,21 @@ def test_more_than_8_bits_are_refused(tmp_path, dtype):
         read_grey(tmp_path / "image.tif")
 
 
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_16_bits_of_several_channels_are_refused_too(tmp_path, channels):
+    values = np.stack([GREY.astype(np.uint16) * 16] * channels, -1)
+    (tmp_path / "image.png").write_bytes(raw_png(values, 16))
+    with pytest.raises(Unusable, match="more than 8 bits per pixel: convert it to 8 bits with its window"):
+        read_grey(tmp_path / "image.png")
+
+
+def test_the_orientation_tag_is_followed(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(GREY[::-1, ::-1]).save(tmp_path / "image.png", exif=exif)
+    np.testing.assert_array_equal(np.asarray(read_grey(tmp_path / "image.png")[0]), GREY)
+
+
 def test_damage_is_named_without_the_folder(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "whole.png")
@@ -65,7 +81,7 @@ def test_modes_formats_and_sizes_become_one_array(tmp_path):
     assert greys.shape == (3, 8, 8) and greys.dtype == np.uint8
     assert (greys[0] == grey[::4, ::4]).all()  # the mean over 4 × 4 equal pixels
     assert np.abs(greys.astype(int) - greys[0].astype(int)).max() <= 4
-    assert smallest_side([*paths, tmp_path / "d.png"]) == 8
+    assert shortest_sides([*paths, tmp_path / "d.png"]) == [32, 32, 64, 8]
     assert read_greys([tmp_path / "d.png"], 32).shape == (1, 32, 32)  # a smaller one is enlarged
 
 
@@ -79,7 +95,7 @@ def test_unusable_files_are_listed(tmp_path):
     ):
         read_greys(paths, 8)
     with pytest.raises(UserError, match=r"1 of 4 images.*gone\.png does not exist"):
-        smallest_side([path for path in paths if path.name != "torn.png"] + [paths[0]])
+        shortest_sides([path for path in paths if path.name != "torn.png"] + [paths[0]])
     with pytest.raises(UserError, match="and 2 more"):
         read_greys([tmp_path / f"{i}.png" for i in range(12)], 8)
 

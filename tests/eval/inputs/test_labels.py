@@ -88,7 +88,7 @@ def test_rows_that_come_twice_with_the_same_labels_are_one(tmp_path):
 
 def test_a_folder_without_a_table_has_no_labels():
     plain = ImageFolder(Path("plain"), pd.DataFrame({"file_name": ["a.png"]}))
-    with pytest.raises(UserError, match=r"--real plain: has no metadata.csv"):
+    with pytest.raises(UserError, match=r"--real plain has no metadata\.csv"):
         truth_of(plain, None, "ignore", "--real")
 
 

@@ -12,7 +12,7 @@ from eval.extractors.cache import Features
 from eval.inputs.folders import ImageFolder
 from eval.memorization import reid
 from eval.memorization.reid import nearest_by_cosine, reidentify, within_patient
-from eval.memorization.thresholds import fit_threshold
+from eval.memorization.thresholds import fit_threshold, match_other_patients
 from sdcxr.runtime.errors import UserError
 
 DIMENSION = 64
@@ -54,7 +54,7 @@ def judge(monkeypatch, train: ImageFolder, real: ImageFolder, shown: list[int], 
     """Features with a direction for each patient and noise, or noise alone."""
     n = len(shown)
     synthetic = side("synthetic", [0] * n).rows.drop(columns="subject_id")
-    synthetic = ImageFolder(Path("synthetic"), synthetic.assign(id=[str(i) for i in range(n)], seed="0", scheduler="x"))
+    synthetic = ImageFolder(Path("synthetic"), synthetic.assign(id=[str(i) for i in range(n)]), synthetic=True)
     faces = np.random.default_rng(1).normal(size=(1000, DIMENSION))
 
     network = replace(find_extractor("pixels-8"), given_name="net")
@@ -105,8 +105,7 @@ def test_only_known_patients_and_images_with_others_beside_them_make_the_thresho
     unknown = side("train", list(range(10)))
     unknown = ImageFolder(unknown.folder, unknown.rows.assign(subject_id=""))
     with pytest.raises(UserError, match="9 real images of other patients: a threshold needs 20"):
-        fit_threshold(unknown, np.zeros(9), 5, lambda chosen, patients: np.zeros(30), 0)
-    held_out = np.random.default_rng(0).uniform(0.2, 0.5, 40)
-    alone = fit_threshold(side("train", [1] * 30), held_out, 5, lambda chosen, patients: np.full(30, -1.0), 0)
-    assert alone == fit_threshold(unknown, held_out, 5, lambda chosen, patients: np.zeros(0), 0)
-    assert alone[1] == 40
+        fit_threshold(np.zeros(9), match_other_patients(unknown, lambda chosen, patients: np.zeros(30), 0), 5)
+    alone = match_other_patients(side("train", [1] * 30), lambda chosen, patients: np.full(30, -1.0), 0)
+    assert not len(alone)
+    assert fit_threshold(np.random.default_rng(0).uniform(0.2, 0.5, 40), alone, 5)[1] == 40

@@ -15,8 +15,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from eval.inputs.folders import PHANTOM, read_folder
-from eval.summary.html import Report, nearest_images, picture, pictures, provenance, render, write_report
+from eval.inputs.folders import read_folder, read_samples
+from eval.summary.html import Report, render, write_report
+from eval.summary.models import Model
+from eval.summary.pictures import nearest_images, picture, pictures
+from eval.summary.provenance import provenance
 from eval.summary.steps import Outcome, Skipped
 from tests.eval.summary.test_sections import all_rows, row
 
@@ -64,10 +67,10 @@ def parse(page: str) -> Checker:
 def report(folders):
     def make(rows=None, **others) -> Report:
         outcome = Outcome(all_rows() if rows is None else rows, [Skipped("fidelity by <fid>", "weights & more")])
-        sides = read_folder(folders.real, "--real"), read_folder(folders.synthetic, "--synthetic")
-        train = read_folder(folders.train, "--train")
-        named = {"train": train, "outcome": outcome, "command": "python -m eval --real 'a b'", "nearest": folders.real}
-        return Report(*sides, **(named | others))
+        real, train = read_folder(folders.real, "--real"), read_folder(folders.train, "--train")
+        models = [Model("A", read_samples(folders.synthetic, files=False))]
+        named = {"train": train, "outcome": outcome, "differences": [], "command": "python -m eval --real 'a b'"}
+        return Report(real, models, **(named | others))
 
     return make
 
@@ -78,25 +81,26 @@ def test_page_needs_nothing_else_and_is_well_formed(report):
     assert not checker.outside and "default-src 'none'" in page
     assert not {"script", "link", "iframe", "object"} & set(checker.tags)
     assert "@import" not in page and "url(" not in page and "http" not in re.sub('http-equiv|data:[^"]*', "", page)
-    assert checker.anchors <= checker.targets and len(checker.anchors) == 13
+    assert checker.anchors <= checker.targets and len(checker.anchors) == 15
 
 
 def test_every_section_has_its_title_and_its_plots(report):
     page = render(report())
     for title in (
-        *("Are they like real ones?", "Do they show what their prompts say?", "Label by label"),
-        *("Do images and prompts belong together?", "Can they stand for real ones in a search?"),
-        *("How various are they?", "Do they repeat training images?", "What a report generator reads in them"),
-        *("Are they worth training on?", "What became of the text encoder", "Not measured", "Provenance"),
+        *("In short", "Do they look like real ones?", "Do they show the findings of their prompts?", "Label by label"),
+        *("Do images and prompts belong together?", "Can they replace real images in a search?"),
+        *("How diverse are they?", "Do they repeat training images?", "What does a report generator read in them?"),
+        *("Do they help as training data?", "What did fine-tuning change in the text encoder?", "Methods"),
+        *("Not measured", "Provenance"),
     ):
         assert f"<h2>{title}</h2>" in page, title
-    assert page.count('<svg class="plot"') == 12 and page.count('<p class="legend">') == 9
+    assert page.count('<svg class="plot"') == 14 and page.count('<p class="legend">') == 11
 
 
 def test_nothing_measured_is_a_page_too(report):
     page = render(report([]))
     parse(page)
-    assert "Are they like real ones?" not in page and "Not measured" in page and '<div class="tiles">' not in page
+    assert "Do they look like real ones?" not in page and "Not measured" in page and '<div class="tiles">' not in page
 
 
 def test_everything_that_is_not_ours_is_escaped(report, folders):
@@ -123,10 +127,12 @@ def test_prompts_are_hidden_unless_asked_for(report):
 
 def test_phantoms_are_called_phantoms_and_their_prompts_shown(report, folders):
     page = render(report())
-    assert PHANTOM not in page and "<body>" in page
+    assert "phantoms, drawn by a program" not in page and "<body>" in page
     (folders.real.parent / "prep.json").write_text(json.dumps({"phantom": True, "settings": {}}))
     page = render(report())
-    assert f'<p class="warning">{PHANTOM}</p>' in page and '<body class="phantoms">' in page
+    which = "The real images (--real) and the training images (--train) are phantoms, drawn by a program: no number"
+    assert f'<p class="warning">{which}' in page and '<body class="phantoms">' in page
+    assert page.count("Phantoms: drawn by a program") == 1  # it stays in sight, once
     assert "<figcaption>Cardiomegaly.</figcaption>" in page
 
 
@@ -138,14 +144,25 @@ def test_warnings_are_at_the_top(report):
 def test_provenance_has_samples_versions_patients_and_weights(report):
     about = {"extractor": "x", "resize": "r", "sha256": {"w.pt": "ab12"}, "versions": {"some-library": "7.8"}}
     made = report(outcome=Outcome([], [], [about]))
-    folders, samples, extractors = (table.rows for table in provenance(made).tables)
-    assert [line[2:] for line in folders] == [["24", "24 patients"], ["24", "12 prompts"], ["24", "24 patients"]]
-    texts = "\n".join(sorted(set(made.synthetic.rows["text"])))
+    synthetic = made.models[0].images
+    section = provenance(made.real, made.models, made.train, [about])
+    folders, units, samples, extractors = (table.rows for table in section.tables)
+    assert [line[2] for line in folders] == ["24", "24", "24"]
+    assert [[line[0], line[1], line[-1]] for line in units] == [
+        ["real", "24", "24 patients"],
+        ["A", "24", "12 prompts"],
+        ["training", "24", "24 patients"],
+    ]
+    assert all("24 PNG; 48 × 48 px" in line[3] for line in folders)
+    lines = sorted(f"{path.name}\t{path.stat().st_size}\n" for path in synthetic.folder.glob("*.png"))
+    table = hashlib.sha256((synthetic.folder / "metadata.csv").read_bytes()).hexdigest()
+    assert folders[1][4] == {"list": hashlib.sha256("".join(lines).encode()).hexdigest(), "table": table}
+    texts = "\n".join(sorted(set(synthetic.rows["text"])))
     checksum = hashlib.sha256(texts.encode()).hexdigest()
     settings = {"scheduler": "pndm", "seeds": "24 different", "prompts, sha256 of the sorted list": checksum}
     assert settings.items() <= dict(samples).items()
-    assert extractors == [["x", "r", {"w.pt": "ab12"}]] and "w.pt: <code>ab12</code>" in render(made)
-    assert ["some-library", "7.8"] in provenance(made).folded[0].rows
+    assert extractors == [["x", "", "r", {"w.pt": "ab12"}]] and "w.pt: <code>ab12</code>" in render(made)
+    assert ["some-library", "7.8"] in section.folded[0].rows
 
 
 def test_pictures_without_prompts_are_from_all_of_each_side(tmp_path):
@@ -153,26 +170,28 @@ def test_pictures_without_prompts_are_from_all_of_each_side(tmp_path):
         (tmp_path / side).mkdir()
         for i in range(n):
             Image.new("L", (8, 8), i).save(tmp_path / side / f"{side[0]}{i:02}.png")
-    sides = [read_folder(tmp_path / side, side) for side in ("real", "synthetic")]
-    section = pictures(Report(*sides, None, Outcome(), "python -m eval", tmp_path / "nearest.csv"))
-    assert [pair.caption for pair in section.pairs] == ["r00.png; s00.png", "r13.png; s01.png", "r26.png; s02.png"]
-    assert "do not belong together" in section.text and section.hint == ""
+    real, synthetic = read_folder(tmp_path / "real", "--real"), read_samples(tmp_path / "synthetic")
+    section = pictures(real, [Model("A", synthetic)])
+    assert [group.caption for group in section.groups] == ["r00.png; s00.png", "r13.png; s01.png", "r26.png; s02.png"]
+    assert "do not belong together" in section.texts[0] and section.hint == ""
 
 
 def test_nearest_pairs_are_side_by_side(report, folders, tmp_path):
     nearest = tmp_path / "nearest.csv"
     lines = [("te002-aa_1.png", "tr005-aa.png", 0.991, True), ("te004-aa_0.png", "tr007-aa.png", 0.4, False)]
     pd.DataFrame(lines, columns=["synthetic", "train", "correlation", "copy"]).to_csv(nearest, index=False)
-    made = report(nearest=nearest)
+    made = report()
+    made.outcome.tables["nearest.csv", "A"] = nearest
     page = render(made)
+    assert '<a href="nearest.csv">nearest.csv</a>' in page
     assert page.index('id="privacy"') < page.index('id="nearest"') < page.index('id="reports"')
-    pairs = nearest_images(nearest, made.synthetic, made.train).pairs
-    captions = ["correlation 0.991, a copy: te002-aa_1.png", "correlation 0.400: te004-aa_0.png"]
-    assert [pair.caption for pair in pairs] == captions
-    for shown, path in (
-        (pairs[0].left, folders.synthetic / lines[0][0]),
-        (pairs[0].right, folders.train / lines[0][1]),
-    ):
+    groups = nearest_images(nearest, made.models[0], made.train).groups
+    assert [group.caption for group in groups] == [
+        "correlation 0.991, a copy: te002-aa_1.png, training image tr005-aa.png",
+        "correlation 0.400: te004-aa_0.png, training image tr007-aa.png",
+    ]
+    paths = folders.synthetic / lines[0][0], folders.train / lines[0][1]
+    for shown, path in zip(groups[0].pictures, paths, strict=True):
         with Image.open(path) as file:
             np.testing.assert_array_equal(pixels(shown.data), np.asarray(file))
 
@@ -191,10 +210,11 @@ def test_thumbnails_are_small_and_keep_their_shape(tmp_path):
 
 def test_pictures_that_cannot_be_shown_are_named_in_their_place(report, folders):
     shown = [folders.synthetic / f"te0{i:02}-aa_0.png" for i in (0, 2, 4)]
+    made = report()
     shown[0].write_bytes(b"not an image")
     shown[1].unlink()
     Image.fromarray(np.full((8, 8), 4000, np.uint16)).save(shown[2])
-    page = render(report())
+    page = render(made)
     assert parse(page).tags.count("img") == 24 - 3
     for path, problem in zip(shown, ("cannot be read", "does not exist", "has more than 8 bits"), strict=True):
         assert f'<p class="unusable">{path.name} {problem}' in page

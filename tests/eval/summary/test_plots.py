@@ -26,6 +26,7 @@ from eval.summary.plots import (
     number,
     own_bounds,
     ticks,
+    value_text,
 )
 
 RIGHT = WIDTH - MARGIN - NUMBERS  # end of the axis
@@ -92,7 +93,7 @@ def test_labels_of_an_axis_do_not_overlap():
 
 
 def test_bars_are_as_long_as_their_values():
-    svg = bars([Line("Edema", (Mark(1.0, REAL), Mark(0.5, SYNTHETIC, 0.4, 0.6)))], "AUROC", at=0.5)
+    svg = bars([Line("Edema", (Mark(1.0, REAL), Mark(0.5, SYNTHETIC, 0.4, 0.6)), at=0.5)], "AUROC")
     real, synthetic = elements(svg, "rect")
     assert float(real.get("width")) == pytest.approx(2 * float(synthetic.get("width")), abs=0.2)
     assert (real.get("fill"), synthetic.get("fill")) == (COLOURS[REAL], COLOURS[SYNTHETIC])
@@ -164,3 +165,10 @@ def test_ticks_are_few_and_on_the_axis(low, width):
 
 def test_ticks_of_shares():
     assert ticks(0, 1) == pytest.approx((0, 0.2, 0.4, 0.6, 0.8, 1.0))
+
+
+def test_an_end_that_is_not_zero_is_not_written_as_zero():
+    assert interval_text(13.0, 0.0004, 20.0) == "0.0004 to 20.00"
+    assert interval_text(0.5, -0.0002, 0.3) == "−0.0002 to 0.300"
+    assert interval_text(0.0, 0.0, 0.019) == "0.000 to 0.019"
+    assert value_text(0.5, 0.41, 0.62, 2) == "0.50 (0.41 to 0.62)"

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 LOAD = """
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ backbones.save(backbones.load(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
+@pytest.mark.slow  # torch and diffusers once more
 def test_loading_and_saving_print_nothing(micro_base, tmp_path):
     command = [sys.executable, "-c", LOAD, str(micro_base), str(tmp_path / "again")]
     root = Path(__file__).parents[3]

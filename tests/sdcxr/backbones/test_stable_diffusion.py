@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sdcxr import backbones
-from sdcxr.backbones.pipeline_files import check_pipeline_folder
+from sdcxr.backbones.pipeline_files import check_pipeline_folder, use_hub_names, variant_of
 from sdcxr.runtime.errors import UserError
 
 
@@ -73,11 +73,69 @@ def test_a_missing_part_is_named(copy, part):
     refuse(copy, f"has no part '{part}'")
 
 
-@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
-def test_pickled_weights_alone_are_refused(copy, part):
+PARTS = ("unet", "vae", "text_encoder")
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_pickled_weights_alone_are_refused_with_the_way_out(copy, part):
     weights = next((copy / part).glob("*.safetensors"))
     weights.rename(weights.with_suffix(".bin"))
-    refuse(copy, rf"{part} has no \.safetensors weights")
+    refuse(copy, rf"{part} has no \.safetensors weights, only \w+\.bin, .*from_pretrained\(.*save_pretrained")
+    weights.with_suffix(".bin").unlink()
+    refuse(copy, rf"{part} has no \.safetensors weights: copy the whole pipeline")
+
+
+def rename_weights(folder: Path, *suffixes: str) -> None:
+    """Give each part its weights under these names instead: model.<suffix>.safetensors."""
+    for part in PARTS:
+        weights = next((folder / part).glob("*.safetensors"))
+        for suffix in suffixes:
+            shutil.copy(weights, weights.with_name(f"{weights.stem}{suffix}.safetensors"))
+        weights.unlink()
+
+
+def test_weights_saved_only_as_a_variant_are_taken(copy, micro_base):
+    rename_weights(copy, ".fp16")
+    expected = backbones.load(str(micro_base)).unet.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in backbones.load(str(copy)).unet.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("files", "variant"),
+    [
+        (("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors"), None),
+        (("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"), None),
+        (("model.fp16-00001-of-00002.safetensors", "model.fp16-00002-of-00002.safetensors"), "fp16"),
+        (("model-00001-of-00002.bf16.safetensors", "pytorch_lora_weights.safetensors"), "bf16"),
+    ],
+)
+def test_the_variant_of_a_part_is_in_its_file_names(tmp_path, files, variant):
+    for name in files:
+        (tmp_path / name).touch()
+    assert variant_of(tmp_path) == variant
+
+
+def test_several_variants_without_a_plain_one_are_refused(tmp_path):
+    for variant in ("fp16", "non_ema"):
+        (tmp_path / f"model.{variant}.safetensors").touch()
+    with pytest.raises(UserError, match=r"weights only as variants \(fp16, non_ema\): keep those of one of them"):
+        variant_of(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["base.safetensors", "v1-5.ckpt"])
+def test_a_single_file_is_refused_with_the_way_out(tmp_path, name):
+    (tmp_path / name).touch()
+    refuse(tmp_path / name, r'is a file: make a pipeline folder of it .*from_single_file\(".*"\)\.save_pretrained')
+
+
+@pytest.mark.parametrize("part", ["unet", "model_index.json", "text_encoder/config.json"])
+def test_a_part_of_a_pipeline_is_refused_with_the_whole(copy, part):
+    refuse(copy / part, f"is a part of a pipeline folder: give {copy}$")
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    refuse(tmp_path / "notes.txt", "is a file: give a pipeline folder, a run folder or a hub name")
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
@@ -96,7 +154,7 @@ def test_cut_weights_are_refused(copy, part):
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
 def test_missing_weights_are_never_replaced_by_random_ones(copy, part, capfd):
     name = change_weights(copy / part, lambda tensors, name: tensors.pop(name))
-    refuse(copy, f"the weights of {part} lack {name}")
+    refuse(copy, f"the weights of {part} lack {name.removeprefix('text_model.')}")
     assert capfd.readouterr() == ("", "")
 
 
@@ -186,6 +244,53 @@ def test_ddim_made_from_a_loaded_pipeline_does_not_clip_latents(micro_base, tmp_
     backbones.save(backbones.load(str(micro_base)), tmp_path / "again")
     scheduler = DDIMScheduler.from_pretrained(tmp_path / "again", subfolder="scheduler")
     assert scheduler.config.clip_sample is False
+
+
+def test_what_is_saved_opens_in_transformers_4(tmp_path):
+    """It reads vocab.json, merges.txt and added_tokens.json, and names of weights as on the hub."""
+    from sdcxr.embedded.base import tiny
+
+    made = tiny()  # in this process: transformers 5 saves its text encoder without the prefix
+    made.tokenizer.add_tokens(["<cxr-style>"])
+    made.parts["text"].resize_token_embeddings(49409)
+    backbones.save(made, tmp_path / "saved")
+    folder = tmp_path / "saved" / "tokenizer"
+    vocabulary, merges = json.loads((folder / "vocab.json").read_text()), (folder / "merges.txt").read_text()
+    assert len(vocabulary) == 49408 and vocabulary["<|endoftext|>"] == 49407
+    assert merges.splitlines()[:2] == ["#version: 0.2", "i n"] and len(merges.splitlines()) == 48895
+    assert json.loads((folder / "added_tokens.json").read_text()) == {"<cxr-style>": 49408}
+    assert all(key.startswith("text_model.") for key in load_file(tmp_path / "saved/text_encoder/model.safetensors"))
+    again = backbones.load(str(tmp_path / "saved"))
+    own, its = made.parts["text"].state_dict(), again.parts["text"].state_dict()
+    assert own.keys() == its.keys() and all(torch.equal(own[key], its[key]) for key in own)
+    assert again.tokenizer("a <cxr-style>").input_ids == made.tokenizer("a <cxr-style>").input_ids
+
+
+def test_words_of_several_vectors_are_spelled_out_as_the_pipeline_does(micro_base):
+    loaded = backbones.load(str(micro_base))
+    ids = loaded.tokenize(["a <w> b"])[0]["input_ids"]
+    loaded.tokenizer.add_tokens(["<w>", "<w>_1", "<other>"])
+    loaded.parts["text"].resize_token_embeddings(len(loaded.tokenizer))
+    n = len(loaded.tokenizer)
+    found = loaded.tokenize(["a <w> b", "<other>"])[0]["input_ids"]
+    assert [n - 3, n - 2] == found[0, 2:4].tolist() and found[1, 1] == n - 1
+    assert not (ids == found[0]).all()
+    with torch.no_grad():
+        expected = loaded.pipeline().encode_prompt(["a <w> b"], "cpu", 1, False)[0]
+        assert torch.equal(loaded.encode_text({"input_ids": torch.from_numpy(found[:1])}).hidden, expected)
+
+
+def test_names_of_sharded_weights_are_those_of_the_hub(micro_base, tmp_path):
+    backbones.load(str(micro_base)).parts["text"].save_pretrained(tmp_path, max_shard_size="20KB")
+    for file in tmp_path.glob("*.safetensors"):  # as of an encoder that was made in the process
+        tensors = load_file(file)
+        save_file({key.removeprefix("text_model."): value for key, value in tensors.items()}, file)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(index.read_text().replace('"text_model.', '"'))
+    use_hub_names(tmp_path)
+    names = {key: file.name for file in tmp_path.glob("*.safetensors") for key in load_file(file)}
+    assert json.loads(index.read_text())["weight_map"] == names
+    assert all(key.startswith("text_model.") for key in names)
 
 
 def test_a_failed_save_leaves_the_old_pipeline(micro_base, tmp_path, monkeypatch):

@@ -146,5 +146,5 @@ def test_settings_of_diffusion_are_refused(train_micro, base, data, tmp_path):
 
 def test_a_family_that_is_not_registered_is_named(base, monkeypatch):
     monkeypatch.setattr(registry, "FAMILIES", {"StableDiffusionPipeline": object})
-    with pytest.raises(UserError, match="is a ToyPipeline: only StableDiffusionPipeline can be tuned"):
+    with pytest.raises(UserError, match="is a ToyPipeline: only StableDiffusionPipeline is supported"):
         backbones.load(str(base))

@@ -95,6 +95,16 @@ def test_the_embedded_base_takes_its_own_and_keeps_what_is_given(monkeypatch, tm
     assert epochs.max_train_steps is None
 
 
+def test_a_run_that_goes_on_takes_base_and_data_of_its_parent(monkeypatch, tmp_path):
+    monkeypatch.setattr(phantoms, "ensure_phantoms", lambda: pytest.fail("built the phantoms"))
+    (tmp_path / "config.yaml").write_text("base: there\ndata: here\n")
+    for parent in (tmp_path, tmp_path / "checkpoints" / "checkpoint-2"):
+        config = train.fill_in(TrainConfig(continue_from=str(parent), data="elsewhere"))
+        assert (config.base, config.data) == ("there", "elsewhere")
+    with pytest.raises(UserError, match="nothing: is no run folder"):
+        train.fill_in(TrainConfig(continue_from=str(tmp_path / "nothing")))
+
+
 def test_a_tracker_that_is_not_installed_is_refused_before_the_base_is_built(monkeypatch, capfd):
     monkeypatch.setattr(phantoms, "ensure_phantoms", lambda: pytest.fail("built the phantoms"))
     monkeypatch.setitem(sys.modules, "wandb", None)
@@ -115,6 +125,7 @@ def test_the_judges_need_no_base(monkeypatch, micro_dataset, tune):
     assert config.base is None and config.learning_rate == tiny.DEFAULTS["learning_rate"]
 
 
+@pytest.mark.slow  # four processes
 def test_embedded_phantoms_are_prepared_once_like_real_data(monkeypatch, tmp_path, capfd):
     few = partial(phantoms.prepare_phantoms, options=("--studies", "30", "--resolution", "64", "--workers", "1"))
     monkeypatch.setattr(phantoms, "prepare_phantoms", few)

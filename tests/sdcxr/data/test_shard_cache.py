@@ -1,12 +1,15 @@
 """Cached moments are those of the VAE, are rebuilt where they are missing, and never of something else."""
 
+import errno
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image, ImageOps
 from safetensors.torch import load_file
 
 from sdcxr import backbones
@@ -114,6 +117,64 @@ def test_moments_of_another_vae_images_or_resolution_are_refused_by_name(vae, fi
         next(other.encoder.parameters())[0] += 1e-3
     with pytest.raises(UserError, match=r"\(differing: vae\)"):
         cached(other, files, folder)
+
+
+def test_images_that_changed_under_equal_names_and_sizes_are_encoded_again(vae, files, tmp_path):
+    own = []
+    for file in files:
+        own.append(tmp_path / file.name)
+        Image.open(file).save(own[-1], compress_level=0)
+    before = cached(vae, own, None, default=tmp_path / "cache")
+    size = own[0].stat().st_size
+    ImageOps.invert(Image.open(own[0])).save(own[0], compress_level=0)
+    assert own[0].stat().st_size == size
+    after = cached(vae, own, None, default=tmp_path / "cache")
+    assert not torch.equal(before.fields(0)["mean"], after.fields(0)["mean"])
+    torch.testing.assert_close(after.fields(0)["mean"].float(), encoded(vae, own[0])[0], rtol=1e-3, atol=1e-4)
+
+
+def test_copied_images_are_not_encoded_again(vae, files, tmp_path, monkeypatch):
+    cached(vae, files, tmp_path / "cache")
+    monkeypatch.setattr(vae, "encode", lambda pixels: pytest.fail("encoded again"))
+    cached(vae, [Path(shutil.copy(file, tmp_path)) for file in files], tmp_path / "cache")
+
+
+def test_shards_without_a_record_are_not_trusted(vae, files, tmp_path):
+    cached(vae, files, tmp_path)
+    (tmp_path / "fingerprint.json").unlink()
+    (tmp_path / "shard-00000.safetensors").write_bytes((tmp_path / "shard-00001.safetensors").read_bytes())
+    cache = cached(vae, files, tmp_path)
+    torch.testing.assert_close(cache.fields(0)["mean"].float(), encoded(vae, files[0])[0], rtol=1e-3, atol=1e-4)
+
+
+def test_memory_that_does_not_suffice_is_one_line(vae, files, tmp_path, monkeypatch):
+    monkeypatch.setattr(vae, "encode", lambda pixels: torch.empty(1 << 50))
+    with pytest.raises(
+        UserError, match=r"out of memory.*: latents are encoded 16 at a time: free some memory, or lower"
+    ):
+        cached(vae, files, tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_to_names_the_flag(vae, files, tmp_path, monkeypatch):
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(UserError, match=r"cannot be written there \(Read-only .*: name a folder by --latents_dir"):
+        cached(vae, files, tmp_path / "cache")
+
+
+def test_a_disk_too_small_is_known_before_anything_is_encoded(vae, files, tmp_path, monkeypatch):
+    monkeypatch.setattr(vae, "encode", lambda pixels: pytest.fail("encoded"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(UserError, match=r"the cache of latents takes 1.41e-06 GB and its disk has 1e-06 GB left"):
+        cached(vae, files, tmp_path / "cache")
+
+
+def test_a_complete_cache_is_used_where_nothing_can_be_written(vae, files, tmp_path, monkeypatch):
+    cached(vae, files, tmp_path)
+    monkeypatch.setattr(shard_cache, "write_json", lambda *_: pytest.fail("wrote"))
+    cached(vae, files, tmp_path)
 
 
 def test_a_tuned_decoder_leaves_the_moments_valid(vae, files, tmp_path, micro_base):

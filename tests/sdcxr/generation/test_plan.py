@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
 from sdcxr import backbones
 from sdcxr.config import GenerateConfig
-from sdcxr.generation.plan import image_seed, read_prompts
+from sdcxr.generation.plan import image_seed
 from sdcxr.generation.sampler import Sampler
 from sdcxr.generation.samples_folder import generate
 from sdcxr.io.manifest import LABELS, SAMPLE_COLUMNS, read_metadata
@@ -72,51 +71,6 @@ def test_a_samples_folder_is_an_imagefolder(run, micro_dataset, tmp_path):
     rows = loaded["train"]
     assert len(rows) == 4 and rows[0]["image"].size == (32, 32) and rows[0]["text"] == "Large left pneumothorax."
     assert rows[0]["seed"] == image_seed(0, "c00-0", 0)
-
-
-PLAIN = """
-import csv, json, sys
-import numpy as np, torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, StableDiffusionPipeline
-from PIL import Image
-
-kinds = {"pndm": PNDMScheduler, "ddim": DDIMScheduler, "dpm++": DPMSolverMultistepScheduler}
-pipeline = StableDiffusionPipeline.from_pretrained(sys.argv[1])
-pipeline.set_progress_bar_config(disable=True)
-apart = {}
-for folder in sys.argv[2:]:
-    for row in csv.DictReader(open(folder + "/metadata.csv", encoding="utf-8")):
-        pipeline.scheduler = kinds[row["scheduler"]].from_config(pipeline.scheduler.config)
-        image = pipeline(
-            row["text"],
-            num_inference_steps=int(row["num_inference_steps"]),
-            guidance_scale=float(row["guidance_scale"]),
-            generator=torch.Generator("cpu").manual_seed(int(row["seed"])),
-        ).images[0]
-        grey = np.asarray(image).astype(float).mean(axis=2).round()
-        own = np.asarray(Image.open(folder + "/" + row["file_name"])).astype(float)
-        apart[folder + "/" + row["file_name"]] = [float(np.abs(grey - own).max()), float(own.std())]
-assert not any(name.split(".")[0] in ("sdcxr", "eval", "data_prep") for name in sys.modules)
-print(json.dumps(apart))
-"""
-
-
-@pytest.mark.slow
-def test_plain_diffusers_makes_the_recorded_images_again(run, tmp_path):
-    """In a process of its own, with none of our code: `from_pretrained(RUN/pipeline)` and the recorded columns."""
-    table = tmp_path / "prompts.csv"
-    table.write_text("id,text\na,Large left pneumothorax.\nb,No acute process.\n")
-    folders = []
-    for scheduler in ("pndm", "ddim", "dpm++"):
-        folders.append(tmp_path / scheduler)
-        make(run, table, folders[-1], scheduler=scheduler, num_inference_steps=5, guidance_scale=4.0)
-    command = [sys.executable, "-c", PLAIN, str(run / "pipeline"), *map(str, folders)]
-    plain = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=tmp_path)
-    assert plain.returncode == 0, plain.stderr[-3000:]
-    apart = json.loads(plain.stdout.splitlines()[-1])
-    assert len(apart) == 3 * 2 * 2
-    for name, (difference, spread) in apart.items():
-        assert difference <= 1 and spread > 0, name
 
 
 def test_batches_and_processes_do_not_change_the_images(run, micro_dataset, tmp_path):
@@ -178,7 +132,8 @@ def test_a_finished_folder_is_left_alone(run, micro_dataset, tmp_path, capfd, mo
         ({"guidance_scale": 7.0}, "guidance_scale 4.0 → 7.0"),
         ({"scheduler": "ddim"}, "scheduler pndm → ddim"),
         ({"num_inference_steps": 4}, "num_inference_steps 3 → 4"),
-        ({"num_images_per_prompt": 3}, "num_images_per_prompt 2 → 3"),
+        ({"num_images_per_prompt": 1}, "num_images_per_prompt 2 → 1"),
+        ({"negative_prompt": "Normal."}, "negative_prompt None → Normal."),
         ({"resolution": 64}, "resolution 32 → 64"),
     ],
 )
@@ -192,8 +147,102 @@ def test_other_settings_are_refused(run, tmp_path_factory, change, said):
 
 def test_another_prompt_never_gets_the_images_of_the_first(run, tmp_path):
     make(run, "Left effusion.", tmp_path)
-    with pytest.raises(UserError, match="prompts_sha256"):
+    with pytest.raises(UserError, match="the prompt prompt has another text or labels now"):
         make(run, "Right effusion.", tmp_path)
+
+
+def prompt_table(folder: Path, rows: list[str]) -> Path:
+    """A CSV of ids, texts and one label."""
+    (folder / "prompts.csv").write_text("\n".join(["id,text,Edema", *rows, ""]))
+    return folder / "prompts.csv"
+
+
+def test_prompts_and_images_per_prompt_are_added_and_the_images_there_stay(run, tmp_path, capfd):
+    samples, rows = tmp_path / "samples", ["a,Left effusion.,1", "b,Normal.,0"]
+    make(run, prompt_table(tmp_path, rows), samples, num_images_per_prompt=1)
+    first = {name: (samples / name).stat().st_mtime_ns for name in ("a_0.png", "b_0.png")}
+    make(run, prompt_table(tmp_path, ["c,Edema.,1", *rows]), samples, num_images_per_prompt=2)
+    assert {name: (samples / name).stat().st_mtime_ns for name in first} == first
+    assert read_metadata(samples)["file_name"].tolist() == [f"{name}_{k}.png" for name in "cab" for k in range(2)]
+    make(run, prompt_table(tmp_path, ["c,Edema.,1", *rows]), tmp_path / "at-once", num_images_per_prompt=2)
+    assert levels_apart(images(samples), images(tmp_path / "at-once")) <= 1
+    capfd.readouterr()
+    make(run, prompt_table(tmp_path, ["c,Edema.,1", *rows]), samples, num_images_per_prompt=2)
+    assert "is finished: 6 images" in capfd.readouterr().out
+    for changed, said in (
+        (["c,Edema.,1", "a,Left effusion.,0", "b,Normal.,0"], "the prompt a has another text or labels now .1 in all"),
+        (["c,Edema.,1", "a,Left effusion.,1"], "the prompt b is not among the prompts any more"),
+    ):
+        with pytest.raises(UserError, match=said):
+            make(run, prompt_table(tmp_path, changed), samples, num_images_per_prompt=2)
+
+
+def test_a_table_cut_short_by_a_kill_is_written_again(run, micro_dataset, tmp_path):
+    make(run, micro_dataset / "test", tmp_path, max_prompts=1)
+    old = (tmp_path / "metadata.csv").read_bytes()
+    make(run, micro_dataset / "test", tmp_path, max_prompts=2)
+    (tmp_path / "metadata.csv").write_bytes(old)
+    make(run, micro_dataset / "test", tmp_path, max_prompts=2)
+    assert len(read_metadata(tmp_path)) == 4
+    make(run, micro_dataset / "test", tmp_path, max_prompts=1)  # fewer prompts: those there keep their rows
+    assert len(read_metadata(tmp_path)) == 4
+
+
+def test_what_was_refused_or_failed_binds_nothing(run, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="--num_inference_steps 1000: pndm takes at most 999"):
+        make(run, "Left effusion.", tmp_path / "samples", num_inference_steps=1000)
+    assert not (tmp_path / "samples").exists()
+    with monkeypatch.context() as patched:
+        patched.setattr(Sampler, "sample", lambda *_: (_ for _ in ()).throw(MemoryError()))
+        with pytest.raises(UserError, match=r"out of memory: lower --batch_size \(now 16\)"):
+            make(run, "Left effusion.", tmp_path / "samples")
+    assert make(run, "Left effusion.", tmp_path / "samples", scheduler="ddim") == 0
+
+
+def test_folders_of_version_0_1_go_on(run, tmp_path):
+    """Its record hashed all prompts at once; the value is that of 0.1 for this prompt."""
+    make(run, "Left effusion.", tmp_path)
+    record = json.loads((tmp_path / "generate.json").read_text())
+    del record["prompts"], record["negative_prompt"], record["clip_skip"]
+    for digest in ("f5db3968e2da0f82", "0123456789abcdef"):
+        (tmp_path / "generate.json").write_text(json.dumps(record | {"prompts_sha256": digest}))
+        if digest.startswith("f"):
+            assert make(run, "Left effusion.", tmp_path) == 0
+            assert "prompts_sha256" not in (tmp_path / "generate.json").read_text()
+        else:
+            with pytest.raises(UserError, match="prompts_sha256 0123456789abcdef → "):
+                make(run, "Left effusion.", tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"num_images_per_prompt": "2"}'])
+def test_a_damaged_record_is_one_line(run, tmp_path, content):
+    (tmp_path / "generate.json").write_text(content)
+    (tmp_path / "prompt_0.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"generate\.json is damaged"):
+        make(run, "Left effusion.", tmp_path)
+
+
+def test_one_word_that_is_no_file_is_said_to_be_a_prompt(run, tmp_path, capfd):
+    make(run, "Pneumonia/effusion", tmp_path / "word", num_images_per_prompt=1)
+    assert "taken as a prompt, as there is no file or folder of this name" in capfd.readouterr().out
+    make(run, "Left effusion.", tmp_path / "text", num_images_per_prompt=1)
+    assert "taken as a prompt" not in capfd.readouterr().out
+
+
+def test_cut_prompts_are_counted(run, tmp_path, capfd):
+    rows = [f"{name},{'Left effusion. ' * n},1" for name, n in (("a", 60), ("b", 2), ("c", 40))]
+    make(run, prompt_table(tmp_path, rows), tmp_path / "samples", negative_prompt="Normal. " * 60)
+    out = capfd.readouterr().out
+    assert "2 of 3 prompts are cut to 77 tokens (66.7%)" in out and "the negative prompt is cut to 77 tokens" in out
+
+
+def test_a_negative_prompt_is_recorded_and_changes_the_image(run, tmp_path):
+    make(run, "Left effusion.", tmp_path / "without")
+    make(run, "Left effusion.", tmp_path / "with", negative_prompt="Right pneumothorax.", guidance_scale=9.0)
+    rows = read_metadata(tmp_path / "with")
+    assert list(rows.columns) == [*SAMPLE_COLUMNS, "negative_prompt"]
+    assert set(rows["negative_prompt"]) == {"Right pneumothorax."}
+    assert "negative_prompt" not in read_metadata(tmp_path / "without")
 
 
 def test_another_model_is_refused_wherever_it_lies(run, micro_base, tmp_path):
@@ -221,8 +270,8 @@ def test_a_folder_of_something_else_is_refused(run, tmp_path):
 
 
 def test_resolutions_that_do_not_divide_are_refused(run, tmp_path):
-    with pytest.raises(UserError, match="--resolution 36: must be a multiple of 8"):
-        make(run, "Left effusion.", tmp_path, resolution=36)
+    with pytest.raises(UserError, match="--resolution 40: this model needs a multiple of 16"):
+        make(run, "Left effusion.", tmp_path, resolution=40)
 
 
 def test_another_resolution_is_the_size_of_the_images(run, tmp_path):
@@ -247,110 +296,3 @@ def test_trained_text_encoder_is_in_the_pipeline(run, micro_base, tmp_path):
     for name, model in (("trained", run), ("mixed", tmp_path / "mixed")):
         make(model, "Left effusion.", tmp_path / f"of-{name}", guidance_scale=30.0, num_images_per_prompt=1)
     assert images(tmp_path / "of-trained") != images(tmp_path / "of-mixed")
-
-
-# Prompts
-
-
-def test_a_text_is_one_prompt():
-    for text in (
-        "Left effusion.",
-        "Effusion/atelectasis on the left.",
-        "3.5 cm nodule",
-        "~3 cm nodule",
-        "~nobody knows",
-        "The lungs are clear. " * 30,
-        "γ" * 300,
-        "effusion",
-    ):
-        rows = read_prompts(text)
-        assert rows.to_dict("list") == {"id": ["prompt"], "text": [text]}
-
-
-def test_lines_of_a_text_file_are_prompts(tmp_path):
-    file = tmp_path / "prompts.txt"
-    file.write_bytes('\ufeffLeft effusion.\r\n\n  Right, "small" one. \n'.encode())
-    assert read_prompts(str(file)).to_dict("list") == {
-        "id": ["00000", "00001"],
-        "text": ["Left effusion.", 'Right, "small" one.'],
-    }
-
-
-@pytest.mark.parametrize("column", ["text", "prompt", "impression"])
-def test_a_table_without_ids_is_numbered(tmp_path, column):
-    file = tmp_path / "prompts.csv"
-    file.write_bytes(f'\ufeffother,{column}\nx,"a, b"\ny,NA\n'.encode())
-    assert read_prompts(str(file)).to_dict("list") == {"id": ["00000", "00001"], "text": ["a, b", "NA"]}
-
-
-@pytest.mark.parametrize("column", ["id", "dicom_id"])
-def test_a_table_with_ids_and_labels_keeps_them(tmp_path, column):
-    file = tmp_path / "prompts.csv"
-    file.write_text(f"{column},text,Edema,Size\n007,a,1.0,3\nb-2.x,b,,4\n")
-    rows = read_prompts(str(file))
-    assert rows["id"].tolist() == ["007", "b-2.x"] and list(rows.columns) == ["id", "text", "Edema"]
-    np.testing.assert_array_equal(rows["Edema"], [1.0, np.nan])
-
-
-def test_a_split_gives_its_ids_or_its_file_names(micro_dataset, tmp_path):
-    assert read_prompts(str(micro_dataset / "test"))["id"].tolist() == [f"c00-{i}" for i in range(4)]
-    (tmp_path / "metadata.csv").write_text("file_name,text\na/b.png,x\n")
-    assert read_prompts(str(tmp_path))["id"].tolist() == ["b"]
-    (tmp_path / "metadata.csv").write_text("file_name,text,dicom_id\na/b.png,x,\n")
-    assert read_prompts(str(tmp_path))["id"].tolist() == ["b"]
-
-
-@pytest.mark.parametrize("name", ["nowhere.csv", "nowhere.txt", "./nowhere", "data/test", "/data/test"])
-def test_prompts_that_are_not_there_are_said_to_be(name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"no such (file|folder)"):
-        read_prompts(name)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.txt", b"", "holds no prompt"),
-        ("a.txt", b"\n \n", "holds no prompt"),
-        ("a.txt", b"\xff\xfe", "not a text in UTF-8"),
-        ("a.csv", b"", "not a readable CSV"),
-        ("a.csv", b"text\n", "holds no prompt"),
-        ("a.csv", b"text\n\xff\n", "not a readable CSV"),
-        ("a.csv", b"id;text\na;x\nb;y, z\n", "separated by ';': save it with commas"),
-        ("a.csv", b"id,text,Edema\na,x,1\nb,y,yes\n", "the column Edema holds 'yes' in the row of b"),
-        ("a.csv", b"caption\nx\n", "no column text or prompt .its first line"),
-        ("a.csv", b"id,text\na,x\na,y\n", "the id a comes twice"),
-        ("a.csv", b"id,text\n../x,y\n", "is no file name"),
-        ("a.csv", b"id,text\n..,y\n", "is no file name"),
-        ("a.csv", b"id,text\na/b,y\n", "is no file name"),
-        ("a.csv", b"id,text\na b,y\n", "is no file name"),
-        ("a.csv", b"id,text\n,y\n", "is no file name"),
-    ],
-)
-def test_wrong_prompt_files_are_one_line(tmp_path, name, content, message):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=message):
-        read_prompts(str(tmp_path / name))
-
-
-@pytest.mark.parametrize("text", ["", "  "])
-def test_an_empty_prompt_is_refused(text):
-    with pytest.raises(UserError, match="is empty"):
-        read_prompts(text)
-
-
-def test_a_dataset_folder_is_not_a_split(micro_dataset):
-    with pytest.raises(UserError, match=r"has no metadata\.csv"):
-        read_prompts(str(micro_dataset))
-
-
-def test_no_rows_are_lost_between_tables(tmp_path):
-    rows = pd.DataFrame({"id": ["a", "b"], "text": ['x "y", z', "two\nlines"]})
-    rows.to_csv(tmp_path / "a.csv", index=False)
-    pd.testing.assert_frame_equal(read_prompts(str(tmp_path / "a.csv")), rows)
-
-
-def test_an_unquoted_comma_in_a_prompt_loses_no_text(tmp_path):
-    (tmp_path / "prompts.csv").write_text("text,id\nLarge effusion, right side,1\n")
-    with pytest.raises(UserError, match="put texts with commas in quotes"):
-        read_prompts(str(tmp_path / "prompts.csv"))

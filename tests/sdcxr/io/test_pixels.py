@@ -1,7 +1,7 @@
 """One grey channel in [-1, 1] from file to tensor, and back."""
 
 import contextlib
-import io
+import warnings
 
 import numpy as np
 import pytest
@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sdcxr.io.pixels import BadImage, grid, open_image, read_pixels, to_grey, write_png
+from sdcxr.io.image_files import BadImage
+from sdcxr.io.pixels import grid, load_upright, open_image, read_pixels, to_grey, write_png
 from sdcxr.runtime.errors import UserError
+from tests.data_prep.image_variants import dicom, variants
 
 
 def test_black_and_white_are_minus_one_and_one(tmp_path):
@@ -49,6 +51,22 @@ def test_16_bits_are_refused_rather_than_clipped(tmp_path):
     Image.fromarray(np.full((4, 4), 3000, dtype=np.uint16)).save(tmp_path / "a.png")
     with pytest.raises(UserError, match="more than 8 bits"):
         read_pixels(tmp_path / "a.png", 4)
+
+
+def test_a_dicom_file_is_refused(tmp_path):
+    (tmp_path / "a.png").write_bytes(dicom(np.full((4, 4), 200, np.uint8)))
+    with pytest.raises(UserError, match=r"a\.png is a DICOM file: data_prep makes images of 8 bits"):
+        read_pixels(tmp_path / "a.png", 4)
+
+
+def test_the_orientation_tag_is_followed(tmp_path):
+    image = np.zeros((32, 32), dtype=np.uint8)
+    image[:8, :8] = 255  # after a turn by 180 degrees
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(image).save(tmp_path / "a.jpg", quality=95, exif=exif)
+    pixels = read_pixels(tmp_path / "a.jpg", 32)[0]
+    assert pixels[-8:, -8:].mean() > 0.9 and pixels[:8].max() < -0.9
 
 
 def test_missing_damaged_and_oblong_images_are_named(tmp_path):
@@ -98,21 +116,20 @@ def test_what_cannot_be_decoded_or_converted_is_a_bad_image(tmp_path):
         image.convert("L")
 
 
-def png() -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(file, format="PNG")
-    return file.getvalue()
+CONTENTS = st.deferred(lambda: st.sampled_from([one.content for one in variants().values() if not one.refusal]))
 
 
-@given(st.integers(0, len(png()) - 1), st.integers(1, 255), st.booleans())
-@settings(deadline=None, max_examples=200)
-def test_any_damage_is_read_or_refused(tmp_path_factory, place, change, cut):
-    content = bytearray(png())
+@given(CONTENTS, st.integers(0, 3000), st.integers(1, 255), st.booleans())
+@settings(deadline=None, max_examples=300)
+def test_any_damage_of_any_file_is_read_or_refused(tmp_path_factory, content, place, change, cut):
+    content = bytearray(content)
+    place %= len(content)
     content[place] ^= change
-    path = tmp_path_factory.getbasetemp() / "damaged.png"
+    path = tmp_path_factory.getbasetemp() / "damaged"
     path.write_bytes(content[:place] if cut else content)
-    with contextlib.suppress(UserError):
-        assert read_pixels(path, 16).shape == (1, 16, 16)
+    with warnings.catch_warnings(), contextlib.suppress(BadImage, UserError):
+        warnings.simplefilter("ignore")  # pydicom's
+        assert load_upright(path, stretched=True).image.mode in ("L", "RGB")
 
 
 def test_the_channels_mean_is_rounded():

@@ -81,4 +81,4 @@ def test_impossible_settings_and_other_samplers_are_refused():
         with pytest.raises(UserError, match="must be positive"):
             RectifiedFlow(**wrong)
     with pytest.raises(UserError, match="--scheduler pndm: this model is sampled with euler"):
-        RectifiedFlow().sampler(None, "pndm")
+        RectifiedFlow().sampler(None, "pndm", 10)

@@ -102,7 +102,7 @@ def test_config_file_is_overridden_by_flags(capfd, tmp_path):
     [
         ("imagse: a\n", "unknown flag or key: imagse (did you mean --images?)"),
         ("images: [\n", "while parsing a flow"),
-        ("workers: many\n", "--workers: Expected a int. Got value: many"),
+        ("workers: many\n", "--workers: expected int, got many"),
         ("- a\n", "is not YAML with flags and values"),
         ("", "is not YAML with flags and values"),
     ],
@@ -111,6 +111,12 @@ def test_wrong_config_file_is_one_line_with_its_name(capfd, tmp_path, content, m
     file = tmp_path / "config.yaml"
     file.write_text(content)
     assert f"error: {file}: {message}" in refusal(capfd, "--images", "a", "--config", str(file))
+
+
+def test_a_wrong_choice_lists_the_choices(capfd):
+    assert "--split: expected one of 'folder', 'official', got random" in refusal(
+        capfd, "--images", "a", "--split", "random"
+    )
 
 
 def test_wrong_flag_beside_a_config_file_is_not_the_files(capfd, tmp_path):
@@ -383,10 +389,7 @@ def test_deprecated_keys_of_a_config_file_work_and_are_named_with_the_file(capfd
     _, out, _ = outcome(capfd, "--config", str(file), "--image_text_model", "RUN", main=command_with_new_names)
     assert out == "RUN True\n"
     file.write_text("quick: perhaps\n")
-    assert (
-        "--fast: Expected a bool. Got value: perhaps"
-        in outcome(capfd, "--config", str(file), main=command_with_new_names)[2]
-    )
+    assert "--fast: expected bool, got perhaps" in outcome(capfd, "--config", str(file), main=command_with_new_names)[2]
     file.write_text("clip: a\nimage_text_model: b\n")
     code, _, err = outcome(capfd, "--config", str(file), main=command_with_new_names)
     assert code == 2 and err.endswith(f"error: {file}: clip and image_text_model are one setting: remove clip\n")

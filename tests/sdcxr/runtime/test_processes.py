@@ -6,7 +6,7 @@ import yaml
 from accelerate.state import AcceleratorState
 
 from sdcxr.runtime import processes
-from sdcxr.training import loop
+from sdcxr.training import launch
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ def test_a_cpu_computes_in_bf16_where_it_has_instructions_for_it(monkeypatch, fl
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 def test_a_run_records_which_precision_auto_was(train_micro, tmp_path, monkeypatch, precision):
-    monkeypatch.setattr(loop, "native_precision", lambda: precision)
+    monkeypatch.setattr(launch, "native_precision", lambda: precision)
     assert train_micro(tmp_path, tune="unet", mixed_precision="auto") == 0
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["mixed_precision"] == precision
     assert train_micro(tmp_path, tune="unet", mixed_precision="auto") == 0  # the same run: finished

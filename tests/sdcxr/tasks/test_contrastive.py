@@ -104,7 +104,7 @@ def clip_run(train_micro, tmp_path_factory):
 def test_a_run_learns_which_texts_belong_to_which_images(clip_run, micro_dataset):
     folder = read_folder(micro_dataset / "train", "--real")
     images = extract(folder, find_extractor(str(clip_run))).values  # noqa: PD011 (not a table)
-    texts = extract_texts(SENTENCES, find_extractor(str(clip_run)))
+    texts = extract_texts(SENTENCES, find_extractor(str(clip_run))).values  # noqa: PD011
     np.testing.assert_allclose(np.linalg.norm(images, axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(texts, axis=1), 1, rtol=1e-5)
     nearest = (images @ texts.T).argmax(axis=1)
@@ -129,7 +129,7 @@ def test_the_saved_towers_are_the_trained_ones(clip_run):
 def test_texts_come_back_in_their_order(clip_run):
     texts = ["b", "a", "b", "c"]
     np.testing.assert_allclose(
-        extract_texts(texts, find_extractor(str(clip_run))),
+        extract_texts(texts, find_extractor(str(clip_run))).values,
         Clip(clip_run, CPU).encode_texts(texts),
         rtol=1e-4,
         atol=1e-5,

@@ -50,9 +50,9 @@ def runs(train_micro, tmp_path_factory, micro_base_v) -> dict[str, Path]:
 
 
 def weights(pipeline: Path) -> dict[str, torch.Tensor]:
-    """All weights of a pipeline folder, as `part/name`."""
+    """All weights of a pipeline folder, as `part/name` with the name that a checkpoint has."""
     return {
-        f"{file.parent.name}/{name}": tensor
+        f"{file.parent.name}/{name.removeprefix('text_model.')}": tensor
         for file in sorted(pipeline.glob("*/*.safetensors"))
         for name, tensor in load_file(file).items()
     }
@@ -122,7 +122,9 @@ def test_a_run_folder_has_what_it_promises(runs):
     assert [row["lr"] for row in rows] == pytest.approx([5e-4, 1e-3, 1e-3, 1e-3])
     assert all(row["images_per_s"] > 0 for row in rows)
     record = json.loads((run / "run.json").read_text())
-    assert len(record.pop("examples_sha256")) == 64
+    assert len(record.pop("examples_sha256")) == len(record.pop("base_state")) == 64
+    assert record.pop("data_sha256").keys() == {"images", "captions"}
+    assert record.pop("base_sha256").keys() == {"unet", "text_encoder", "vae", "schedule"}
     assert record == {"images_per_step": 4, "finished_steps": 4}
     assert yaml.safe_load((run / "config.yaml").read_text())["mixed_precision"] == "no"
 

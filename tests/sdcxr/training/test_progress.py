@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -113,6 +114,71 @@ def test_a_tracker_that_is_not_installed_is_refused(monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UserError, match=f"--report_to {name}: .*; pip install {name}, or use --report_to none"):
         require_tracker(name)
+
+
+@pytest.mark.parametrize(
+    ("login", "logged_in"),
+    [
+        (lambda prompt=True, verify=True: False, False),
+        (lambda prompt=True, verify=True: not prompt and not verify, True),  # asked for nothing, sent nothing
+        (lambda key=None: pytest.fail("asked"), False),  # of older versions
+    ],
+)
+def test_wandb_without_a_login_is_refused_before_anything_is_built(monkeypatch, login, logged_in):
+    wandb = fake_wandb(login)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    if logged_in:
+        require_tracker("wandb")
+    else:
+        with pytest.raises(UserError, match=r"nobody is logged in: run `wandb login` .* WANDB_MODE=offline"):
+            require_tracker("wandb")
+    wandb.mode = "offline"
+    require_tracker("wandb")
+
+
+def fake_wandb(login: Any) -> Any:
+    module: Any = ModuleType("wandb")
+    module.mode, module.login, module.api = "online", login, SimpleNamespace(api_key=None)
+    module.setup = lambda: SimpleNamespace(settings=SimpleNamespace(mode=module.mode))
+    return module
+
+
+def test_a_resumed_run_is_the_same_one_at_wandb(train_micro, tmp_path, monkeypatch):
+    inits = []
+    module = fake_wandb(lambda prompt=True, verify=True: True)
+    module.init = lambda **settings: inits.append(settings) or SimpleNamespace(log=print, finish=print)
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    monkeypatch.setattr("accelerate.tracking.WandBTracker.log", lambda *_, **__: None)
+    for steps in (1, 2):
+        assert train_micro(tmp_path, tune="unet", report_to="wandb", max_train_steps=steps, lr_warmup_steps=0) == 0
+    assert [init["resume"] for init in inits] == ["allow", "allow"]
+    assert inits[0]["id"] == inits[1]["id"] == json.loads((tmp_path / "run.json").read_text())["tracker_id"]
+
+
+def test_a_tracker_that_does_not_start_is_one_line(tmp_path, monkeypatch):
+    class UsageError(Exception):
+        __module__ = "wandb.errors"
+
+    def init(**_: Any) -> None:
+        raise UsageError("No API key\nconfigured")
+
+    module = fake_wandb(None)
+    module.init = init
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    with pytest.raises(UserError, match=r"^--report_to wandb: No API key configured; or use --report_to none$"):
+        start_tracker("wandb", tmp_path, 0, "id")
+
+
+def test_tensorboard_drops_steps_that_a_killed_run_logged_after_its_checkpoint(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for start, steps in ((0, (1, 2, 3)), (1, (2, 3, 4))):
+        tracker = start_tracker("tensorboard", tmp_path, start)
+        for step in steps:
+            tracker.log({"loss": float(start)}, step=step)
+        tracker.finish()
+    events = EventAccumulator(str(tmp_path / "logs")).Reload().Scalars("loss")
+    assert [(event.step, event.value) for event in events] == [(1, 0.0), (2, 1.0), (3, 1.0), (4, 1.0)]
 
 
 def test_no_tracker_is_none(tmp_path):

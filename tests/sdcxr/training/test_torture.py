@@ -40,8 +40,8 @@ def contents(run: Path) -> dict[str, bytes]:
     """Every file of a run except those that name the folder or tell of speed. No unfinished folder is left."""
     found = {str(path.relative_to(run)): path for path in run.rglob("*")}
     assert not [name for name, path in found.items() if path.is_dir() and name.endswith(".tmp")]
-    # A process that is killed while it writes a small file leaves a hidden one behind.
-    left_behind = re.compile(r"(.*/)?\.[^/]*\.\d+\.tmp")
+    # A process that is killed while it writes a small file leaves a hidden one behind, and its lock.
+    left_behind = re.compile(r"(.*/)?\.[^/]*\.\d+\.tmp|\.lock")
     apart = {"config.yaml", "log.jsonl"}
     return {
         name: path.read_bytes()

@@ -1,0 +1,336 @@
+"""Prepare any dataset that has a table: which columns are what is said by flags or by a mapping.
+
+    python -m data_prep.table --table my.csv --images DIR --columns image=file,text=report --output_dir DIR
+    python -m data_prep.table --table train.csv --images CheXpert-v1.0-small --mapping chexpert --output_dir DIR
+    python -m data_prep.table … --columns Cardiomegaly=heart --label_values yes=1,no=0 --prompt_template "{findings}."
+
+Tables: CSV, TSV, JSON, JSON lines, Parquet, Hugging Face datasets on disk, folders of texts; images: everything that
+the other commands read, found by path or by name. Shipped mappings: chexpert, chexpert_plus, padchest, vindr_cxr, rsna,
+mimic_cxr_sectioned, r2gen, roentgen_v2, chexgenbench (docs/preparation.md). The same command again resumes. Exit code
+1: more images were unreadable than --max_rejected_fraction allows.
+"""
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from data_prep import table_mapping
+from data_prep.cohort import Cohort
+from data_prep.filters import hash_order, length_reasons, limit_reasons, reason_where, view_reasons
+from data_prep.raw_tables import image_files, unread_files
+from data_prep.report_sections import impression
+from data_prep.sources import input_states
+from data_prep.splits import hash_splits
+from data_prep.table_files import may_unpack, read_any_table
+from data_prep.table_images import Found, find_images, find_unread, image_key, image_names
+from data_prep.table_labels import finding_words, merge_rows, parse_list, read_findings
+from data_prep.table_mapping import Repeats, TableMapping, column_cells, first_group, missing_column, quoted
+from data_prep.table_text import FRONTAL, check_template, places, render, split_names, text_of, view_of, words_of
+from data_prep.writer import Settings, is_finished, recorded_settings, write_dataset
+from sdcxr.io.ids import LEAST_SHARE, print_join, read_ids, read_patients
+from sdcxr.io.manifest import IDS, LABELS
+from sdcxr.runtime.cli import run
+from sdcxr.runtime.errors import UserError
+
+LONG_NUMBER = "[0-9]{19,}"  # an integer that datasets.load_dataset cannot read
+PATH = "path in --images"  # a column of our own
+MAPPING_FLAGS = ("mapping", "columns", "prompt_template", "label_values", "repeats", "impression", "views")
+FINDINGS = "findings"  # in a template: the positive findings
+
+
+@dataclass
+class TableConfig(Settings):
+    """Prepare any dataset that has a table."""
+
+    table: Path
+    """CSV, TSV, JSON, JSON lines, Parquet; or a folder: a Hugging Face dataset on disk, an image folder, texts"""
+    images: Path
+    """folder of the images or of their subfolders; images inside the table are unpacked to it"""
+    mapping: str | None = None
+    """shipped mapping, such as chexpert, or a YAML file of one's own; flags override it"""
+    columns: str = ""
+    """ours=theirs, several joined by commas; ours: image, text, subject_id, study_id, dicom_id, view, split, labels (a
+    list of findings), or a CheXpert label; theirs: a column, or a|b for the first that is not empty"""
+    prompt_template: str | None = None
+    """prompt with columns in braces: "[{Age} year old {Sex}. ]{findings}."; what is in brackets is left out where one
+    of its columns is empty; {findings}: the positive findings"""
+    label_values: str = ""
+    """what the cells of label columns mean: Yes=1,No=0,Unsure=-1"""
+    repeats: Repeats | None = None
+    """several rows of one image: refuse them, take the first, a label that any row has, or that of the majority"""
+    impression: bool | None = None
+    """the text is a whole report of which the impression is wanted"""
+    views: str | None = None
+    """views to keep: PA,AP, or frontal, or all; default: all, or what the mapping says"""
+    min_chars: int = 1
+    """shortest text to keep, in characters"""
+    max_chars: int | None = None
+    """longest text to keep, in characters"""
+    validation_fraction: float = 0.1
+    """share of the patients for validation; with a split column that has none, of those in train"""
+    test_fraction: float = 0.1
+    """share of the patients for testing, without a split column"""
+
+
+def main(config: TableConfig) -> int:
+    """Prepare the dataset; returns the exit code of `write_dataset`."""
+    mapping = table_mapping.with_flags(
+        table_mapping.load_mapping(config.mapping),
+        config.columns,
+        config.label_values,
+        config.prompt_template,
+        repeats=config.repeats,
+        impression=config.impression,
+        views=config.views,
+    )
+    if mapping.prompt_template:
+        check_template(mapping.prompt_template)
+    # How the table is read, whether flags or a file say so.
+    flags = {name: value for name, value in recorded_settings(config, "table").items() if name not in MAPPING_FLAGS}
+    settings = flags | table_mapping.as_settings(mapping)
+    config.images = config.images.absolute()
+    table = read_any_table(config.table, config.images) if may_unpack(config.table) else None
+    files = list(image_files(config.images))
+    inputs = input_states(config.images, files, table=config.table)
+    if is_finished(config.output_dir, settings, inputs):
+        return 0
+    if table is None:
+        table = read_any_table(config.table, config.images)
+    return write_dataset(config, settings, select(config, mapping, table, files), inputs)
+
+
+def select(config: TableConfig, mapping: TableMapping, table: pd.DataFrame, files: list[Path]) -> Cohort:
+    """Read the columns and filter; the rows are as `write_dataset` wants them.
+
+    Args:
+        config: the settings.
+        mapping: as the flags and the mapping file say it.
+        table: the table.
+        files: the image files.
+
+    Raises:
+        UserError: a column is missing, a cell has no meaning, or no image is found.
+    """
+    where = config.table.name
+    mapping = table_mapping.resolve(mapping, table, where)
+    mapping, table = one_image_per_row(config, mapping, table, files)
+    image = image_cells(mapping, table, where)
+    labels, findings = read_findings(mapping, table, where)
+    words = findings.add_prefix("words of ")
+    found = find_images(image, files, config.images)
+    keys = found.source.str.removeprefix(f"{config.images}/")  # scan.png and scan.dcm are two, if both are there
+    keys = keys.where(keys != "", image.map(image_key))
+    # Without an image, each is rejected for itself.
+    keys = keys.mask(keys == "", "row " + keys.index.to_series().astype(str))
+    merged = merge_rows(labels.join(words), keys, mapping.repeats, where)
+    table, image, found = table.loc[merged.index], image[merged.index], Found(*(part[merged.index] for part in found))
+    labels = merged[list(labels)]
+    partly = labels.columns.isin(mapping.positive_only)
+    labels = labels.mask((labels == 0) & partly)  # after the vote: a radiologist's 0 counts in it
+    findings = merged[list(words)].set_axis(findings.columns, axis=1)
+
+    view = column_cells(mapping, table, mapping.columns["view"]).map(view_of) if "view" in mapping.columns else ""
+    rows = ids_of(mapping, table, image, config).assign(view=view, text=texts(mapping, table, findings, where))
+    cohort = Cohort(rows.join(labels), "all rows")
+    _print_columns(mapping)
+    _filter(config, mapping, cohort, image, found, files)
+    split = splits(config, mapping, table.loc[cohort.rows.index], cohort.rows["subject_id"])
+    cohort.rows = cohort.rows.assign(split=split)
+    cohort.apply("split", reason_where(split == "", "no split"))
+    if config.limit is not None:
+        cohort.apply(f"limit {config.limit:,}", limit_reasons(cohort.rows, config.limit, config.seed))
+    return cohort
+
+
+def _filter(
+    config: TableConfig, mapping: TableMapping, cohort: Cohort, image: pd.Series, found: Found, files: list[Path]
+) -> None:
+    """Drop rows without an image or text and those of other views; adds the column `source`."""
+    n_found = int((found.source != "").sum())
+    unread = list(unread_files(config.images)) if n_found < len(image) else []
+    _print_found(config, image, found.source, files, unread)
+    if n_loose := int(found.by_name.sum()):
+        print(f"images: {n_loose:,} were found by their name alone, in other folders than the table says")
+    cohort.rows = cohort.rows.assign(source=found.source)
+    if n_found < len(image):
+        named = find_unread(image.where(found.reason == "missing image", ""), unread, config.images)
+        cohort.apply("image present", found.reason.mask(named != "", "format not read"), image.mask(named != "", named))
+    if mapping.views != "all":
+        _check_views(mapping, cohort.rows["view"])
+        wanted = FRONTAL if mapping.views == "frontal" else [view_of(view) for view in mapping.views.split(",")]
+        cohort.apply(f"view {mapping.views}", view_reasons(cohort.rows["view"], wanted), cohort.rows["view"])
+    empty = "no impression" if mapping.impression else "no text"
+    cohort.apply("text", reason_where(cohort.rows["text"] == "", empty))
+    if config.min_chars > 1 or config.max_chars is not None:
+        text = cohort.rows["text"]
+        longest = config.max_chars if config.max_chars is not None else sys.maxsize
+        reasons = length_reasons(text, config.min_chars, longest).str.replace("impression", "text")
+        detail = text.str.len().astype(str) + " characters"
+        cohort.apply(f"{config.min_chars} to {config.max_chars or 'any'} characters", reasons, detail)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Columns
+
+
+def one_image_per_row(
+    config: TableConfig, mapping: TableMapping, table: pd.DataFrame, files: list[Path]
+) -> tuple[TableMapping, pd.DataFrame]:
+    """The table with a row per image: of a cell that lists several (R2Gen), or of a study whose images are in a folder.
+
+    Raises:
+        UserError: no study of the table has images.
+    """
+    column = mapping.columns.get("image", "")
+    if column in table:
+        cells = table[column].map(lambda cell: parse_list(cell) if str(cell).lstrip().startswith("[") else cell)
+        if cells.map(lambda cell: isinstance(cell, list)).any():
+            return mapping, table.assign(**{column: cells}).explode(column, ignore_index=True).fillna({column: ""})
+    named = column or "dicom_id" in mapping.columns
+    if named or "study_id" not in mapping.path_patterns or "study_id" not in mapping.columns:
+        return mapping, table
+    paths = pd.Series([path.relative_to(config.images).as_posix() for path in files], dtype=object)
+    of_path = first_group(paths, mapping.path_patterns["study_id"])
+    cells = column_cells(mapping, table, mapping.columns["study_id"])
+    of_row = read_ids(first_group(cells, mapping.patterns["study_id"]) if "study_id" in mapping.patterns else cells)
+    print_join("studies with images", of_row, set(of_path), "studies", f"--images {config.images}")
+    images = pd.DataFrame({PATH: paths, "_study": of_path})
+    table = table.assign(_study=of_row).merge(images, on="_study", how="inner").drop(columns="_study")
+    return replace(mapping, columns=mapping.columns | {"image": PATH}), table
+
+
+def image_cells(mapping: TableMapping, table: pd.DataFrame, where: str) -> pd.Series:
+    """What names the image of each row: the column of images, or else that of image ids."""
+    ours = next((ours for ours in ("image", "dicom_id") if ours in mapping.columns), None)
+    if ours is None:
+        why = "which column names the images? say so with --columns image=…"
+        raise UserError(missing_column("image", table.columns, why, where))
+    return column_cells(mapping, table, mapping.columns[ours]).map(str)
+
+
+def ids_of(mapping: TableMapping, table: pd.DataFrame, image: pd.Series, config: TableConfig) -> pd.DataFrame:
+    """Patient, study and image of each row; without a patient, an image is its own."""
+    ids = pd.DataFrame(index=table.index)
+    for ours in IDS:
+        cells = column_cells(mapping, table, mapping.columns[ours]) if ours in mapping.columns else None
+        if cells is not None and ours in mapping.patterns:
+            cells = first_group(cells, mapping.patterns[ours])
+        elif cells is None and ours in mapping.path_patterns:
+            cells = first_group(image, mapping.path_patterns[ours])
+        if cells is not None:
+            read = read_patients if ours == "subject_id" else read_ids
+            ids[ours] = read(cells, where=f"--table {config.table.name}")
+    names = image_names(image)
+    ids["dicom_id"] = ids["dicom_id"].where(ids["dicom_id"] != "", names) if "dicom_id" in ids else names
+    study_id = ids.get("study_id", ids["dicom_id"])
+    ids["study_id"] = study_id.where(study_id != "", ids["dicom_id"])
+    subject_id = ids.get("subject_id", pd.Series("", index=ids.index))
+    if n_unknown := int((subject_id == "").sum()):
+        print(
+            f"warning: {n_unknown:,} of {len(ids):,} rows have no patient (--columns subject_id=…): each of these "
+            "images counts as a patient of its own, so that images of one patient may be in training and test",
+            file=sys.stderr,
+        )
+    ids["subject_id"] = subject_id.where(subject_id != "", ids["dicom_id"])
+    for ours in IDS:
+        if ids[ours].str.fullmatch(LONG_NUMBER).any():  # of PadChest's patients
+            ids[ours] = "n" + ids[ours]
+    return ids[list(IDS)]
+
+
+def texts(mapping: TableMapping, table: pd.DataFrame, findings: pd.DataFrame, where: str) -> pd.Series:
+    """The prompt of each row, white space normalised; "" where it cannot be made."""
+    if mapping.prompt_template:
+        words = _places(mapping, table, findings, where)
+        rows = [dict(zip(words, values, strict=True)) for values in zip(*words.values(), strict=True)]
+        return pd.Series([render(mapping.prompt_template, row.__getitem__) for row in rows], table.index, dtype=object)
+    if "text" not in mapping.columns:
+        flags = "which column is the prompt? --columns text=… or --prompt_template"
+        raise UserError(missing_column("text", table.columns, flags, where))
+    cells = column_cells(mapping, table, mapping.columns["text"])
+    if cells.map(lambda cell: isinstance(cell, list | dict)).any():
+        raise UserError(f"--table {where}: the column {mapping.columns['text']!r} holds lists or objects, not texts")
+    return cells.map(lambda cell: (impression(cell) or "") if mapping.impression else text_of(cell))
+
+
+def _places(mapping: TableMapping, table: pd.DataFrame, findings: pd.DataFrame, where: str) -> dict[str, pd.Series]:
+    """The words for each place of the template."""
+    words = {}
+    for place in dict.fromkeys(places(mapping.prompt_template)):
+        if place == FINDINGS and FINDINGS not in table:
+            if findings.empty or not len(findings.columns):
+                raise UserError(
+                    f"--prompt_template: {{findings}} needs labels: name them with --columns (table {where})"
+                )
+            words[place] = finding_words(findings)
+        elif place == "view" and "view" in mapping.columns and "view" not in table:
+            words[place] = column_cells(mapping, table, mapping.columns["view"]).map(view_of)
+        else:
+            there = table_mapping.names_in(place, table, table_mapping.ALTERNATIVE)
+            if not there:
+                raise UserError(missing_column(place, table.columns, "--prompt_template", where))
+            words[place] = column_cells(mapping, table, there).map(words_of)
+    return words
+
+
+def splits(config: TableConfig, mapping: TableMapping, table: pd.DataFrame, subject_id: pd.Series) -> pd.Series:
+    """The split of each row: that of the column, or a random one by patient."""
+    if "split" not in mapping.columns:
+        return hash_splits(subject_id, config.validation_fraction, config.test_fraction, config.seed)
+    cells = column_cells(mapping, table, mapping.columns["split"])
+    if "split" in mapping.patterns:
+        cells = first_group(cells, mapping.patterns["split"])
+    split = split_names(cells, config.table.name)
+    if not (split == "validation").any():
+        held_out = hash_order(subject_id, config.seed) < config.validation_fraction
+        split = split.mask((split == "train") & held_out, "validation")
+    return split
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Words for the user
+
+
+def _print_columns(mapping: TableMapping) -> None:
+    """Print which column is what: some are taken because they bear our names."""
+    named = {ours: theirs for ours, theirs in mapping.columns.items() if ours not in LABELS}
+    named |= {"text": repr(mapping.prompt_template)} if mapping.prompt_template else {}
+    n_labels = sum(ours in LABELS for ours in mapping.columns)
+    told = ", ".join(f"{ours} = {theirs}" for ours, theirs in named.items())
+    print(f"columns: {told}" + (f", {n_labels} label columns" if n_labels else ""))
+    if "view" not in mapping.columns:
+        print("views: no column tells them, so that lateral images, if there are any, are kept")
+
+
+def _print_found(
+    config: TableConfig, image: pd.Series, source: pd.Series, files: list[Path], unread: list[Path]
+) -> None:
+    """Print the share of images that were found; raise a `UserError` where none was."""
+    n_found, missing = int((source != "").sum()), image[source == ""]
+    line = f"images: {n_found:,} of the {len(image):,} that {config.table.name} names are in {config.images}"
+    if len(missing):
+        there = f"there is {files[0].relative_to(config.images).as_posix()}" if files else "it has no images"
+        formats = f"; {len(unread):,} of formats that are not read, such as {unread[0].name}" if unread else ""
+        line += f" (not found: {quoted(missing.iloc[0])}; {there}{formats})"
+    if not n_found:
+        raise UserError(line)
+    if n_found < LEAST_SHARE * len(image):
+        print(f"warning: {line}", file=sys.stderr)
+    else:
+        print(line)
+
+
+def _check_views(mapping: TableMapping, found: pd.Series) -> None:
+    if "view" not in mapping.columns:
+        raise UserError(f"--views {mapping.views}: no column is the view: give --columns view=…, or --views all")
+    wanted = FRONTAL if mapping.views == "frontal" else [view_of(view) for view in mapping.views.split(",")]
+    if not found.isin(wanted).any():
+        counts = found.map(lambda view: quoted(view) if view else "unknown").value_counts()
+        there = ", ".join(f"{view} {n:,}" for view, n in counts.head(12).items())
+        raise UserError(f"--views {mapping.views}: no image has such a view (there are: {there})")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,84 @@
+"""Read a table for preparation: a file of any kind, an image folder, a Hugging Face dataset on disk, or texts."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sdcxr.io.files import read_json
+from sdcxr.io.table_formats import SPLIT, arrow_rows, pyarrow, read_table, to_frame
+from sdcxr.runtime.errors import UserError
+
+FLAG = "--table"
+IMAGE, TEXT = "image", "text"  # columns of a folder of texts
+
+
+def read_any_table(path: Path, unpack_to: Path) -> pd.DataFrame:
+    """Read a table; its kind is that of the suffix, or of what the folder holds.
+
+    Args:
+        path: the file or folder.
+        unpack_to: folder for images that are inside the table; the cell becomes the name of the file.
+
+    Raises:
+        UserError: missing, of a kind that is not read, damaged, empty, or a package is not installed.
+    """
+    table = _read_folder(path, unpack_to) if path.is_dir() else read_table(path, FLAG, unpack_to=unpack_to)
+    if table.empty:
+        raise UserError(f"{FLAG} {path}: has no rows")
+    return table.reset_index(drop=True)
+
+
+def may_unpack(path: Path) -> bool:
+    """Whether a table of this kind may have images inside."""
+    return path.suffix.lower() == ".parquet" or path.is_dir()
+
+
+def _read_folder(path: Path, unpack_to: Path) -> pd.DataFrame:
+    """A folder with a table in it, or whose files are one."""
+    if any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        return to_frame(_saved_rows(path, unpack_to))
+    names = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+    if found := [table for name in names for table in (*path.glob(name), *sorted(path.glob(f"*/{name}")))]:
+        return pd.concat([_imagefolder(path, table, unpack_to) for table in found], ignore_index=True).fillna("")
+    if shards := sorted(path.rglob("*.parquet")):
+        return pd.concat([read_table(shard, FLAG, unpack_to=unpack_to) for shard in shards]).fillna("")
+    if texts := sorted(path.glob("*.txt")):
+        # errors: the text goes into prompts, where a replacement character is seen; its other words are right.
+        rows = ({IMAGE: text.stem, TEXT: text.read_text(encoding="utf-8-sig", errors="replace")} for text in texts)
+        return to_frame(rows)
+    raise UserError(
+        f"{FLAG} {path}: the folder holds no table (looked for a dataset saved by save_to_disk, metadata.csv or "
+        "metadata.jsonl of an image folder, Parquet files, and .txt files named as the images)"
+    )
+
+
+def _imagefolder(root: Path, table: Path, unpack_to: Path) -> pd.DataFrame:
+    """One metadata table of an image folder: paths relative to `root`, and the folder's name as split."""
+    rows = read_table(table, FLAG, unpack_to=unpack_to)
+    column = next((name for name in ("file_name", "image") if name in rows), None)
+    if column is None:
+        raise UserError(f"{FLAG} {table}: has no column 'file_name' (it has: {', '.join(map(str, rows.columns))})")
+    folder = table.parent.relative_to(root).as_posix()
+    if folder != ".":
+        rows[column] = folder + "/" + rows[column]
+        if SPLIT not in rows:
+            rows[SPLIT] = folder
+    return rows
+
+
+def _saved_rows(folder: Path, unpack_to: Path, split: str = "") -> Iterator[dict[str, Any]]:
+    """Rows of a dataset, or of one with splits, that `datasets` saved by `save_to_disk`."""
+    ipc = pyarrow("ipc", f"{FLAG} {folder}")
+    try:
+        if (folder / "dataset_dict.json").is_file():
+            for name in read_json(folder / "dataset_dict.json")["splits"]:
+                yield from _saved_rows(folder / name, unpack_to, name)
+            return
+        for part in read_json(folder / "state.json")["_data_files"]:
+            path = folder / part["filename"]
+            with path.open("rb") as file, ipc.open_stream(file) as stream:
+                yield from arrow_rows(stream.schema, stream, path, split, unpack_to)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{FLAG} {folder}: is not a whole dataset ({' '.join(str(error).split())[:200]})") from None

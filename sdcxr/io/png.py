@@ -1,0 +1,56 @@
+"""PNG files: checksums of the chunks, which Pillow does not compare, and channels of 16 bits, which it cuts to 8."""
+
+import io
+import zlib
+
+import numpy as np
+from PIL import Image
+
+from sdcxr.io.image_files import BadImage
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_BIT_DEPTH = 24  # place of the byte in the file
+
+
+def check_png(data: bytes) -> None:
+    """Compare the checksum of every chunk.
+
+    Raises:
+        BadImage: a chunk is damaged, or the last one is missing.
+    """
+    view, place = memoryview(data), len(SIGNATURE)
+    while True:
+        end = place + 12 + int.from_bytes(data[place : place + 4])
+        kind, found = data[place + 4 : place + 8], zlib.crc32(view[place + 4 : end - 4])
+        if end > len(data):
+            raise BadImage("truncated image", "image file is truncated: the PNG has no end")
+        if found != int.from_bytes(data[end - 4 : end]):
+            raise BadImage("damaged image", f"PNG: checksum of chunk {kind.decode('latin-1')} differs")
+        if kind == b"IEND":
+            return
+        place = end
+
+
+def has_16_bits(data: bytes) -> bool:
+    """Whether a PNG has 16 bits per channel."""
+    return data.startswith(SIGNATURE) and data[_BIT_DEPTH] == 16
+
+
+def read_16_bits(data: bytes) -> np.ndarray:
+    """Channels of a PNG of 16 bits with more than one of them: uint16 (H, W, 2–4).
+
+    Pillow takes the upper byte of each channel; told that the data is little-endian, it takes the lower one. Grey with
+    alpha is read as the four bytes of RGBA that it consists of.
+    """
+    with Image.open(io.BytesIO(data)) as image:
+        raw = str(image.tile[0].args)
+    if raw == "LA;16B":
+        return _read(data, "RGBA").view(">u2").astype(np.uint16)
+    upper, lower = (_read(data, f"{raw[:-1]}{order}").astype(np.uint16) for order in "BL")
+    return upper << 8 | lower
+
+
+def _read(data: bytes, raw: str) -> np.ndarray:
+    image = Image.open(io.BytesIO(data))
+    image.tile = [tile._replace(args=raw) for tile in image.tile]
+    return np.asarray(image)
