@@ -1,7 +1,7 @@
 """The embedded base model: a tiny Stable Diffusion of 6 million parameters, for machines without network or GPU.
 
-Pretrained on procedural scenes (`pretraining`), its weights are in the package; its tokenizer is CLIP's own. It has seen no
-radiograph: numbers obtained with it say that the machinery works, nothing about radiographs.
+Pretrained on procedural scenes (`pretraining`), its weights are in the package; its tokenizer is CLIP's own. It has seen
+no radiograph: numbers obtained with it say that the machinery works, nothing about radiographs.
 """
 
 from pathlib import Path
@@ -17,6 +17,7 @@ from sdcxr.io.files import atomic, checksum, inside
 from sdcxr.io.manifest import read_metadata, split_folder
 from sdcxr.io.pixels import read_pixels
 from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.processes import processes
 
 RESOLUTION = 128
 VERSION = 2  # raise when the architecture or the weights change
@@ -34,8 +35,9 @@ def ensure_base(cache: Path) -> Path:
         UserError: the package's weights are damaged.
     """
     folder = cache / f"tiny-v{VERSION}"
-    if not (folder / "model_index.json").is_file():
-        backbones.save(unpack(WEIGHTS), folder)
+    with processes().main_process_first():
+        if not (folder / "model_index.json").is_file():
+            backbones.save(unpack(WEIGHTS), folder)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Pretrain the embedded base on procedural scenes: VAE first, then UNet and text encoder together, then pack the weights.
+"""Pretrain the embedded base on procedural scenes: VAE first, then UNet and text encoder, then pack the weights.
 
     python -m sdcxr.embedded.pretraining --output_dir DIR     # hours on two CPU cores, minutes on a GPU
 

@@ -1,7 +1,7 @@
-"""Procedural grey scenes with captions, on which the embedded base is pretrained: shapes, textures, lines, size, number, side.
+"""Procedural grey scenes with captions, on which the embedded base is pretrained.
 
-Nothing in them is a picture of anything, and no file is read: `scene(seed, index)` is a pure function. "Left" and "right"
-are the picture's own.
+Shapes, textures and lines in sizes, numbers and places. Nothing in them is a picture of anything, and no file is read:
+`scene(seed, index)` is a pure function. "Left" and "right" are the picture's own.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ DIRECTIONS = {"horizontal": 0.0, "vertical": np.pi / 2, "diagonal": np.pi / 4}
 
 
 def scene(seed: int, index: int, size: int = 128) -> tuple[NDArray[np.uint8], str]:
-    """The scene `index` of the series `seed`: a grey picture (size, size), uint8, and its caption of at most 77 tokens."""
+    """Scene `index` of series `seed`: a grey picture (size, size), uint8, and its caption (77 tokens at most)."""
     rng = np.random.default_rng([seed, index])
     y, x = np.meshgrid(*(np.linspace(-1, 1, size, dtype=np.float32),) * 2, indexing="ij")
     canvas, ground = _background(rng, x, y)  # what is drawn on it has another tone

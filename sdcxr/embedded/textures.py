@@ -18,7 +18,7 @@ def texture(name: str, rng: Rng, x: Array, y: Array) -> Array:
 
 
 def clouds(rng: Rng, size: int, exponent: float) -> Array:
-    """Noise of a power spectrum 1/f^(2·exponent), as in photographs (Field 1987, J. Opt. Soc. Am. A 4:2379): (size, size)."""
+    """Noise (size, size) with power spectrum 1/f^(2·exponent), as photographs have it (Field, JOSA A 4:2379, 1987)."""
     frequency = np.hypot(*np.meshgrid(np.fft.rfftfreq(size), np.fft.fftfreq(size)))
     frequency[0, 0] = np.inf
     spectrum = np.fft.rfft2(rng.standard_normal((size, size), dtype=np.float32)) / frequency**exponent
