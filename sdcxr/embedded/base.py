@@ -1,6 +1,6 @@
 """The embedded base model: a tiny Stable Diffusion of 6 million parameters, for machines without network or GPU.
 
-Pretrained on procedural scenes (`pretraining`), its weights are in the package; its tokenizer is CLIP's own. It has seen
+Its weights, pretrained on procedural scenes (`pretraining`), are in the package; its tokenizer is CLIP's. It has seen
 no radiograph: numbers obtained with it say that the machinery works, nothing about radiographs.
 """
 
