@@ -1,4 +1,4 @@
-"""Pretrain the embedded base on procedural scenes: VAE first, then UNet and text encoder, then pack the weights.
+"""Pretrain the embedded base on procedural scenes: VAE, then UNet and text encoder, then pack the weights.
 
     python -m sdcxr.embedded.pretraining --output_dir DIR     # hours on two CPU cores, minutes on a GPU
 
@@ -35,7 +35,7 @@ VAE: dict[str, Any] = {
     "tune": "vae",
     "vae_part": "all",
     "train_batch_size": 16,
-    "max_train_steps": 12000,
+    "max_train_steps": 10000,
     "learning_rate": 1e-3,
     "lr_warmup_steps": 200,
     "use_ema": False,
@@ -44,11 +44,19 @@ VAE: dict[str, Any] = {
 DENOISER: dict[str, Any] = {
     "tune": "unet+text",
     "train_batch_size": 32,
-    "max_train_steps": 16000,
+    "max_train_steps": 20000,
     "learning_rate": 1e-3,
     "lr_warmup_steps": 500,
     "ema_decay": 0.999,
     "validation_steps": 4000,
+}
+# The long training has Stable Diffusion's schedule, a short one then the base's own (`base.schedule`).
+SHIFTED: dict[str, Any] = DENOISER | {
+    "max_train_steps": 1000,
+    "max_train_samples": 10000,
+    "lr_warmup_steps": 50,
+    "ema_decay": 0.995,
+    "validation_steps": 1000,
 }
 
 
@@ -66,6 +74,8 @@ class PretrainingConfig:
     """optimizer steps of the VAE"""
     denoiser_steps: int = DENOISER["max_train_steps"]
     """optimizer steps of UNet and text encoder"""
+    shifted_steps: int = SHIFTED["max_train_steps"]
+    """further steps of both, on the base's own noise schedule"""
     torch_compile: bool | None = None
     """compile the networks; default: on a GPU"""
     cuda_graphs: bool = False
@@ -73,13 +83,13 @@ class PretrainingConfig:
 
 
 def main(config: PretrainingConfig) -> int:
-    """Draw, train twice, pack; returns the exit code of a training that stopped, else 0."""
+    """Draw, train, pack; returns the exit code of a training that stopped, else 0."""
     from sdcxr import backbones
-    from sdcxr.embedded.base import pack, standardise, tiny
+    from sdcxr.embedded.base import pack, schedule, standardise, tiny
 
     root = config.output_dir.expanduser()
     data = draw_scenes(root / "scenes", config.scenes, config.seed)
-    start, ready = root / "random", root / "vae-ready"
+    start, ready, adapted = root / "random", root / "vae-ready", root / "denoiser-ready"
     if not (start / "model_index.json").is_file():
         backbones.save(tiny(config.seed), start)
     if code := _train(config, VAE, start, data, root / "vae", config.vae_steps):
@@ -87,10 +97,17 @@ def main(config: PretrainingConfig) -> int:
     if not (ready / "model_index.json").is_file():
         model = backbones.load(str(root / "vae"))
         standardise(model.parts["vae"], data)
+        model.scheduler = schedule(shift=1.0)
         backbones.save(model, ready)
     if code := _train(config, DENOISER, ready, data, root / "denoiser", config.denoiser_steps):
         return code
-    pack(backbones.load(str(root / "denoiser")), root / "base.safetensors", config.seed)
+    if not (adapted / "model_index.json").is_file():
+        model = backbones.load(str(root / "denoiser"))
+        model.scheduler = schedule()
+        backbones.save(model, adapted)
+    if code := _train(config, SHIFTED, adapted, data, root / "shifted", config.shifted_steps):
+        return code
+    pack(backbones.load(str(root / "shifted")), root / "base.safetensors", config.seed)
     return 0
 
 
