@@ -53,7 +53,6 @@ DENOISER: dict[str, Any] = {
 # The long training has Stable Diffusion's schedule, a short one then the base's own (`base.schedule`).
 SHIFTED: dict[str, Any] = DENOISER | {
     "max_train_steps": 1000,
-    "max_train_samples": 10000,
     "lr_warmup_steps": 50,
     "ema_decay": 0.995,
     "validation_steps": 1000,
