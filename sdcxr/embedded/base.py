@@ -4,6 +4,7 @@ Its weights, pretrained on procedural scenes (`pretraining`), are in the package
 no radiograph: numbers obtained with it say that the machinery works, nothing about radiographs.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,9 @@ def pack(model: StableDiffusion, path: Path, seed: int) -> None:
     rows = model.parts["text"].get_input_embeddings().weight.detach()[moved]
     tensors = {name: value.half().contiguous().cpu() for name, value in (tensors | {"words": rows}).items()}
     tensors["word_ids"] = moved.nonzero().flatten().int().cpu()
+    about = json.dumps({"seed": seed, "scaling_factor": model.parts["vae"].config.scaling_factor})
     with atomic(path) as temporary:
-        save_file(
-            tensors,
-            temporary,
-            metadata={"seed": str(seed), "scaling_factor": str(model.parts["vae"].config.scaling_factor)},
-        )
+        save_file(tensors, temporary, metadata={"about": about})  # one entry: the order of several is random
 
 
 def unpack(path: Path) -> StableDiffusion:
@@ -70,10 +68,10 @@ def unpack(path: Path) -> StableDiffusion:
     if not path.is_file() or checksum(path) not in (path.parent / "SHA256SUMS.txt").read_text(encoding="utf-8"):
         raise UserError(f"{path} is missing or damaged: install sdcxr again")
     with safe_open(path, "pt") as file:
-        seed, scaling = int(file.metadata()["seed"]), float(file.metadata()["scaling_factor"])
+        about = json.loads(file.metadata()["about"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    model = tiny(seed)
-    model.vae.register_to_config(scaling_factor=scaling)
+    model = tiny(about["seed"])
+    model.vae.register_to_config(scaling_factor=about["scaling_factor"])
     words = model.parts["text"].get_input_embeddings().weight.data
     words[tensors.pop("word_ids").long()] = tensors.pop("words").float()
     for part in PARTS:
