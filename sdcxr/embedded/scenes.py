@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sdcxr.embedded.textures import TEXTURES, clouds, texture
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 Rng = np.random.Generator
 Tones = dict[str, float]
 
@@ -41,7 +41,7 @@ def scene(seed: int, index: int, size: int = 128) -> tuple[NDArray[np.uint8], st
     canvas, ground = _background(rng, x, y)  # what is drawn on it has another tone
     parts = []
     for _ in range(rng.choice([1, 2, 3, 4], p=[0.3, 0.35, 0.25, 0.1])):
-        draw: Callable[..., tuple[Array, str]] = rng.choice([_shapes, _shapes, _pair, _lines])
+        draw = (_shapes, _shapes, _pair, _lines)[rng.integers(4)]
         canvas, words = draw(
             rng, canvas, x, y, {name: tone for name, tone in TONES.items() if f" {name} " not in ground}
         )

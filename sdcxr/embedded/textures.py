@@ -1,11 +1,12 @@
 """Textures of procedural scenes: stripes, checks, dots, waves and clouds, as arrays of about -1 to 1."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 Rng = np.random.Generator
 
 
