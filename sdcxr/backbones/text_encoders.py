@@ -97,7 +97,7 @@ class TextEncoder:
         for start in range(0, len(texts), BATCH):
             tokens = tokenize(self.tokenizer, texts[start : start + BATCH])
             # The mask hides padding: that behind the longest text is only work.
-            used = int(tokens.mask.any(axis=0).nonzero()[0].max(initial=0)) + 1 if self.use_mask else None
+            used = int(tokens.mask.any(axis=0).cumsum().argmax()) + 1 if self.use_mask else None
             ids, attended = (torch.from_numpy(array[:, :used]).to(device) for array in (tokens.ids, tokens.mask))
             states = self.states(ids, attended).float()
             mask = attended.to(states.dtype)

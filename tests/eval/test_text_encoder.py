@@ -255,8 +255,7 @@ def test_a_run_is_compared_with_the_encoder_that_it_began_with(settings, base, c
     assert base_of(str(tmp_path)) == base and needs_code(str(tmp_path)) is code
 
 
-def test_what_is_no_encoder_is_refused_by_the_flag_that_named_it(micro_base, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def test_what_is_no_encoder_is_refused_by_the_flag_that_named_it(micro_base, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(UserError, match=f"--base {tmp_path}: has no tokenizer"):
         load_encoder(str(tmp_path), "--base")

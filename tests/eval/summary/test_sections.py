@@ -254,8 +254,9 @@ def test_reports_are_compared_with_other_images_prompts():
     ]
 
 
-def test_probes_are_above_those_before_fine_tuning():
-    rows = [row("text encoder", f"probe_auroc_{k}", v, label="Edema") for k, v in (("tuned", 0.7), ("base", 0.9))]
+@pytest.mark.parametrize("kind", ["probe_auroc", "composition"])
+def test_probes_and_searches_are_above_those_before_fine_tuning(kind):
+    rows = [row("text encoder", f"{kind}_{k}", v, label="Edema") for k, v in (("tuned", 0.7), ("base", 0.9))]
     assert marks(section(rows, "text-encoder")) == {"Edema": [(SYNTHETIC, 0.7), (FLOOR, 0.9)]}
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sdcxr.backbones.encoder_classes import text_positions, without_last_layers
-from sdcxr.backbones.encoder_files import load_encoder
+from sdcxr.backbones.encoder_files import is_encoder, load_encoder
 from sdcxr.backbones.text_encoders import TextEncoder, tokenize
 from sdcxr.runtime.errors import UserError
 from tests.sdcxr.backbones.small_encoders import ENCODERS, WIDTH, save_encoder, wordpiece
@@ -203,3 +203,21 @@ def test_code_of_a_folder_is_run_only_where_the_user_says_so(tmp_path, monkeypat
     assert type(encoder) is type(plain) and encoder.config.model_type == "bert"
     own, its = encoder.state_dict(), plain.state_dict()
     assert own.keys() == its.keys() and all(torch.equal(own[key], its[key]) for key in own)
+
+
+@pytest.mark.parametrize("error", [None, FileNotFoundError("no such entry")])
+def test_a_repository_without_a_pipeline_is_of_an_encoder(error, monkeypatch):
+    def download(name: str, file: str) -> str:
+        assert (name, file) == ("owner/name", "model_index.json")
+        if error:
+            raise error
+        return file
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    assert is_encoder("owner/name") is (error is not None)
+
+
+def test_a_folder_is_of_an_encoder_a_pipeline_or_neither(folders, micro_base, tmp_path):
+    assert is_encoder(str(folders["bert"])) and is_encoder(str(folders["open_clip"]))
+    others = (micro_base, micro_base / "text_encoder", tmp_path, tmp_path / "absent")
+    assert not any(is_encoder(str(folder)) for folder in others)

@@ -96,3 +96,13 @@ def test_pooling_takes_the_mean_of_a_texts_tokens_or_its_end(micro_base):
         states = encoder.states(torch.from_numpy(tokens.ids))[0, :n].numpy()
     np.testing.assert_allclose(encoder.embed(text)[0], states.mean(axis=0), atol=1e-6)
     np.testing.assert_allclose(encoder.embed(text, "end")[0], states[-1], atol=1e-6)
+
+
+@torch.no_grad()
+def test_with_a_mask_the_embedding_is_that_of_the_full_length():
+    encoder, texts = bert(), ["effusion", "no mass", ""]
+    tokens = tokenize(encoder.tokenizer, texts)
+    states = encoder.states(torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask)).numpy()
+    for row, (state, n) in enumerate(zip(states, tokens.mask.sum(axis=1), strict=True)):
+        np.testing.assert_allclose(encoder.embed(texts)[row], state[:n].mean(axis=0), atol=1e-6)
+        np.testing.assert_allclose(encoder.embed(texts, "end")[row], state[n - 1], atol=1e-6)
