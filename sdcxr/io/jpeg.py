@@ -16,8 +16,8 @@ _AS_PILLOW = {"L": ("GRAY", "L"), "RGB": ("RGB", "RGB"), "CMYK": ("CMYK", "CMYK;
 def load_jpeg(data: bytes, at_least_px: int = 0) -> Image.Image:
     """Decode a JPEG; with `at_least_px` as grey at 1/2, 1/4 or 1/8 scale if its shorter side keeps that many pixels.
 
-    The pixels are those of Pillow. The compressed data has no checksum: what shows damage is a code that does not exist,
-    or data that ends before the picture or goes on behind it.
+    The pixels are those of Pillow. The compressed data has no checksum: damage shows in a code that does not exist, or
+    in data that ends before the picture or goes on behind it.
 
     Raises:
         BadImage: cut off or damaged.
@@ -29,7 +29,7 @@ def load_jpeg(data: bytes, at_least_px: int = 0) -> Image.Image:
     try:
         image = _decode(data, header)
     except ValueError as error:
-        if "subsampling" in str(error):  # of a kind that libjpeg's interface for memory does not know, such as 4:2:0 CMYK
+        if "subsampling" in str(error):  # of colour, of a kind that simplejpeg does not know, such as 4:2:0 CMYK
             header.load()
             return header
         filled = data[: data.rfind(END)]

@@ -28,13 +28,13 @@ def encoded(image: Image.Image, **options) -> bytes:
 
 @pytest.mark.parametrize("at_least_px", [0, 50])
 @pytest.mark.parametrize(
-    "options",
-    [{}, {"optimize": True}, {"progressive": True}, {"restart_marker_blocks": 7}, {"subsampling": 0}, {"subsampling": 2}],
+    ("name", "value"),
+    [("optimize", True), ("progressive", True), ("restart_marker_blocks", 7), ("subsampling", 0), ("subsampling", 2)],
 )
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
-def test_whole_files_are_taken_and_have_the_pixels_of_pillow(options, mode, at_least_px):
+def test_whole_files_are_taken_and_have_the_pixels_of_pillow(name, value, mode, at_least_px):
     for seed in range(3):
-        data = encoded(picture(seed).convert("RGB").convert(mode), **options)
+        data = encoded(picture(seed).convert("RGB").convert(mode), **{name: value})
         expected = Image.open(io.BytesIO(data))
         if at_least_px:
             expected.draft("L", (at_least_px, at_least_px))
