@@ -1,4 +1,4 @@
-"""CPU cores available to this process, the number of threads that torch uses on CPUs, and how these wait for each other."""
+"""CPU cores available to this process, the threads that torch uses on CPUs, and how these wait for each other."""
 
 import os
 import threading
@@ -8,11 +8,11 @@ from functools import cache
 from pathlib import Path
 
 WAITING = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
-"""How long OpenMP's threads test at a barrier before they sleep: GNU's in loops (about 0.2 ms, instead of 300,000),
-LLVM's and Intel's in ms (instead of 200)."""
+"""How long OpenMP's threads spin at a barrier before they sleep: GNU's in loops (about 0.2 ms; 300,000 by default),
+LLVM's and Intel's in ms (200 by default)."""
 CHECK_S = 1.0
 BUSY, QUIET = 0.1, 0.05
-"""Seconds per second that this process's threads wait for a core: from which on, and below which, others need it or not."""
+"""Seconds per second of waiting for a core: above BUSY other processes need the cores, below QUIET no more."""
 GRAIN = 32768  # elements per thread at which torch shares an element-wise operation
 
 
@@ -37,9 +37,9 @@ def use_all_cores() -> None:
 
 
 def limit_spinning(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Shorten the loops in which OpenMP's threads wait; for this process to be called before torch is imported.
+    """Shorten the time that OpenMP's threads spin; takes effect if called before torch is imported.
 
-    A thread that spins takes the core from the one that it waits for, if other processes run beside (docs/decisions.md).
+    Beside other processes a thread that spins takes the core from the one that it waits for (docs/decisions.md).
     """
     if not waits_as_told(environment):
         environment.update(WAITING)
@@ -63,7 +63,7 @@ def waited_s() -> float | None:
 
 
 def is_shared(before: bool, waiting: float) -> bool:
-    """Whether other processes need the cores, by the seconds per second that ours wait for one, and whether they did."""
+    """Whether other processes need the cores: by whether they did, and the seconds per second of waiting for one."""
     return waiting > (QUIET if before else BUSY)
 
 

@@ -1,4 +1,4 @@
-"""Threads: all cores under `accelerate launch` unless the user said otherwise, and no spinning beside other processes."""
+"""All cores under `accelerate launch` unless the user said otherwise, and no spinning beside other processes."""
 
 import os
 import subprocess
