@@ -1,5 +1,6 @@
 """Stable Diffusion 1.x and 2.x: UNet, AutoencoderKL and a CLIP text encoder."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from sdcxr.backbones.base import Conditioning
 from sdcxr.backbones.compatibility import check_states, fit_tokenizer, misfit
+from sdcxr.backbones.guidance import shared_guidance
 from sdcxr.backbones.latent_codec import KLCodec
 from sdcxr.backbones.pipeline_files import component_class, hash_weights, load_part
 from sdcxr.backbones.text_encoders import TextEncoder, tokenize
@@ -136,6 +138,9 @@ class StableDiffusion:
     def call_arguments(self, conditioning: Conditioning, null: Conditioning) -> dict[str, Any]:
         dtype = self.unet.dtype
         return {"prompt_embeds": conditioning.hidden.to(dtype), "negative_prompt_embeds": null.hidden.to(dtype)}
+
+    def shared_guidance(self, guided: bool) -> AbstractContextManager[None]:
+        return shared_guidance(self.unet, guided)
 
     def prepare_for_bf16_on_cpu(self) -> None:
         """Attention as two products and a softmax, layer normalisations in float32.
