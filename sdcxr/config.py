@@ -139,8 +139,7 @@ class TrainConfig:
     """Order, noise, timesteps and dropout are functions of this and of the number of images seen."""
 
     learning_rate: float | None = None
-    """Default: 5e-5 (RoentGen), with `--tune token` 2e-3, or what the embedded model, which starts from random weights,
-    needs."""
+    """Default: 5e-5 (RoentGen), with `--tune token` 2e-3, or what the tiny embedded base needs."""
     text_encoder_lr: float | None = None
     """Learning rate of the text encoder. Default: --learning_rate."""
     vae_lr: float | None = None
