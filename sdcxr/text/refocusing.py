@@ -105,10 +105,9 @@ def _without_list_numbers(text: str) -> str:
     """Without "1." and "2.", but not without the number of "grade 2.": numbers count only in their order."""
     expected, pieces, end = 1, [], 0
     for match in rules.LIST_NUMBER.finditer(text):
+        before, number = text[end : match.start()].rstrip(), int(match[1])
         begins = not text[: match.start()].strip() or text[: match.start()].rstrip()[-1] in ".:;"
-        number = int(match[1])
-        if (number == 1 and begins) or (number == expected and number > 1):
-            before = text[end : match.start()].rstrip()
+        if number == expected > 1 or (begins and (number == 1 or (1 < number <= expected + 1 and expected > 1))):
             pieces.append(before if not before or before[-1] in ".:;!?," else before + ".")
             end, expected = match.end(), number + 1
     return _normalised(" ".join([*pieces, text[end:].strip()]))
@@ -131,7 +130,14 @@ def _mended(words: str, before: str, empty: frozenset[str]) -> str:
     words = rules.LEADING.sub("", words)
     while (shorter := rules.DANGLING.sub("", words.rstrip(" ,;:(-"))) != words:
         words = shorter
-    if all(word in empty or word.isdigit() for word in re.findall(r"[\w-]+", words.lower())):
+    if empty is rules.EMPTY_WORDS:
+        clauses = before.split(", ")
+        words = ", ".join(clause for clause in words.split(", ") if clause in clauses or not _is_empty(clause, empty))
+    if _is_empty(words, empty):
         return ""
     begins = before.lstrip("1234567890.)( ")[:1]
     return words[0].upper() + words[1:] if begins.isupper() or begins == rules.M else words
+
+
+def _is_empty(words: str, empty: frozenset[str]) -> bool:
+    return all(word in empty or word.isdigit() for word in re.findall(r"[\w-]+", words.lower()))

@@ -63,12 +63,13 @@ MARKS = _deletes(
     rf"\b(?:{_PREPOSITION}\s+)?{_TITLE}\s*{_MARKS}(?:\s*(?:,|and)?\s*{_TITLE}\s*{_MARKS})*",
     rf"(?:{_PREPOSITION}\s+)?{_MARKS}[\s-]+years?[\s-]old\b",
     rf"\(\s*{_MARKS}\s*\)",
-    rf"\b(?:most|more|less|as\swell|at)\s+{M}|(?<=\bno\s){M}\s+of\b",
+    rf"\b(?:most|more|less|as\swell|at)\s+{M}|\b(?:the\s+)?{M}\s+of\b(?:\s+the\b)?",
     rf",?\s*\b(?:{_PREPOSITION}\s+)+(?:(?:the|an?|this|his|her|its)\s+)?{_MARKS}{_EMPTY_NOUN}",
     rf"\b(?:the|an?)\s+{_MARKS}{_EMPTY_NOUN}",
     rf"\s*\b(?:and|or)\s+{_MARKS}\s*(?=$|[.,;:!?)])",
     rf",\s*{_MARKS}\s*(?=$|[.,;:!?)])",
-    rf"{_MARKS}(?:\s*\band\b(?=\s))?(?:\s*,(?=\s*[a-z]))?",
+    rf"(?:^|(?<=\bthe\s)|(?<=\bof\s)){_MARKS}(?:\s*,|\s+and\b)?",
+    _MARKS,
 )
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -105,7 +106,9 @@ ADVICE = _deletes(
     r"\bfurther\s(?:evaluation|imaging|characteri[sz]ation|assessment|workup|work-up|follow-?up)\b",
     r"^(?:short\S*\s\S+\s)?follow(?:-|\s)?up\b|\bfollow-?\s?up\s(?:chest|ct|imaging|radiograph\w*|x-?ray|exam\w*"
     r"|film\w*|to)\b",
-    r"\bif\s(?:there|clinical\w*|warranted|indicated|needed|necessary|desired|available|symptom\w*|the\spatient"
+    r"\bconsider\s(?:\w+\s)?(?:dedicated|additional|further|repeat|short|non)\b"
+    r"|\bwould\sbe\s(?:needed|required|reasonable)\b",
+    r"\bif\s(?:attention|there|clinical\w*|warranted|indicated|needed|necessary|desired|available|symptom\w*|the\spatient"
     r"|further|one|not"
     r"|persist\w*|discordant|old|prior|previous|none|concern\w*|appropriate|possible|patient)\b",
     r"\bas\s(?:clinically\s)?(?:indicated|warranted|needed|necessary)\b",
@@ -134,21 +137,23 @@ COMMUNICATION = _deletes(
 # ---------------------------------------------------------------------------------------------------------------------
 # Comparison and time
 
+_WHEN = (
+    r"(?:\d[\d/.:-]*|today|yesterday|earlier|previously|ago|am|pm|(?:same|this)\s+(?:day|date|morning|afternoon|evening)"
+    r"|(?:(?:a|an|one|two|three|four|five|six|few|several|\d+)\s+)*(?:days?|weeks?|months?|years?|hours?)"
+    r"(?:\s+(?:ago|prior|earlier|before))?)\b"
+)
 _DATE = (
-    r"(?:\s*,?\s*(?:(?:of|from|dated|on|performed|obtained|done|at|in|earlier|approximately|about|the|same|this"
-    r"|that|today|yesterday"
-    r"|day|days|date|morning|afternoon|evening|weeks?|months?|years?|ago|hours?|prior|previously|a|few|several|one"
-    r"|two|three|four"
-    r"|five|six|and|am|pm)\b|\d[\d/.:-]*))*?"
-    r"(?=\s*(?:$|[,;:)]|(?:and|or|but|with|without|there|which|is|are|was|were|has|have|may|consistent|most|likely"
-    r"|probably"
-    r"|compatible|suggest\w*|demonstrat\w*|show\w*)\b))"
+    rf"(?:\s*,?\s*(?:(?:of|from|dated|on|performed|obtained|done|at|in|approximately|about|the|and)\s+)*{_WHEN})*"
+    r"(?:\s+(?:dated|performed|obtained|done)\b)*"
 )
 _SEEN = (
-    r"(?:(?:as|was|were|also|better|best|again|previously)\s+)*(?:seen|noted|described|demonstrated|identified"
+    r"(?:(?:as|was|were|also|not|more|well|better|best|clearly|readily|again|previously)\s+)*(?:seen|noted|described|demonstrated|identified"
     r"|visualized|reported|present|evident|documented|assessed|evaluated|characteri[sz]ed|appreciated)"
 )
-_EARLIER = rf"(?:(?:the|a|an|his|her|patient's)\s+)*(?:{_PAST}\s+)+{_KIND_OF_EXAM}(?:(?:{_EXAM})(?:\s+{_EXAM})*)?"
+_EARLIER = (
+    rf"(?:(?:the|a|an|his|her|patient's)\s+)*{_PAST}\b(?:\s+{_PAST}\b)*"
+    rf"(?:\s+{_KIND_OF_EXAM}{_EXAM}\b(?:\s+{_EXAM}\b)*|(?=\s*(?:$|[.,;:)])))"
+)
 _DEGREE = (
     r"(?:(?:significant(?:ly)?|substantial(?:ly)?|slight(?:ly)?|mild(?:ly)?|moderate(?:ly)?|marked(?:ly)?"
     r"|minimal(?:ly)?|definite"
@@ -182,11 +187,12 @@ _SUBJECT = r"(?:[\w-]+\s+){0,4}?[\w-]+"
 
 # A finding that is gone: the clause says what is not there, in words that a model takes for what is.
 RESOLVED = re.compile(
-    r"(?:^|[,;]\s*|\b(?:but|with)\s+)(?:(?!\b(?:but|with)\b)[^,;])*?"
-    r"(?<!partial\s)(?<!partially\s)(?<!nearly\s)(?<!almost\s)(?<!complete\s)(?<!not\s)(?<!incompletely\s)(?<!never\s)"
+    r"(?:^|[,;]\s*|\b(?:but|with)\s+)(?:(?!\b(?:but|with|without)\b)[^,;])*?"
+    r"(?<!partial\s)(?<!partially\s)(?<!nearly\s)(?<!almost\s)(?<!almost\scompletely\s)(?<!nearly\scompletely\s)"
+    r"(?<!near\scomplete\s)(?<!near-complete\s)(?<!not\s)(?<!incompletely\s)(?<!never\s)"
     r"\b(?:resolved|resolution|(?:has|have|had)\s(?:been\s|now\s|since\s)*(?:cleared|removed|extubated)"
-    r"|interval\s(?:clearing|removal)"
-    r"|removal\sof|cleared(?=\s(?:left|right|bi))|no\slonger\s\w+|extubation)\b(?:(?!\b(?:but|with)\b)[^,;])*",
+    r"|interval\s(?:clearing|removal)|(?:removal|clearing)\sof|cleared(?=\s(?:left|right|bi))|no\slonger\s\w+|extubation)\b"
+    r"(?:(?!\b(?:but|with|without)\b)[^,;])*",
     _FLAGS,
 )
 
@@ -204,18 +210,21 @@ COMPARISON = _deletes(
     # References to other examinations.
     r"^(?:no|without)\s+(?:(?:prior|previous|available|old|recent|an?)\s+)*comparisons?\b(?:\s+(?:chest|x-?rays?"
     r"|films?|exams?|stud(?:y|ies)"
-    r"|radiographs?|images?|imaging|is|are|available|at\sthis\stime))*",
+    r"|radiographs?|images?|imaging|is|are|available|at\sthis\stime|to\s(?:assess|evaluate|confirm)\s\w+))*",
+    r"^[^,;]*\b(?:un)?available\s(?:for|at)\b[^,;]*",
     r",?\s*\bwithout\s+(?:an?\s+|any\s+|prior\s+|previous\s+|old\s+)*(?:comparisons?|priors)(?:\s+(?:films?|exams?"
     r"|stud(?:y|ies)))?\b,?",
     r"^comparison\b(?:\s+(?:is\s+)?(?:made\s+)?(?:to|with)\b[^,;]*|\s*:[^.;]*$|(?=\s+[A-Z]))",
     rf",?\s*\(?(?:{_COMPARED})\s+(?:{_EARLIER}|(?:the\s+)?(?:prior|previous|earlier|that|those)\b"
     rf"|(?:the\s+)?{_KIND_OF_EXAM}{_EXAM}\b"
     rf"|(?=\d|today|yesterday)){_DATE}\)?",
+    rf",?\s*\bsince\s+(?:the\s+)?{_EXAM}\b{_DATE}",
     rf",?\s*\b(?:since|from)\s+(?:{_EARLIER}|(?:the\s+)?(?:prior|previous|last)\b|(?=yesterday|\d+\s+(?:days|weeks"
     rf"|months|hours)))"
     rf"{_DATE}",
     rf",?\s*(?:\b{_SEEN}\s+)?\b(?:on|in|to|than|with|per|over|at|by|was|were)\s+{_EARLIER}{_DATE}",
     rf",?\s*\bas\s+(?:{_SEEN}\s+)?(?:before|previously|on\sprior|compared|above|below)\b",
+    r",?\s*\(?\b(?:please\s+)?see\s+(?:above|below|comments?|details|findings)\b\)?",
     r",?\s*\(?\b(?:as\s+)?(?:discussed|described|noted|detailed|mentioned|above)\s+(?:above|below"
     r"|in\sthe\s(?:findings|body)"
     r"(?:\sof\sthe\sreport)?|previously)\)?",
@@ -268,7 +277,8 @@ ADJECTIVES = _deletes(
     r"|lung|multiple|size|of|upper|lower|lobe|basilar|bibasilar|mild|severe)\s+)*(?:effusions?|edema|pneumothora\w+"
     r"|consolidations?"
     r"|atelectasis|pneumonia|infiltrates?|nodules?|mass(?:es)?)\b)",
-    r"\b(?:un-?changed|stable|persist(?:ent|ing)(?:ly)?|newly|new(?=\s)|recurrent|interval|increasing(?:ly)?"
+    r"(?<=\bno\s)(?:new|recurrent|progressive)\s+or\s+|(?<=\bwithout\s)(?:new|recurrent|progressive)\s+or\s+",
+    r"\b(?:but\s+)?(?:un-?changed|stable(?:[\s-]appearing)?|persist(?:ent|ing)(?:ly)?|newly|new(?=\s)|recurrent|interval|increasing(?:ly)?"
     r"|decreasing|improving|improved"
     r"|worsening|worsened|progressive(?:ly)?|progressing|resolving|clearing|evolving|developing|continued|continuing"
     r"|previously(?:\s+(?:seen|noted|described|demonstrated|identified|visualized|reported|mentioned|known))?|known"
