@@ -131,8 +131,8 @@ def _mended(words: str, before: str, empty: frozenset[str]) -> str:
     while (shorter := rules.DANGLING.sub("", words.rstrip(" ,;:(-"))) != words:
         words = shorter
     if empty is rules.EMPTY_WORDS:
-        clauses = before.split(", ")
-        words = ", ".join(clause for clause in words.split(", ") if clause in clauses or not _is_empty(clause, empty))
+        whole, _, last = words.rpartition(", ")
+        words = whole if whole and _is_empty(last, empty) and last not in before.split(", ") else words
     if _is_empty(words, empty):
         return ""
     begins = before.lstrip("1234567890.)( ")[:1]

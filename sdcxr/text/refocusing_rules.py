@@ -218,11 +218,12 @@ COMPARISON = _deletes(
     rf",?\s*\(?(?:{_COMPARED})\s+(?:{_EARLIER}|(?:the\s+)?(?:prior|previous|earlier|that|those)\b"
     rf"|(?:the\s+)?{_KIND_OF_EXAM}{_EXAM}\b"
     rf"|(?=\d|today|yesterday)){_DATE}\)?",
-    rf",?\s*\bsince\s+(?:the\s+)?{_EXAM}\b{_DATE}",
     rf",?\s*\b(?:since|from)\s+(?:{_EARLIER}|(?:the\s+)?(?:prior|previous|last)\b|(?=yesterday|\d+\s+(?:days|weeks"
     rf"|months|hours)))"
     rf"{_DATE}",
-    rf",?\s*(?:\b{_SEEN}\s+)?\b(?:on|in|to|than|with|per|over|at|by|was|were)\s+{_EARLIER}{_DATE}",
+    rf",?\s*(?:\b{_SEEN}\s+)?\b(?:on|in|to|than|with|per|over|at|by|was|were)\s+{_EARLIER}{_DATE}"
+    r"(?:\s+and(?=\s+(?:may|could|might)\b))?",
+    rf",?\s*\bsince\s+(?:the\s+)?{_EXAM}\b{_DATE}",
     rf",?\s*\bas\s+(?:{_SEEN}\s+)?(?:before|previously|on\sprior|compared|above|below)\b",
     r",?\s*\(?\b(?:please\s+)?see\s+(?:above|below|comments?|details|findings)\b\)?",
     r",?\s*\(?\b(?:as\s+)?(?:discussed|described|noted|detailed|mentioned|above)\s+(?:above|below"
