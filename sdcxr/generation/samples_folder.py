@@ -27,7 +27,7 @@ def generate(config: GenerateConfig) -> int:
     Raises:
         UserError: prompts, model or output folder cannot be used; says why.
     """
-    prompts = read_prompts(config.prompts)
+    prompts = read_prompts(config.prompts, config.text, config.templates, config.seed)
     rows = prompts[: config.max_prompts]
 
     import torch
@@ -55,6 +55,7 @@ def generate(config: GenerateConfig) -> int:
         )
     settings = {name: getattr(config, name) for name in SETTINGS} | {"resolution": sampler.resolution}
     weights = model.weights_sha256()
+    settings |= text_settings(config)
     settings |= {"model": model.name} if weights is None else {"weights_sha256": weights}
     if state.is_main_process:
         claim_samples(output, settings, prompts, rows["id"].tolist(), config.num_images_per_prompt)
@@ -80,6 +81,12 @@ def generate(config: GenerateConfig) -> int:
         anew = missing or changed
         print(f"finished: {output} ({images} of {len(rows)} prompts)" if anew else f"{output} is finished: {images}")
     return 0
+
+
+def text_settings(config: GenerateConfig) -> dict[str, Any]:
+    """How the prompts were made of texts and fields, where they were: for the records of samples."""
+    used = {"text": config.text} if config.text != "raw" else {}
+    return used | ({"prompt_template": config.prompt_template} if config.prompt_template else {})
 
 
 def make_images(sampler: Any, jobs: list[dict[str, Any]], folder: Path, batch_size: int, state: Any) -> None:

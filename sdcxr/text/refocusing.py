@@ -5,7 +5,7 @@ sentence are mended. Both are idempotent, need no network, and have their rules 
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Literal
 
@@ -21,8 +21,19 @@ _Sentence = tuple[str, str]  # words, the punctuation that ends them
 
 
 def use_mode(text: str, mode: TextMode) -> str:
-    """A text in the given mode; white space is normalised in all."""
-    return {"raw": _normalised, "clean": clean, "refocused": refocus}[mode](text)
+    """A text in the given mode; white space is normalised in all but "raw"."""
+    return {"raw": str, "clean": clean, "refocused": refocus}[mode](text)
+
+
+def describe_change(mode: TextMode, before: Iterable[str], after: Iterable[str]) -> str:
+    """A line with the share of the texts that a mode changes and of the characters that it drops."""
+    pairs = list(zip(before, after, strict=True))
+    changed, characters = sum(old != new for old, new in pairs), sum(len(old) for old, _ in pairs)
+    dropped = characters - sum(len(new) for _, new in pairs)
+    return (
+        f"texts: {changed:,} of {len(pairs):,} are changed by --text {mode} ({changed / max(len(pairs), 1):.1%}), "
+        f"{dropped / max(characters, 1):.1%} of the characters are dropped"
+    )
 
 
 @lru_cache(maxsize=1 << 16)
@@ -118,7 +129,7 @@ def _sentences(text: str) -> list[_Sentence]:
     return [(words.strip(), end.strip()) for words, end in zip(parts[::2], [*parts[1::2], ""], strict=True)]
 
 
-def _joined(sentences: object) -> str:
+def _joined(sentences: Iterable[_Sentence]) -> str:
     return _normalised(" ".join(words + end[:1] for words, end in sentences if words))
 
 
