@@ -24,7 +24,7 @@ from data_prep.raw_tables import read_table
 from data_prep.sources import input_states
 from data_prep.splits import folder_splits, official_splits
 from data_prep.writer import is_finished, recorded_settings, write_dataset
-from sdcxr.io.ids import print_join, read_patients
+from sdcxr.io.ids import print_join, read_ids
 from sdcxr.io.manifest import IDS, LABELS
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
@@ -150,7 +150,7 @@ def _fields(config: MimicCxrConfig, rows: pd.DataFrame) -> dict[str, pd.Series]:
     fields |= finding_fields(chexpert_findings(rows), rows["dicom_id"], config.seed)
     if config.patients is not None:
         table = read_table(config.patients, ("subject_id",))
-        table = table.assign(subject_id=read_patients(table["subject_id"], where=f"{config.patients}, subject_id"))
+        table = table.assign(subject_id=read_ids(table["subject_id"], "p", where=f"{config.patients}, subject_id"))
         table = table.drop_duplicates("subject_id").set_index("subject_id")
         print_join("patients", rows["subject_id"], table.index, "images", f"--patients {config.patients}")
         people = person_fields(table)

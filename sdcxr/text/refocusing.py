@@ -108,7 +108,7 @@ def _without_clauses(sentence: str) -> str:
     first = min((cue.start() for cue in cues if cue), default=None)
     if first is None:
         return sentence
-    starts = [start.start() for start in rules.CLAUSE_STARTS.finditer(sentence, 0, first + 1) if start.start() <= first]
+    starts = [clause.start() for clause in rules.CLAUSE_STARTS.finditer(sentence) if clause.start() < first]
     return sentence[: starts[-1]] if starts else ""
 
 

@@ -63,7 +63,7 @@ MARKS = _deletes(
     rf"\b(?:{_PREPOSITION}\s+)?{_TITLE}\s*{_MARKS}(?:\s*(?:,|and)?\s*{_TITLE}\s*{_MARKS})*",
     rf"(?:{_PREPOSITION}\s+)?{_MARKS}[\s-]+years?[\s-]old\b",
     rf"\(\s*{_MARKS}\s*\)",
-    rf"\b(?:most|more|less|as\swell|at)\s+{M}|\b(?:the\s+)?{M}\s+of\b(?:\s+the\b)?",
+    rf"\b(?:most|more|less|as\swell|at)\s+{M}|(?:\bthe\s+)?{M}\s+of\b(?:\s+the\b)?",
     rf",?\s*\b(?:{_PREPOSITION}\s+)+(?:(?:the|an?|this|his|her|its)\s+)?{_MARKS}{_EMPTY_NOUN}",
     rf"\b(?:the|an?)\s+{_MARKS}{_EMPTY_NOUN}",
     rf"\s*\b(?:and|or)\s+{_MARKS}\s*(?=$|[.,;:!?)])",
@@ -76,7 +76,7 @@ MARKS = _deletes(
 # Advice and communication: from the beginning of the clause that holds the cue to the end of the sentence
 
 CLAUSE_STARTS = re.compile(
-    r"[,;:(]\s*|\s+-+\s+|\s+(?:and|but|however|therefore|thus|so|for\swhich|although)\s+", _FLAGS
+    r"[,;:(]\s*|\s+-+\s+|\s+(?:and|but|however|therefore|thus|so|for\swhich|although)\s+|\s+(?=recommend\b)", _FLAGS
 )
 
 _ADVISED = (

@@ -55,12 +55,13 @@ def check_templates(templates: Iterable[str]) -> None:
 def check_fields(templates: Iterable[str], known: Iterable[str]) -> None:
     """Raise a `UserError` for a field that there is not, or a template that is the bare name of one."""
     known = list(known)
+    shown = [name for name in known if len(name.split()) == 1]  # of a table without a header, a name may be a report
     for template in templates:
         for field in places([template]):
             if field not in known:
-                near = difflib.get_close_matches(field, known, n=1)
+                near = difflib.get_close_matches(field, shown, n=1)
                 hint = f": did you mean {{{near[0]}}}?" if near else ""
-                raise UserError(f"{FLAG} {template!r}: unknown field {field!r} (there are: {', '.join(known)}){hint}")
+                raise UserError(f"{FLAG} {template!r}: unknown field {field!r} (there are: {', '.join(shown)}){hint}")
         if template.strip() in known:
             raise UserError(
                 f"{FLAG} {template!r}: would be the prompt itself: a field stands in braces, {{{template}}}"
@@ -108,10 +109,10 @@ def prompt_of(row: Mapping[str, str], templates: Sequence[str], name: str, seed:
     needed += PERSON_FIELDS if DEMOGRAPHICS in needed else ()
 
     def words(field: str) -> str:
-        if field not in needed and dropout and uniform(f"{seed}:{field}:{name}") < dropout:
-            return ""
         if field == DEMOGRAPHICS and field not in row:
             return person(*(words(part) for part in PERSON_FIELDS))
+        if field not in needed and dropout and uniform(f"{seed}:{field}:{name}") < dropout:
+            return ""
         return row.get(field, "")
 
     return render(template, words)

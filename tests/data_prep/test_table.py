@@ -591,3 +591,27 @@ def test_on_the_command_line(tmp_path, images, capsys):
     with pytest.raises(SystemExit, match="2"):
         run(main, [*flags.split(), "--duplicates", "some"])
     assert "--duplicates" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Texts in a mode
+
+
+def test_columns_of_texts_are_refocused_and_labels_are_not(tmp_path, images):
+    rows = changed(text=["Unchanged edema since ___.", "___"] * 3, note=["Stable", "New"] * 3)
+    found = prepare(save(tmp_path / "t.csv", rows), images, text="refocused")
+    assert found["text"].tolist() == ["Edema."] * 3
+    prep = read_json(tmp_path / "out/prep.json")
+    assert prep["rejected"] == {"empty after cleaning": 3} and prep["texts"]["changed"] == 6
+    (tmp_path / "other").mkdir()
+    template = "[{text} ]{note} one."
+    found = prepare(save(tmp_path / "other/t.csv", rows), images, text="clean", prompt_template=template)
+    assert found["text"].tolist() == ["Unchanged edema. Stable one.", "New one."] * 3
+
+
+def test_persons_of_a_table(tmp_path, images):
+    rows = changed(Age=["058Y", "60", "", "58", "7", "411"], Sex=["M", "F", "f", "", "x", "male"])
+    found = prepare(save(tmp_path / "t.csv", rows), images, prompt_template="[{demographics}]")
+    assert found["text"].tolist() == [
+        "58 year old male", "60 year old female", "Female", "58 year old patient", "7 year old patient", "Male",
+    ]  # fmt: skip

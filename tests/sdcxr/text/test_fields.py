@@ -50,9 +50,7 @@ def test_view(cell, view):
 
 
 def test_columns_of_persons_are_found_under_their_usual_names():
-    table = pd.DataFrame(
-        {"Patient Age": ["058Y"], "anchor_age": [60], "GENDER": ["F"], "race": ["WHITE"], "sexton": [1]}
-    )
+    table = pd.DataFrame({"Patient Age": ["058Y"], "GENDER": ["F"], "race": ["WHITE"], "sexton": [1]})
     assert {name: words.tolist() for name, words in person_fields(table).items()} == {
         "age": ["58"], "race": ["WHITE"], "sex": ["female"],
     }  # fmt: skip

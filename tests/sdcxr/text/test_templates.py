@@ -92,7 +92,7 @@ def test_a_template_with_unmatched_braces_is_one_line(template):
 )
 def test_an_unknown_field_is_one_line_with_those_that_there_are(template, message):
     with pytest.raises(UserError, match=message):
-        check_fields([template], ["text", "findings"])
+        check_fields([template], ["text", "findings", "The lungs are clear."])
 
 
 def test_one_template_is_recorded_as_text():
