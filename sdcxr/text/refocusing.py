@@ -15,7 +15,7 @@ TextMode = Literal["raw", "clean", "refocused"]
 """raw: as it is; clean: without de-identification marks; refocused: also without what one radiograph cannot show."""
 
 _SENTENCE_END = re.compile(
-    r"(?<!\bdr)(?<!\bvs)(?<!\bst)(?<!\b[aepi]\.[mge])((?:\s*[.!?;])+)(?=\s|$|(?<=[a-z].)(?=[A-Z][a-z]))", re.I
+    r"(?<!\bdr)(?<!\bvs)(?<!\bst)(?<!\b[aepi]\.[mge])((?:\s*[.!?;])+)(?=\s|$|(?-i:(?<=[a-z].)(?=[A-Z][a-z])))", re.I
 )
 _Sentence = tuple[str, str]  # words, the punctuation that ends them
 

@@ -69,14 +69,15 @@ MARKS = _deletes(
     rf"\s*\b(?:and|or)\s+{_MARKS}\s*(?=$|[.,;:!?)])",
     rf",\s*{_MARKS}\s*(?=$|[.,;:!?)])",
     rf"(?:^|(?<=\bthe\s)|(?<=\bof\s)){_MARKS}(?:\s*,|\s+and\b)?",
-    _MARKS,
+    M,
 )
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Advice and communication: from the beginning of the clause that holds the cue to the end of the sentence
 
 CLAUSE_STARTS = re.compile(
-    r"[,;:(]\s*|\s+-+\s+|\s+(?:and|but|however|therefore|thus|so|for\swhich|although)\s+|\s+(?=recommend\b)", _FLAGS
+    r"[,;:(]\s*|\s+-+\s+|\s+(?:and|but|however|therefore|thus|so|for\swhich|although)\s+|\s+(?=recommend\b|for\sthe\sopportunity\b)",
+    _FLAGS,
 )
 
 _ADVISED = (
@@ -107,7 +108,7 @@ ADVICE = _deletes(
     r"^(?:short\S*\s\S+\s)?follow(?:-|\s)?up\b|\bfollow-?\s?up\s(?:chest|ct|imaging|radiograph\w*|x-?ray|exam\w*"
     r"|film\w*|to)\b",
     r"\bconsider\s(?:\w+\s)?(?:dedicated|additional|further|repeat|short|non)\b"
-    r"|\bwould\sbe\s(?:needed|required|reasonable)\b",
+    r"|\bwould\s(?:be\s(?:needed|required|reasonable)|(?:better\s)?(?:confirm|define|clarify|evaluate|characteri[sz]e))\b",
     r"\bif\s(?:attention|there|clinical\w*|warranted|indicated|needed|necessary|desired|available|symptom\w*|the\spatient"
     r"|further|one|not"
     r"|persist\w*|discordant|old|prior|previous|none|concern\w*|appropriate|possible|patient)\b",
@@ -214,7 +215,7 @@ COMPARISON = _deletes(
     r"^[^,;]*\b(?:un)?available\s(?:for|at)\b[^,;]*",
     r",?\s*\bwithout\s+(?:an?\s+|any\s+|prior\s+|previous\s+|old\s+)*(?:comparisons?|priors)(?:\s+(?:films?|exams?"
     r"|stud(?:y|ies)))?\b,?",
-    r"^comparison\b(?:\s+(?:is\s+)?(?:made\s+)?(?:to|with)\b[^,;]*|\s*:[^.;]*$|(?=\s+[A-Z]))",
+    r"^comparison\b(?:\s+(?:is\s+)?(?:made\s+)?(?:to|with)\b[^,;]*|\s*:[^.;]*$|[\s,]*(?=\s(?-i:[A-Z])))",
     rf",?\s*\(?(?:{_COMPARED})\s+(?:{_EARLIER}|(?:the\s+)?(?:prior|previous|earlier|that|those)\b"
     rf"|(?:the\s+)?{_KIND_OF_EXAM}{_EXAM}\b"
     rf"|(?=\d|today|yesterday)){_DATE}\)?",
@@ -322,6 +323,6 @@ EMPTY_WORDS = FUNCTION_WORDS | _words(
     slightly mild mildly minimal minimally essentially relatively relevant perhaps some above below described note noted
     seen clinical correlation followup follow-up evaluation further evidence additional however definite hila hilar
     vasculature vascularity report thank thanks you time level appropriate recent day days week weeks month months year
-    years ago one two three four small
+    years ago one two three four small volumes increased decreased improved unchanged stable
     """
 )

@@ -91,8 +91,8 @@ def test_what_one_radiograph_cannot_show_goes_and_findings_stay(text, refocused)
 
 WORDS = """
     left right small large pleural effusion pneumonia nodule heart lungs clear normal no and or with in of the is are
-    has been stable unchanged new interval since compared to prior study recommend CT resolved improved change Dr. ___ XXXX,
-    at on 10:30 1. 2. 3) 3.5 cm . , ; ( ) : which may represent but without discussed telephone a.m. appearance
+    has been stable unchanged new interval since compared to prior study recommend CT resolved improved change Dr. ___
+    XXXX, at on 10:30 1. 2. 3) 3.5 cm . , ; ( ) : which may represent but without discussed telephone a.m. appearance
 """
 
 
