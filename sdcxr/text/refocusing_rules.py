@@ -241,7 +241,8 @@ TIME = _deletes(
     rf"\b{_THERE}(?:no|without|little|minimal|not\smuch)\s+{_DEGREE}changes?\b(?!\s+(?:of|associated"
     rf"|related))(?:\s+(?:in|to|with)\s+(?:the\s+)?(?!comparison)"
     r"(?:(?:appearance|position|positioning|size|extent|amount|overall\sappearance)\s+of\s+(?:the\s+)?)?)?",
-    rf",?\s*\b(?:with|without)\s+{_DEGREE}(?:interval\s+)?(?:change|progression|improvement|worsening)\b{_SIZE}",
+    rf",?\s*\b(?:with|without)\s+{_DEGREE}(?:interval\s+)?(?:change|progression|improvement|worsening)\b"
+    rf"(?!\s+(?:of|in)\b){_SIZE}",
     # "There has been interval development of X" leaves X.
     rf"\bthere\s+(?:has|have)\s+been\s+{_DEGREE}(?:increase|decrease|improvement|worsening|progression|enlargement"
     rf"|development"
@@ -271,6 +272,12 @@ TIME = _deletes(
     rf"|[,;)]))",
     rf",?\s*\b{_DEGREE}(?:unchanged|stable|similar|improved|worsened)(?:{_SIZE})(?=\s*(?:$|[,;)]))",
 )
+_CHANGING = (
+    r"(?:un-?changed|stable(?:[\s-]appearing)?|persist(?:ent|ing)(?:ly)?|newly|new(?=\s)|recurrent|interval"
+    r"|increasing(?:ly)?|decreasing|improving|improved|worsening|worsened|progressive(?:ly)?|progressing"
+    r"|resolving|clearing|evolving|developing|continued|continuing|previously(?:\s+(?:seen|noted|described"
+    r"|demonstrated|identified|visualized|reported|mentioned|known))?|known|slowly)"
+)
 ADJECTIVES = _deletes(
     r"\b(?:(?:slightly|mildly|markedly)\s+)?(?:increased|decreased|enlarging|increase\sin"
     r"|decrease\sin)(?:\s+(?:in\s+)?size\s+of(?:\s+the)?)?"
@@ -280,11 +287,7 @@ ADJECTIVES = _deletes(
     r"|consolidations?"
     r"|atelectasis|pneumonia|infiltrates?|nodules?|mass(?:es)?)\b)",
     r"(?<=\bno\s)(?:new|recurrent|progressive)\s+or\s+|(?<=\bwithout\s)(?:new|recurrent|progressive)\s+or\s+",
-    r"\b(?:but\s+)?(?:un-?changed|stable(?:[\s-]appearing)?|persist(?:ent|ing)(?:ly)?|newly|new(?=\s)|recurrent|interval|increasing(?:ly)?"
-    r"|decreasing|improving|improved"
-    r"|worsening|worsened|progressive(?:ly)?|progressing|resolving|clearing|evolving|developing|continued|continuing"
-    r"|previously(?:\s+(?:seen|noted|described|demonstrated|identified|visualized|reported|mentioned|known))?|known"
-    r"|slowly)\b(?:\s*,)?",
+    rf"\b(?:but\s+)?{_CHANGING}\b(?:\s+(?:or|to|and)\s+(?:slightly\s+)?{_CHANGING}\b)*(?:\s*,)?",
 )
 HEDGES = _deletes(
     r"(?<=\bno\s)(?:definite|definitive|convincing|obvious|clear-?cut|certain)\s",

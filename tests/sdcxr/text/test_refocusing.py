@@ -62,6 +62,9 @@ def test_marks_go_with_the_words_that_lean_on_them(text, cleaned):
         ("Stable 5 mm nodule. No new nodules.", "5 mm nodule."),
         ("No new or suspicious nodules.", "No suspicious nodules."),
         ("Small but increasing right effusion.", "Small right effusion."),
+        ("This may represent resolving or developing pneumonia.", "This may represent pneumonia."),
+        ("Stable to improved edema.", "Edema."),
+        ("Consistent with slight interval worsening of fibrosis.", "Consistent with fibrosis."),
         ("Small effusion, old rib fractures.", "Small effusion, old rib fractures."),
         # advice, communication, hedges without a finding
         ("Nodule. Recommend CT.", "Nodule."),
