@@ -22,7 +22,7 @@ _Sentence = tuple[str, str]  # words, the punctuation that ends them
 
 def use_mode(text: str, mode: TextMode) -> str:
     """A text in the given mode; white space is normalised in all but "raw"."""
-    return {"raw": str, "clean": clean, "refocused": refocus}[mode](text)
+    return text if mode == "raw" else clean(text) if mode == "clean" else refocus(text)
 
 
 def describe_change(mode: TextMode, before: Iterable[str], after: Iterable[str]) -> str:

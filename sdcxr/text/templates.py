@@ -33,7 +33,9 @@ def as_list(templates: Sequence[str] | str) -> list[str]:
 
 def as_recorded(templates: Sequence[str] | str) -> list[str] | str:
     """The templates as flags and records have them: a single one as text."""
-    return templates[0] if len(templates) == 1 and not isinstance(templates, str) else templates
+    if isinstance(templates, str):
+        return templates
+    return templates[0] if len(templates) == 1 else list(templates)
 
 
 def places(templates: Iterable[str]) -> list[str]:
