@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from labeller import openi_reports  # type: ignore[import-not-found]
+from labeller import openi_reports
 
 from eval.radiology_text.labeller import label_table
 from sdcxr.io.files import write_json

@@ -70,7 +70,7 @@ def _used_prompts(rows: pd.DataFrame, mode: TextMode, templates: Sequence[str], 
     fields |= person_fields(rows) | ({"text": rows["text"]} if "text" in rows else {})
     if "view" in rows:
         fields["view"] = rows["view"].map(view_words)
-    if not rows.columns.intersection(LABELS).empty:
+    if {*rows} & {*LABELS}:
         fields = finding_fields(chexpert_findings(rows), rows["id"], seed) | fields  # a column comes first
     written = pd.Series(write_prompts(templates, fields, rows["id"], seed), rows.index, dtype=object)
     _check_left(rows["id"][written == ""], "--prompt_template: a field outside brackets is empty for the prompt")

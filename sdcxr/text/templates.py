@@ -32,10 +32,9 @@ def as_list(templates: Sequence[str] | str) -> list[str]:
 
 
 def as_recorded(templates: Sequence[str] | str) -> list[str] | str:
-    """The templates as flags and records have them: a single one as text."""
-    if isinstance(templates, str):
-        return templates
-    return templates[0] if len(templates) == 1 else list(templates)
+    """The templates as flags and records have them: a single one as text, none as an empty one."""
+    several = as_list(templates)
+    return several if len(several) > 1 else "".join(several)
 
 
 def places(templates: Iterable[str]) -> list[str]:
