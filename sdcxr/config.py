@@ -7,48 +7,45 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from sdcxr.io.files import check_same_settings
-from sdcxr.io.run_folder import read_config, read_run_state
 from sdcxr.runtime.errors import UserError
 from sdcxr.text.refocusing import TextMode
 from sdcxr.text.templates import as_list, as_recorded, check_templates
 
-PARTS = ("unet", "text", "vae", "classifier", "clip")
-EXCLUSIVE = {"vae", "classifier", "clip"}  # parts that train by themselves
+PARTS = ("unet", "text", "token", "vae", "classifier", "clip")
+EXCLUSIVE = {"token", "vae", "classifier", "clip"}  # parts that train by themselves
 NO_BASE = {"classifier", "clip"}  # tasks without a text-to-image base
 
 # Settings that only some parts of --tune use; given with others they are refused. All else is for every task.
 USED_BY: dict[str, str] = {
-    "unet or text": "method caption_dropout snr_gamma prediction_type rescale_betas_zero_snr noise_offset "
-    "cache_latents latents_dir cache_in_memory channels_last",
+    "unet or text": "method caption_dropout class_data_dir num_class_images prior_preservation_weight",
+    "unet, text or token": "snr_gamma prediction_type rescale_betas_zero_snr noise_offset cache_latents latents_dir "
+    "cache_in_memory channels_last text_encoder text_projection text_length text_skip_layers text_attention_mask "
+    "trust_remote_code",
+    "unet": "random_unet",
+    "token": "placeholder_token initializer_token num_vectors token_caption",
     "text or clip": "text_encoder_lr",
     "vae": "vae_part vae_lr kl_weight lpips_weight lpips_alexnet",
     "classifier": "labels",
-    "unet, text or vae": "gradient_checkpointing preview_images",
-    "unet, text, vae or classifier": "validation_loss_images",
+    "unet, text, token or vae": "gradient_checkpointing preview_images",
+    "unet, text, token, vae or classifier": "validation_loss_images",
 }
 
 # fmt: off
-# Settings that may change between two calls of one run: they do not alter what is learnt. The batch may be split
-# differently over processes and micro-steps as long as the images per optimizer step stay the same.
-RESUME_MUTABLE = {
-    "output_dir", "data", "latents_dir", "train_batch_size", "gradient_accumulation_steps", "total_train_batch_size",
-    "gradient_checkpointing", "torch_compile", "cuda_graphs", "channels_last", "fused_optimizer", "deterministic",
-    "cache_latents", "cache_in_memory", "dataloader_num_workers", "logging_steps", "checkpointing_steps",
-    "checkpoints_total_limit", "validation_steps", "validation_loss_images", "preview_images", "report_to",
-}
 POSITIVE = (
     "max_train_steps", "num_train_epochs", "max_train_samples", "resolution", "learning_rate", "text_encoder_lr",
-    "vae_lr", "max_grad_norm", "snr_gamma",
+    "vae_lr", "max_grad_norm", "snr_gamma", "text_length", "num_vectors", "num_class_images",
+    "prior_preservation_weight",
 )
 NOT_NEGATIVE = (
     "lr_warmup_steps", "validation_steps", "validation_loss_images", "preview_images", "noise_offset",
-    "dataloader_num_workers", "seed",
+    "dataloader_num_workers", "seed", "text_skip_layers",
 )
 # fmt: on
 
 # RoentGen's learning rate and its middle length; a warm-up and an average for runs of that length.
 PUBLISHED = {"learning_rate": 5e-5, "max_train_steps": 12500, "lr_warmup_steps": 500, "ema_decay": 0.9999}
+# Of diffusers' example of textual inversion: 5e-4 for each of 4 images per step.
+TEXTUAL_INVERSION = PUBLISHED | {"learning_rate": 2e-3, "max_train_steps": 3000, "lr_warmup_steps": 0}
 
 
 @dataclass
@@ -61,8 +58,8 @@ class TrainConfig:
     }
 
     tune: str = "unet+text"
-    """What to train: `unet`, `text`, or both joined by `+`; or alone `vae`, `classifier` or `clip` (image and text
-    towers for the evaluation)."""
+    """What to train: `unet`, `text`, or both joined by `+`; or alone `token` (textual inversion: embeddings of new
+    words), `vae`, `classifier` or `clip` (image and text towers for the evaluation)."""
     base: str | None = None
     """Stable Diffusion 1.x or 2.x: a hub name, a pipeline folder or a run folder. For `--tune classifier` and `clip` a
     timm model name, for a classifier also the run folder of another with the same labels. Default: the embedded tiny
@@ -79,6 +76,41 @@ class TrainConfig:
     """Run folder (or one of its checkpoints) from which this run, in a folder of its own, goes on under other settings:
     weights, average, optimizer, and the count of steps. Base and data are RUN's where none are named; `--config
     RUN/config.yaml` takes over the other settings."""
+
+    class_data_dir: str | None = None
+    """Prior preservation for few images (DreamBooth): images of the base's own, written by generate.py, to which it is
+    held."""
+    num_class_images: int | None = None
+    """How many of them to use. Default: all."""
+    prior_preservation_weight: float = 1.0
+    """Weight of their loss; each image of a step comes with one of them."""
+
+    text_encoder: str | None = None
+    """Text encoder in place of the base's, with its tokenizer: a Hugging Face encoder (BERT, RoBERTa, T5, CLIP) or an
+    open_clip model; a hub name, a folder, or a pipeline or run folder."""
+    text_projection: Literal["linear", "mlp"] | None = None
+    """From a --text_encoder of another width to the UNet's cross-attention. `linear` is folded into its keys and values
+    when the pipeline is saved; one with `mlp` needs a few lines to load (docs/training.md)."""
+    text_length: int | None = None
+    """Tokens of a caption. Default: as many as the base takes, 77 in Stable Diffusion."""
+    text_skip_layers: int = 0
+    """Layers to leave out at the end of the text encoder, counted as --clip_skip; the saved one does not have them."""
+    text_attention_mask: bool | None = None
+    """Hide padding from the text encoder. Default: not from CLIP, from other encoders yes."""
+    trust_remote_code: bool = False
+    """Run the code in the repository or folder of --text_encoder."""
+    random_unet: bool = False
+    """Begin with a UNet of random weights, of the width of the text encoder."""
+    placeholder_token: str | None = None
+    """With `--tune token`: the new words, such as "<lung-xray>", separated by commas."""
+    initializer_token: str | None = None
+    """With `--tune token`: a known word for all new ones, or one for each, with commas. The new embeddings begin
+    as its own, or as the mean of its tokens'."""
+    num_vectors: int = 1
+    """With `--tune token`: embeddings per new word."""
+    token_caption: str | None = None
+    """With `--tune token`: the caption of all images, such as "a photo of a <lung-xray>"; {text} stands for that of the
+    dataset. Default: the captions of the dataset, which then hold the new words."""
 
     vae_part: Literal["decoder", "all"] = "decoder"
     """With `--tune vae`: a trained encoder would outdate cached latents and the UNet, hence the decoder alone."""
@@ -98,7 +130,7 @@ class TrainConfig:
     total_train_batch_size: int | None = None
     """Images per optimizer step over all processes; --gradient_accumulation_steps follows from it."""
     max_train_steps: int | None = None
-    """Optimizer steps. Default: 12500, or what the embedded model needs."""
+    """Optimizer steps. Default: 12500, with `--tune token` 3000, or what the embedded model needs."""
     num_train_epochs: float | None = None
     """Passes over the data; instead of --max_train_steps."""
     max_train_samples: int | None = None
@@ -109,7 +141,8 @@ class TrainConfig:
     """Order, noise, timesteps and dropout are functions of this and of the number of images seen."""
 
     learning_rate: float | None = None
-    """Default: 5e-5 (RoentGen), or what the embedded model, which starts from random weights, needs."""
+    """Default: 5e-5 (RoentGen), with `--tune token` 2e-3, or what the embedded model, which starts from random weights,
+    needs."""
     text_encoder_lr: float | None = None
     """Learning rate of the text encoder. Default: --learning_rate."""
     vae_lr: float | None = None
@@ -117,7 +150,7 @@ class TrainConfig:
     lr_scheduler: Literal["constant", "linear", "cosine"] = "constant"
     """Course of the learning rate after the warm-up."""
     lr_warmup_steps: int | None = None
-    """Optimizer steps of linear warm-up. Default: 500, or what the embedded model needs."""
+    """Optimizer steps of linear warm-up. Default: 500, with `--tune token` 0, or what the embedded model needs."""
     adam_beta1: float = 0.9
     """AdamW's first decay."""
     adam_beta2: float = 0.999
@@ -187,11 +220,11 @@ class TrainConfig:
         parts = self.tune.split("+")
         unknown = [part for part in parts if part not in PARTS]
         if unknown or len(set(parts)) < len(parts):
-            raise UserError(f"--tune {self.tune}: use unet, text, unet+text, vae, classifier or clip")
+            raise UserError(f"--tune {self.tune}: use unet, text, unet+text, token, vae, classifier or clip")
         if len(parts) > 1 and EXCLUSIVE & set(parts):
-            raise UserError(f"--tune {self.tune}: vae, classifier and clip train alone")
+            raise UserError(f"--tune {self.tune}: token, vae, classifier and clip train alone")
         self._refuse_settings_of_other_tasks()
-        for name in ("data", "output_dir", "latents_dir", "continue_from"):
+        for name in ("data", "output_dir", "latents_dir", "continue_from", "class_data_dir"):
             if getattr(self, name) is not None:
                 setattr(self, name, str(Path(getattr(self, name)).expanduser()))
         for name in ("train_batch_size", "gradient_accumulation_steps", "logging_steps", "checkpointing_steps"):
@@ -202,6 +235,7 @@ class TrainConfig:
         for name in NOT_NEGATIVE:
             _at_least(self, name, 0)
         _at_least(self, "checkpoints_total_limit", 1)
+        self._check_text_settings()
         if self.cache_in_memory and not self.cache_latents:
             raise UserError("--cache_in_memory holds cached latents: it needs --cache_latents")
         if self.cuda_graphs and self.torch_compile is False:
@@ -215,6 +249,17 @@ class TrainConfig:
         if self.max_train_steps is not None and self.num_train_epochs is not None:
             raise UserError("--max_train_steps and --num_train_epochs: give one of the two")
 
+    def _check_text_settings(self) -> None:
+        for name in ("text_projection", "trust_remote_code"):
+            if getattr(self, name) and self.text_encoder is None:
+                raise UserError(f"--{name}: is for a --text_encoder, and none is given")
+        if self.class_data_dir is None and (self.num_class_images or self.prior_preservation_weight != 1.0):
+            raise UserError("--num_class_images and --prior_preservation_weight: are for --class_data_dir")
+        if self.random_unet and self.text_projection:
+            raise UserError("--random_unet takes the width of the text encoder: leave --text_projection out")
+        if self.parts == {"token"} and not (self.placeholder_token and self.initializer_token):
+            raise UserError("--tune token needs --placeholder_token and --initializer_token")
+
     def _refuse_settings_of_other_tasks(self) -> None:
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         for name, parts in self.unused.items():
@@ -227,12 +272,19 @@ class TrainConfig:
         others = {parts: names for parts, names in USED_BY.items() if self.parts.isdisjoint(re.findall(r"\w+", parts))}
         return {name: parts for parts, names in others.items() for name in names.split()}
 
-    def filled(self, defaults: dict[str, Any] = PUBLISHED) -> "TrainConfig":
-        """These settings with the open ones taken from `defaults`."""
-        values = {name: value for name, value in defaults.items() if getattr(self, name) is None}
+    def filled(self, defaults: dict[str, Any] | None = None) -> "TrainConfig":
+        """These settings with the open ones taken from `defaults`, or else those published."""
+        published: dict[str, Any] = TEXTUAL_INVERSION if self.parts == {"token"} else PUBLISHED
+        values = {name: value for name, value in (defaults or published).items() if getattr(self, name) is None}
         if self.num_train_epochs is not None:
             values.pop("max_train_steps", None)
         return dataclasses.replace(self, **values)
+
+    @property
+    def adapts_base(self) -> bool:
+        """Whether parts of the base are exchanged or changed before anything trains."""
+        changed = (self.text_encoder, self.text_length, self.text_attention_mask, self.placeholder_token)
+        return self.random_unet or self.text_skip_layers > 0 or any(value is not None for value in changed)
 
     @property
     def parts(self) -> frozenset[str]:
@@ -313,33 +365,3 @@ class GenerateConfig:
 def _at_least(config: Any, name: str, minimum: int) -> None:
     if getattr(config, name) is not None and getattr(config, name) < minimum:
         raise UserError(f"--{name} {getattr(config, name)}: must be at least {minimum}")
-
-
-def check_same_run(run: Path, config: TrainConfig, images_per_step: int) -> None:
-    """Refuse to resume a run under settings that would have given another one.
-
-    A longer `max_train_steps` is the same run continued, as long as the learning rate does not depend on it. The path
-    of a base may change where run.json has the hash of its weights.
-
-    Raises:
-        UserError: lists the settings that differ, old and new; or the run's own notes are damaged.
-    """
-    path = run / "config.yaml"
-    if not path.is_file():
-        return
-    defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
-    old = defaults | read_config(path)  # settings that it did not know then
-    state = read_run_state(run)
-    old["images_per_step"] = state.get("images_per_step")
-    new = dataclasses.asdict(config) | {"images_per_step": images_per_step}
-    free = set(RESUME_MUTABLE)
-    if state.get("base_sha256"):
-        free.add("base")
-    if "clip" in config.parts:
-        free.remove("train_batch_size")  # its loss compares the images of a micro-batch with each other
-    begun = old["max_train_steps"] if isinstance(old["max_train_steps"], int) else 0
-    shorter = min(begun, config.max_train_steps or 0)
-    if config.lr_scheduler == "constant" and shorter >= (config.lr_warmup_steps or 0):
-        free.add("max_train_steps")
-    compared = [key for key in new if key not in free and key not in config.unused]
-    check_same_settings(run, {key: old.get(key) for key in compared}, {key: new[key] for key in compared})

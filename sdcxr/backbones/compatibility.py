@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from sdcxr.backbones.encoder_classes import text_positions
 from sdcxr.runtime.errors import UserError
 
 # What a UNet with more input channels than its VAE has latent channels is made for.
@@ -45,13 +46,18 @@ def misfit(unet: Any, vae: Any, scheduler: Any) -> str | None:
     return None
 
 
-def fit_tokenizer(tokenizer: Any, text_encoder: Any) -> None:
+def fit_tokenizer(tokenizer: Any, text_encoder: Any, usual: int | None = None) -> None:
     """Limit the tokenizer's length to the text encoder's positions.
+
+    Args:
+        tokenizer: of the text encoder.
+        text_encoder: of transformers.
+        usual: the length where neither knows one.
 
     Raises:
         UserError: neither is known, the vocabulary is another one, or nothing pads.
     """
-    positions = getattr(text_encoder.config, "max_position_embeddings", None)
+    positions = text_positions(text_encoder) or usual
     if tokenizer.model_max_length > 1e6 and positions is None:  # transformers' number for an unknown length
         raise UserError("its tokenizer_config.json has no model_max_length: add the longest text in tokens")
     tokenizer.model_max_length = min(tokenizer.model_max_length, positions or tokenizer.model_max_length)
@@ -69,14 +75,32 @@ def fit_tokenizer(tokenizer: Any, text_encoder: Any) -> None:
         )
 
 
+def set_length(tokenizer: Any, text_encoder: Any, given: int | None, usual: int) -> None:
+    """Set how many tokens a text has: `given`, or `usual` where that is None and the encoder takes so many.
+
+    Raises:
+        UserError: the encoder does not take `given`; see `fit_tokenizer`.
+    """
+    fit_tokenizer(tokenizer, text_encoder, given or usual)
+    most = tokenizer.model_max_length
+    if given is not None and given > most:
+        raise UserError(f"--text_length {given}: this text encoder with its tokenizer takes at most {most}")
+    tokenizer.model_max_length = min(most, given or usual)
+
+
+def attended_widths(unet: Any) -> set[int]:
+    """Widths of the token states that a UNet of this configuration takes; one, where its blocks do not differ."""
+    width = getattr(unet, "encoder_hid_dim", None) or unet.cross_attention_dim
+    return {width} if isinstance(width, int) else set(width)
+
+
 def check_states(states: Any, tokens: int, unet: Any) -> None:
     """Refuse a text encoder whose output, shape (1, tokens, width), is not what the UNet attends to.
 
     Raises:
         UserError: another shape.
     """
-    width = getattr(unet, "encoder_hid_dim", None) or unet.cross_attention_dim
-    widths = {width} if isinstance(width, int) else set(width)
+    widths = attended_widths(unet)
     if states.ndim != 3 or states.shape[1] != tokens:
         raise UserError(
             f"its text encoder gives no state per token (shape {tuple(states.shape)}), as a CLIPTextModel does"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sdcxr.backbones.text_projection import load_with_mlp, mark_saved, saved_form
 from sdcxr.io.files import read_json, write_json
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.quiet import LIBRARIES, quiet_libraries
@@ -101,6 +102,8 @@ def load_part(kind: Any, folder: Path, name: str, dtype: Any) -> Any:
     saved = json.loads((folder / name / "config.json").read_text(encoding="utf-8")).get("_class_name", kind.__name__)
     if saved != kind.__name__:
         raise ValueError(f"the class of its {name} is {saved}, not {kind.__name__}")
+    if (with_mlp := load_with_mlp(kind, folder / name)) is not None:
+        return with_mlp.to(dtype)
     options = {"use_safetensors": True, "variant": variant_of(folder / name), "output_loading_info": True}
     part, info = kind.from_pretrained(folder, subfolder=name, **options)
     # Position ids were once saved as weights; they are 0, 1, 2 …
@@ -132,8 +135,12 @@ def save_pipeline(pipeline: Any, folder: Path) -> None:
         shutil.rmtree(left_behind)
     try:
         with quiet_libraries(*LIBRARIES):
+            forms = {name: saved_form(each) for name, each in getattr(pipeline, "components", {}).items()}
+            if changed := {name: form for name, form in forms.items() if form is not pipeline.components[name]}:
+                pipeline.register_modules(**changed)
             pipeline.save_pretrained(temporary, safe_serialization=True)
         for name, component in getattr(pipeline, "components", {}).items():
+            mark_saved(component, temporary / name)
             if hasattr(component, "backend_tokenizer"):
                 save_vocabulary(component, temporary / name)
             elif type(component).__name__.startswith("CLIPTextModel"):

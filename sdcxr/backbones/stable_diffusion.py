@@ -1,5 +1,7 @@
 """Stable Diffusion 1.x and 2.x: UNet, AutoencoderKL and a CLIP text encoder."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -8,13 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from sdcxr.backbones.base import Conditioning
-from sdcxr.backbones.compatibility import check_states, fit_tokenizer, misfit
+from sdcxr.backbones.compatibility import attended_widths, check_states, fit_tokenizer, misfit, set_length
+from sdcxr.backbones.encoder_classes import without_last_layers
+from sdcxr.backbones.encoder_files import load_encoder
+from sdcxr.backbones.guidance import shared_guidance
 from sdcxr.backbones.latent_codec import KLCodec
+from sdcxr.backbones.new_words import add_words
 from sdcxr.backbones.pipeline_files import component_class, hash_weights, load_part
 from sdcxr.backbones.text_encoders import TextEncoder, tokenize
+from sdcxr.backbones.text_projection import add_projection
 from sdcxr.config import TrainConfig
 from sdcxr.noise.ddpm import Ddpm, training_process
 from sdcxr.runtime.errors import UserError
+
+LIVE = 500_000_000  # parameters of a frozen text encoder that runs in every step: CLIP's forward pass is 0.5 % of it
 
 
 class StableDiffusion:
@@ -30,12 +39,12 @@ class StableDiffusion:
 
     pipeline_class: ClassVar[str] = "StableDiffusionPipeline"
     components: ClassVar[dict[str, str]] = {"unet": "unet", "text": "text_encoder", "vae": "vae"}
-    caches_text: ClassVar[bool] = False  # CLIP's forward pass is 0.5 % of a step
 
     def __init__(self, unet: Any, vae: Any, text_encoder: Any, tokenizer: Any, scheduler: Any):
         self.parts: dict[str, Any] = {"unet": unet, "text": text_encoder, "vae": vae}
         self.tokenizer, self.scheduler = tokenizer, scheduler
         self.codec = KLCodec(vae)
+        self.untrained: dict[str, nn.Module] = {}
         if "clip_sample" not in scheduler.config:
             # Latents are not confined to [-1, 1], to which DDIM, made from a silent configuration, clips them.
             scheduler.register_to_config(clip_sample=False)
@@ -65,6 +74,38 @@ class StableDiffusion:
         check_states(self.unconditional(1).hidden, self.tokenizer.model_max_length, self.unet.config)
         self.inference_process()
 
+    def adapt(self, config: TrainConfig) -> None:
+        if not config.adapts_base:
+            return
+        length = self.tokenizer.model_max_length
+        if config.text_encoder is not None:
+            self.parts["text"], self.tokenizer = load_encoder(config.text_encoder, config.trust_remote_code)
+        if config.text_skip_layers:
+            self.parts["text"] = without_last_layers(self.parts["text"], config.text_skip_layers)
+        if config.text_attention_mask is not None:
+            self.parts["text"].config.use_attention_mask = config.text_attention_mask
+        set_length(self.tokenizer, self.parts["text"], config.text_length, length)
+        if config.placeholder_token is not None:
+            add_words(self.tokenizer, self.parts["text"], config)
+        with torch.no_grad():
+            width = int(self.unconditional(1).hidden.shape[-1])
+        with seeded(config.seed):
+            self._fit_unet(config, width)
+        self.check_parts()
+
+    def _fit_unet(self, config: TrainConfig, width: int) -> None:
+        """Give the UNet the width of the text encoder's states, in the way that was asked for."""
+        if config.random_unet:
+            self.parts["unet"] = random_unet(self.unet, width)
+        elif config.text_projection is not None:
+            self.untrained["projection"] = add_projection(self.unet, config.text_projection, width)
+        elif {width} != (attended := attended_widths(self.unet.config)):
+            raise UserError(
+                f"--text_encoder {config.text_encoder}: its states are {width} wide, the UNet attends to "
+                f"{', '.join(map(str, sorted(attended)))}: add --text_projection linear (or mlp), or begin with a UNet "
+                "of that width and random weights, --random_unet"
+            )
+
     @property
     def unet(self) -> Any:
         return self.parts["unet"]
@@ -81,6 +122,10 @@ class StableDiffusion:
         """
         encoder = self.parts["text"]
         return TextEncoder(encoder, self.tokenizer, bool(getattr(encoder.config, "use_attention_mask", False)))
+
+    @property
+    def caches_text(self) -> bool:
+        return sum(p.numel() for p in self.parts["text"].parameters()) > LIVE
 
     @property
     def resolution(self) -> int:
@@ -137,6 +182,9 @@ class StableDiffusion:
         dtype = self.unet.dtype
         return {"prompt_embeds": conditioning.hidden.to(dtype), "negative_prompt_embeds": null.hidden.to(dtype)}
 
+    def shared_guidance(self, guided: bool) -> AbstractContextManager[None]:
+        return shared_guidance(self.unet, guided)
+
     def prepare_for_bf16_on_cpu(self) -> None:
         """Attention as two products and a softmax, layer normalisations in float32.
 
@@ -150,6 +198,22 @@ class StableDiffusion:
         self.parts["text"].set_attn_implementation("eager")
         normalise_in_float32(self.unet)
         normalise_in_float32(self.parts["text"])
+
+
+def random_unet(unet: Any, width: int) -> Any:
+    """A UNet of the same architecture with weights from torch's generator, which attends to states of this width."""
+    settings = dict(unet.config) | {"encoder_hid_dim": None, "encoder_hid_dim_type": None}
+    if {width} != attended_widths(unet.config):
+        settings["cross_attention_dim"] = width
+    return type(unet).from_config(settings).to(unet.dtype).eval()
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Inside the block torch's generator of the CPU begins at a seed, and outside it goes on as if nothing had been."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 # The safety checker blanks radiographs.

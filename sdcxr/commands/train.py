@@ -11,7 +11,6 @@ The same command again resumes.
 """
 
 import dataclasses
-from pathlib import Path
 
 from sdcxr.config import NO_BASE, TrainConfig
 from sdcxr.io.files import user_cache
@@ -41,14 +40,12 @@ def fill_in(config: TrainConfig) -> TrainConfig:
     embedded_base = config.base is None and not config.parts & NO_BASE
     if config.base is None or config.parts & NO_BASE:  # from random weights
         config = config.filled(base.DEFAULTS)
-    dataset, start = Path(), config.base
-    if config.data is None or embedded_base:
+    start, data = config.base, config.data
+    if data is None or embedded_base:
         with phantoms.building():
-            dataset = phantoms.ensure_phantoms()
-            if embedded_base:
-                start = str(base.ensure_base(dataset, user_cache()))
-    output_dir = config.output_dir or f"runs/{config.tune}"
-    return dataclasses.replace(config, base=start, data=config.data or str(dataset), output_dir=output_dir)
+            data = data or str(phantoms.ensure_phantoms())
+            start = str(base.ensure_base(user_cache())) if embedded_base else start
+    return dataclasses.replace(config, base=start, data=data, output_dir=config.output_dir or f"runs/{config.tune}")
 
 
 def _as_parent(config: TrainConfig, continue_from: str) -> TrainConfig:

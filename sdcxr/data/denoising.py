@@ -95,6 +95,37 @@ class DenoisingExamples:
         return self.source.fields(index) | self.captions.fields(None if dropped else index) | example
 
 
+PRIOR = "prior."  # of a batch's fields
+
+
+class WithPrior:
+    """Examples of which each comes with one of another set, drawn by its own key, in the fields "prior.*".
+
+    Args:
+        examples: what is learnt.
+        prior: what the model is held to (prior preservation, Ruiz et al. 2022, arXiv 2208.12242).
+        digest: hash of the images of the prior.
+    """
+
+    def __init__(self, examples: DenoisingExamples, prior: DenoisingExamples, digest: str):
+        self.ids, self.source = examples.ids, examples.source
+        self.examples, self.prior, self.digest = examples, prior, digest
+
+    def content(self) -> dict[str, np.ndarray]:
+        of_prior = {PRIOR + name: value for name, value in self.prior.content().items()}
+        return self.examples.content() | of_prior | {PRIOR: np.frombuffer(self.digest.encode(), dtype=np.uint8)}
+
+    def example(self, index: int, draws: np.random.Generator) -> dict[str, Any]:
+        own = self.examples.example(index, draws)
+        other = self.prior.example(int(draws.integers(len(self.prior.ids))), draws)
+        return own | {PRIOR + name: value for name, value in other.items()}
+
+
+def prior_of(batch: dict[str, Any]) -> dict[str, Any]:
+    """The batch of the prior that a batch carries; empty without one."""
+    return {name.removeprefix(PRIOR): value for name, value in batch.items() if name.startswith(PRIOR)}
+
+
 class Pixels:
     """Images as a source of latents: pixels (1, H, W) float32 in [-1, 1]."""
 

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from sdcxr import backbones
 from sdcxr.backbones.pipeline_files import hash_parts
-from sdcxr.config import EXCLUSIVE, NO_BASE, TrainConfig
+from sdcxr.config import NO_BASE, TrainConfig
 from sdcxr.io.checkpoint_folder import existing, found, is_whole, step_of
 from sdcxr.io.files import checksum
 from sdcxr.io.run_folder import read_config, read_run_state
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.quiet import LIBRARIES, quiet_libraries
-from sdcxr.tuning import find_method
-from sdcxr.tuning.base import apply_method, trained_tensors
+from sdcxr.tuning import tune
+from sdcxr.tuning.base import TuningMethod, trained_tensors
 
 
 @dataclass(frozen=True)
@@ -166,27 +166,28 @@ def apply_checkpoint(backbone: Any, checkpoint: Path, tensors: dict[str, Tensor]
     """
     run = checkpoint.parents[1]
     config = TrainConfig(**_settings(run))
+    backbone.adapt(config)
     if recorded := read_run_state(run).get("base_sha256"):
         now = hash_parts(backbone)
         if differing := [name for name in now if now[name] != recorded.get(name)]:
             raise UserError(f"{config.base} is not the base that {run} was begun on ({', '.join(differing)} differs)")
-    if not EXCLUSIVE & config.parts:
+    vae_alone = config.parts == {"vae"}
+    methods: dict[str, TuningMethod] = {}
+    if not vae_alone:
         backbone.noise_process(config)  # the prediction type and the schedule that it was trained with
-    method = find_method(config.method)
-    for name in sorted(config.parts):
-        part, prefix = backbone.parts[name], f"{'vae' if name == 'vae' else backbone.components[name]}."
-        if name != "vae":
-            apply_method(method, part, config)
+        methods = tune(backbone, config)
+    for name in ["vae"] if vae_alone else [name for name in backbone.parts if name != "vae"]:
+        part, prefix = backbone.parts[name], f"{'vae' if vae_alone else backbone.components[name]}."
         own = trained_tensors(part)
         saved = {key: tensors[prefix + key] for key in own if prefix + key in tensors}
-        if not saved or (name != "vae" and saved.keys() != own.keys()):
+        if (not saved and own) or (not vae_alone and saved.keys() != own.keys()):
             raise UserError(f"{checkpoint} does not hold the weights of {name} that its settings name")
         with torch.no_grad():
             for key, value in saved.items():
                 if value.shape != own[key].shape:
                     raise UserError(f"{checkpoint} is of another base than {config.base} ({prefix}{key})")
                 own[key].copy_(value)
-        if name != "vae":
-            backbone.parts[name] = method.merge(part)
-        backbone.parts[name].requires_grad_(False).eval()
+    backbone.parts |= {name: method.merge(backbone.parts[name]) for name, method in methods.items()}
+    for part in backbone.parts.values():
+        part.requires_grad_(False).eval()
     return backbone

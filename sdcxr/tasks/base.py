@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sdcxr.config import TrainConfig
 from sdcxr.data.stream import Examples, generator
-from sdcxr.io.files import inside
+from sdcxr.io.files import existing_folder, inside
 from sdcxr.io.manifest import image_ids, read_metadata, split_folder
 from sdcxr.runtime.errors import UserError
 
@@ -83,6 +83,28 @@ def training_rows(config: TrainConfig, split: str = "train") -> pd.DataFrame:
         rows = rows.iloc[np.sort(chosen)].reset_index(drop=True)
     if not len(rows):
         raise UserError(f"{folder} has no images: its metadata.csv is empty")
-    rows["path"] = rows["file_name"].map(lambda name: inside(folder, name))
-    rows["id"] = image_ids(rows)
-    return rows
+    return _with_paths(rows, folder)
+
+
+def class_rows(config: TrainConfig) -> pd.DataFrame | None:
+    """The rows of `--class_data_dir` as those of a split; None without prior preservation.
+
+    Raises:
+        UserError: it is no image folder, or has fewer images than asked for.
+    """
+    if config.class_data_dir is None:
+        return None
+    folder = existing_folder(config.class_data_dir, "--class_data_dir")
+    rows = read_metadata(folder)
+    n = config.num_class_images or max(1, len(rows))
+    if n > len(rows):
+        raise UserError(
+            f"--num_class_images {n}: {folder} has {len(rows)}: the same generate.py command with a larger "
+            "--num_images_per_prompt adds more"
+        )
+    return _with_paths(rows.head(n), folder)
+
+
+def _with_paths(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    paths = rows["file_name"].map(lambda name: inside(folder, name))
+    return rows.assign(path=paths, id=image_ids(rows))

@@ -11,18 +11,18 @@ from torch import Tensor, nn
 
 from sdcxr import backbones
 from sdcxr.backbones.base import Conditioning
+from sdcxr.backbones.new_words import require_words
 from sdcxr.backbones.pipeline_files import hash_parts
 from sdcxr.config import TrainConfig
-from sdcxr.data.denoising import Captions, DenoisingExamples, Pixels, Source, TokenIds
-from sdcxr.data.latents import Latents, cached_latents
+from sdcxr.data.denoising import Captions, DenoisingExamples, Pixels, Source, TokenIds, WithPrior, prior_of
+from sdcxr.data.latents import Latents, cached_latents, hash_images
 from sdcxr.data.text_cache import cached_captions, conditioning_of
 from sdcxr.generation.plan import image_seed
 from sdcxr.generation.sampler import Sampler
 from sdcxr.runtime.errors import UserError
-from sdcxr.tasks.base import check_resolution, training_rows, validation_rows
-from sdcxr.tuning import find_method
+from sdcxr.tasks.base import check_resolution, class_rows, training_rows, validation_rows
+from sdcxr.tuning import tune
 from sdcxr.tuning.adapter_folder import save_adapter
-from sdcxr.tuning.base import apply_method
 
 PREVIEW_STEPS = 25  # of DPM-Solver++, enough for a validation picture
 PREVIEW_GUIDANCE = 4.0
@@ -37,24 +37,25 @@ class DiffusionTask(nn.Module):
         assert config.base is not None
         self.config = config
         self.preview_rows = validation_rows(config, config.preview_images)
-        self.method = find_method(config.method)
         self.backbone = backbones.load(config.base)
+        self.backbone.adapt(config)
+        if config.adapts_base:
+            print(describe_text(self.backbone) + ("; the UNet has random weights" if config.random_unet else ""))
         self.base_sha256 = hash_parts(self.backbone) | {"schedule": describe_schedule(self.backbone)}
         self.process = self.backbone.noise_process(config)
         self.resolution = config.resolution or self.backbone.resolution
         check_resolution(self.resolution, self.backbone.multiple)
-        if missing := config.parts - self.backbone.parts.keys():
-            raise UserError(f"--tune {config.tune}: this base has no part {', '.join(sorted(missing))} to tune")
+        self.methods = tune(self.backbone, config)
         for name, part in self.backbone.parts.items():
-            part.requires_grad_(False).eval()
-            if name in config.parts:
-                apply_method(self.method, part.train(), config)
             # Neither the VAE nor an encoder whose outputs are cached belongs to the module: no step needs them.
             if name != "vae" and not (name.startswith("text") and self.caches_text):
                 self.add_module(self.backbone.components[name], part)
         self.backbone.parts["vae"].to(device)
         if config.gradient_checkpointing:
-            for part in (self.denoiser.train(), *(self.backbone.parts[name] for name in config.parts - {"unet"})):
+            for part in (
+                self.denoiser.train(),
+                *(self.backbone.parts[name] for name in self.methods.keys() - {"unet"}),
+            ):
                 enable_gradient_checkpointing(part)  # only a module in training mode recomputes
         if device.type == "cpu" and config.mixed_precision == "bf16":
             self.backbone.prepare_for_bf16_on_cpu()
@@ -67,7 +68,7 @@ class DiffusionTask(nn.Module):
 
     @property
     def caches_text(self) -> bool:
-        return self.backbone.caches_text and "text" not in self.config.parts
+        return self.backbone.caches_text and "text" not in self.methods
 
     @contextmanager
     def encoders_on_device(self) -> Iterator[torch.device]:
@@ -83,40 +84,56 @@ class DiffusionTask(nn.Module):
                 encoder.cpu()
 
     def groups(self) -> list[dict[str, Any]]:
-        rates = {"unet": self.config.learning_rate, "text": self.config.text_encoder_lr or self.config.learning_rate}
-        return [
+        rates = {"text": self.config.text_encoder_lr or self.config.learning_rate}
+        new = self.backbone.untrained
+        apart = {id(p) for module in new.values() for p in module.parameters()}
+        modules = {name: self.backbone.parts[name] for name in sorted(self.methods, reverse=True)} | new
+        groups = [
             {
                 "name": name,
-                "params": [p for p in self.backbone.parts[name].parameters() if p.requires_grad],
-                "lr": rates[name],
+                "params": [p for p in module.parameters() if p.requires_grad and (name in new or id(p) not in apart)],
+                "lr": rates.get(name, self.config.learning_rate),
             }
-            for name in ("unet", "text")
-            if name in self.config.parts
+            for name, module in modules.items()
         ]
+        return [group for group in groups if group["params"]]
 
-    def examples(self) -> DenoisingExamples:
+    def examples(self) -> DenoisingExamples | WithPrior:
         rows = training_rows(self.config)
-        examples = self._examples(rows, self.config.caption_dropout, self.config.noise_offset)
+        # A caption without the new words of textual inversion would train nothing.
+        dropout = 0.0 if "caption_dropout" in self.config.unused else self.config.caption_dropout
+        examples = self._examples(rows, dropout, self.config.noise_offset)
         self.source = examples.source
-        return examples
+        held_to = class_rows(self.config)
+        if held_to is None:
+            return examples
+        prior = self._examples(held_to, dropout, self.config.noise_offset, kind="class")
+        return WithPrior(examples, prior, hash_images(held_to["path"].tolist()))
 
     def validation_examples(self) -> DenoisingExamples | None:
         rows = validation_rows(self.config, self.config.validation_loss_images)
-        return None if rows is None else self._examples(rows, caption_dropout=0.0, strata=STRATA)
+        return None if rows is None else self._examples(rows, 0.0, strata=STRATA, kind="validation")
 
     def _examples(
-        self, rows: Any, caption_dropout: float, noise_offset: float = 0.0, strata: int = 0
+        self, rows: Any, caption_dropout: float, noise_offset: float = 0.0, strata: int = 0, kind: str = "train"
     ) -> DenoisingExamples:
-        captions = self._captions(rows["text"].tolist(), held_out=strata > 0)
-        source = self._source(rows, held_out=strata > 0)
+        captions = self._captions(self.texts(rows), kind)
+        source = self._source(rows, kind)
         noise_shape = self.backbone.codec.latent_shape(self.resolution)
         return DenoisingExamples(source, captions, self.process, caption_dropout, noise_shape, noise_offset, strata)
 
-    def _captions(self, texts: list[str], held_out: bool) -> Captions:
+    def texts(self, rows: Any) -> list[str]:
+        """The captions of rows, in the form of `--token_caption`."""
+        form = self.config.token_caption
+        return [text if form is None else form.replace("{text}", text) for text in rows["text"]]
+
+    def _captions(self, texts: list[str], kind: str) -> Captions:
         tokens, cut = self.backbone.tokenize(texts)
-        if cut and not held_out:
+        if cut and kind == "train":
             length = next(iter(tokens.values())).shape[1]
             print(f"{cut} of {len(texts)} captions are cut to {length} tokens ({cut / len(texts):.1%})")
+        if kind == "train":
+            require_words(tokens["input_ids"], getattr(self.backbone.parts.get("text"), "new_words", {}))
         if self.caches_text:
             assert self.config.data is not None
             with self.encoders_on_device() as device:
@@ -124,17 +141,17 @@ class DiffusionTask(nn.Module):
                 return cached_captions(self.backbone, device, texts, folder)
         return TokenIds(tokens, self.backbone.tokenize([""])[0])
 
-    def _source(self, rows: Any, held_out: bool) -> Source:
+    def _source(self, rows: Any, kind: str) -> Source:
         paths, ids = rows["path"].tolist(), rows["id"].tolist()
         codec = self.backbone.codec
         if not self.config.cache_latents:
             return Pixels(paths, ids, self.resolution, codec.posterior_shape(self.resolution))
         assert self.config.data is not None
         named = Path(self.config.latents_dir) if self.config.latents_dir else None
-        if named is not None and held_out:
-            named /= "validation"  # a cache holds one set of images
+        if named is not None and kind != "train":
+            named /= kind  # a cache holds one set of images
         device = next(self.backbone.parts["vae"].parameters()).device
-        default = Path(self.config.data) / ".latents"
+        default = Path(str(self.config.class_data_dir if kind == "class" else self.config.data)) / ".latents"
         return cached_latents(codec, device, paths, ids, self.resolution, named, default)
 
     def latents_to_device(self) -> None:
@@ -143,6 +160,12 @@ class DiffusionTask(nn.Module):
         self.source.to_device(next(self.denoiser.parameters()).device)
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        loss = self.error(batch)
+        prior = prior_of(batch)
+        return loss + self.config.prior_preservation_weight * self.error(prior) if prior else loss
+
+    def error(self, batch: dict[str, Tensor]) -> Tensor:
+        """The weighted squared error of the prediction, shape (batch,)."""
         x0, t = self.latents(batch), batch["timestep"]
         x_t = self.process.corrupt(x0, batch["noise"], t)
         predicted = self.backbone.denoise(x_t, self.process.model_time(t), self.conditioning(batch))
@@ -171,7 +194,7 @@ class DiffusionTask(nn.Module):
         cached = conditioning_of(batch)
         if cached is not None:
             return cached
-        with torch.set_grad_enabled(torch.is_grad_enabled() and "text" in self.config.parts):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and "text" in self.methods):
             encoded: Conditioning = self.backbone.encode_text(batch)
         return encoded
 
@@ -191,18 +214,28 @@ class DiffusionTask(nn.Module):
         )
         seeds = [image_seed(self.config.seed, f"validation/{name}", 0) for name in rows["id"]]
         with self.encoders_on_device():
-            return list(sampler.sample(rows["text"].tolist(), seeds))
+            return list(sampler.sample(self.texts(rows), seeds))
 
     def save(self, run: Path) -> None:
         """Write pipeline/ with the merged parts, and adapter/ where the method has one."""
         self.denoiser.to(memory_format=torch.contiguous_format)  # safetensors knows no other
-        tuned = {name: self.backbone.parts[name] for name in sorted(self.config.parts)}
-        save_adapter(run / "adapter", self.method, tuned)
-        self.backbone.parts |= {name: self.method.merge(part) for name, part in tuned.items()}
+        tuned = {name: self.backbone.parts[name] for name in self.methods}
+        save_adapter(run / "adapter", next(iter(self.methods.values())), tuned)
+        self.backbone.parts |= {name: self.methods[name].merge(part) for name, part in tuned.items()}
         try:
             backbones.save(self.backbone, run / "pipeline")
         finally:
             self.backbone.parts |= tuned
+
+
+@torch.no_grad()
+def describe_text(backbone: Any) -> str:
+    """The text encoder in a line: class, tokens, attention mask, width; what has random weights."""
+    _, tokens, width = backbone.unconditional(1).hidden.shape
+    mask = "with" if "attention_mask" in backbone.tokenize([""])[0] else "without"
+    new = "".join(f"; {name} with random weights" for name in backbone.untrained)
+    kind = type(backbone.parts["text"]).__name__
+    return f"text encoder: {kind}, {tokens} tokens, {mask} attention mask, states {width} wide{new}"
 
 
 def describe_schedule(backbone: Any) -> str:

@@ -19,7 +19,7 @@ from torch.utils.data import default_collate
 from tqdm import tqdm
 
 from sdcxr import tasks
-from sdcxr.config import NO_BASE, TrainConfig, check_same_run
+from sdcxr.config import NO_BASE, TrainConfig
 from sdcxr.data.stream import Positions, Stream, generator, loader, tensors
 from sdcxr.io.files import require_space, write_json
 from sdcxr.io.locks import locked
@@ -36,7 +36,7 @@ from sdcxr.training.flops import measured_peak, training_flops
 from sdcxr.training.guards import assert_only_tuned_parts_moved, fingerprints, first_nonfinite
 from sdcxr.training.launch import PRECISION, build_accelerator, memory_advice, split_batch, validation_advice
 from sdcxr.training.optimizer import build_optimizer, learning_rate_factor
-from sdcxr.training.origin import Origin, check_folders, enlarged, is_begun
+from sdcxr.training.origin import Origin, check_folders, check_same_run, enlarged, is_begun
 from sdcxr.training.progress import Log, Meter, start_tracker, status
 from sdcxr.training.validation import previews, validation_loss
 

@@ -1,9 +1,10 @@
-"""What a run was begun on, by content: weights of the base, images, captions, another run's checkpoint.
+"""What a run was begun on: its settings; by content weights of the base, images, captions, another run's checkpoint.
 
 Hashes of them are in run.json and are compared on every later call. So a base or a dataset may move or be written in
 another way, and one that was replaced is noticed, also after the run has finished.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from sdcxr.config import TrainConfig
 from sdcxr.data.latents import hash_images
 from sdcxr.data.stream import Examples
-from sdcxr.io.files import checksum, state_of
+from sdcxr.io.files import check_same_settings, checksum, state_of
 from sdcxr.io.pixels import BadImage, open_image
 from sdcxr.io.run_folder import CONTENT, parent_run, read_config, read_run_state
 from sdcxr.runtime.errors import UserError
@@ -20,16 +21,25 @@ from sdcxr.tasks.base import training_rows
 from sdcxr.training import checkpoint
 
 LOOKED_AT = 1000  # images whose size is looked at
+# Settings that may change between two calls of one run: they do not alter what is learnt. The batch may be split
+# differently over processes and micro-steps as long as the images per optimizer step stay the same.
+RESUME_MUTABLE = {
+    "output_dir", "data", "class_data_dir", "latents_dir", "train_batch_size", "gradient_accumulation_steps",
+    "total_train_batch_size", "gradient_checkpointing", "torch_compile", "cuda_graphs", "channels_last",
+    "fused_optimizer", "deterministic", "cache_latents", "cache_in_memory", "dataloader_num_workers",
+    "logging_steps", "checkpointing_steps", "checkpoints_total_limit", "validation_steps", "validation_loss_images",
+    "preview_images", "report_to",
+}  # fmt: skip
 
 
 def check_folders(config: TrainConfig) -> None:
-    """Refuse an output folder that is, or lies in, the base, the data or the run that is continued.
+    """Refuse an output folder that is, or lies in, the base, the data or another source of the run.
 
     Raises:
         UserError: names both.
     """
     output = Path(str(config.output_dir)).resolve()
-    for flag in ("base", "data", "continue_from"):
+    for flag in ("base", "data", "continue_from", "text_encoder", "class_data_dir"):
         source = Path(str(getattr(config, flag))).expanduser()
         if getattr(config, flag) is None or not source.is_dir():
             continue
@@ -46,6 +56,36 @@ def is_begun(run: Path) -> bool:
     """Whether a folder holds something of its run: a checkpoint, a result or pictures. Else any settings may begin."""
     held = checkpoint.found(run / "checkpoints") or (run / "samples").exists()
     return bool(held or read_run_state(run).get("finished_steps"))
+
+
+def check_same_run(run: Path, config: TrainConfig, images_per_step: int) -> None:
+    """Refuse to resume a run under settings that would have given another one.
+
+    A longer `max_train_steps` is the same run continued, as long as the learning rate does not depend on it. The path
+    of a base may change where run.json has the hash of its weights.
+
+    Raises:
+        UserError: lists the settings that differ, old and new; or the run's own notes are damaged.
+    """
+    path = run / "config.yaml"
+    if not path.is_file():
+        return
+    defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+    old = defaults | read_config(path)  # settings that it did not know then
+    state = read_run_state(run)
+    old["images_per_step"] = state.get("images_per_step")
+    new = dataclasses.asdict(config) | {"images_per_step": images_per_step}
+    free = set(RESUME_MUTABLE)
+    if state.get("base_sha256"):
+        free |= {"base", "text_encoder"}
+    if "clip" in config.parts:
+        free.remove("train_batch_size")  # its loss compares the images of a micro-batch with each other
+    begun = old["max_train_steps"] if isinstance(old["max_train_steps"], int) else 0
+    shorter = min(begun, config.max_train_steps or 0)
+    if config.lr_scheduler == "constant" and shorter >= (config.lr_warmup_steps or 0):
+        free.add("max_train_steps")
+    compared = [key for key in new if key not in free and key not in config.unused]
+    check_same_settings(run, {key: old.get(key) for key in compared}, {key: new[key] for key in compared})
 
 
 class Origin:
@@ -78,7 +118,7 @@ class Origin:
         rows = training_rows(self.config)
         self.paths = rows["path"].tolist()
         found = {"images": hash_images(self.paths)}
-        if self.config.parts & {"unet", "text", "clip"}:
+        if self.config.parts & {"unet", "text", "token", "clip"}:
             lines = (rows["id"] + "\0" + rows["text"]).str.cat(sep="\n")
             found["captions"] = hashlib.sha256(lines.encode()).hexdigest()
         self._compare("data", "other images or captions", found, self.run, self.recorded.get("data_sha256"))
@@ -87,7 +127,7 @@ class Origin:
     def check_base(self, task: Any) -> None:
         """Compare the weights of the base, which the task hashed when it loaded them."""
         self._compare("base", "another base", task.base_sha256, self.run, self.recorded.get("base_sha256"))
-        self.notes |= {"base_sha256": task.base_sha256, "base_state": base_state(self.config.base)}
+        self.notes |= {"base_sha256": task.base_sha256, "base_state": self._base_state()}
 
     def check_examples(self, examples: Examples) -> None:
         """Compare what the task made of the data: tokens or labels."""
@@ -99,13 +139,17 @@ class Origin:
         self._compare("data", "other images, captions or labels", found, self.run, recorded)
         self.notes["examples_sha256"] = digest.hexdigest()
 
+    def _base_state(self) -> str:
+        encoder = self.config.text_encoder
+        return base_state(self.config.base) + (f" {base_state(encoder)}" if encoder is not None else "")
+
     def check_finished(self, build_task: Callable[[], Any]) -> None:
         """Refuse to call a run finished whose base or data were replaced since; what is gone is not compared."""
         if Path(str(self.config.data)).is_dir():
             self.check_data()
         base = self.config.base
         gone = base == read_config(self.run / "config.yaml")["base"] and not Path(str(base)).expanduser().is_dir()
-        if self.recorded.get("base_sha256") and not gone and base_state(base) != self.recorded["base_state"]:
+        if self.recorded.get("base_sha256") and not gone and self._base_state() != self.recorded["base_state"]:
             self.check_base(build_task())
 
     def parent_checkpoint(self, images_per_step: int, steps: int) -> Path:

@@ -1,5 +1,7 @@
 """The adapter folder of a run: per part a safetensors file with what the tuning method trained, and method.json."""
 
+import hashlib
+import re
 import shutil
 from pathlib import Path
 
@@ -16,7 +18,7 @@ def save_adapter(folder: Path, method: TuningMethod, tuned: dict[str, nn.Module]
     Args:
         folder: where to.
         method: what the parts were tuned with.
-        tuned: the parts by their names in `--tune`.
+        tuned: the tuned parts by name.
     """
     states = {name: method.state(part) for name, part in tuned.items()}
     states = {name: state for name, state in states.items() if state}
@@ -24,7 +26,15 @@ def save_adapter(folder: Path, method: TuningMethod, tuned: dict[str, nn.Module]
     if not states:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    for name, state in states.items():
+    files = states
+    if getattr(method, "file_per_tensor", False):
+        files = {file_name(key): {key: value} for state in states.values() for key, value in state.items()}
+    for name, state in files.items():
         with atomic(folder / f"{name}.safetensors") as temporary:
             save_file({key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}, temporary)
     write_json(folder / "method.json", {"method": method.name, "parts": sorted(states)})
+
+
+def file_name(word: str) -> str:
+    """A word as the name of a file: what may not be in one is left out."""
+    return re.sub(r"[^\w-]+", "", word).strip("-_") or hashlib.sha256(word.encode()).hexdigest()[:8]

@@ -21,7 +21,10 @@ class TuningMethod(Protocol):
         """
 
     def state(self, module: nn.Module) -> dict[str, Tensor]:
-        """What `adapter/` holds of the part after training; empty where the merged weights are all there is."""
+        """What `adapter/` holds of the part after training; empty where the merged weights are all there is.
+
+        One file for all, or a file for each tensor where the class has a true `file_per_tensor`.
+        """
 
     def merge(self, module: nn.Module) -> nn.Module:
         """The part as plain diffusers knows it, with what was trained folded in; `module` itself stays as it is."""

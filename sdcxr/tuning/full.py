@@ -13,7 +13,8 @@ class Full:
     name: ClassVar[str] = "full"
 
     def inject(self, module: nn.Module, config: TrainConfig) -> list[str]:
-        return [name for name, _ in module.named_parameters()]
+        # The states of BERT's tokens do not pass its pooler.
+        return [name for name, _ in module.named_parameters() if not name.startswith("pooler.")]
 
     def state(self, module: nn.Module) -> dict[str, Tensor]:
         return {}

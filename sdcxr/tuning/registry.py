@@ -1,10 +1,13 @@
-"""Registry of tuning methods by the name that `--method` takes."""
+"""Registry of tuning methods by the name that `--method` takes, and their use on the parts of a backbone."""
 
 import difflib
+from typing import Any
 
+from sdcxr.config import TrainConfig
 from sdcxr.runtime.errors import UserError
-from sdcxr.tuning.base import TuningMethod
+from sdcxr.tuning.base import TuningMethod, apply_method
 from sdcxr.tuning.full import Full
+from sdcxr.tuning.textual_inversion import TextualInversion
 
 METHODS: dict[str, type[TuningMethod]] = {Full.name: Full}
 
@@ -25,3 +28,27 @@ def find_method(name: str) -> TuningMethod:
         near = difflib.get_close_matches(name, METHODS, n=3) or sorted(METHODS)
         raise UserError(f"--method {name}: unknown (near: {', '.join(near)})")
     return METHODS[name]()
+
+
+def tune(backbone: Any, config: TrainConfig) -> dict[str, TuningMethod]:
+    """Let exactly what `--tune` names train, and modules without trained weights; return the methods by tuned part.
+
+    Args:
+        backbone: a `Backbone`, after `adapt`.
+        config: the settings, of a task on a text-to-image base.
+
+    Raises:
+        UserError: the base has no such part, or nothing in it that the method serves.
+    """
+    methods: dict[str, TuningMethod] = dict.fromkeys(sorted(config.parts), find_method(config.method))
+    if config.parts == {"token"}:
+        methods = {"text": TextualInversion()}
+    if missing := methods.keys() - backbone.parts.keys():
+        raise UserError(f"--tune {config.tune}: this base has no part {', '.join(sorted(missing))} to tune")
+    for name, part in backbone.parts.items():
+        part.requires_grad_(False).eval()
+        if name in methods:
+            apply_method(methods[name], part.train(), config)
+    for module in backbone.untrained.values():
+        module.requires_grad_(True)
+    return methods

@@ -126,7 +126,8 @@ class Tokenizer(SimpleNamespace):
 )
 def test_tokenizers_that_cannot_pad_or_cut_are_refused(tokenizer, config, message):
     rows = SimpleNamespace(weight=torch.zeros(10, 4))
-    encoder = SimpleNamespace(config=SimpleNamespace(**config), get_input_embeddings=lambda: rows)
+    encoder = torch.nn.Module()
+    encoder.config, encoder.get_input_embeddings = SimpleNamespace(**config), lambda: rows
     with pytest.raises(UserError, match=message):
         fit_tokenizer(Tokenizer(**tokenizer), encoder)
 

@@ -5,6 +5,7 @@ A linear "VAE" of patches without variance, a bag-of-letters text encoder whose 
 
 import hashlib
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -71,12 +72,17 @@ class ToyBackbone:
     def __init__(self, unet: Denoiser, text: nn.Embedding, vae: Vae):
         self.parts: dict[str, Any] = {"unet": unet, "text": text, "vae": vae}
         self.codec = Codec(vae)
+        self.untrained: dict[str, nn.Module] = {}
 
     @classmethod
     def load(cls, folder: Path, dtype: Any) -> "ToyBackbone":
         for name, part in (toy := cls(Denoiser(), nn.Embedding(256, WIDTH), Vae())).parts.items():
             part.to(dtype).load_state_dict(load_file(folder / cls.components[name] / "model.safetensors"))
         return toy
+
+    def adapt(self, config: Any) -> None:
+        if config.adapts_base:
+            raise UserError("this base keeps its text encoder: leave --text_encoder and its settings out")
 
     def inference_process(self) -> RectifiedFlow:
         return RectifiedFlow(shift=3.0)
@@ -111,6 +117,9 @@ class ToyBackbone:
 
     def call_arguments(self, conditioning: Conditioning, null: Conditioning) -> dict[str, Any]:
         return {"conditioning": conditioning, "null": null}
+
+    def shared_guidance(self, guided: bool) -> nullcontext[None]:
+        return nullcontext()
 
     def prepare_for_bf16_on_cpu(self) -> None: ...
 

@@ -87,9 +87,9 @@ def test_a_named_base_takes_the_published_settings(micro_base, micro_dataset):
 
 def test_the_embedded_base_takes_its_own_and_keeps_what_is_given(monkeypatch, tmp_path):
     monkeypatch.setattr(phantoms, "ensure_phantoms", lambda: tmp_path / "phantoms")
-    monkeypatch.setattr(tiny, "ensure_base", lambda data, cache: tmp_path / f"tiny-of-{data.name}")
+    monkeypatch.setattr(tiny, "ensure_base", lambda cache: tmp_path / "tiny")
     config = train.fill_in(TrainConfig(learning_rate=0.5))
-    assert config.base == str(tmp_path / "tiny-of-phantoms") and config.data == str(tmp_path / "phantoms")
+    assert config.base == str(tmp_path / "tiny") and config.data == str(tmp_path / "phantoms")
     assert {name: getattr(config, name) for name in tiny.DEFAULTS} == tiny.DEFAULTS | {"learning_rate": 0.5}
     epochs = train.fill_in(TrainConfig(num_train_epochs=1.0))
     assert epochs.max_train_steps is None

@@ -1,25 +1,28 @@
-"""The embedded base: the same on every machine, built once, with even latents."""
+"""The embedded base: weights of the package, the same on every machine, with even latents."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from sdcxr import backbones
 from sdcxr.backbones.text_encoders import byte_letters, clip_tokenizer
 from sdcxr.embedded import base as tiny
+from sdcxr.io.files import checksum
 from sdcxr.io.pixels import read_pixels
 from sdcxr.runtime.errors import UserError
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_one_others():
     parts = [tiny.tiny(seed) for seed in (0, 0, 1)]
-    for name in ("unet", "vae", "text"):
+    for name in tiny.PARTS:
         states = [part.parts[name].state_dict() for part in parts]
         assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
         assert any(not torch.equal(states[0][key], states[2][key]) for key in states[0])
-    assert parts[0].resolution == tiny.TINY_RESOLUTION
+    assert parts[0].resolution == tiny.RESOLUTION
 
 
 def test_vocabulary_is_clips():
@@ -46,7 +49,7 @@ def moments(vae: Any, data: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
 
 
 def test_standardised_latents_are_even_and_decode_to_the_same_images(micro_base, micro_dataset, monkeypatch):
-    monkeypatch.setattr(tiny, "TINY_RESOLUTION", 32)
+    monkeypatch.setattr(tiny, "RESOLUTION", 32)
     vae = backbones.load(str(micro_base)).vae
     mean, std, decoded = moments(vae, micro_dataset)
     tiny.standardise(vae, micro_dataset)
@@ -59,30 +62,61 @@ def test_standardised_latents_are_even_and_decode_to_the_same_images(micro_base,
     assert vae.config.scaling_factor == 1.0
 
 
-@pytest.fixture
-def small(micro_base, monkeypatch):
-    """A build of a second: the micro parts, two steps."""
-    monkeypatch.setattr(tiny, "TINY_RESOLUTION", 32)
-    monkeypatch.setattr(tiny, "tiny", lambda: backbones.load(str(micro_base)))
-    monkeypatch.setitem(tiny.VAE_TRAINING, "max_train_steps", 2)
+def packed(folder: Path) -> tuple[Any, Path]:
+    """A model whose weights training moved, among them the embeddings of three words, and its file."""
+    model = tiny.tiny(5)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name in ("unet", "vae"):
+            for value in model.parts[name].parameters():
+                value += 0.01 * torch.randn_like(value)
+        model.parts["text"].get_input_embeddings().weight[[7, 320, 49407]] += 0.1
+    path = folder / "base.safetensors"
+    tiny.pack(model, path, 5)
+    (folder / "SHA256SUMS.txt").write_text(f"{checksum(path)}  {path.name}\n")
+    return model, path
 
 
-def test_the_base_is_built_once(small, micro_dataset, micro_base, tmp_path, monkeypatch, capfd):
-    folder = tiny.ensure_base(micro_dataset, tmp_path)
+def test_what_is_packed_is_unpacked_to_half_precision(tmp_path):
+    model, path = packed(tmp_path)
+    again = tiny.unpack(path)
+    for part in tiny.PARTS:
+        other = again.parts[part].state_dict()
+        for name, value in model.parts[part].state_dict().items():
+            torch.testing.assert_close(other[name], value, rtol=1e-3, atol=1e-6)
+
+
+def test_only_the_words_that_moved_are_packed(tmp_path):
+    _, path = packed(tmp_path)
+    with safe_open(path, "pt") as file:
+        assert file.get_tensor("word_ids").tolist() == [7, 320, 49407]
+        assert not [name for name in file.keys() if "token_embedding" in name]  # noqa: SIM118
+
+
+def test_the_package_carries_a_small_base_that_was_trained():
+    assert tiny.WEIGHTS.stat().st_size < 8e6
+    trained, random = tiny.unpack(tiny.WEIGHTS), tiny.tiny(0)
+    for part in tiny.PARTS:
+        pairs = zip(trained.parts[part].parameters(), random.parts[part].parameters(), strict=True)
+        assert all(not torch.equal(a, b) for a, b in pairs)
+    assert trained.vae.config.scaling_factor == 1.0
+
+
+def test_a_damaged_package_is_one_line(tmp_path):
+    path = tmp_path / "base.safetensors"
+    path.write_bytes(tiny.WEIGHTS.read_bytes()[:-1] + b"x")
+    shutil.copy(tiny.WEIGHTS.parent / "SHA256SUMS.txt", tmp_path)
+    for damaged in (path, tmp_path / "nothing.safetensors"):
+        with pytest.raises(UserError, match="is missing or damaged: install sdcxr again"):
+            tiny.unpack(damaged)
+
+
+def test_the_base_is_unpacked_once(tmp_path, monkeypatch):
+    folder = tiny.ensure_base(tmp_path)
     assert folder == tmp_path / f"tiny-v{tiny.VERSION}" and [path.name for path in tmp_path.iterdir()] == [folder.name]
-    assert "building the embedded tiny base once" in capfd.readouterr().out
-    built, start = backbones.load(str(folder)), backbones.load(str(micro_base))
-    assert not torch.equal(built.vae.encoder.conv_in.weight, start.vae.encoder.conv_in.weight)
-    assert torch.equal(built.unet.conv_in.weight, start.unet.conv_in.weight)
-    monkeypatch.setattr(tiny, "train", lambda config: pytest.fail("built again"))
-    assert tiny.ensure_base(micro_dataset, tmp_path) == folder
-    assert capfd.readouterr().out == ""
-
-
-def test_a_build_that_was_stopped_goes_on(small, micro_dataset, tmp_path, monkeypatch):
-    with monkeypatch.context() as patched:
-        patched.setattr(tiny, "train", lambda config: 143)
-        with pytest.raises(SystemExit) as stopped:
-            tiny.ensure_base(micro_dataset, tmp_path)
-    assert stopped.value.code == 143
-    assert (tiny.ensure_base(micro_dataset, tmp_path) / "model_index.json").is_file()
+    weights, loaded = tiny.unpack(tiny.WEIGHTS), backbones.load(str(folder))
+    for part in tiny.PARTS:
+        pairs = zip(weights.parts[part].parameters(), loaded.parts[part].parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+    monkeypatch.setattr(tiny, "unpack", lambda path: pytest.fail("unpacked again"))
+    assert tiny.ensure_base(tmp_path) == folder

@@ -1,0 +1,179 @@
+"""What pretraining gives the embedded base: fine-tuning against training from random weights, part by part.
+
+    python benchmarks/embedded_base.py --output_dir DIR                    # about an hour on two cores; resumes
+    python benchmarks/embedded_base.py --output_dir DIR --images FOLDER    # and its VAE on other images than phantoms
+
+Each row is `train.py --config configs/demo.yaml` on the embedded phantoms with another start, part or seed, then one
+image for each held-out prompt and `eval.classifier`. All rows have the pretrained VAE; "random" has a UNet and a text
+encoder with random weights beside it.
+"""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sdcxr.io.files import read_json, write_json
+from sdcxr.runtime.cli import run
+
+ROOT = Path(__file__).parents[1]
+FINDINGS = "Cardiomegaly,Right Effusion,Left Effusion,Right Pneumothorax,Left Pneumothorax"
+SAMPLING = ["--num_images_per_prompt", "1", "--num_inference_steps", "15", "--scheduler", "dpm++", "--batch_size", "32"]
+T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}  # Student's t by degrees of freedom
+
+
+class Row(NamedTuple):
+    start: str  # pretrained or random
+    tune: str  # of train.py; "" for the base itself
+
+
+ROWS = (
+    Row("pretrained", "unet+text"),
+    Row("random", "unet+text"),
+    Row("pretrained", "unet"),
+    Row("pretrained", "text"),
+    Row("pretrained", "vae"),
+    Row("pretrained", ""),
+)
+
+
+@dataclass
+class EmbeddedBaseConfig:
+    """What to compare."""
+
+    output_dir: Path
+    """Folder for the runs."""
+    steps: int = 250
+    """Optimizer steps of each run; a quarter for the VAE, whose steps cost several times as much."""
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    """Runs of each row."""
+    guidance_scale: float = 4.0
+    """Of the samples."""
+    images: Path | None = None
+    """Folder of images for the VAE's error, beside held-out phantoms."""
+    output: Path | None = None
+    """JSON file for the figures."""
+
+
+def main(config: EmbeddedBaseConfig) -> int:
+    from sdcxr.embedded import phantoms
+    from sdcxr.io.files import user_cache
+
+    dataset = phantoms.ensure_phantoms()
+    labels = user_cache() / "phantom" / "phantom-truth.csv"
+    root = config.output_dir.expanduser().resolve()
+    bases = make_bases(root)
+    folders = {"held-out phantoms": dataset / "test"} | ({"other images": config.images} if config.images else {})
+    figures: dict[str, Any] = {
+        "vae_l1": {name: vae_error(bases["pretrained"], path) for name, path in folders.items()},
+        "steps": config.steps,
+    }
+    for name, error in figures["vae_l1"].items():
+        print(f"VAE, L1 on {name}: {error:.4f}", flush=True)
+    judge = root / "classifier"
+    command(
+        "train.py",
+        "--config",
+        "configs/demo-classifier.yaml",
+        "--data",
+        dataset,
+        "--labels",
+        labels,
+        "--output_dir",
+        judge,
+    )
+    figures["rows"] = []
+    for row in ROWS:
+        scores = [measure(config, root, bases, row, seed, dataset, labels, judge) for seed in config.seeds]
+        figures["rows"].append(row._asdict() | {"scores": scores})
+        print(line(row, scores), flush=True)
+    if config.output is not None:
+        write_json(config.output, figures)
+    return 0
+
+
+def make_bases(root: Path) -> dict[str, Path]:
+    """The pipeline folders to start from, by name."""
+    from sdcxr import backbones
+    from sdcxr.embedded.base import WEIGHTS, tiny, unpack
+
+    folders = {name: root / f"base-{name}" for name in ("pretrained", "random")}
+    if not all((folder / "model_index.json").is_file() for folder in folders.values()):
+        pretrained, random = unpack(WEIGHTS), tiny(1)
+        random.parts["vae"].load_state_dict(pretrained.parts["vae"].state_dict())
+        backbones.save(pretrained, folders["pretrained"])
+        backbones.save(random, folders["random"])
+    return folders
+
+
+def vae_error(base: Path, images: Path) -> float:
+    """Mean absolute error of the images decoded from the posterior's mean: pixels in [-1, 1], 128 px."""
+    import torch
+
+    from sdcxr import backbones
+    from sdcxr.embedded.base import RESOLUTION
+    from sdcxr.io.pixels import read_pixels
+
+    vae: Any = backbones.load(str(base)).parts["vae"]
+    paths = sorted(path for path in images.iterdir() if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
+    with torch.no_grad():
+        errors = []
+        for path in paths:
+            pixels = read_pixels(path, RESOLUTION)[None].expand(-1, 3, -1, -1)
+            decoded = vae.decode(vae.encode(pixels).latent_dist.mean).sample.mean(dim=1)
+            errors.append((decoded - pixels[:, 0]).abs().mean().item())
+    return float(np.mean(errors))
+
+
+def measure(
+    config: EmbeddedBaseConfig,
+    root: Path,
+    bases: dict[str, Path],
+    row: Row,
+    seed: int,
+    dataset: Path,
+    labels: Path,
+    judge: Path,
+) -> dict[str, float]:
+    """Macro AUROC and average precision of one run's samples; kept in its folder, so that the benchmark resumes."""
+    folder = root / f"{row.start}-{row.tune or 'untuned'}-{seed}"
+    scores, run_folder = folder / "scores.json", folder / "run"
+    if not scores.is_file():
+        steps = config.steps // 4 if row.tune == "vae" else config.steps
+        settings = ["--config", "configs/demo.yaml", "--max_train_steps", steps, "--validation_steps", 0]
+        places = ["--base", bases[row.start], "--data", dataset, "--output_dir", run_folder, "--tune", row.tune]
+        if row.tune:
+            places += ["--latents_dir", root / "latents"] if row.tune != "vae" else []
+            command("train.py", *settings, *places, "--seed", seed)
+        prompts = ["--prompts", dataset / "test", "--output_dir", folder / "samples", "--seed", seed, *SAMPLING]
+        model = run_folder if row.tune else bases[row.start]
+        command("generate.py", "--model", model, *prompts, "--guidance_scale", config.guidance_scale)
+        compared = ["--real", dataset / "test", "--synthetic", folder / "samples", "--labels", labels]
+        command("-m", "eval.classifier", "--classifier", judge, *compared, "--findings", FINDINGS, "--output", scores)
+    rows = [entry for entry in read_json(scores) if entry["images"] == "synthetic" and entry["label"] == "macro"]
+    return {entry["metric"]: round(entry["value"], 4) for entry in rows}
+
+
+def command(*arguments: object) -> None:
+    """Run one of the project's commands from the repository's root; its output goes to this one's standard error."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    texts = [sys.executable, *map(str, arguments)]
+    subprocess.run(texts, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, stdout=sys.stderr, check=True)
+
+
+def line(row: Row, scores: list[dict[str, float]]) -> str:
+    """A row of the table: mean and 95 % interval over the seeds (Student's t)."""
+    cells = []
+    for metric in scores[0]:
+        values = np.array([score[metric] for score in scores])
+        half = T_975[len(values) - 1] * values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+        cells.append(f"{metric} {values.mean():.3f} ± {half:.3f}")
+    return f"| {row.start} | {row.tune or 'not tuned'} | " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    run(main)

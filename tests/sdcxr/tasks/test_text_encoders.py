@@ -1,0 +1,243 @@
+"""`--text_encoder`: every kind trains, what is saved gives the same images in plain diffusers, misfits are refused."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
+from torch.utils.data import default_collate
+
+from sdcxr import backbones
+from sdcxr.backbones.text_projection import add_projection, folded
+from sdcxr.config import TrainConfig
+from sdcxr.data.stream import Stream, tensors
+from sdcxr.generation.models import locate_model
+from sdcxr.generation.sampler import Sampler
+from sdcxr.runtime.errors import UserError
+from sdcxr.tasks.diffusion import DiffusionTask
+from tests.sdcxr.backbones.small_encoders import ENCODERS, WIDTH, save_encoder
+
+PROMPTS = ["Large left pneumothorax.", "small right effusion"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, Path]:
+    """A folder of every kind of encoder, and a wide BERT."""
+    root = tmp_path_factory.mktemp("encoders")
+    made = {kind: save_encoder(kind, root / kind) for kind in ENCODERS}
+    return made | {"wide": save_encoder("bert", root / "wide", width=24)}
+
+
+def config_of(micro_base, micro_dataset, **settings) -> TrainConfig:
+    return TrainConfig(base=str(micro_base), data=str(micro_dataset), **settings)
+
+
+def weights(pipeline: Path) -> dict[str, dict[str, torch.Tensor]]:
+    return {part: load_file(next((pipeline / part).glob("*.safetensors"))) for part in ("unet", "text_encoder", "vae")}
+
+
+def moved(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
+    assert before.keys() == after.keys()
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+@pytest.mark.parametrize("tune", ["unet", "text", "unet+text"])
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_every_encoder_trains_a_step_under_every_tune(
+    folders, micro_base, micro_dataset, train_micro, tmp_path, kind, tune
+):
+    named = {"text_encoder": str(folders[kind]), "tune": tune}
+    begun = backbones.load(str(micro_base))
+    begun.adapt(config_of(micro_base, micro_dataset, **named))
+    backbones.save(begun, tmp_path / "begun")
+    assert train_micro(tmp_path / "run", max_train_steps=1, lr_warmup_steps=0, use_ema=False, **named) == 0
+    before, after = weights(tmp_path / "begun"), weights(tmp_path / "run" / "pipeline")
+    assert (moved(before["unet"], after["unet"]) != set()) == ("unet" in tune)
+    encoder = moved(before["text_encoder"], after["text_encoder"])
+    assert (encoder != set()) == ("text" in tune) and not any("pooler" in name for name in encoder)
+    assert not moved(before["vae"], after["vae"])
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_every_parameter_that_trains_gets_a_gradient(folders, micro_base, micro_dataset, kind):
+    """Or DistributedDataParallel would stop at the second step."""
+    task = DiffusionTask(config_of(micro_base, micro_dataset, text_encoder=str(folders[kind])), torch.device("cpu"))
+    batch = tensors(default_collate([Stream(task.examples(), 0)[i] for i in range(2)]))
+    task(batch).mean().backward()
+    trained = {name: p.grad is not None for name, p in task.named_parameters() if p.requires_grad}
+    assert any(name.startswith("text_encoder.") for name in trained)
+    assert [name for name, has_gradient in trained.items() if not has_gradient] == []
+
+
+PLAIN = """
+import json, sys, torch, numpy as np
+from diffusers import StableDiffusionPipeline
+for folder in sys.argv[2:]:
+    pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    pipe.set_progress_bar_config(disable=True)
+    images = []
+    for seed, prompt in enumerate(json.loads(sys.argv[1])):
+        seeded = torch.Generator("cpu").manual_seed(seed)
+        image = pipe(prompt, num_inference_steps=3, guidance_scale=4.0, height=32, width=32, generator=seeded).images[0]
+        images.append(np.asarray(image.convert("RGB")))
+    np.save(folder + ".npy", np.stack(images))
+assert not [name for name in sys.modules if name.startswith("sdcxr")]
+"""
+
+
+def assert_plain_images(runs: list[Path]) -> None:
+    """Images of plain diffusers in a fresh process are those of the sampler, to one grey level."""
+    pipelines = [str(run / "pipeline") for run in runs]
+    subprocess.run([sys.executable, "-c", PLAIN, json.dumps(PROMPTS), *pipelines], check=True)
+    for pipeline in pipelines:
+        ours = Sampler.load(pipeline, num_inference_steps=3).sample(PROMPTS, [0, 1])
+        theirs = np.load(f"{pipeline}.npy").astype(float).mean(axis=-1)
+        assert np.abs(ours - theirs).max() <= 1, pipeline
+        assert np.ptp(ours) > 0
+
+
+@pytest.mark.slow
+def test_plain_diffusers_gives_the_same_images_in_a_fresh_process(folders, train_micro, tmp_path):
+    settings: dict[str, dict] = {kind: {"text_encoder": str(folders[kind])} for kind in ENCODERS}
+    settings["short"] = {"text_encoder": str(folders["bert"]), "text_length": 20, "text_skip_layers": 1}
+    settings["unmasked"] = {"text_encoder": str(folders["t5"]), "text_attention_mask": False}
+    settings["masked clip"] = {"text_attention_mask": True, "text_length": 30}
+    settings["linear"] = {"text_encoder": str(folders["wide"]), "text_projection": "linear"}
+    settings["new unet"] = {"text_encoder": str(folders["wide"]), "random_unet": True}
+    for name, given in settings.items():
+        train_micro(tmp_path / name, **given)
+    assert_plain_images([tmp_path / name for name in settings])
+
+
+def test_options_are_printed_and_recorded_in_the_pipeline(folders, train_micro, tmp_path, capsys):
+    options = {"text_length": 20, "text_skip_layers": 1, "text_attention_mask": False}
+    train_micro(tmp_path / "run", text_encoder=str(folders["bert"]), **options)
+    line = "text encoder: BertModel, 20 tokens, without attention mask, states 16 wide\n"
+    assert line in capsys.readouterr().out
+    loaded = backbones.load(str(tmp_path / "run"))
+    assert loaded.tokenizer.model_max_length == 20 and loaded.parts["text"].config.num_hidden_layers == 1
+    assert list(loaded.tokenize(["effusion"])[0]) == ["input_ids"] and loaded.unconditional(1).hidden.shape == (
+        1,
+        20,
+        16,
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"text_encoder": "wide"}, r"its states are 24 wide, the UNet attends to 16: add --text_projection linear"),
+        ({"text_encoder": "bert", "text_length": 100}, r"--text_length 100: this text encoder .* takes at most 80"),
+        ({"text_length": 100}, "takes at most 77"),
+        ({"text_skip_layers": 1}, "--text_skip_layers 1: the text encoder has 1 layers"),
+    ],
+)
+def test_what_does_not_fit_is_refused(folders, micro_base, micro_dataset, settings, message):
+    if "text_encoder" in settings:
+        settings = settings | {"text_encoder": str(folders[settings["text_encoder"]])}
+    with pytest.raises(UserError, match=message) as refused:
+        backbones.load(str(micro_base)).adapt(config_of(micro_base, micro_dataset, **settings))
+    assert "\n" not in str(refused.value)
+
+
+def test_outputs_of_a_large_frozen_encoder_are_cached(folders, train_micro, tmp_path, read_log, monkeypatch):
+    named = {"text_encoder": str(folders["t5"]), "tune": "unet", "max_train_steps": 3}
+    train_micro(tmp_path / "live", **named)
+    monkeypatch.setattr("sdcxr.backbones.stable_diffusion.LIVE", 100)
+    train_micro(tmp_path / "cached", **named, latents_dir=str(tmp_path / "cache"))
+    assert (tmp_path / "cache" / ".conditioning").is_dir()
+    live, cached = ([row["loss"] for row in read_log(tmp_path / name)] for name in ("live", "cached"))
+    np.testing.assert_allclose(cached, live, rtol=1e-5)
+
+
+def test_a_folded_projection_computes_what_the_unfolded_one_does(micro_base):
+    unet = backbones.load(str(micro_base)).unet
+    torch.manual_seed(3)
+    add_projection(unet, "linear", 24)
+    x, states = torch.randn(2, 4, 4, 4), torch.randn(2, 9, 24)
+    plain = folded(unet)
+    assert plain.config.cross_attention_dim == 24 and plain.encoder_hid_proj is None
+    with torch.no_grad():
+        expected = unet(x, torch.tensor([3, 700]), states).sample
+        assert (plain(x, torch.tensor([3, 700]), states).sample - expected).abs().max() < 1e-5
+        unet.encoder_hid_proj.bias.add_(1.0)
+        assert (folded(unet)(x, torch.tensor([3, 700]), states).sample - expected).abs().max() > 1e-4
+
+
+def test_a_linear_projection_trains_with_the_text_encoder_alone(folders, train_micro, tmp_path):
+    named = {"text_encoder": str(folders["wide"]), "text_projection": "linear", "tune": "text"}
+    train_micro(tmp_path / "run", **named)
+    saved = load_file(tmp_path / "run" / "checkpoints" / "checkpoint-2" / "model.safetensors")
+    assert {name for name in saved if name.startswith("unet.")} == {
+        "unet.encoder_hid_proj.weight",
+        "unet.encoder_hid_proj.bias",
+    }
+    whole = Sampler.load(str(tmp_path / "run"), num_inference_steps=3).sample(PROMPTS, [0, 1])
+    part = locate_model(str(tmp_path / "run" / "checkpoints" / "checkpoint-2")).load(torch.float32)
+    assert np.abs(Sampler(part, num_inference_steps=3).sample(PROMPTS, [0, 1]).astype(int) - whole).max() <= 1
+
+
+def test_an_mlp_is_saved_so_that_plain_diffusers_refuses_it_and_the_documented_lines_load_it(
+    folders, train_micro, tmp_path
+):
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+    from torch import nn
+
+    train_micro(tmp_path / "run", text_encoder=str(folders["bert"]), text_projection="mlp")
+    folder = tmp_path / "run" / "pipeline"
+    with pytest.raises(ValueError, match="text_mlp"):
+        StableDiffusionPipeline.from_pretrained(folder)
+    settings = UNet2DConditionModel.load_config(folder / "unet")
+    width, attended = settings["encoder_hid_dim"], settings["cross_attention_dim"]
+    unet = UNet2DConditionModel.from_config(settings | {"encoder_hid_dim_type": "text_proj"})
+    unet.encoder_hid_proj = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, attended))
+    unet.load_state_dict(load_file(folder / "unet" / "diffusion_pytorch_model.safetensors"))
+    pipe = StableDiffusionPipeline.from_pretrained(folder, unet=unet, safety_checker=None)
+    pipe.set_progress_bar_config(disable=True)
+    seed = torch.Generator("cpu").manual_seed(5)
+    theirs = pipe(PROMPTS[0], num_inference_steps=3, guidance_scale=4.0, generator=seed, height=32, width=32).images[0]
+    ours = Sampler.load(str(folder), num_inference_steps=3).sample(PROMPTS[:1], [5])[0]
+    assert np.abs(np.asarray(theirs).astype(float).mean(axis=-1) - ours).max() <= 1
+
+
+def test_a_random_unet_comes_from_the_seed_alone(folders, micro_base, micro_dataset):
+    made = []
+    named = {"random_unet": True, "text_encoder": str(folders["wide"])}
+    for seed in (0, 0, 1):
+        backbone = backbones.load(str(micro_base))
+        backbone.adapt(config_of(micro_base, micro_dataset, seed=seed, **named))
+        made.append(backbone.unet.state_dict())
+    assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
+    assert any(not torch.equal(made[0][name], made[2][name]) for name in made[0])
+    assert WIDTH != 24 and backbone.unet.config.cross_attention_dim == 24
+
+
+def test_a_run_with_another_encoder_resumes_and_notices_one_that_was_replaced(folders, train_micro, tmp_path, read_log):
+    encoder = save_encoder("bert", tmp_path / "bert")
+    named = {"text_encoder": str(encoder), "tune": "text", "checkpointing_steps": 1}
+    train_micro(tmp_path / "whole", **named, max_train_steps=4)
+    train_micro(tmp_path / "run", **named, max_train_steps=2)
+    train_micro(tmp_path / "run", **named, max_train_steps=4)
+    assert read_log(tmp_path / "run") == read_log(tmp_path / "whole")
+    save_encoder("bert", encoder, layers=1)
+    with pytest.raises(UserError, match=r"was begun on another base .*changed: text_encoder"):
+        train_micro(tmp_path / "run", **named, max_train_steps=6)
+
+
+@pytest.mark.parametrize("kind", ["bert", "t5"])
+def test_other_encoders_train_in_bf16_with_checkpointing_and_their_work_is_counted(
+    folders, train_micro, tmp_path, kind
+):
+    settings = {"mixed_precision": "bf16", "gradient_checkpointing": True, "count_work": True}
+    AcceleratorState._reset_state()
+    try:
+        assert train_micro(tmp_path / "run", text_encoder=str(folders[kind]), **settings) == 0
+    finally:
+        AcceleratorState._reset_state()
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert all(np.isfinite(row["loss"]) for row in rows)
