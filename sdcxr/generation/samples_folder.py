@@ -30,7 +30,7 @@ def generate(config: GenerateConfig) -> int:
     Raises:
         UserError: prompts, model or output folder cannot be used; says why.
     """
-    prompts = read_prompts(config.prompts)
+    prompts = read_prompts(config.prompts, config.text, config.templates, config.seed)
     rows = prompts[: config.max_prompts]
 
     with collector_paused():
@@ -41,6 +41,7 @@ def generate(config: GenerateConfig) -> int:
         output, state = Path(config.output_dir), processes()
     settings = {name: getattr(config, name) for name in SETTINGS} | {"resolution": sampler.resolution}
     weights = model.weights_sha256()
+    settings |= text_settings(config)
     settings |= {"model": model.name} if weights is None else {"weights_sha256": weights}
     if state.is_main_process:
         claim_samples(output, settings, prompts, rows["id"].tolist(), config.num_images_per_prompt)
@@ -66,6 +67,12 @@ def generate(config: GenerateConfig) -> int:
         anew = missing or changed
         print(f"finished: {output} ({images} of {len(rows)} prompts)" if anew else f"{output} is finished: {images}")
     return 0
+
+
+def text_settings(config: GenerateConfig) -> dict[str, Any]:
+    """How the prompts were made of texts and fields, where they were: for the records of samples."""
+    used = {"text": config.text} if config.text != "raw" else {}
+    return used | ({"prompt_template": config.prompt_template} if config.prompt_template else {})
 
 
 def load_sampler(config: GenerateConfig) -> tuple[Any, Any]:
