@@ -1,11 +1,17 @@
-"""Text encoder before and after fine-tuning: linear probes for findings, and similarity of the embeddings (CKA).
+"""Text encoder before and after fine-tuning: probes for findings, compositional prompts, similarity of the embeddings.
 
     python -m eval.text_encoder --model RUN --data DATASET --output scores.json
     python -m eval.text_encoder --base CompVis/stable-diffusion-v1-4 --model RUN --data DATASET
+    python -m eval.text_encoder --base BERT --model T5 --data DATASET
+
+Both sides are any text encoder that training takes: of a pipeline, of a run, or a folder or hub name of its own.
 
 Linear probe: the base encoder and the fine-tuned one embed the texts of the dataset, frozen. A logistic regression per
 finding is fitted on the training split and scored on texts of the test split: other patients, and no text that is also
 in training. RoentGen reports such a gain for pneumothorax.
+
+Composition: which of two prompts that differ in side, size, presence or finding, or in which of two findings is where,
+is nearest to a paraphrase of one of them (eval/radiology_text/composition.py).
 
 Forgetting: both encoders embed 60 everyday captions. `kept_cosine` is the mean cosine between a caption's two
 embeddings (its `chance` is that of different captions), `kept_cka` the linear CKA of the two sets (1: the same up to
@@ -18,7 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,6 +33,7 @@ from eval.inputs.folders import ImageFolder, say_phantoms
 from eval.metrics.bootstrap import group_interval, mean
 from eval.metrics.classification import auroc
 from eval.metrics.retrieval import unit
+from eval.radiology_text import composition
 from eval.scores import Result, Rows, note_text, publish, score_row, value_text
 from sdcxr.io.files import existing_folder
 from sdcxr.io.labels import UncertainPolicy, fill_labels, read_labels, uncertain_policy
@@ -35,9 +42,10 @@ from sdcxr.io.run_folder import read_config
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
-VERSION = 2  # of the rows: raise it when a value changes for the same texts
+VERSION = 3  # of the rows: raise it when a value changes for the same texts
 MIN_TEXTS = 5  # with and without a finding, in training and test: an AUROC of fewer says nothing
 NEIGHBOURS = 5
+OPTIONS = ("pooling", "regularisation", "seed", "trust_remote_code")  # of `evaluate`, as in the configuration
 CAPTIONS = files("eval.radiology_text").joinpath("general_captions.txt").read_text(encoding="utf-8").splitlines()
 
 
@@ -46,11 +54,11 @@ class TextEncoderConfig:
     """Which encoders to compare, and on which texts."""
 
     model: str
-    """Run folder, pipeline folder or hub name: the fine-tuned pipeline."""
+    """The encoder after fine-tuning: run folder, pipeline or text encoder, by folder or hub name."""
     data: str
     """Dataset folder made by data_prep, with train and test."""
     base: str | None = None
-    """The pipeline before fine-tuning: a hub name or a folder. Default: the base that the run was begun with."""
+    """The encoder before fine-tuning, likewise. Default: what the run began with, --text_encoder or else --base."""
     output: str | None = None
     """JSON file of score rows. Default: the table is printed only."""
     blanks: str = "zeros"
@@ -63,6 +71,8 @@ class TextEncoderConfig:
     """C of the logistic regression, on standardised embeddings; smaller is stronger."""
     seed: int = 0
     """Seed of the bootstrap."""
+    trust_remote_code: bool = False
+    """Run the code that comes with a text encoder."""
 
     def __post_init__(self) -> None:
         if not self.regularisation > 0:
@@ -70,7 +80,7 @@ class TextEncoderConfig:
 
 
 def main(config: TextEncoderConfig) -> int:
-    options: dict[str, Any] = {name: getattr(config, name) for name in ("pooling", "regularisation", "seed")}
+    options: dict[str, Any] = {name: getattr(config, name) for name in OPTIONS}
     options["blanks"] = uncertain_policy(config.blanks, "--blanks")
     result = evaluate(config.base or base_of(config.model), config.model, config.data, **options)
     say_phantoms(Path(config.data))
@@ -79,16 +89,27 @@ def main(config: TextEncoderConfig) -> int:
 
 
 def base_of(run_folder: str) -> str:
-    """The base that a run's config.yaml names.
+    """What the text encoder of a run began as, by its config.yaml: the `text_encoder` or else the `base`.
 
     Raises:
         UserError: there is none.
     """
-    path = Path(run_folder).expanduser() / "config.yaml"
-    base = read_config(path).get("base") if path.is_file() else None
+    settings = _settings(run_folder)
+    base = settings.get("text_encoder") or settings.get("base")
     if not base:
         raise UserError(f"--model {run_folder} is no run folder that names its base: give --base")
     return str(base)
+
+
+def needs_code(run_folder: str) -> bool:
+    """Whether a run was begun with --trust_remote_code, which `base_of` then needs too."""
+    settings = _settings(run_folder)
+    return bool(settings.get("text_encoder") and settings.get("trust_remote_code"))
+
+
+def _settings(run_folder: str) -> dict[str, Any]:
+    path = Path(run_folder).expanduser() / "config.yaml"
+    return read_config(path) if path.is_file() else {}
 
 
 def evaluate(
@@ -97,26 +118,32 @@ def evaluate(
     data: str | Path,
     *,
     blanks: UncertainPolicy = "zeros",
-    pooling: str = "mean",
+    pooling: Literal["mean", "end"] = "mean",
     regularisation: float = 1.0,
     seed: int = 0,
+    trust_remote_code: bool = False,
 ) -> Result:
-    """Score rows of the probe for each finding and their mean, and of what was kept; for `data`, a dataset folder.
+    """Score rows of the probe for each finding, of compositional prompts, and of what was kept; `data` is a dataset.
 
     Raises:
-        UserError: a pipeline cannot be loaded; a patient is in both splits; no finding has texts of both kinds.
+        UserError: an encoder cannot be loaded; a patient is in both splits; no finding has texts of both kinds.
     """
     train, test = distinct_texts(existing_folder(data, "--data"))
     truths = [fill_labels(read_labels(rows), blanks=blanks) for rows in (train, test)]
     findings, absent = learnable(*truths)
-    texts = [train["text"].tolist(), test["text"].tolist(), CAPTIONS]
-    found = {which: embed(name, texts, pooling) for which, name in (("base", base), ("model", model))}
-    embedded = {which: vectors for which, (vectors, _) in found.items()}
+    texts = [train["text"].tolist(), test["text"].tolist(), CAPTIONS, composition.TEXTS]
+    found = {}
+    for which, name in (("base", base), ("model", model)):
+        found[which] = embed(load_encoder(name, f"--{which}", trust_remote_code), texts, pooling)
+    embedded = {which: one.vectors for which, one in found.items()}
     warnings = [
         f"{n_cut} texts are longer than the text encoder of {name} reads: what is behind the cut is not seen"
-        for name, (_, n_cut) in ((base, found["base"]), (model, found["model"]))
+        for name, n_cut in ((base, found["base"].n_cut), (model, found["model"].n_cut))
         if n_cut
     ]
+    if found["base"].architecture != found["model"].architecture:
+        kinds = " and ".join(one.architecture for one in found.values())
+        warnings.append(f"different text encoders ({kinds}): their differences are not of training alone")
     groups = test["group"].to_numpy()
     scores = {
         which: np.stack(
@@ -125,6 +152,7 @@ def evaluate(
         for which, vectors in embedded.items()
     }
     rows = probe_rows(truths[1][findings], scores["base"], scores["model"], groups, seed)
+    rows += composition.composition_rows(embedded["base"][3], embedded["model"][3], seed)
     for label, before, after, who in (
         ("everyday captions", embedded["base"][2], embedded["model"][2], np.arange(len(CAPTIONS))),
         ("texts of the dataset", embedded["base"][1], embedded["model"][1], groups),
@@ -181,26 +209,55 @@ def learnable(train: pd.DataFrame, test: pd.DataFrame) -> tuple[list[str], list[
     return enough, [label for label in known if label not in enough]
 
 
-def embed(model: str, lists: Sequence[Sequence[str]], pooling: str = "mean") -> tuple[list[np.ndarray], int]:
-    """Embeddings of lists of texts by the text encoder of a pipeline, each of shape (n, width), float32.
+class Embedded(NamedTuple):
+    """Texts by one encoder."""
 
-    Beside them, how many of all texts are cut.
+    vectors: list[np.ndarray]
+    """Of each list of texts, shape (n, width), float32."""
+    n_cut: int
+    """How many of all texts are longer than the encoder reads."""
+    architecture: str
+    """Class, size and mask of the encoder, in words."""
+
+
+def load_encoder(name: str, flag: str, trust_remote_code: bool = False) -> Any:
+    """The TextEncoder of a pipeline or a run, as its UNet is given it, or an encoder of its own.
 
     Args:
-        model: run folder, pipeline folder or hub name.
+        name: folder or hub name.
+        flag: that named it, for messages.
+        trust_remote_code: run code that comes with an encoder.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    from sdcxr import backbones
+    from sdcxr.backbones.encoder_files import is_encoder, load_encoder
+    from sdcxr.backbones.text_encoders import TextEncoder
+
+    if not is_encoder(name):
+        return backbones.load(name).text_encoder
+    return TextEncoder.of(*load_encoder(name, trust_remote_code, flag))
+
+
+def embed(encoder: Any, lists: Sequence[Sequence[str]], pooling: Literal["mean", "end"] = "mean") -> Embedded:
+    """Embeddings of lists of texts.
+
+    Args:
+        encoder: TextEncoder.
         lists: the texts; what passes the tokenizer's length is cut off.
         pooling: "mean" of the last states over a text's tokens without padding, or the state of its "end" token.
     """
-    from sdcxr import backbones
     from sdcxr.backbones.text_encoders import is_cut
     from sdcxr.runtime.processes import processes
     from sdcxr.runtime.threads import use_all_cores
 
     use_all_cores()
-    encoder = backbones.load(model).text_encoder
-    encoder.module.eval().to(processes().device)
+    module = encoder.module.eval().to(processes().device)
     cut = is_cut(encoder.tokenizer, [text for texts in lists for text in texts], encoder.tokenizer.model_max_length)
-    return [encoder.embed(texts, pooling) for texts in lists], int(cut.sum())
+    kind = f"{module.config.num_hidden_layers}-layer {type(module).__name__} of width {module.config.hidden_size}"
+    architecture = f"{kind} {'with' if encoder.use_mask else 'without'} attention mask"
+    return Embedded([encoder.embed(texts, pooling) for texts in lists], int(cut.sum()), architecture)
 
 
 def probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray, regularisation: float = 1.0) -> np.ndarray:
@@ -303,14 +360,18 @@ def neighbours_kept(before: np.ndarray, after: np.ndarray, k: int) -> np.ndarray
 
 
 def table(rows: Rows) -> str:
-    """The rows as text: findings with both encoders side by side, then the similarities."""
+    """The rows as text: probes and compositional prompts of both encoders side by side, then the similarities."""
     cells = {(row["metric"], row["label"]): row for row in rows}
-    lines = [
-        f"{'AUROC of the linear probe':28}{'texts with':>10}" + "".join(f"{w:>23}" for w in ("base", "tuned", "gain"))
-    ]
-    for label in (row["label"] for row in rows if row["metric"] == "probe_auroc_base"):
-        trio = [cells[f"probe_auroc_{which}", label] for which in ("base", "tuned", "gain")]
-        lines.append(f"{label:28}{trio[0]['n_positive']:>10}" + "".join(f"{value_text(row):>23}" for row in trio))
+    lines = []
+    for kind, title, counted in (
+        ("probe_auroc", "AUROC of the linear probe", "n_positive"),
+        ("composition", f"Searches won (chance {composition.CHANCE})", "n_pairs"),
+    ):
+        over = {"n_positive": "texts with", "n_pairs": "pairs"}[counted]
+        lines.append(f"{title:32}{over:>10}" + "".join(f"{w:>23}" for w in ("base", "tuned", "gain")))
+        for label in (row["label"] for row in rows if row["metric"] == f"{kind}_base"):
+            trio = [cells[f"{kind}_{which}", label] for which in ("base", "tuned", "gain")]
+            lines.append(f"{label:32}{trio[0][counted]:>10}" + "".join(f"{value_text(row):>23}" for row in trio))
     kept = [row for row in rows if row["metric"].startswith("kept_")]
     for row in kept:
         beside = f"  unrelated {row['chance']:.3f}" if row.get("chance") is not None else ""

@@ -276,6 +276,9 @@ def _plan_text_encoder(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
     if not all(table.is_file() for table in tables):
         raise UserError(f"--model: its text encoder is measured on train and test of a dataset; {data} has not both")
     base = text_encoder.base_of(model)
+    if text_encoder.needs_code(model):
+        yield Skipped("text encoder", "its encoder began with code of its own: eval.text_encoder --trust_remote_code")
+        return
     about = {"model": fingerprint_model(model), "base": base, "tables": list(map(checksum, tables))}
     about["seed"] = inputs.config.seed
     yield inputs.step_of_all(partial(text_encoder.evaluate, base, model, data, seed=inputs.config.seed), **about)

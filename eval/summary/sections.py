@@ -255,17 +255,21 @@ def utility(rows: Rows) -> Section:
 
 
 def text_encoder(rows: Rows) -> Section:
-    """Linear probes before and after fine-tuning, and the similarity of the embeddings."""
+    """Linear probes and compositional prompts before and after fine-tuning, and the similarity of the embeddings."""
     section = Section("text-encoder", folded=[score_table(rows)])
-    before = {row["label"]: row for row in rows if row["metric"] == "probe_auroc_base"}
-    lines = []
-    for row in rows:
-        if row["metric"] == "probe_auroc_tuned":
-            base = (mark(before[row["label"]], FLOOR),) if row["label"] in before else ()
-            lines.append(Line(line_name(row["label"]), (mark(row), *base)))
-    if lines:
-        kinds = {SYNTHETIC: "after fine-tuning", FLOOR: "before"}
-        section.cards.append(Card("AUROC ↑ of linear probes for findings", lines, (0.0, 1.0), kinds))
+    for kind, title in (
+        ("probe_auroc", "AUROC ↑ of linear probes for findings"),
+        ("composition", "Compositional prompts ↑: searches that find the equivalent of two prompts (chance: 0.5)"),
+    ):
+        before = {row["label"]: row for row in rows if row["metric"] == f"{kind}_base"}
+        lines = []
+        for row in rows:
+            if row["metric"] == f"{kind}_tuned":
+                base = (mark(before[row["label"]], FLOOR),) if row["label"] in before else ()
+                lines.append(Line(line_name(row["label"]), (mark(row), *base)))
+        if lines:
+            kinds = {SYNTHETIC: "after fine-tuning", FLOOR: "before"}
+            section.cards.append(Card(title, lines, (0.0, 1.0), kinds))
     kept = [Line(display_name(row), (mark(row),)) for row in rows if row["metric"].startswith("kept_")]
     if kept:
         bounds = spread([*kept, Line("", (Mark(1.0, FLOOR),))])

@@ -11,6 +11,7 @@ from sdcxr.backbones.encoder_classes import encoder_class, fill_pooler, plain_en
 from sdcxr.backbones.open_clip_text import CONFIG as OPEN_CLIP
 from sdcxr.backbones.open_clip_text import load_open_clip
 from sdcxr.backbones.pipeline_files import VOCABULARIES
+from sdcxr.backbones.registry import part_of
 from sdcxr.io.hub import is_hub_name
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.memory import is_out_of_memory
@@ -21,7 +22,27 @@ USUAL_LENGTH = 512  # in tokens, where positions are relative and the tokenizer 
 FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*.py")
 
 
-def load_encoder(name: str, trust_remote_code: bool = False) -> tuple[Any, Any]:
+def is_encoder(name: str) -> bool:
+    """Whether a folder or hub name is of a text encoder alone: neither of a pipeline, nor of a part of one or a run.
+
+    A hub name of which nothing can be had counts as an encoder's, and loading it says why.
+    """
+    folder = Path(name).expanduser()
+    if folder.exists():
+        alone = not (folder / "model_index.json").is_file() and part_of(folder) is None
+        return alone and any((folder / file).is_file() for file in ("config.json", OPEN_CLIP))
+    if not is_hub_name(name):
+        return False
+    from huggingface_hub import hf_hub_download
+
+    try:
+        hf_hub_download(name, "model_index.json")
+    except (OSError, ValueError):
+        return True
+    return False
+
+
+def load_encoder(name: str, trust_remote_code: bool = False, flag: str = "--text_encoder") -> tuple[Any, Any]:
     """A text encoder of a class of transformers, in float32, and its tokenizer, limited to its positions.
 
     Its first output is the token states (batch, tokens, width). `use_attention_mask` of its configuration says whether
@@ -30,11 +51,12 @@ def load_encoder(name: str, trust_remote_code: bool = False) -> tuple[Any, Any]:
     Args:
         name: hub name, or folder of an encoder, of an open_clip model, of a pipeline or of a run.
         trust_remote_code: run code that comes with it.
+        flag: that named it, for messages.
 
     Raises:
         UserError: what is missing or does not fit, and what to do.
     """
-    folder = encoder_folder(name)
+    folder = encoder_folder(name, flag)
     pipeline = next((each for each in (folder / "pipeline", folder) if (each / "model_index.json").is_file()), None)
     encoder, vocabulary = (pipeline / "text_encoder", pipeline / "tokenizer") if pipeline else (folder, folder)
     about = _settings(encoder / "config.json")
@@ -52,17 +74,17 @@ def load_encoder(name: str, trust_remote_code: bool = False) -> tuple[Any, Any]:
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError) as error:
         if is_out_of_memory(error):
             raise
-        raise _refusal(name, error) from None
+        raise _refusal(flag, name, error) from None
     except (SafetensorError, UserError) as error:
-        raise _refusal(name, error) from None
+        raise _refusal(flag, name, error) from None
 
 
-def _refusal(name: str, error: Exception) -> UserError:
+def _refusal(flag: str, name: str, error: Exception) -> UserError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-    return UserError(f"--text_encoder {name}: {reason}")
+    return UserError(f"{flag} {name}: {reason}")
 
 
-def encoder_folder(name: str) -> Path:
+def encoder_folder(name: str, flag: str) -> Path:
     """The local folder of an encoder, downloaded where it is a hub name that is not cached.
 
     Raises:
@@ -72,14 +94,14 @@ def encoder_folder(name: str) -> Path:
     if folder.is_dir():
         return folder
     if not is_hub_name(name):
-        raise UserError(f"--text_encoder {name}: no such folder (a hub name has the form owner/name)")
+        raise UserError(f"{flag} {name}: no such folder (a hub name has the form owner/name)")
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(name, allow_patterns=list(FILES)))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"--text_encoder {name}: neither a folder here nor to be had from the Hugging Face hub "
+            f"{flag} {name}: neither a folder here nor to be had from the Hugging Face hub "
             f"({type(error).__name__}): check the name and the network, or download it elsewhere and give its folder"
         ) from None
 

@@ -120,8 +120,7 @@ class StableDiffusion:
 
         Stable Diffusion was trained without.
         """
-        encoder = self.parts["text"]
-        return TextEncoder(encoder, self.tokenizer, bool(getattr(encoder.config, "use_attention_mask", False)))
+        return TextEncoder.of(self.parts["text"], self.tokenizer)
 
     @property
     def caches_text(self) -> bool:

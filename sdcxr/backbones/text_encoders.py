@@ -4,7 +4,7 @@ import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -54,6 +54,11 @@ class TextEncoder:
     def __init__(self, module: Any, tokenizer: Any, use_mask: bool = False):
         self.module, self.tokenizer, self.use_mask = module, tokenizer, use_mask
 
+    @classmethod
+    def of(cls, module: Any, tokenizer: Any) -> Self:
+        """With attention mask where the encoder's configuration asks the pipeline for one."""
+        return cls(module, tokenizer, bool(getattr(module.config, "use_attention_mask", False)))
+
     def states(self, ids: Tensor, mask: Tensor | None = None, clip_skip: int = 0) -> Tensor:
         """Last hidden states (batch, tokens, width) of token ids (batch, tokens).
 
@@ -91,7 +96,9 @@ class TextEncoder:
         vectors = []
         for start in range(0, len(texts), BATCH):
             tokens = tokenize(self.tokenizer, texts[start : start + BATCH])
-            ids, attended = (torch.from_numpy(array).to(device) for array in (tokens.ids, tokens.mask))
+            # The mask hides padding: that behind the longest text is only work.
+            used = int(tokens.mask.any(axis=0).nonzero()[0].max(initial=0)) + 1 if self.use_mask else None
+            ids, attended = (torch.from_numpy(array[:, :used]).to(device) for array in (tokens.ids, tokens.mask))
             states = self.states(ids, attended).float()
             mask = attended.to(states.dtype)
             if pooling == "end":

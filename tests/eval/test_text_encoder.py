@@ -16,7 +16,9 @@ from eval.text_encoder import (
     kept_rows,
     learnable,
     linear_cka,
+    load_encoder,
     main,
+    needs_code,
     neighbours_kept,
     probe,
     probe_rows,
@@ -24,6 +26,7 @@ from eval.text_encoder import (
 from sdcxr import backbones
 from sdcxr.io.manifest import text_key, write_metadata
 from sdcxr.runtime.errors import UserError
+from tests.sdcxr.backbones.small_encoders import ENCODERS, save_encoder
 
 PLACES = ("left", "right", "apical", "basal", "upper", "lower", "hilar", "lingular")
 SIZES = ("small", "large", "trace", "tiny", "moderate")
@@ -155,8 +158,10 @@ def test_embeddings_are_means_over_the_tokens_or_the_state_of_the_last(micro_bas
 
     parts = backbones.load(str(micro_base))
     texts = ["Clear.", "Large left pneumothorax. " * 40]
-    ((mean,), n_cut), ((end,), _) = (embed(str(micro_base), [texts], pooling) for pooling in ("mean", "end"))
-    assert n_cut == 1
+    ((mean,), n_cut, architecture), ((end,), *_) = (
+        embed(parts.text_encoder, [texts], pooling) for pooling in ("mean", "end")
+    )
+    assert n_cut == 1 and architecture == "1-layer CLIPTextModel of width 16 without attention mask"
     for i, text in enumerate(texts):
         ids = parts.tokenizer(text, truncation=True, max_length=77, return_tensors="pt").input_ids
         with torch.no_grad():
@@ -188,7 +193,9 @@ def test_the_command_compares_a_run_with_its_base(tuned, dataset, tmp_path, capf
     assert rows["probe_auroc_base", "Pneumothorax"]["n_positive"] == 16
     assert rows["kept_cosine", "everyday captions"]["value"] < 0.999
     assert rows["kept_cka", "texts of the dataset"]["n_real"] == 32
-    assert "Pneumothorax" in capfd.readouterr().out
+    assert rows["composition_gain", "left or right"]["n_pairs"] == 20
+    out = capfd.readouterr().out
+    assert "Pneumothorax" in out and "two findings, left and right" in out and "warning" not in out
     with pytest.raises(UserError, match="no finding has 5 texts"):
         main(TextEncoderConfig(str(tuned), str(dataset), blanks="ignore"))  # no text denies a pneumothorax
 
@@ -210,3 +217,50 @@ def test_a_pipeline_that_names_no_base(micro_base, dataset, tmp_path):
         (tmp_path / "config.yaml").write_text(settings)
         with pytest.raises(UserError, match=message):
             base_of(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_an_encoder_alone_embeds_as_in_the_pipeline_that_holds_it(kind, micro_base, tmp_path):
+    folder = save_encoder(kind, tmp_path / "encoder")
+    parts = backbones.load(str(micro_base))
+    alone = load_encoder(str(folder), "--base")
+    parts.parts["text"], parts.tokenizer = alone.module, alone.tokenizer
+    backbones.save(parts, tmp_path / "run" / "pipeline")
+    texts = ["Small left pleural effusion.", "No acute process."]
+    before, after = (embed(load_encoder(str(name), "--model"), [texts]) for name in (folder, tmp_path / "run"))
+    assert before.architecture == after.architecture
+    np.testing.assert_allclose(before.vectors[0], after.vectors[0], atol=1e-6)
+
+
+def test_encoders_of_two_classes_are_compared_with_a_warning(dataset, tmp_path, capfd):
+    bert, t5 = (str(save_encoder(kind, tmp_path / kind, width)) for kind, width in (("bert", 16), ("t5", 24)))
+    assert main(TextEncoderConfig(t5, str(dataset), base=bert)) == 0
+    out = capfd.readouterr().out
+    bert, t5 = "2-layer BertModel of width 16 with", "2-layer T5EncoderModel of width 24 with"
+    assert f"different text encoders ({bert} attention mask and {t5} attention mask)" in out
+    assert "kept_cka" in out and "kept_cosine" not in out
+
+
+@pytest.mark.parametrize(
+    ("settings", "base", "code"),
+    [
+        ("base: sd\n", "sd", False),
+        ("base: sd\ntext_encoder: null\ntrust_remote_code: true\n", "sd", False),
+        ("base: sd\ntext_encoder: bert\n", "bert", False),
+        ("base: sd\ntext_encoder: bert\ntrust_remote_code: true\n", "bert", True),
+    ],
+)
+def test_a_run_is_compared_with_the_encoder_that_it_began_with(settings, base, code, tmp_path):
+    (tmp_path / "config.yaml").write_text(settings)
+    assert base_of(str(tmp_path)) == base and needs_code(str(tmp_path)) is code
+
+
+def test_what_is_no_encoder_is_refused_by_the_flag_that_named_it(micro_base, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(UserError, match=f"--base {tmp_path}: has no tokenizer"):
+        load_encoder(str(tmp_path), "--base")
+    with pytest.raises(UserError, match="is a part of a pipeline folder"):
+        load_encoder(str(micro_base / "text_encoder"), "--base")
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        load_encoder("nowhere", "--base")
