@@ -15,7 +15,7 @@ from typing import Literal
 
 import pandas as pd
 
-from data_prep.openi_reports import BadReport, mesh_labels, read_reports
+from data_prep.openi_reports import BadReport, Report, mesh_labels, read_reports
 from eval.radiology_text.labeller import label_table
 from sdcxr.io.manifest import LABELS, SPLITS, read_metadata
 from sdcxr.runtime.cli import run
@@ -55,16 +55,10 @@ def main(config: LabellerConfig) -> int:
 
 def openi(half: str) -> tuple[pd.Series, pd.DataFrame, pd.DataFrame]:
     """Ids, the labeller's labels and the indexers' (true, false) of the reports that were indexed at all."""
-    package = importlib.util.find_spec("torchxrayvision")
-    path = Path(package.origin or "").parent / "data/NLMCXR_reports.tgz" if package else Path()
-    if not path.is_file():
-        raise UserError("torchxrayvision with its NLMCXR_reports.tgz is not installed: pip install torchxrayvision")
     ids, texts, indexed = [], [], []
-    for _, report in read_reports(path):
-        text = not isinstance(report, BadReport) and " ".join(
-            report.sections.get(name, "") for name in ("findings", "impression")
-        )
-        if isinstance(report, BadReport) or not text or not text.strip() or "No Indexing" in report.majors:
+    for report in openi_reports():
+        text = " ".join(report.sections.get(name, "") for name in ("findings", "impression"))
+        if not text.strip() or "No Indexing" in report.majors:
             continue
         number = int(report.uid.removeprefix("CXR"))
         if half == "all" or (number % 2 == 0) == (half == "tune"):
@@ -72,6 +66,15 @@ def openi(half: str) -> tuple[pd.Series, pd.DataFrame, pd.DataFrame]:
             texts.append(text)
             indexed.append(mesh_labels(report.majors))
     return pd.Series(ids), label_table(texts), pd.DataFrame(indexed).reindex(columns=LABELS).eq(1)
+
+
+def openi_reports() -> list[Report]:
+    """The reports of Open-i inside torchxrayvision's wheel."""
+    package = importlib.util.find_spec("torchxrayvision")
+    path = Path(package.origin or "").parent / "data/NLMCXR_reports.tgz" if package else Path()
+    if not path.is_file():
+        raise UserError("torchxrayvision with its NLMCXR_reports.tgz is not installed: pip install torchxrayvision")
+    return [report for _, report in read_reports(path) if not isinstance(report, BadReport)]
 
 
 def agreement(truth: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:

@@ -17,6 +17,7 @@ import time
 import zipfile
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,8 @@ def main(config: PreparationBenchmarkConfig) -> int:
         target = f"   (target: {row['target']})" if row.get("target") else ""
         print(f"{row['measured']:<{width}}  {row['value']:>10,.2f} {row['unit']}{target}")
     if config.output is not None:
-        versions = {"python": platform.python_version(), "pillow": Image.__version__, "pandas": pd.__version__}
+        packages = ("pillow", "simplejpeg", "pandas")
+        versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
         config.output.parent.mkdir(parents=True, exist_ok=True)
         write_json(config.output, {"machine": platform.machine(), "versions": versions, "rows": rows})
     return 0
@@ -158,13 +160,13 @@ def measure(config: PreparationBenchmarkConfig, folder: Path) -> list[dict[str, 
     )
 
     # MIMIC-CXR-JPG's mean is 1.5 MB: 570.3 GB for 377,110 images.
-    for kind, noise in (("usual", 2.0), ("heavy", 3.4)):
+    for kind, noise, target in (("usual", 2.0, 35), ("heavy", 3.4, 30)):
         for number in range(config.images):
             radiograph(number, noise).save(folder / f"{number}.jpg", quality=95)
         megabytes = statistics.mean((folder / f"{number}.jpg").stat().st_size for number in range(config.images)) / 1e6
         per_s = [_images_per_s(folder, config.images, f"{kind}{number}") for number in range(config.repetitions)]
         name = f"{kind} JPEG 2544 × 3056 ({megabytes:.1f} MB) to PNG 512 × 512"
-        rows.append(_row(name, per_s, "images/s per core", "at least 30"))
+        rows.append(_row(name, per_s, "images/s per core", f"at least {target}"))
 
     for n in (10_000, 40_000):
         archive = folder / f"{n}.zip"

@@ -227,8 +227,13 @@ def write_noise(folder: Path, resolution: int) -> None:
     write_metadata(folder / "train", pd.DataFrame(rows, columns=list(COLUMNS)))
 
 
-def measure(config: ThroughputConfig, row: Row, base: Path, data: Path, run_dir: Path) -> dict[str, Any]:
-    """Medians over the intervals of one run in the steady state, or {"error": …} where memory does not suffice."""
+def measure(
+    config: ThroughputConfig, row: Row, base: Path, data: Path, run_dir: Path, variables: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """Medians over the intervals of one run in the steady state, or {"error": …} where memory does not suffice.
+
+    `variables` are added to the environment of the run.
+    """
     shutil.rmtree(run_dir, ignore_errors=True)
     run_dir.mkdir(parents=True)
     settings = TrainConfig(
@@ -249,7 +254,7 @@ def measure(config: ThroughputConfig, row: Row, base: Path, data: Path, run_dir:
     )
     write_config(run_dir / "config.yaml", dataclasses.asdict(settings))
     command = [sys.executable, str(REPOSITORY / "train.py"), "--config", str(run_dir / "config.yaml")]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"} | (variables or {})
     if config.device == "cpu":
         environment["ACCELERATE_USE_CPU"] = "true"
     messages = run_dir / "messages.txt"

@@ -32,7 +32,7 @@ import yaml
 from sdcxr.io.files import existing_folder, read_json, write_json
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
-from sdcxr.runtime.threads import available_cores
+from sdcxr.runtime.threads import WAITING, available_cores
 
 TRAINER = Path(__file__).resolve().parents[1] / "train.py"
 SCRIPT = Path("examples/text_to_image/train_text_to_image.py")
@@ -203,7 +203,8 @@ def execute(side: str, command: list[str], config: VsDiffusersConfig, work: Path
     work.mkdir()
     script = TRAINER if side == "ours" else config.diffusers_repo.expanduser() / SCRIPT
     count = str(config.threads)
-    environment = os.environ | {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "HF_HUB_OFFLINE": "1"}
+    inherited = {name: value for name, value in os.environ.items() if WAITING.get(name) != value}  # ours sets its own
+    environment = inherited | {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "HF_HUB_OFFLINE": "1"}
     environment["HF_DATASETS_CACHE"] = str(work / "datasets")
     log, before, start = work / "log.txt", gpu_used_mb(), time.perf_counter()
     most = before

@@ -17,6 +17,7 @@ class Cohort:
             without images may have a row with an empty dicom_id.
         rejected: what was dropped, in `REJECTED_COLUMNS`.
         counts: images and studies left after each filter: {"filter", "images", "studies"}.
+        texts: what `--text` did, for prep.json; empty for sources without texts.
     """
 
     def __init__(self, rows: pd.DataFrame, name: str) -> None:
@@ -24,6 +25,7 @@ class Cohort:
         self.rows = rows
         self.rejected = pd.DataFrame(columns=list(REJECTED_COLUMNS))
         self.counts: list[dict[str, Any]] = []
+        self.texts: dict[str, Any] = {}
         self._count(name)
 
     def apply(self, name: str, reasons: pd.Series, detail: str | pd.Series = "") -> None:

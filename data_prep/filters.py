@@ -3,10 +3,11 @@
 A filter returns for every row the reason to drop it, or an empty string to keep it; see `data_prep.cohort.Cohort`.
 """
 
-import hashlib
 from collections.abc import Iterable
 
 import pandas as pd
+
+from sdcxr.io.files import uniform
 
 # ViewCodeSequence_CodeMeaning of MIMIC-CXR-JPG to its ViewPosition.
 _VIEW_OF_CODE = {
@@ -56,13 +57,7 @@ def view_reasons(view: pd.Series, views: Iterable[str]) -> pd.Series:
 
 def hash_order(ids: pd.Series, seed: int) -> pd.Series:
     """A pseudorandom number in [0, 1) for each id, which depends on id and seed only."""
-
-    def number(value: str) -> float:
-        digest = hashlib.blake2b(f"{seed}:{value}".encode(), digest_size=8).digest()
-        return int.from_bytes(digest, "big") / 2**64
-
-    unique = ids.unique()
-    return ids.map(dict(zip(unique, map(number, unique), strict=True))).astype(float)
+    return ids.map({value: uniform(f"{seed}:{value}") for value in ids.unique()}).astype(float)
 
 
 def cap_reasons(rows: pd.DataFrame, max_no_finding: int, seed: int) -> pd.Series:

@@ -1,7 +1,6 @@
 """Convert radiographs (JPEG, PNG, TIFF, DICOM) to square 8-bit greyscale PNG. Never mirrors: sides matter."""
 
 import os
-import zlib
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -12,6 +11,7 @@ from PIL import Image
 from data_prep.duplicates import digest, perceptual_hash
 from sdcxr.io.image_files import BadImage
 from sdcxr.io.pixels import load_upright
+from sdcxr.io.png import encode_png
 
 SquareMode = Literal["crop", "pad"]
 
@@ -114,15 +114,14 @@ def convert(source: str, target: str, resolution_px: int, mode: SquareMode) -> C
         check_contrast(image if mode == "crop" else _without_bars(image, grey.size))
     except BadImage as bad:
         return Converted(bad.reason, bad.detail)
+    pixels = np.asarray(image)
     folder, name = os.path.split(target)
     temporary = Path(folder, f".{name}.{os.getpid()}.tmp")
     try:
-        # Film grain has few repetitions to find: run lengths alone are 8 times faster than level 6, and smaller.
-        image.save(temporary, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
+        temporary.write_bytes(encode_png(pixels))
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
-    pixels = np.asarray(image)
     return Converted(digest=digest(pixels), phash=perceptual_hash(pixels))
 
 

@@ -19,18 +19,21 @@ import pandas as pd
 from data_prep import filters, mimic_files
 from data_prep.cohort import Cohort
 from data_prep.mimic_files import TableName
+from data_prep.prompts import PromptSettings, filter_lengths, use_templates, use_texts
+from data_prep.raw_tables import read_table
 from data_prep.sources import input_states
 from data_prep.splits import folder_splits, official_splits
-from data_prep.writer import Settings, is_finished, recorded_settings, write_dataset
-from sdcxr.io.ids import print_join
+from data_prep.writer import is_finished, recorded_settings, write_dataset
+from sdcxr.io.ids import print_join, read_ids
 from sdcxr.io.manifest import IDS, LABELS
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.quiet import quiet_libraries
+from sdcxr.text.fields import chexpert_findings, finding_fields, person_fields, view_words
 
 
 @dataclass
-class MimicCxrConfig(Settings):
+class MimicCxrConfig(PromptSettings):
     """Prepare MIMIC-CXR."""
 
     images: Path
@@ -39,16 +42,18 @@ class MimicCxrConfig(Settings):
     """mimic-cxr-reports.zip, the folder that has it, or the folder it was unpacked to"""
     tables: Path | None = None
     """folder of MIMIC-CXR-JPG's tables (metadata, split, chexpert); default: next to the images"""
+    patients: Path | None = None
+    """table with subject_id and age, sex or race for templates, such as patients.csv of MIMIC-IV"""
     views: str = "PA"
     """view positions to keep, e.g. PA,AP; "all" keeps every image"""
     section_rules: mimic_files.SectionRules = "sdcxr"
     """rules that find the impression of a report: sdcxr, or official, those of MIMIC-CXR's parser, flaws included"""
     min_chars: int = 7
-    """shortest impression to keep, in characters"""
+    """shortest prompt to keep, in characters"""
     max_chars: int = 77
-    """longest impression to keep, in characters"""
+    """longest prompt to keep, in characters"""
     max_tokens: int | None = None
-    """longest impression to keep, in tokens of --tokenizer, including start and end tokens"""
+    """longest prompt to keep, in tokens of --tokenizer, including start and end tokens"""
     tokenizer: str | None = None
     """tokenizer for --max_tokens: a local folder, or a name on the Hugging Face hub"""
     max_no_finding: int | None = 10005
@@ -75,7 +80,7 @@ def main(config: MimicCxrConfig) -> int:
     names: list[TableName] = ["metadata", "chexpert"]
     names += ["split"] if config.split == "official" else []
     tables = {name: mimic_files.table_path(name, folders) for name in names}
-    inputs = input_states(root, reports=reports, **tables)
+    inputs = input_states(root, reports=reports, patients=config.patients, **tables)
     if is_finished(config.output_dir, settings, inputs):
         return 0
     metadata = mimic_files.read_table("metadata", tables["metadata"])
@@ -118,25 +123,39 @@ def select(config: MimicCxrConfig, metadata: pd.DataFrame, tables: Mapping[Table
     cohort.apply("report", filters.reason_where(missing_report, "no report"))
     cohort.apply("impression", filters.reason_where(cohort.rows["text"].isna(), "no impression"))
 
-    length = cohort.rows["text"].str.len()
-    reasons = filters.length_reasons(cohort.rows["text"], config.min_chars, config.max_chars)
-    name = f"{config.min_chars} to {config.max_chars} characters"
-    cohort.apply(name, reasons, length.astype(str) + " characters")
-    if config.max_tokens is not None and config.tokenizer is not None:
-        n_tokens = count_tokens(cohort.rows["text"], config.tokenizer)
-        reasons = filters.reason_where(n_tokens > config.max_tokens, "too many tokens")
-        cohort.apply(f"up to {config.max_tokens} tokens", reasons, n_tokens.astype(str) + " tokens")
+    use_texts(cohort, config.text)
 
     labels = mimic_files.read_table("chexpert", tables["chexpert"])
     print_join("chexpert", metadata["study_id"], labels["study_id"], "studies", str(tables["chexpert"]))
     keys = [name for name in ("subject_id", "study_id") if name in labels]
     cohort.rows = cohort.rows.merge(labels[[*keys, *LABELS]].drop_duplicates(keys), on=keys, how="left")
+    use_templates(cohort, config, _fields(config, cohort.rows))
+    filter_lengths(cohort, config.min_chars, config.max_chars, "prompt" if config.templates else "impression")
+    if config.max_tokens is not None and config.tokenizer is not None:
+        n_tokens = count_tokens(cohort.rows["text"], config.tokenizer)
+        reasons = filters.reason_where(n_tokens > config.max_tokens, "too many tokens")
+        cohort.apply(f"up to {config.max_tokens} tokens", reasons, n_tokens.astype(str) + " tokens")
+
     if config.max_no_finding is not None:
         reasons = filters.cap_reasons(cohort.rows, config.max_no_finding, config.seed)
         cohort.apply(f"No Finding cap {config.max_no_finding:,}", reasons)
     if config.limit is not None:
         cohort.apply(f"limit {config.limit:,}", filters.limit_reasons(cohort.rows, config.limit, config.seed))
     return cohort
+
+
+def _fields(config: MimicCxrConfig, rows: pd.DataFrame) -> dict[str, pd.Series]:
+    """What a template can name: text, view, findings, and with --patients the person."""
+    fields = {"text": rows["text"], "view": rows["view"].map(view_words)}
+    fields |= finding_fields(chexpert_findings(rows), rows["dicom_id"], config.seed)
+    if config.patients is not None:
+        table = read_table(config.patients, ("subject_id",))
+        table = table.assign(subject_id=read_ids(table["subject_id"], "p", where=f"{config.patients}, subject_id"))
+        table = table.drop_duplicates("subject_id").set_index("subject_id")
+        print_join("patients", rows["subject_id"], table.index, "images", f"--patients {config.patients}")
+        people = person_fields(table)
+        fields |= {name: rows["subject_id"].map(words).fillna("") for name, words in people.items()}
+    return fields
 
 
 def count_tokens(text: pd.Series, tokenizer: str) -> pd.Series:

@@ -1,7 +1,7 @@
 """Prepare ChestX-ray14 of the NIH Clinical Center, with prompts composed from its labels (it has no reports).
 
     python -m data_prep.nih14 --images DIR --labels Data_Entry_2017_v2020.csv --output_dir DIR
-    python -m data_prep.nih14 … --prompt labels+view+demographics    # "58 year old male. PA view. Pneumonia."
+    python -m data_prep.nih14 … --prompt_template "[{demographics}. ][{view} view. ]{findings}."
     python -m data_prep.nih14 … --train_list train_val_list.txt --test_list test_list.txt    # the official split
 
 Images are found by name at any depth of DIR. A part of the dataset is enough: missing images are listed in rejected.csv
@@ -9,24 +9,26 @@ and do not count as failures. The same command again resumes. Exit code 1: more 
 --max_rejected_fraction allows.
 """
 
-import re
-from collections.abc import Collection, Container, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 
 from data_prep.cohort import Cohort
 from data_prep.filters import hash_order, limit_reasons, reason_where, view_reasons
+from data_prep.prompts import PromptSettings, use_templates
 from data_prep.raw_tables import image_stem, index_images, read_table, warn_unnamed, whole_table
 from data_prep.sources import input_states
 from data_prep.splits import hash_splits
-from data_prep.writer import Settings, is_finished, recorded_settings, write_dataset
+from data_prep.writer import is_finished, recorded_settings, write_dataset
 from sdcxr.io.ids import print_join, read_ids, read_patients
 from sdcxr.io.manifest import LABELS
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
+from sdcxr.text.fields import NORMAL, age_words, finding_fields, person_fields, view_words
+from sdcxr.text.templates import as_recorded
 
 # NIH label → (words of the prompt, CheXpert label or "", whether the two mean the same). Where CheXpert's label is
 # wider, absence of the NIH label does not make it negative. Emphysema, fibrosis and hernia have no counterpart.
@@ -49,14 +51,16 @@ FINDINGS: dict[str, tuple[str, str, bool]] = {
 NO_FINDING = "No Finding"
 _SPELLED, _SPELLED_NO_FINDING = {name.casefold(): name for name in FINDINGS}, "no_finding"
 VIEWS = ("PA", "AP")
-PROMPT_PARTS = ("labels", "view", "demographics")
-SEXES = {"M": "male", "F": "female"}
-MAX_AGE_YEARS = 120  # the first edition of the table has ages above 400
+LABELS_ONLY = "{findings}."
+# --prompt of version 0.1, in its order: "58 year old male. PA view. Pneumonia and infiltration."
+PROMPT_PARTS = {"demographics": "[{demographics}. ]", "view": "[{view} view. ]", "labels": LABELS_ONLY}
 
 
 @dataclass
-class Nih14Config(Settings):
+class Nih14Config(PromptSettings):
     """Prepare ChestX-ray14."""
+
+    DEPRECATED: ClassVar[dict[str, str]] = {"prompt": "prompt_template"}
 
     images: Path
     """folder of the images or of their subfolders"""
@@ -64,8 +68,6 @@ class Nih14Config(Settings):
     """Data_Entry_2017_v2020.csv, or the first edition, Data_Entry_2017.csv"""
     views: str = "PA,AP"
     """view positions to keep: PA, AP, or both"""
-    prompt: str = "labels"
-    """content of the prompt: labels, preceded by +view or +demographics (age and sex) or both"""
     train_list: Path | None = None
     """official train_val_list.txt, together with --test_list; default: a random split by patient"""
     test_list: Path | None = None
@@ -74,16 +76,22 @@ class Nih14Config(Settings):
     """share of the patients for validation; with the official lists, of those in train_val_list.txt"""
     test_fraction: float = 0.1
     """share of the patients for testing, without the official lists"""
+    prompt_template: list[str] | str = field(default=LABELS_ONLY, kw_only=True)
+    """prompt with fields in braces: findings, finding, word, view, demographics, age, sex; of several each image gets
+    one"""
     max_rejected_fraction: float = field(default=0.05, kw_only=True)
     """share of unreadable images above which the result is marked unusable (exit code 1); missing ones do not count"""
 
     def __post_init__(self) -> None:
         if (self.train_list is None) != (self.test_list is None):
             raise UserError("--train_list and --test_list belong together: give both or neither")
+        self.prompt_template = template_of_parts(as_recorded(self.prompt_template))
         super().__post_init__()
         check_words("--views", self.views, ",", VIEWS)
-        if "labels" not in check_words("--prompt", self.prompt, "+", PROMPT_PARTS):
-            raise UserError(f"--prompt {self.prompt}: labels must be part of it")
+        if self.text != "raw":
+            raise UserError(
+                f"--text {self.text}: ChestX-ray14 has no reports, its prompts are made of labels: leave it out"
+            )
 
 
 def main(config: Nih14Config) -> int:
@@ -126,11 +134,12 @@ def select(config: Nih14Config, images: Collection[str]) -> Cohort:
     if config.limit is not None:
         cohort.apply(f"limit {config.limit:,}", limit_reasons(cohort.rows, config.limit, config.seed))
 
-    parts = check_words("--prompt", config.prompt, "+", PROMPT_PARTS)
-    records = cohort.rows.to_dict("records")
-    prompts = [compose_prompt(row["findings"], row["age"], row["sex"], row["view"], parts) for row in records]
     labels = pd.DataFrame(map(chexpert_labels, cohort.rows["findings"]), index=cohort.rows.index, columns=list(LABELS))
-    cohort.rows = cohort.rows.drop(columns=["findings", "given", "age", "sex"]).assign(text=prompts).join(labels)
+    words = [[FINDINGS[name][0] for name in names] or [NORMAL] for names in cohort.rows["findings"]]
+    fields = {"view": cohort.rows["view"].map(view_words)}
+    fields |= person_fields(cohort.rows) | finding_fields(words, cohort.rows["dicom_id"], config.seed)
+    use_templates(cohort, config, fields)
+    cohort.rows = cohort.rows.drop(columns=["findings", "given", "age", "sex"]).join(labels)
     return cohort
 
 
@@ -155,7 +164,7 @@ def read_labels(path: Path) -> pd.DataFrame:
             "view": table["View Position"].str.strip().str.upper(),
             "given": table["Finding Labels"],
             "findings": _objects(map(parse_findings, table["Finding Labels"])),
-            "age": _objects(map(parse_age, table["Patient Age"])),
+            "age": table["Patient Age"].map(age_words),
             "sex": sex,
         }
     )
@@ -166,34 +175,20 @@ def _objects(values: Iterable[Any]) -> pd.Series:
     return pd.Series(list(values), dtype=object)
 
 
-def compose_prompt(findings: list[str], age_years: int | None, sex: str, view: str, parts: Container[str]) -> str:
-    """A prompt such as "58 year old male. PA view. Pneumonia and infiltration."; unknown parts are left out."""
-    sentences = []
-    if "demographics" in parts:
-        age = "" if age_years is None else f"{age_years} year old"
-        sentences.append(" ".join(filter(None, (age, SEXES.get(sex.strip().upper()[:1]) or (age and "patient")))))
-    if "view" in parts:
-        sentences.append(view and f"{view} view")
-    words = [FINDINGS[finding][0] for finding in findings] or ["no finding"]
-    sentences.append(" and ".join(filter(None, (", ".join(words[:-1]), words[-1]))))
-    return " ".join(sentence[0].upper() + sentence[1:] + "." for sentence in sentences if sentence)
-
-
-def parse_age(text: str) -> int | None:
-    """Age in whole years from "58", "058Y", "013M" or "020D"; None if missing or impossible."""
-    match = re.fullmatch(r"\s*(\d{1,4})(?:\.0)?\s*([YMWD]?)\s*", text.upper())
-    if match is None:
-        return None
-    years = int(match[1]) // {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}[match[2]]
-    return years if years <= MAX_AGE_YEARS else None
-
-
 def parse_findings(text: str) -> list[str] | None:
     """The labels of "Effusion|Pneumonia" in the given order, each once, [] for "No Finding"; None if one is unknown."""
     given = dict.fromkeys(" ".join(name.split()).casefold().replace(" ", "_") for name in text.split("|"))
     if list(given) == [_SPELLED_NO_FINDING]:
         return []
     return [_SPELLED[name] for name in given] if given.keys() <= _SPELLED.keys() else None
+
+
+def template_of_parts(templates: list[str] | str) -> list[str] | str:
+    """The template that parts such as "labels+view", the former --prompt, stand for; anything else as it is."""
+    given = set(templates.split("+")) if isinstance(templates, str) else set()
+    if not given <= PROMPT_PARTS.keys() or "labels" not in given:
+        return templates
+    return "".join(template for part, template in PROMPT_PARTS.items() if part in given)
 
 
 def chexpert_labels(findings: list[str]) -> dict[str, int]:

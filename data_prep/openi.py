@@ -17,23 +17,25 @@ from typing import Any, Literal
 import pandas as pd
 
 from data_prep.cohort import Cohort
-from data_prep.filters import length_reasons, limit_reasons, reason_where
+from data_prep.filters import limit_reasons, reason_where
 from data_prep.openi_reports import KAGGLE_PROJECTIONS, BadReport, Report, mesh_labels, read_reports
 from data_prep.openi_views import FRONTAL_VIEWS, LATERAL_VIEWS, figure_views, image_key, read_views, study_views
+from data_prep.prompts import PromptSettings, filter_lengths, use_templates, use_texts
 from data_prep.raw_tables import index_images, warn_unnamed
 from data_prep.sources import input_states
 from data_prep.splits import hash_splits
-from data_prep.writer import Settings, is_finished, recorded_settings, write_dataset
+from data_prep.writer import is_finished, recorded_settings, write_dataset
 from sdcxr.io.ids import print_join
 from sdcxr.io.manifest import LABELS
 from sdcxr.runtime.cli import run
+from sdcxr.text.fields import chexpert_findings, finding_fields, view_words
 
 Views = Literal["frontal", "lateral", "all"]
 UnknownViews = Literal["guess", "keep", "drop"]
 
 
 @dataclass
-class OpenIConfig(Settings):
+class OpenIConfig(PromptSettings):
     """Prepare Open-i."""
 
     images: Path
@@ -43,9 +45,9 @@ class OpenIConfig(Settings):
     section: Literal["impression", "findings"] = "impression"
     """section of the report to use as prompt"""
     min_chars: int = 7
-    """shortest section to keep, in characters"""
+    """shortest prompt to keep, in characters"""
     max_chars: int = 77
-    """longest section to keep, in characters"""
+    """longest prompt to keep, in characters"""
     views: Views = "frontal"
     """views to keep"""
     unknown_views: UnknownViews = "guess"
@@ -98,10 +100,11 @@ def select(config: OpenIConfig) -> Cohort:
     reasons = _view_reasons(cohort.rows, config.views, config.unknown_views)
     cohort.apply(f"{config.views} views", reasons, cohort.rows["view"])
 
-    length = cohort.rows["text"].str.len().astype(str) + " characters"
-    reasons = length_reasons(cohort.rows["text"], config.min_chars, config.max_chars)
-    reasons = reasons.str.replace("impression", config.section)
-    cohort.apply(f"{config.min_chars} to {config.max_chars} characters", reasons, length)
+    use_texts(cohort, config.text)
+    fields = {"text": cohort.rows["text"], "view": cohort.rows["view"].map(view_words)}
+    findings = finding_fields(chexpert_findings(cohort.rows), cohort.rows["dicom_id"], config.seed)
+    use_templates(cohort, config, fields | findings)
+    filter_lengths(cohort, config.min_chars, config.max_chars, "prompt" if config.templates else config.section)
 
     if config.limit is not None:
         cohort.apply(f"limit {config.limit:,}", limit_reasons(cohort.rows, config.limit, config.seed))

@@ -11,37 +11,37 @@ mimic_cxr_sectioned, r2gen, roentgen_v2, chexgenbench (docs/preparation.md). The
 """
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
 from data_prep import table_mapping
 from data_prep.cohort import Cohort
-from data_prep.filters import hash_order, length_reasons, limit_reasons, reason_where, view_reasons
+from data_prep.filters import hash_order, limit_reasons, reason_where, view_reasons
+from data_prep.prompts import PromptSettings, account_for, filter_lengths, texts_in
 from data_prep.raw_tables import image_files, unread_files
-from data_prep.report_sections import impression
 from data_prep.sources import input_states
 from data_prep.splits import hash_splits
 from data_prep.table_files import may_unpack, read_any_table
 from data_prep.table_images import Found, find_images, find_unread, image_key, image_names
-from data_prep.table_labels import finding_words, merge_rows, parse_list, read_findings
+from data_prep.table_labels import merge_rows, parse_list, read_findings
 from data_prep.table_mapping import Repeats, TableMapping, column_cells, first_group, missing_column, quoted
-from data_prep.table_text import FRONTAL, check_template, places, render, split_names, text_of, view_of, words_of
-from data_prep.writer import Settings, is_finished, recorded_settings, write_dataset
+from data_prep.table_text import FRONTAL, split_names, template_fields, text_cells, view_of
+from data_prep.writer import is_finished, recorded_settings, write_dataset
 from sdcxr.io.ids import LEAST_SHARE, print_join, read_ids, read_patients
 from sdcxr.io.manifest import IDS, LABELS
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
+from sdcxr.text.templates import as_list, check_templates, write_prompts
 
 LONG_NUMBER = "[0-9]{19,}"  # an integer that datasets.load_dataset cannot read
 PATH = "path in --images"  # a column of our own
 MAPPING_FLAGS = ("mapping", "columns", "prompt_template", "label_values", "repeats", "impression", "views")
-FINDINGS = "findings"  # in a template: the positive findings
 
 
 @dataclass
-class TableConfig(Settings):
+class TableConfig(PromptSettings):
     """Prepare any dataset that has a table."""
 
     table: Path
@@ -53,9 +53,6 @@ class TableConfig(Settings):
     columns: str = ""
     """ours=theirs, several joined by commas; ours: image, text, subject_id, study_id, dicom_id, view, split, labels (a
     list of findings), or a CheXpert label; theirs: a column, or a|b for the first that is not empty"""
-    prompt_template: str | None = None
-    """prompt with columns in braces: "[{Age} year old {Sex}. ]{findings}."; what is in brackets is left out where one
-    of its columns is empty; {findings}: the positive findings"""
     label_values: str = ""
     """what the cells of label columns mean: Yes=1,No=0,Unsure=-1"""
     repeats: Repeats | None = None
@@ -68,6 +65,9 @@ class TableConfig(Settings):
     """shortest text to keep, in characters"""
     max_chars: int | None = None
     """longest text to keep, in characters"""
+    prompt_template: list[str] | str = field(default="", kw_only=True)
+    """prompt with columns in braces: "[{Age} year old {Sex}. ]{findings}."; what is in brackets is left out where one
+    of its columns is empty; {findings}: the positive findings; of several, each image gets one"""
     validation_fraction: float = 0.1
     """share of the patients for validation; with a split column that has none, of those in train"""
     test_fraction: float = 0.1
@@ -85,8 +85,9 @@ def main(config: TableConfig) -> int:
         impression=config.impression,
         views=config.views,
     )
-    if mapping.prompt_template:
-        check_template(mapping.prompt_template)
+    check_templates(as_list(mapping.prompt_template))
+    if config.field_dropout and not mapping.prompt_template:
+        raise UserError("--field_dropout is for fields of a --prompt_template: give one")
     # How the table is read, whether flags or a file say so.
     flags = {name: value for name, value in recorded_settings(config, "table").items() if name not in MAPPING_FLAGS}
     settings = flags | table_mapping.as_settings(mapping)
@@ -132,10 +133,10 @@ def select(config: TableConfig, mapping: TableMapping, table: pd.DataFrame, file
     findings = merged[list(words)].set_axis(findings.columns, axis=1)
 
     view = column_cells(mapping, table, mapping.columns["view"]).map(view_of) if "view" in mapping.columns else ""
-    rows = ids_of(mapping, table, image, config).assign(view=view, text=texts(mapping, table, findings, where))
-    cohort = Cohort(rows.join(labels), "all rows")
+    cohort = Cohort(ids_of(mapping, table, image, config).assign(view=view).join(labels), "all rows")
     _print_columns(mapping)
-    _filter(config, mapping, cohort, image, found, files)
+    cleaned = use_prompts(config, mapping, cohort, table, findings)
+    _filter(config, mapping, cohort, image, found, files, cleaned)
     split = splits(config, mapping, table.loc[cohort.rows.index], cohort.rows["subject_id"])
     cohort.rows = cohort.rows.assign(split=split)
     cohort.apply("split", reason_where(split == "", "no split"))
@@ -145,7 +146,13 @@ def select(config: TableConfig, mapping: TableMapping, table: pd.DataFrame, file
 
 
 def _filter(
-    config: TableConfig, mapping: TableMapping, cohort: Cohort, image: pd.Series, found: Found, files: list[Path]
+    config: TableConfig,
+    mapping: TableMapping,
+    cohort: Cohort,
+    image: pd.Series,
+    found: Found,
+    files: list[Path],
+    cleaned: pd.Series,
 ) -> None:
     """Drop rows without an image or text and those of other views; adds the column `source`."""
     n_found = int((found.source != "").sum())
@@ -162,13 +169,10 @@ def _filter(
         wanted = FRONTAL if mapping.views == "frontal" else [view_of(view) for view in mapping.views.split(",")]
         cohort.apply(f"view {mapping.views}", view_reasons(cohort.rows["view"], wanted), cohort.rows["view"])
     empty = "no impression" if mapping.impression else "no text"
-    cohort.apply("text", reason_where(cohort.rows["text"] == "", empty))
+    reasons = reason_where(cohort.rows["text"] == "", empty)
+    cohort.apply("text", reasons.mask(cleaned[cohort.rows.index], "empty after cleaning"))
     if config.min_chars > 1 or config.max_chars is not None:
-        text = cohort.rows["text"]
-        longest = config.max_chars if config.max_chars is not None else sys.maxsize
-        reasons = length_reasons(text, config.min_chars, longest).str.replace("impression", "text")
-        detail = text.str.len().astype(str) + " characters"
-        cohort.apply(f"{config.min_chars} to {config.max_chars or 'any'} characters", reasons, detail)
+        filter_lengths(cohort, config.min_chars, config.max_chars, "text")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -240,39 +244,27 @@ def ids_of(mapping: TableMapping, table: pd.DataFrame, image: pd.Series, config:
     return ids[list(IDS)]
 
 
-def texts(mapping: TableMapping, table: pd.DataFrame, findings: pd.DataFrame, where: str) -> pd.Series:
-    """The prompt of each row, white space normalised; "" where it cannot be made."""
-    if mapping.prompt_template:
-        words = _places(mapping, table, findings, where)
-        rows = [dict(zip(words, values, strict=True)) for values in zip(*words.values(), strict=True)]
-        return pd.Series([render(mapping.prompt_template, row.__getitem__) for row in rows], table.index, dtype=object)
-    if "text" not in mapping.columns:
-        flags = "which column is the prompt? --columns text=… or --prompt_template"
-        raise UserError(missing_column("text", table.columns, flags, where))
-    cells = column_cells(mapping, table, mapping.columns["text"])
-    if cells.map(lambda cell: isinstance(cell, list | dict)).any():
-        raise UserError(f"--table {where}: the column {mapping.columns['text']!r} holds lists or objects, not texts")
-    return cells.map(lambda cell: (impression(cell) or "") if mapping.impression else text_of(cell))
-
-
-def _places(mapping: TableMapping, table: pd.DataFrame, findings: pd.DataFrame, where: str) -> dict[str, pd.Series]:
-    """The words for each place of the template."""
-    words = {}
-    for place in dict.fromkeys(places(mapping.prompt_template)):
-        if place == FINDINGS and FINDINGS not in table:
-            if findings.empty or not len(findings.columns):
-                raise UserError(
-                    f"--prompt_template: {{findings}} needs labels: name them with --columns (table {where})"
-                )
-            words[place] = finding_words(findings)
-        elif place == "view" and "view" in mapping.columns and "view" not in table:
-            words[place] = column_cells(mapping, table, mapping.columns["view"]).map(view_of)
-        else:
-            there = table_mapping.names_in(place, table, table_mapping.ALTERNATIVE)
-            if not there:
-                raise UserError(missing_column(place, table.columns, "--prompt_template", where))
-            words[place] = column_cells(mapping, table, there).map(words_of)
-    return words
+def use_prompts(
+    config: TableConfig, mapping: TableMapping, cohort: Cohort, table: pd.DataFrame, findings: pd.DataFrame
+) -> pd.Series:
+    """Write the column `text`, "" where there is none; returns where cleaning has left nothing of it."""
+    where, ids, templates = config.table.name, cohort.rows["dicom_id"], as_list(mapping.prompt_template)
+    if templates:
+        fields, written = template_fields(templates, mapping, table, findings, ids, config.seed, where)
+    else:
+        fields, written = {"text": text_cells(mapping, table, where)}, ["text"]
+    used = fields | {name: texts_in(fields[name], config.text) for name in written}
+    if written:
+        before, after = (pd.concat([columns[name] for name in written]) for columns in (fields, used))
+        account_for(cohort, config.text, before, after)
+    text = used.get("text", ids)
+    if templates:
+        text = pd.Series(
+            write_prompts(templates, used, ids, config.seed, config.field_dropout), ids.index, dtype=object
+        )
+    cohort.rows = cohort.rows.assign(text=text)
+    cleaned = [(fields[name] != "") & (used[name] == "") for name in written]
+    return (text == "") & pd.concat(cleaned, axis=1).any(axis=1) if cleaned else text.map(lambda _: False)
 
 
 def splits(config: TableConfig, mapping: TableMapping, table: pd.DataFrame, subject_id: pd.Series) -> pd.Series:

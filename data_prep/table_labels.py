@@ -1,9 +1,9 @@
-"""Findings in tables: label columns, lists and dictionaries in one cell, several rows per image; words for prompts."""
+"""Findings in tables: label columns, lists and dictionaries in one cell, several rows per image."""
 
 import ast
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,12 @@ from data_prep.table_mapping import UNION, Repeats, TableMapping, quoted
 from sdcxr.io.labels import chexpert_name
 from sdcxr.io.manifest import LABELS, LONGEST_SHOWN
 from sdcxr.runtime.errors import UserError
+from sdcxr.text.fields import label_words
 
 NO_FINDING = "No Finding"
-NORMAL = "no finding"  # words of the prompt
 _MEANING = {"": math.nan, "nan": math.nan, "na": math.nan, "none": math.nan, "1": 1.0, "0": 0.0, "-1": -1.0}
 _MEANING |= {"true": 1.0, "false": 0.0}
 _NORMAL_NAMES = {"no finding", "no findings", "normal"}
-_WORDS = {"Pleural Other": "other pleural disease", "Support Devices": "support devices"}
 LONGEST_NAME = 40  # characters of a finding that messages quote
 MOST_NAMES = 1000  # in lists of findings; more are texts
 
@@ -49,7 +48,7 @@ def read_findings(mapping: TableMapping, table: pd.DataFrame, where: str) -> tup
     for column, name in mapping.findings.items():
         words[name] = _read_column(table[column], meanings, where)
     if words.empty:
-        words = labels.rename(columns=lambda label: _WORDS.get(label, label.lower()))
+        words = labels.rename(columns=label_words)
     return labels[[label for label in LABELS if label in labels]], words
 
 
@@ -199,26 +198,3 @@ def merge_rows(findings: pd.DataFrame, image: pd.Series, repeats: Repeats, where
         winners = [(most == 0), (n_most > 1), *(table.to_numpy() == most for table in votes.values())]
         merged = np.select(winners, [np.nan, -1.0, 1.0, 0.0, -1.0], np.nan)
     return pd.DataFrame(merged, index=findings.index[~repeated], columns=findings.columns)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Words
-
-
-def join_words(words: Iterable[str]) -> str:
-    """Words as a list in a sentence: "edema, pneumonia and pleural effusion"."""
-    *first, last = [*words] or [""]
-    return " and ".join(filter(None, (", ".join(first), last)))
-
-
-def finding_words(findings: pd.DataFrame) -> pd.Series:
-    """The positive findings of each row in words; "no finding" only if that itself is positive; "" if none is."""
-    normal = [name for name in findings if str(name).lower() in _NORMAL_NAMES]
-    others = [name for name in findings if name not in normal]
-    positive = findings[others].to_numpy() == 1
-    healthy = (findings[normal] == 1).any(axis=1).to_numpy()
-    texts = [
-        join_words(str(others[i]) for i in np.flatnonzero(row)) or (NORMAL if is_healthy else "")
-        for row, is_healthy in zip(positive, healthy, strict=True)
-    ]
-    return pd.Series(texts, index=findings.index, dtype=object)

@@ -48,7 +48,8 @@ class TableMapping:
     """column of the table → words for {findings} in the prompt; default: the CheXpert labels"""
     positive_only: list[str] = field(default_factory=list)
     """labels of which the table tells only a part, so that 0 does not mean absent"""
-    prompt_template: str = ""
+    prompt_template: list[str] | str = ""
+    """one template, or several of which each image gets one"""
     views: str = "all"
     repeats: Repeats = "refuse"
     impression: bool = False
@@ -85,7 +86,8 @@ def _checked(content: dict[Any, Any], path: Path) -> TableMapping:
         if key not in known:
             raise UserError(f"--mapping {path}: unknown key {key!r}{_near(str(key), known)}")
         default = getattr(TableMapping(), key)
-        if not isinstance(value, type(default)):
+        several = key == "prompt_template" and isinstance(value, list) and all(isinstance(one, str) for one in value)
+        if not isinstance(value, type(default)) and not several:
             raise UserError(f"--mapping {path}: {key} is a {type(value).__name__}, not a {type(default).__name__}")
         read[key] = _texts(value) if isinstance(value, dict) else value
     for patterns in (read.get("patterns", {}), read.get("path_patterns", {})):
@@ -110,7 +112,7 @@ def _check_pattern(path: Path, ours: str, pattern: str) -> None:
 
 
 def with_flags(
-    mapping: TableMapping, columns: str, label_values: str, prompt_template: str | None, **others: Any
+    mapping: TableMapping, columns: str, label_values: str, prompt_template: list[str] | str, **others: Any
 ) -> TableMapping:
     """The mapping with what the flags say over it; those that are None leave it as it is.
 
@@ -121,7 +123,7 @@ def with_flags(
     template = mapping.prompt_template
     if "text" in own:
         template = ""
-    if prompt_template is not None:
+    if prompt_template:
         template = prompt_template
     given = {name: value for name, value in others.items() if value is not None}
     named = {_our_name("--mapping, columns:", name): column for name, column in mapping.columns.items()} | own

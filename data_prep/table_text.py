@@ -1,15 +1,24 @@
-"""Prompts from a table's columns by a template, views in one spelling, splits by name."""
+"""Texts and fields of templates from a table's columns, views in one spelling, splits by name."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
-from data_prep.report_sections import normalise
-from data_prep.table_labels import join_words, parse_list
-from data_prep.table_mapping import quoted
+from data_prep.report_sections import impression, normalise
+from data_prep.table_labels import parse_list
+from data_prep.table_mapping import ALTERNATIVE, TableMapping, column_cells, missing_column, names_in, quoted
 from sdcxr.runtime.errors import UserError
+from sdcxr.text.fields import (
+    FINDING_FIELDS,
+    finding_fields,
+    join_words,
+    person_fields,
+    positive_findings,
+    view_words,
+)
+from sdcxr.text.templates import DEMOGRAPHICS, FLAG, PERSON_FIELDS, check_fields, places
 
 FRONTAL = ("PA", "AP", "FRONTAL")
 _VIEWS = {
@@ -33,10 +42,6 @@ _SPLITS = {
     "test": "test",
     "testing": "test",
 }
-# {column}, {column|other}, and [a part that is left out where one of its columns is empty].
-_PLACE = re.compile(r"\{([^{}]+)\}")
-_OPTIONAL = re.compile(r"\[((?:[^\[\]{}]|\{[^{}]*\})*)\]")
-_SENTENCE_END = re.compile(r"(?:^\s*|[.!?]\s+)$")
 
 
 def view_of(cell: str) -> str:
@@ -63,46 +68,6 @@ def split_names(cells: pd.Series, where: str) -> pd.Series:
     return keys.map(lambda key: _SPLITS.get(key, "")).astype(object)
 
 
-def places(template: str) -> list[str]:
-    """What stands in braces in a template."""
-    return [name.strip() for name in _PLACE.findall(template)]
-
-
-def check_template(template: str) -> None:
-    """Raise a `UserError` if braces or brackets of a template do not match, or if nothing stands in braces."""
-    rest = _OPTIONAL.sub("", template)
-    if (
-        "[" in _PLACE.sub("", rest)
-        or "]" in _PLACE.sub("", rest)
-        or "{" in _PLACE.sub("", rest)
-        or not places(template)
-    ):
-        raise UserError(
-            f"--prompt_template {template!r}: expected columns in braces, such as '[{{age}} year old. ]{{findings}}.'; "
-            "a part in brackets is left out where one of its columns is empty"
-        )
-
-
-def render(template: str, cells: Callable[[str], str]) -> str:
-    """The prompt of one row; "" where a column outside brackets is empty.
-
-    Args:
-        template: see `check_template`.
-        cells: the text of what stands in braces.
-    """
-    chosen = _OPTIONAL.sub(lambda part: part[1] if all(map(cells, places(part[1]))) else "", template)
-    if not all(map(cells, places(chosen))):
-        return ""
-    prompt, end = "", 0
-    for place in _PLACE.finditer(chosen):
-        prompt += chosen[end : place.start()]
-        value = cells(place[1].strip())
-        # The columns' words begin sentences of the template; what reports say is not touched further in.
-        prompt += value[0].upper() + value[1:] if _SENTENCE_END.search(prompt) else value
-        end = place.end()
-    return re.sub(r"\.\s*\.(?!\.)", ".", normalise(prompt + chosen[end:]))
-
-
 def text_of(cell: Any) -> str:
     """A cell as text, white space normalised; "" for what data frames write where a text is missing."""
     text = normalise(str(cell))
@@ -117,3 +82,75 @@ def words_of(cell: Any) -> str:
     text = text_of(cell)
     number = re.fullmatch(r"(\d+)\.0*|0*(\d+)Y", text)
     return (number[1] or number[2]) if number else text
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Fields of a template
+
+MADE = ("text", "view", *FINDING_FIELDS, *PERSON_FIELDS, DEMOGRAPHICS)
+"""Fields that are not columns."""
+
+
+def text_cells(mapping: TableMapping, table: pd.DataFrame, where: str) -> pd.Series:
+    """The cells of the column of texts, or the impressions in them, white space normalised.
+
+    Raises:
+        UserError: there is no such column, or it holds something else.
+    """
+    if "text" not in mapping.columns:
+        flags = f"which column is the prompt? --columns text=… or {FLAG}"
+        raise UserError(missing_column("text", table.columns, flags, where))
+    cells = column_cells(mapping, table, mapping.columns["text"])
+    if cells.map(lambda cell: isinstance(cell, list | dict)).any():
+        raise UserError(f"--table {where}: the column {mapping.columns['text']!r} holds lists or objects, not texts")
+    return cells.map(lambda cell: (impression(cell) or "") if mapping.impression else text_of(cell))
+
+
+def template_fields(
+    templates: Sequence[str],
+    mapping: TableMapping,
+    table: pd.DataFrame,
+    findings: pd.DataFrame,
+    ids: pd.Series,
+    seed: int,
+    where: str,
+) -> tuple[dict[str, pd.Series], list[str]]:
+    """The words of each row for the fields of templates; a column of the table comes before a field that is made.
+
+    Args:
+        templates: the templates.
+        mapping: resolved for the table.
+        table: the table.
+        findings: 1, 0, -1 and NaN in columns named in words.
+        ids: see `finding_fields`.
+        seed: see `finding_fields`.
+        where: name of the table, for messages.
+
+    Returns:
+        Words by field, and the fields that hold what somebody wrote, not labels, views or persons.
+
+    Raises:
+        UserError: the table has no such column.
+    """
+    people = person_fields(table)
+    made = {name: words for name, words in people.items() if name not in table}
+    written: dict[str, pd.Series] = {}
+    for place in places(templates):
+        if place in people:
+            made[place] = people[place]
+        elif there := names_in(place, table, ALTERNATIVE):
+            written[place] = column_cells(mapping, table, there).map(words_of)
+        elif place in FINDING_FIELDS:
+            if findings.empty or not len(findings.columns):
+                raise UserError(f"{FLAG}: {{{place}}} needs labels: name them with --columns (table {where})")
+            made |= finding_fields(positive_findings(findings), ids, seed)
+        elif place == "view" and "view" in mapping.columns:
+            made[place] = column_cells(mapping, table, mapping.columns["view"]).map(view_of).map(view_words)
+        elif place == "text" and "text" in mapping.columns:
+            written[place] = text_cells(mapping, table, where)
+        elif place == DEMOGRAPHICS and people:
+            made |= people
+        else:
+            raise UserError(missing_column(place, table.columns, f"{FLAG}; also {', '.join(MADE)}", where))
+    check_fields(templates, [*written, *made, *map(str, table.columns), *MADE])
+    return made | written, list(written)

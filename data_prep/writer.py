@@ -56,6 +56,7 @@ from sdcxr.runtime.errors import UserError
 
 NOT_RECORDED = ("output_dir", "workers", "max_rejected_fraction")  # no image and no row depends on them
 LEAST = {"resolution": 1, "workers": 0, "limit": 1, "max_no_finding": 0, "max_tokens": 1}
+ADDED = {"text": "raw", "prompt_template": "", "field_dropout": 0.0}  # settings of sources that version 0.1 lacked
 SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
@@ -140,7 +141,8 @@ def begun(output_dir: Path, name: str, settings: dict[str, Any]) -> dict[str, An
     if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
         raise UserError(f"{path} was not written by data_prep: name a new or empty folder as --output_dir")
     # Version 0.1 recorded paths among the settings, and had fewer of them.
-    defaults = {field.name: field.default for field in dataclasses.fields(Settings) if field.name in settings}
+    defaults = {name: value for name, value in ADDED.items() if name in settings}
+    defaults |= {field.name: field.default for field in dataclasses.fields(Settings) if field.name in settings}
     old = defaults | {key: value for key, value in state["settings"].items() if key in settings or not _is_path(value)}
     check_same_settings(output_dir, old, settings)
     return state
@@ -358,6 +360,7 @@ def _write_prep(output_dir: Path, record: dict[str, Any], cohort: Cohort, usable
             "pandas": pd.__version__,
         },
         "counts": cohort.counts,
+        **({"texts": cohort.texts} if cohort.texts else {}),
         "splits": {split: int(splits[split]) for split in SPLITS if split in splits},
         "rejected": {str(reason): int(n) for reason, n in reasons.items()},
     }

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from sdcxr.runtime.errors import UserError
+from sdcxr.text.refocusing import TextMode
+from sdcxr.text.templates import as_list, as_recorded, check_templates
 
 PARTS = ("unet", "text", "token", "vae", "classifier", "clip")
 EXCLUSIVE = {"token", "vae", "classifier", "clip"}  # parts that train by themselves
@@ -139,8 +141,7 @@ class TrainConfig:
     """Order, noise, timesteps and dropout are functions of this and of the number of images seen."""
 
     learning_rate: float | None = None
-    """Default: 5e-5 (RoentGen), with `--tune token` 2e-3, or what the embedded model, which starts from random weights,
-    needs."""
+    """Default: 5e-5 (RoentGen), with `--tune token` 2e-3, or what the tiny embedded base needs."""
     text_encoder_lr: float | None = None
     """Learning rate of the text encoder. Default: --learning_rate."""
     vae_lr: float | None = None
@@ -323,6 +324,12 @@ class GenerateConfig:
     """Side in pixels. Default: the model's own."""
     max_prompts: int | None = None
     """Take only the first prompts."""
+    text: TextMode = "raw"
+    """The prompts as they are; clean: without ___ and XXXX; refocused: also without comparison, time, advice and
+    communication."""
+    prompt_template: list[str] | str = ""
+    """Prompt with fields in braces, such as "[{demographics}. ]{text}"; of several each prompt gets one. Fields: the
+    columns of a table; findings, finding, word (from labels), demographics, age, sex, race, view. Default: {text}."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     """Half precision is faster on a GPU and changes the images slightly."""
 
@@ -331,6 +338,8 @@ class GenerateConfig:
             _at_least(self, name, 1)
         for name in ("seed", "guidance_scale"):
             _at_least(self, name, 0)
+        self.prompt_template = as_recorded(self.prompt_template)
+        check_templates(as_list(self.prompt_template))
         for name in ("resolution", "max_prompts", "clip_skip"):
             _at_least(self, name, 1)
         for name in ("model", "output_dir"):
@@ -345,6 +354,11 @@ class GenerateConfig:
                 f"--negative_prompt: has no effect without guidance (--guidance_scale {self.guidance_scale})"
             )
         self.output_dir = str(Path(self.output_dir).expanduser())
+
+    @property
+    def templates(self) -> list[str]:
+        """The templates of the prompts; none: the texts themselves."""
+        return as_list(self.prompt_template)
 
 
 def _at_least(config: Any, name: str, minimum: int) -> None:

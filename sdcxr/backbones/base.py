@@ -1,5 +1,6 @@
 """The protocols of a backbone: parts, latent codec, text conditioning, noise process, pipeline."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
@@ -28,6 +29,10 @@ class Conditioning:
         """The tensors by name, without those that are None."""
         named = {"hidden": self.hidden, "mask": self.mask, "pooled": self.pooled} | self.extra
         return {name: value for name, value in named.items() if value is not None}
+
+    def rows(self, indices: list[int]) -> Self:
+        """The conditioning of these rows of the batch, in this order, also repeatedly."""
+        return self.of({name: value[indices] for name, value in self.tensors().items()})
 
     @classmethod
     def of(cls, tensors: dict[str, Tensor]) -> Self:
@@ -134,6 +139,9 @@ class Backbone(Protocol):
 
     def call_arguments(self, conditioning: Conditioning, null: Conditioning) -> dict[str, Any]:
         """Both conditionings as keywords of the pipeline's call."""
+
+    def shared_guidance(self, guided: bool) -> AbstractContextManager[None]:
+        """Inside, the pipeline's denoiser computes once what repeats over steps and halves of guidance, or all anew."""
 
     def prepare_for_bf16_on_cpu(self) -> None:
         """Make autocast to bfloat16 on CPUs fast and exact; nothing where there is nothing to do."""

@@ -1,7 +1,7 @@
 """Stable Diffusion 1.x and 2.x: UNet, AutoencoderKL and a CLIP text encoder."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -13,6 +13,7 @@ from sdcxr.backbones.base import Conditioning
 from sdcxr.backbones.compatibility import attended_widths, check_states, fit_tokenizer, misfit, set_length
 from sdcxr.backbones.encoder_classes import without_last_layers
 from sdcxr.backbones.encoder_files import load_encoder
+from sdcxr.backbones.guidance import shared_guidance
 from sdcxr.backbones.latent_codec import KLCodec
 from sdcxr.backbones.new_words import add_words
 from sdcxr.backbones.pipeline_files import component_class, hash_weights, load_part
@@ -179,6 +180,9 @@ class StableDiffusion:
     def call_arguments(self, conditioning: Conditioning, null: Conditioning) -> dict[str, Any]:
         dtype = self.unet.dtype
         return {"prompt_embeds": conditioning.hidden.to(dtype), "negative_prompt_embeds": null.hidden.to(dtype)}
+
+    def shared_guidance(self, guided: bool) -> AbstractContextManager[None]:
+        return shared_guidance(self.unet, guided)
 
     def prepare_for_bf16_on_cpu(self) -> None:
         """Attention as two products and a softmax, layer normalisations in float32.

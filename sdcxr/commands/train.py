@@ -38,7 +38,7 @@ def fill_in(config: TrainConfig) -> TrainConfig:
     if config.continue_from is not None:
         config = _as_parent(config, config.continue_from)
     embedded_base = config.base is None and not config.parts & NO_BASE
-    if config.base is None or config.parts & NO_BASE:  # from random weights
+    if config.base is None or config.parts & NO_BASE:  # tiny, or from random weights
         config = config.filled(base.DEFAULTS)
     start, data = config.base, config.data
     if data is None or embedded_base:

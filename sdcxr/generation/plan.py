@@ -7,6 +7,7 @@ import pandas as pd
 
 from sdcxr.config import GenerateConfig
 from sdcxr.io.manifest import LABELS, SAMPLE_COLUMNS
+from sdcxr.text.templates import template_of
 
 OPTIONAL = ("negative_prompt", "clip_skip")  # columns only where they are used
 
@@ -27,13 +28,21 @@ def plan_samples(rows: pd.DataFrame, config: GenerateConfig, model: str) -> list
         "model": model,
     }
     used = {name: getattr(config, name) for name in OPTIONAL if getattr(config, name) is not None}
+    used |= {"text_mode": config.text} if config.text != "raw" else {}
     jobs = []
     for row in rows.to_dict("records"):
+        templates = config.templates
+        own_template = {"prompt_template": template_of(templates, row["id"], config.seed)} if templates else {}
         for k in range(config.num_images_per_prompt):
             own = {"file_name": f"{row['id']}_{k}.png", "text": row["text"], "id": row["id"]}
             own["seed"] = image_seed(config.seed, row["id"], k)
             job = own | fixed
-            jobs.append({name: job[name] for name in SAMPLE_COLUMNS} | used | {name: row[name] for name in labels})
+            jobs.append(
+                {name: job[name] for name in SAMPLE_COLUMNS}
+                | own_template
+                | used
+                | {name: row[name] for name in labels}
+            )
     return jobs
 
 

@@ -1,6 +1,7 @@
 """Prompts from a text, a file or a dataset split; what is a file, or looks like one, is never itself a prompt."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +9,9 @@ import pandas as pd
 from sdcxr.io.manifest import LABELS, SPLITS, image_ids, read_metadata, with_labels
 from sdcxr.io.table_formats import REFUSED, TABLE_KINDS, kind_of, read_lines, read_table
 from sdcxr.runtime.errors import UserError
+from sdcxr.text.fields import chexpert_findings, finding_fields, person_fields, view_words
+from sdcxr.text.refocusing import TextMode, describe_change, use_mode
+from sdcxr.text.templates import places, write_prompts
 
 TEXTS = ("text", "prompt", "impression")
 IDS = ("id", "dicom_id")
@@ -15,15 +19,18 @@ IDS = ("id", "dicom_id")
 OTHER_FILES = (*REFUSED, ".yaml", ".yml", ".xml", ".feather", ".gz", ".docx", ".pdf")
 
 
-def read_prompts(prompts: str) -> pd.DataFrame:
-    """Rows with `id`, `text` and, where the source has them, `dicom_id` and the labels.
+def read_prompts(prompts: str, mode: TextMode = "raw", templates: Sequence[str] = (), seed: int = 0) -> pd.DataFrame:
+    """Rows with `id`, `text` and, where the source has them, other columns and the labels.
 
     Args:
         prompts: one prompt, a file (.txt, or a table of any kind in `TABLE_KINDS`), or a folder with a metadata.csv.
+        mode: what becomes of the texts.
+        templates: templates of the prompts, see `sdcxr.text.templates`; none: the texts.
+        seed: which of several templates a prompt gets depends on it and on the id.
 
     Raises:
-        UserError: a file or folder is missing, empty, of an unknown kind or has no text column; a text is empty; ids
-            repeat or are no file names.
+        UserError: a file or folder is missing, empty, of an unknown kind or has no text column; a text is empty, or
+            nothing is left of it; ids repeat or are no file names; a template has a field that there is not.
     """
     if not prompts.strip():
         raise UserError("--prompts: is empty")
@@ -31,7 +38,7 @@ def read_prompts(prompts: str) -> pd.DataFrame:
     if path and path.is_dir():
         rows = _read_split(path)
     elif path and (path.exists() or path.is_symlink()):
-        rows = _read_file(path)
+        rows = _read_file(path, templates)
     elif path and speaks_for_a_path(prompts, path):
         raise UserError(f"--prompts {prompts}: no such file or folder")
     else:
@@ -43,10 +50,41 @@ def read_prompts(prompts: str) -> pd.DataFrame:
         raise UserError(f"--prompts {prompts}: the id {odd.iloc[0]!r} is no file name (use letters, digits, - and _)")
     if rows["id"].duplicated().any():
         raise UserError(f"--prompts {prompts}: the id {rows['id'][rows['id'].duplicated()].iloc[0]} comes twice")
-    empty = rows["id"][rows["text"].str.strip() == ""]
+    needed = not templates or "text" in places(templates)
+    empty = rows["id"][rows["text"].str.strip() == ""] if needed and "text" in rows else rows["id"][:0]
     if len(empty):
         raise UserError(f"--prompts {prompts}: the text of {empty.iloc[0]} is empty ({len(empty)} in all)")
-    return rows
+    return _used_prompts(rows, mode, templates, seed) if mode != "raw" or templates else rows
+
+
+def _used_prompts(rows: pd.DataFrame, mode: TextMode, templates: Sequence[str], seed: int) -> pd.DataFrame:
+    """The rows with the texts in a mode, and written by templates."""
+    if mode != "raw" and "text" in rows:
+        used = rows["text"].map(lambda text: use_mode(text, mode))
+        print(describe_change(mode, rows["text"], used))
+        _check_left(rows["id"][used == ""], f"--text {mode}: nothing is left of the prompt")
+        rows = rows.assign(text=used)
+    if not templates:
+        return rows
+    fields = {str(name): rows[name].map(_words) for name in rows if name not in LABELS}
+    fields |= person_fields(rows) | ({"text": rows["text"]} if "text" in rows else {})
+    if "view" in rows:
+        fields["view"] = rows["view"].map(view_words)
+    if {*rows} & {*LABELS}:
+        fields = finding_fields(chexpert_findings(rows), rows["id"], seed) | fields  # a column comes first
+    written = pd.Series(write_prompts(templates, fields, rows["id"], seed), rows.index, dtype=object)
+    _check_left(rows["id"][written == ""], "--prompt_template: a field outside brackets is empty for the prompt")
+    return rows.assign(text=written)
+
+
+def _check_left(empty: pd.Series, what: str) -> None:
+    if len(empty):
+        raise UserError(f"{what} {empty.iloc[0]} ({len(empty)} in all): leave it out, or use another setting")
+
+
+def _words(cell: object) -> str:
+    text = " ".join(str(cell).split())
+    return "" if text.lower() in ("nan", "<na>", "none") else re.sub(r"^(\d+)\.0+$", r"\1", text)
 
 
 def _path(prompts: str) -> Path | None:
@@ -91,7 +129,7 @@ def _read_split(folder: Path) -> pd.DataFrame:
     return rows
 
 
-def _read_file(path: Path) -> pd.DataFrame:
+def _read_file(path: Path, templates: Sequence[str]) -> pd.DataFrame:
     if not path.is_file():
         what = "a link to what is not there" if path.is_symlink() else "neither a file nor a folder"
         raise UserError(f"--prompts {path}: {what}")
@@ -101,7 +139,7 @@ def _read_file(path: Path) -> pd.DataFrame:
     text = _column(rows, TEXTS)
     if text is not None and not rows[text].map(lambda cell: isinstance(cell, str)).all():
         raise UserError(f"--prompts {path}: its column {text} holds something else than texts")
-    return prompt_rows(rows.astype(str), path)
+    return prompt_rows(rows.astype(str), path, templates)
 
 
 def _read_lines(path: Path) -> pd.DataFrame:
@@ -119,17 +157,18 @@ def _column(rows: pd.DataFrame, names: tuple[str, ...]) -> str | None:
     return next((there[name] for name in names if name in there), None)
 
 
-def prompt_rows(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """`id`, `text` and labels of a table; numbers as ids where it has none.
+def prompt_rows(rows: pd.DataFrame, path: Path, templates: Sequence[str] = ()) -> pd.DataFrame:
+    """`id`, `text` and labels of a table, for templates also its other columns; numbers as ids where it has none.
 
     Raises:
-        UserError: it has no text column, or a label has another value.
+        UserError: it has no text column and needs one, or a label has another value.
     """
     text, ids = _column(rows, TEXTS), _column(rows, IDS)
-    if text is None:
+    if text is None and (not templates or "text" in places(templates)):
         # Its columns are not listed: without a header they are the first prompt, which may be a patient's report.
         raise UserError(f"--prompts {path}: no column text or prompt (its first line has to name the columns)")
     numbered = pd.Series([f"{i:05d}" for i in range(len(rows))], dtype=str)
-    prompts = pd.DataFrame({"id": rows[ids] if ids else numbered, "text": rows[text]})
-    labels = rows[[name for name in LABELS if name in rows]]
-    return with_labels(prompts.join(labels), prompts["id"], f"--prompts {path}")
+    prompts = pd.DataFrame({"id": rows[ids] if ids else numbered})
+    prompts = prompts if text is None else prompts.assign(text=rows[text])
+    others = rows[[name for name in rows if name not in prompts and (templates or name in LABELS)]]
+    return with_labels(prompts.join(others), prompts["id"], f"--prompts {path}")

@@ -75,21 +75,22 @@ class Sampler:
             UserError: an image is not finite, which would be black.
         """
         conditioning = self._encode(prompts, **({"clip_skip": self.clip_skip} if self.clip_skip else {}))
-        negative = self.negative_prompt
-        null = self._encode([negative] * len(prompts)) if negative else self.backbone.unconditional(len(prompts))
+        negative, n = self.negative_prompt, len(prompts)
+        null = self._encode([negative] * n) if negative else self.backbone.unconditional(1).rows([0] * n)
         more: dict[str, Any] = {}
         if on_step is not None:
             more["callback_on_step_end"] = lambda _pipe, step, _t, values: (on_step(step), values)[1]
-        images = self.pipeline(
-            **self.backbone.call_arguments(conditioning, null),
-            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
-            num_inference_steps=self.num_inference_steps,
-            guidance_scale=self.guidance_scale,
-            height=self.resolution,
-            width=self.resolution,
-            output_type="pt",
-            **more,
-        ).images
+        with self.backbone.shared_guidance(self.guidance_scale > 1):
+            images = self.pipeline(
+                **self.backbone.call_arguments(conditioning, null),
+                generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+                num_inference_steps=self.num_inference_steps,
+                guidance_scale=self.guidance_scale,
+                height=self.resolution,
+                width=self.resolution,
+                output_type="pt",
+                **more,
+            ).images
         if not images.isfinite().all():
             raise UserError(
                 "the model gives pixels that are not finite (NaN): with --mixed_precision fp16 numbers overflow, use "
@@ -98,6 +99,7 @@ class Sampler:
         return to_grey(images * 2 - 1).numpy()
 
     def _encode(self, texts: Sequence[str], **settings: Any) -> Any:
-        tokens, _ = self.backbone.tokenize(list(texts))
+        distinct = list(dict.fromkeys(texts))
+        tokens, _ = self.backbone.tokenize(distinct)
         on_device = {name: torch.from_numpy(ids).to(self.pipeline.device) for name, ids in tokens.items()}
-        return self.backbone.encode_text(on_device, **settings)
+        return self.backbone.encode_text(on_device, **settings).rows([distinct.index(text) for text in texts])

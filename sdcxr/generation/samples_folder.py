@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from sdcxr.generation.prompts import read_prompts
 from sdcxr.io.files import check_same_settings, read_json, write_json
 from sdcxr.io.manifest import LABELS, read_metadata, write_metadata
 from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.memory import collector_paused, out_of_memory
 
 SAMPLES_RECORD = "generate.json"
+WRITERS = 8  # threads: each file waits for the disk
 SETTINGS = (
     "num_inference_steps", "guidance_scale", "scheduler", "seed", "mixed_precision", "negative_prompt", "clip_skip",
 )  # fmt: skip
@@ -27,34 +30,18 @@ def generate(config: GenerateConfig) -> int:
     Raises:
         UserError: prompts, model or output folder cannot be used; says why.
     """
-    prompts = read_prompts(config.prompts)
+    prompts = read_prompts(config.prompts, config.text, config.templates, config.seed)
     rows = prompts[: config.max_prompts]
 
-    import torch
+    with collector_paused():
+        model, sampler = load_sampler(config)
+        from sdcxr.noise.samplers import late_start
+        from sdcxr.runtime.processes import processes
 
-    from sdcxr.generation.models import locate_model
-    from sdcxr.generation.sampler import Sampler
-    from sdcxr.noise.samplers import late_start
-    from sdcxr.runtime.memory import out_of_memory
-    from sdcxr.runtime.processes import processes
-    from sdcxr.runtime.threads import use_all_cores
-
-    use_all_cores()
-    output, state = Path(config.output_dir), processes()
-    model = locate_model(config.model)
-    dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.mixed_precision]
-    with out_of_memory("the model does not fit: use --mixed_precision bf16"):
-        sampler = Sampler(
-            model.load(dtype),
-            config.scheduler,
-            config.num_inference_steps,
-            config.guidance_scale,
-            config.resolution,
-            config.negative_prompt,
-            config.clip_skip,
-        )
+        output, state = Path(config.output_dir), processes()
     settings = {name: getattr(config, name) for name in SETTINGS} | {"resolution": sampler.resolution}
     weights = model.weights_sha256()
+    settings |= text_settings(config)
     settings |= {"model": model.name} if weights is None else {"weights_sha256": weights}
     if state.is_main_process:
         claim_samples(output, settings, prompts, rows["id"].tolist(), config.num_images_per_prompt)
@@ -82,18 +69,67 @@ def generate(config: GenerateConfig) -> int:
     return 0
 
 
+def text_settings(config: GenerateConfig) -> dict[str, Any]:
+    """How the prompts were made of texts and fields, where they were: for the records of samples."""
+    used = {"text": config.text} if config.text != "raw" else {}
+    return used | ({"prompt_template": config.prompt_template} if config.prompt_template else {})
+
+
+def load_sampler(config: GenerateConfig) -> tuple[Any, Any]:
+    """The `models.Model` that `--model` names, and a `Sampler` of it with the settings.
+
+    Raises:
+        UserError: see `locate_model`, `Model.load` and `Sampler`.
+    """
+    import torch
+
+    from sdcxr.generation.models import locate_model
+    from sdcxr.generation.sampler import Sampler
+    from sdcxr.runtime.threads import use_all_cores
+
+    use_all_cores()
+    model = locate_model(config.model)
+    dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.mixed_precision]
+    with out_of_memory("the model does not fit: use --mixed_precision bf16"):
+        sampler = Sampler(
+            model.load(dtype),
+            config.scheduler,
+            config.num_inference_steps,
+            config.guidance_scale,
+            config.resolution,
+            config.negative_prompt,
+            config.clip_skip,
+        )
+    return model, sampler
+
+
 def make_images(sampler: Any, jobs: list[dict[str, Any]], folder: Path, batch_size: int, state: Any) -> None:
-    """Make this process's share of the images."""
+    """Make this process's share of the images, each batch written to disk while the next one is sampled."""
+    from torch import inference_mode
+
     from sdcxr.io.pixels import write_png
 
     mine = jobs[state.process_index :: state.num_processes]
-    with tqdm(total=len(mine), desc="generating", unit="image", disable=not (mine and state.is_main_process)) as bar:
+    written: list[Future[None]] = []
+    with (
+        ThreadPoolExecutor(WRITERS) as pool,
+        tqdm(total=len(mine), desc="generating", unit="image", disable=not (mine and state.is_main_process)) as bar,
+        inference_mode(),
+    ):
         for start in range(0, len(mine), batch_size):
             batch = mine[start : start + batch_size]
             images = sampler.sample([job["text"] for job in batch], [job["seed"] for job in batch])
-            for job, image in zip(batch, images, strict=True):
-                write_png(folder / job["file_name"], image)
+            raise_errors(written)
+            paths = [folder / job["file_name"] for job in batch]
+            written = [pool.submit(write_png, path, image) for path, image in zip(paths, images, strict=True)]
             bar.update(len(batch))
+        raise_errors(written)
+
+
+def raise_errors(written: list[Future[None]]) -> None:
+    """Wait for files; raises the error of the first that could not be written."""
+    for file in written:
+        file.result()
 
 
 def cut_texts(backbone: Any, texts: list[str], negative_prompt: str | None) -> list[str]:

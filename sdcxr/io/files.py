@@ -65,6 +65,11 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def uniform(key: str) -> float:
+    """A pseudorandom number in [0, 1) that depends on the key only, such as a seed and an id."""
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") / 2**64
+
+
 def state_of(path: Path) -> tuple[int, int, int]:
     """Size in bytes, mtime and ctime in ns: differs when the content may differ.
 

@@ -22,7 +22,7 @@ from sdcxr.io.dicom import read_dicom, starts_like_dicom
 from sdcxr.io.files import atomic
 from sdcxr.io.image_files import GZIP, TIFF, BadImage, NeedsStretch, is_dicom
 from sdcxr.io.jpeg import START, load_jpeg
-from sdcxr.io.png import SIGNATURE, check_png, has_16_bits
+from sdcxr.io.png import SIGNATURE, check_png, encode_png, has_16_bits
 from sdcxr.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def to_grey(images: "torch.Tensor") -> "torch.Tensor":
 def write_png(path: Path, grey: np.ndarray) -> None:
     """Write a uint8 image (H, W) atomically as greyscale PNG."""
     with atomic(path) as temporary:
-        Image.fromarray(grey).save(temporary, format="PNG")
+        temporary.write_bytes(encode_png(grey))
 
 
 def grid(images: Sequence[np.ndarray], columns: int) -> np.ndarray:

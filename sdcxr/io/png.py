@@ -1,6 +1,7 @@
-"""PNG files: checksums of the chunks, which Pillow does not compare, and channels of 16 bits, which it cuts to 8."""
+"""PNG files: a fast encoder; checksums of the chunks, which Pillow does not compare; 16 bits, which it cuts to 8."""
 
 import io
+import struct
 import zlib
 
 import numpy as np
@@ -10,6 +11,26 @@ from sdcxr.io.image_files import BadImage
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _BIT_DEPTH = 24  # place of the byte in the file
+_UP = 2  # filter type: differences to the row above
+
+
+def encode_png(grey: np.ndarray) -> bytes:
+    """A uint8 image (H, W) as greyscale PNG.
+
+    Film grain has few repetitions to find, and Pillow tries five filters on every row: one filter and run lengths alone
+    take 2.6 ms for 512 × 512 pixels, Pillow's defaults 37 ms for the same size of file (docs/decisions.md).
+    """
+    height, width = grey.shape
+    rows = np.full((height, 1 + width), _UP, dtype=np.uint8)
+    rows[0, 1:] = grey[0]
+    np.subtract(grey[1:], grey[:-1], out=rows[1:, 1:])
+    packer = zlib.compressobj(level=1, strategy=zlib.Z_RLE)
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)  # 8 bits, grey
+    chunks = {b"IHDR": header, b"IDAT": packer.compress(rows.data) + packer.flush(), b"IEND": b""}
+    return SIGNATURE + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks.items()
+    )
 
 
 def check_png(data: bytes) -> None:

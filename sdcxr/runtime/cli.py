@@ -19,6 +19,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_setti
 
 from sdcxr.runtime.errors import UserError, explain_os_error, os_error_behind
 from sdcxr.runtime.shared_memory import explain_lost_batch
+from sdcxr.runtime.threads import limit_spinning
 
 AFTER_MAIN: list[Callable[[], None]] = []
 """What `run` calls when main has returned, with any exit code; modules with something to close append to it."""
@@ -30,8 +31,9 @@ def run(main: Main, argv: list[str] | None = None) -> NoReturn:
     """Parse the command line into main's dataclass argument, call main, and exit with what it returns.
 
     A `UserError` becomes one line on stderr and exit code 2, Ctrl-C exit code 130. Other exceptions are bugs and keep
-    their traceback.
+    their traceback. `main` imports torch, which reads from the environment how its threads shall wait.
     """
+    limit_spinning()
     try:
         config = parse(main, argv)
         with mute_other_ranks():

@@ -306,3 +306,23 @@ def test_killed_in_the_middle_it_resumes_to_the_same_folder(tmp_path):
     command[command.index("--workers") + 1] = "1"
     subprocess.run(command, check=True, capture_output=True)
     assert resumed == files_of(output)
+
+
+def test_texts_are_refocused_and_written_by_a_template_with_the_person(tmp_path):
+    groups = [
+        Group(3, "train", report_of("Compared to ___, stable mild edema. Recommend CT.")),
+        Group(2, "empty after cleaning", report_of("On ___ at ___.")),
+        Group(2, "prompt too long", report_of(CHARS_77)),
+    ]
+    tree = build(tmp_path, groups)
+    patients = pd.DataFrame({"subject_id": ["10000000", "p10000001"], "gender": ["F", "M"], "anchor_age": [86, ""]})
+    patients.to_csv(tmp_path / "patients.csv", index=False)
+    template = "[{demographics}. ][{view} view. ]{text}"
+    settings = {"text": "refocused", "patients": tmp_path / "patients.csv", "prompt_template": template}
+    assert main(config_of(tree, tmp_path / "out", **settings)) == 0
+    assert read_metadata(tmp_path / "out/train")["text"].tolist() == [
+        "86 year old female. PA view. Mild edema.", "Male. PA view. Mild edema.", "PA view. Mild edema.",
+    ]  # fmt: skip
+    prep = read_json(tmp_path / "out/prep.json")
+    assert prep["rejected"] == {"empty after cleaning": 2, "prompt too long": 2}
+    assert prep["settings"]["prompt_template"] == template and "patients" in prep["inputs"]

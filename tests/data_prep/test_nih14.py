@@ -5,20 +5,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from data_prep.nih14 import (
     FINDINGS,
     Nih14Config,
     chexpert_labels,
-    compose_prompt,
     main,
-    parse_age,
     parse_findings,
     read_labels,
     select,
+    template_of_parts,
 )
 from sdcxr.io.files import read_json
 from sdcxr.io.manifest import LABELS, SPLITS, read_metadata
@@ -30,6 +27,7 @@ SECOND_EDITION = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
     "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]\n"
 )
+PERSON = "[{demographics}. ]{findings}."
 FIRST_EDITION = SECOND_EDITION.rstrip("\n") + ",\n"
 
 
@@ -70,31 +68,6 @@ def metadata(output_dir: Path) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(
-    ("text", "age"),
-    [
-        ("58", 58),
-        ("058Y", 58),
-        ("013M", 1),
-        ("020D", 0),
-        ("104W", 2),
-        ("58.0", 58),
-        ("411", None),
-        ("", None),
-        ("unknown", None),
-        ("-3", None),
-    ],
-)
-def test_age(text, age):
-    assert parse_age(text) == age
-
-
-@given(st.text())
-def test_any_age_is_a_human_age_or_none(text):
-    age = parse_age(text)
-    assert age is None or 0 <= age <= 120
-
-
-@pytest.mark.parametrize(
     ("text", "findings"),
     [
         ("No Finding", []),
@@ -118,7 +91,7 @@ def test_both_editions_give_the_same_rows(tmp_path):
     second.write_text(SECOND_EDITION + "00000001_000.png,Effusion|Edema,0,1,58,F,PA,2682,2749,0.143,0.143\n")
     pd.testing.assert_frame_equal(read_labels(first), read_labels(second))
     row = read_labels(first).iloc[0]
-    assert (row["subject_id"], row["dicom_id"], row["age"], row["sex"]) == ("1", "00000001_000", 58, "F")
+    assert (row["subject_id"], row["dicom_id"], row["age"], row["sex"]) == ("1", "00000001_000", "58", "F")
     assert row["findings"] == ["Effusion", "Edema"]
 
 
@@ -128,8 +101,8 @@ def test_one_unknown_age_changes_no_other(tmp_path):
     path = tmp_path / "labels.csv"
     path.write_text(SECOND_EDITION + "".join(lines))
     table = read_labels(path)
-    assert table["age"].tolist() == [58, 60, None, None] and table["subject_id"].tolist() == ["0", "1", "2", "3"]
-    rows = select(config_for(tmp_path, prompt="labels+demographics"), set(table["dicom_id"])).rows
+    assert table["age"].tolist() == ["58", "60", "", ""] and table["subject_id"].tolist() == ["0", "1", "2", "3"]
+    rows = select(config_for(tmp_path, prompt_template=PERSON), set(table["dicom_id"])).rows
     assert [text.removesuffix(". Pleural effusion.") for text in rows["text"]] == [
         "58 year old male", "60 year old male", "Male", "Male",
     ]  # fmt: skip
@@ -145,6 +118,26 @@ def test_trailing_comma_in_the_rows_alone_shifts_no_column(tmp_path):
 # Prompts and labels
 
 
+def prompt_of_row(folder: Path, findings: list[str], age: str, sex: str, view: str, parts: list[str]) -> str:
+    labels = "|".join(findings) or "No Finding"
+    (folder / "labels.csv").write_text(SECOND_EDITION + f"00000001_000.png,{labels},0,1,{age},{sex},{view},1,1,1,1\n")
+    return select(config_for(folder, prompt_template="+".join(parts)), {"00000001_000"}).rows["text"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "template"),
+    [
+        ("labels", "{findings}."),
+        ("labels+view", "[{view} view. ]{findings}."),
+        ("demographics+labels", "[{demographics}. ]{findings}."),
+        ("a photo of a lung xray", "a photo of a lung xray"),
+        (["{word}", "{findings}."], ["{word}", "{findings}."]),
+    ],
+)
+def test_the_former_parts_of_a_prompt_are_templates(given, template):
+    assert template_of_parts(given) == template
+
+
 @pytest.mark.parametrize(
     ("findings", "parts", "prompt"),
     [
@@ -157,23 +150,30 @@ def test_trailing_comma_in_the_rows_alone_shifts_no_column(tmp_path):
         ([], ["labels", "view", "demographics"], "58 year old male. PA view. No finding."),
     ],
 )
-def test_prompt(findings, parts, prompt):
-    assert compose_prompt(findings, 58, "M", "PA", parts) == prompt
+def test_prompt(tmp_path, findings, parts, prompt):
+    assert prompt_of_row(tmp_path, findings, "58", "M", "PA", parts) == prompt
 
 
 @pytest.mark.parametrize(
     ("age", "sex", "view", "prompt"),
     [
-        (None, "F", "AP", "Female. AP view. No finding."),
-        (3, "", "AP", "3 year old patient. AP view. No finding."),
-        (None, "", "", "No finding."),
-        (58, "Male", "", "58 year old male. No finding."),
-        (None, " f ", "", "Female. No finding."),
-        (58, "unknown", "", "58 year old patient. No finding."),
+        ("", "F", "AP", "Female. AP view. No finding."),
+        ("3", "", "AP", "3 year old patient. AP view. No finding."),
+        ("", "", "PA", "PA view. No finding."),
+        ("58", "Male", "PA", "58 year old male. PA view. No finding."),
+        ("411", " f ", "PA", "Female. PA view. No finding."),
+        ("58", "unknown", "PA", "58 year old patient. PA view. No finding."),
     ],
 )
-def test_prompt_leaves_out_what_is_unknown(age, sex, view, prompt):
-    assert compose_prompt([], age, sex, view, ["labels", "view", "demographics"]) == prompt
+def test_prompt_leaves_out_what_is_unknown(tmp_path, age, sex, view, prompt):
+    assert prompt_of_row(tmp_path, [], age, sex, view, ["labels", "view", "demographics"]) == prompt
+
+
+def test_one_of_several_findings_and_the_single_word(collection):
+    rows = select(
+        config_for(collection, prompt_template="{word}"), set(read_labels(collection / "labels.csv")["dicom_id"])
+    ).rows
+    assert rows["text"].value_counts().index.sort_values().tolist() == ["Normal", "Pleural effusion", "Pneumonia"]
 
 
 def test_labels_of_a_normal_image_negate_only_what_nih_labels():
@@ -304,7 +304,7 @@ def test_lists_that_share_an_image_or_a_patient_are_refused(collection):
 
 
 def test_dataset_folder(collection):
-    assert main(config_for(collection, prompt="labels+demographics")) == 0
+    assert main(config_for(collection, prompt_template=PERSON)) == 0
     rows = metadata(collection / "out")
     assert len(rows) == 80 and set(rows["split"]) == set(SPLITS)
     row = rows.set_index("dicom_id").loc["00000002_001"]
@@ -423,15 +423,18 @@ def test_row_with_an_unknown_label_is_rejected_and_the_rest_goes_on(collection):
         ({"labels": "bbox.csv"}, r"has no column 'Finding Labels' \(it has: Image Index, Bbox\)"),
         ({"labels": "images"}, "is not a readable CSV table"),
         ({"train_list": "labels.csv"}, "--train_list and --test_list belong together"),
-        ({"prompt": "labels+age"}, "--prompt labels.age: expected one or more of labels, view, demographics"),
-        ({"prompt": "view"}, "labels must be part of it"),
+        ({"prompt_template": "{finding}s, {vieww}"}, r"unknown field 'vieww' .there are: view, .*did you mean {view}."),
+        ({"prompt_template": "findings"}, "would be the prompt itself"),
+        ({"prompt_template": "{findings"}, "expected text with fields in braces"),
+        ({"text": "clean"}, "--text clean: ChestX-ray14 has no reports"),
+        ({"field_dropout": 1.5}, "--field_dropout 1.5: expected 0 to 1"),
         ({"views": "LATERAL"}, "--views LATERAL: expected one or more of PA, AP"),
     ],
 )
 def test_a_wrong_setting_is_one_clear_line(collection, changes, message):
     (collection / "empty").mkdir()
     (collection / "bbox.csv").write_text("Image Index,Bbox\nx,1\n")
-    words = ("prompt", "views")
+    words = ("prompt_template", "views", "text")
     paths = {
         name: collection / value if isinstance(value, str) and name not in words else value
         for name, value in changes.items()

@@ -18,7 +18,7 @@ from PIL import Image
 from data_prep.openi import OpenIConfig, main, select
 from data_prep.openi_reports import BadReport, Report, mesh_labels, parse_report, read_reports, section_text
 from data_prep.openi_views import image_key, read_views, study_views
-from sdcxr.io.files import read_json
+from sdcxr.io.files import read_json, write_json
 from sdcxr.io.manifest import SPLITS, read_metadata
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
@@ -438,3 +438,48 @@ def test_kaggle_table_without_a_column(tmp_path):
     (tmp_path / "indiana_reports.csv").write_text("uid,text\n1,x\n")
     with pytest.raises(UserError, match=r"indiana_reports.csv has no column 'MeSH' \(it has: uid, text\)"):
         list(read_reports(tmp_path))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Texts in a mode, templates
+
+
+def test_texts_are_refocused_before_their_length_counts_and_that_is_recorded(collection, capsys):
+    reports = collection / "reports/ecgen-radiology"
+    (reports / "1.xml").write_text(
+        report_xml(1, "Unchanged opacity since the prior study. " + "Recommend CT of the chest. " * 9)
+    )
+    (reports / "2.xml").write_text(report_xml(2, "XXXX XXXX, XXXX."))
+    (reports / "3.xml").write_text(report_xml(3, "Stable edema."))
+    assert main(config_for(collection, text="refocused", unknown_views="keep", views="all")) == 0
+    rows = metadata(collection / "out").set_index("dicom_id")
+    assert rows["text"]["CXR1_IM-0001-1001"] == "Opacity." and "CXR3_IM-0001-1001" not in rows.index
+    assert rejected_reasons(collection / "out") == {"empty after cleaning": 2, "impression too short": 2}
+    prep = read_json(collection / "out/prep.json")
+    assert prep["settings"]["text"] == "refocused" and prep["texts"]["texts"] == 80 and prep["texts"]["changed"] == 6
+    assert "6 of 80 are changed by --text refocused" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"begun with other settings \(text refocused → raw"):
+        main(config_for(collection, unknown_views="keep", views="all"))
+
+
+def test_a_folder_of_version_0_1_has_raw_texts(collection):
+    assert main(config_for(collection)) == 0
+    path = collection / "out/prep.json"
+    prep = read_json(path)
+    for name in ("text", "prompt_template", "field_dropout"):
+        del prep["settings"][name]
+    write_json(path, prep)
+    assert main(config_for(collection)) == 0
+    with pytest.raises(UserError, match="text raw → clean"):
+        main(config_for(collection, text="clean"))
+
+
+def test_several_templates_and_a_row_without_a_needed_field(collection):
+    reports = collection / "reports/ecgen-radiology"
+    for number in range(1, 31):
+        (reports / f"{number}.xml").write_text(report_xml(number, majors=("Cardiomegaly/mild",)))
+    templates = ["{findings}.", "a photo of a lung xray with {finding}"]
+    assert main(config_for(collection, prompt_template=templates)) == 0
+    assert set(metadata(collection / "out")["text"]) == {"Cardiomegaly.", "a photo of a lung xray with cardiomegaly"}
+    assert rejected_reasons(collection / "out")["no prompt by the template"] == 10
+    assert read_json(collection / "out/prep.json")["settings"]["prompt_template"] == templates

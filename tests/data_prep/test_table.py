@@ -13,8 +13,8 @@ from PIL import Image
 
 from data_prep.table import TableConfig, main
 from data_prep.table_images import find_images, image_names
-from data_prep.table_labels import finding_words, join_words, parse_list
-from data_prep.table_text import check_template, render, view_of, words_of
+from data_prep.table_labels import parse_list
+from data_prep.table_text import view_of, words_of
 from sdcxr.io.files import read_json
 from sdcxr.io.manifest import SPLITS, read_metadata
 from sdcxr.runtime.cli import run
@@ -228,8 +228,8 @@ def test_other_names_are_given_by_flags(tmp_path, images, capsys):
         ({"columns": "text="}, "which column is the prompt?"),
         ({"columns": "image="}, "which column names the images?"),
         ({"prompt_template": "{sex}."}, "has no column 'sex' (--prompt_template"),
-        ({"prompt_template": "{text"}, "expected columns in braces"),
-        ({"prompt_template": "Radiograph."}, "expected columns in braces"),
+        ({"prompt_template": "{text"}, "expected text with fields in braces"),
+        ({"prompt_template": "text"}, "would be the prompt itself: a field stands in braces, {text}"),
         ({"columns": "split=view"}, "the split column holds 'pa': expected train"),
         ({"columns": "Pneumonia=view"}, "the column 'view' has 'PA': labels are 1, 0, -1 or empty; say what it means"),
         ({"columns": "Pneumonia=text"}, "the column 'text' holds texts: labels are 1, 0, -1 or empty"),
@@ -351,12 +351,6 @@ def test_lists_of_findings_become_labels_and_words(tmp_path, images):
     assert found["No Finding"].fillna(9).tolist() == [9, 1, 9, 9, 9]
 
 
-def test_no_finding_is_said_only_where_the_table_says_it():
-    findings = pd.DataFrame({"no finding": [1, 0, np.nan, 1], "edema": [0, 0, np.nan, 1], "mass": [0, 0, -1, 0]})
-    assert finding_words(findings).tolist() == ["no finding", "", "", "edema"]
-    assert join_words(["a", "b", "c"]) == "a, b and c" and join_words([]) == ""
-
-
 @pytest.mark.parametrize(
     ("repeats", "expected"),
     [("first", [1, 0, -1]), ("any", [1, 1, -1]), ("majority", [1, -1, 0])],
@@ -367,29 +361,6 @@ def test_several_rows_of_an_image(tmp_path, images, repeats, expected):
     table = save(tmp_path / "t.csv", rows)
     assert "5 rows are of an image with more ('i0.png' has 3)" in refusal(table, images)
     assert prepare(table, images, repeats=repeats)["Edema"].tolist() == expected
-
-
-def cells(**values: str):
-    return lambda name: values.get(name, "")
-
-
-@pytest.mark.parametrize(
-    ("template", "prompt"),
-    [
-        ("{age} year old {sex}. {findings}.", "58 year old male. Edema."),
-        ("[{age} year old {sex}. ]{findings}.", "58 year old male. Edema."),
-        ("[{race} {sex}. ]{findings}.", "Edema."),
-        ("{race} {findings}", ""),
-        ("[{race}][ {sex}]", "Male"),
-        ("{report}", "Clear lungs."),
-        ("{report}. {view}", "Clear lungs. PA"),
-        ("Chest radiograph of a {sex}", "Chest radiograph of a male"),
-    ],
-)
-def test_templates(template, prompt):
-    of_row = cells(age="58", sex="male", findings="edema", report="Clear lungs.", view="PA")
-    check_template(template)
-    assert render(template, of_row) == prompt
 
 
 @pytest.mark.parametrize(
@@ -620,3 +591,27 @@ def test_on_the_command_line(tmp_path, images, capsys):
     with pytest.raises(SystemExit, match="2"):
         run(main, [*flags.split(), "--duplicates", "some"])
     assert "--duplicates" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Texts in a mode
+
+
+def test_columns_of_texts_are_refocused_and_labels_are_not(tmp_path, images):
+    rows = changed(text=["Unchanged edema since ___.", "___"] * 3, note=["Stable", "New"] * 3)
+    found = prepare(save(tmp_path / "t.csv", rows), images, text="refocused")
+    assert found["text"].tolist() == ["Edema."] * 3
+    prep = read_json(tmp_path / "out/prep.json")
+    assert prep["rejected"] == {"empty after cleaning": 3} and prep["texts"]["changed"] == 6
+    (tmp_path / "other").mkdir()
+    template = "[{text} ]{note} one."
+    found = prepare(save(tmp_path / "other/t.csv", rows), images, text="clean", prompt_template=template)
+    assert found["text"].tolist() == ["Unchanged edema. Stable one.", "New one."] * 3
+
+
+def test_persons_of_a_table(tmp_path, images):
+    rows = changed(Age=["058Y", "60", "", "58", "7", "411"], Sex=["M", "F", "f", "", "x", "male"])
+    found = prepare(save(tmp_path / "t.csv", rows), images, prompt_template="[{demographics}]")
+    assert found["text"].tolist() == [
+        "58 year old male", "60 year old female", "Female", "58 year old patient", "7 year old patient", "Male",
+    ]  # fmt: skip

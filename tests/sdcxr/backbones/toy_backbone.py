@@ -5,6 +5,7 @@ A linear "VAE" of patches without variance, a bag-of-letters text encoder whose 
 
 import hashlib
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -116,6 +117,9 @@ class ToyBackbone:
 
     def call_arguments(self, conditioning: Conditioning, null: Conditioning) -> dict[str, Any]:
         return {"conditioning": conditioning, "null": null}
+
+    def shared_guidance(self, guided: bool) -> nullcontext[None]:
+        return nullcontext()
 
     def prepare_for_bf16_on_cpu(self) -> None: ...
 

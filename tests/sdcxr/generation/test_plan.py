@@ -296,3 +296,17 @@ def test_trained_text_encoder_is_in_the_pipeline(run, micro_base, tmp_path):
     for name, model in (("trained", run), ("mixed", tmp_path / "mixed")):
         make(model, "Left effusion.", tmp_path / f"of-{name}", guidance_scale=30.0, num_images_per_prompt=1)
     assert images(tmp_path / "of-trained") != images(tmp_path / "of-mixed")
+
+
+def test_text_mode_and_template_are_recorded_and_bind_the_folder(run, tmp_path):
+    (tmp_path / "a.csv").write_text("id,text,view\na,Unchanged edema.,PA\nb,Clear.,\n")
+    template = "[{view} view. ]{text}"
+    settings = {"text": "refocused", "prompt_template": [template], "num_images_per_prompt": 1}
+    assert make(run, tmp_path / "a.csv", tmp_path / "out", **settings) == 0
+    rows = read_metadata(tmp_path / "out")
+    assert rows["text"].tolist() == ["PA view. Edema.", "Clear."]
+    assert set(rows["text_mode"]) == {"refocused"} and set(rows["prompt_template"]) == {template}
+    record = json.loads((tmp_path / "out/generate.json").read_text())
+    assert (record["text"], record["prompt_template"]) == ("refocused", template)
+    with pytest.raises(UserError, match=r"begun with other settings .*text refocused → None"):
+        make(run, tmp_path / "a.csv", tmp_path / "out", num_images_per_prompt=1, prompt_template=template)

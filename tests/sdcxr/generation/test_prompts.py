@@ -215,3 +215,57 @@ def test_a_folder_that_may_not_be_looked_into_is_no_prompt(monkeypatch):
     monkeypatch.setattr(Path, "is_dir", lambda _: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
     with pytest.raises(UserError, match="no permission to look there"):
         read_prompts("data/prompts")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Texts in a mode, templates
+
+
+def test_prompts_are_refocused_and_that_is_said(tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("id,text\na,Unchanged edema since ___.\nb,Clear lungs.\n")
+    rows = read_prompts(str(tmp_path / "a.csv"), "refocused")
+    assert rows["text"].tolist() == ["Edema.", "Clear lungs."]
+    assert "1 of 2 are changed by --text refocused (50.0%)" in capsys.readouterr().out
+    assert read_prompts("Seen on ___.", "clean")["text"].tolist() == ["Seen."]
+
+
+def test_a_prompt_of_which_nothing_is_left_is_one_line(tmp_path):
+    (tmp_path / "a.csv").write_text("id,text\na,Edema.\nb,___\n")
+    for mode in ("clean", "refocused"):
+        with pytest.raises(UserError, match=rf"--text {mode}: nothing is left of the prompt b \(1 in all\)"):
+            read_prompts(str(tmp_path / "a.csv"), mode)
+
+
+def test_templates_take_columns_labels_and_persons_of_a_table(tmp_path):
+    table = "dicom_id,impression,view,gender,anchor_age,race,Edema,No Finding\n"
+    table += "a,Mild edema.,AP,F,86,WHITE,1,\nb,Normal.,,M,,,0,1\n"
+    (tmp_path / "a.csv").write_text(table)
+
+    def prompts(*templates: str) -> list[str]:
+        return read_prompts(str(tmp_path / "a.csv"), templates=templates)["text"].tolist()
+
+    assert prompts("[{demographics}. ]{text}") == ["86 year old WHITE female. Mild edema.", "Male. Normal."]
+    assert prompts("[{view} view. ]{findings}.") == ["AP view. Edema.", "No finding."]
+    assert prompts("{word}") == ["Edema", "Normal"] and prompts("{impression}") == ["Mild edema.", "Normal."]
+    assert prompts("a photo of a lung xray with {finding}")[1] == "a photo of a lung xray with no finding"
+    assert list(read_prompts(str(tmp_path / "a.csv")).columns) == ["id", "text", "Edema", "No Finding"]
+
+
+def test_a_template_without_text_needs_no_column_of_texts(tmp_path):
+    (tmp_path / "a.csv").write_text("id,Edema\na,1\nb,0\n")
+    with pytest.raises(UserError, match=r"a field outside brackets is empty for the prompt b \(1 in all\)"):
+        read_prompts(str(tmp_path / "a.csv"), templates=["{findings}."])
+    assert read_prompts(str(tmp_path / "a.csv"), templates=["CXR[. {findings}]."])["text"].tolist() == [
+        "CXR. Edema.",
+        "CXR.",
+    ]
+    with pytest.raises(UserError, match=r"unknown field 'vew' \(there are: findings, finding, word, id\)"):
+        read_prompts(str(tmp_path / "a.csv"), templates=["{vew}"])
+
+
+def test_a_split_has_view_and_labels_for_templates(tmp_path):
+    (tmp_path / "metadata.csv").write_text(
+        "file_name,text,view,Edema\na.png,Stable edema.,PA,1.0\nb.png,Clear.,unknown,\n"
+    )
+    rows = read_prompts(str(tmp_path), "refocused", ["[{view} view. ]{text}"])
+    assert rows["text"].tolist() == ["PA view. Edema.", "Clear."]

@@ -27,12 +27,20 @@ def encoded(image: Image.Image, **options) -> bytes:
 
 
 @pytest.mark.parametrize("at_least_px", [0, 50])
-@pytest.mark.parametrize("options", [{}, {"optimize": True}, {"progressive": True}, {"restart_marker_blocks": 7}])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("optimize", True), ("progressive", True), ("restart_marker_blocks", 7), ("subsampling", 0), ("subsampling", 2)],
+)
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
-def test_whole_files_are_taken(options, mode, at_least_px):
+def test_whole_files_are_taken_and_have_the_pixels_of_pillow(name, value, mode, at_least_px):
     for seed in range(3):
-        image = picture(seed).convert("RGB").convert(mode)
-        assert load_jpeg(encoded(image, **options), at_least_px).getextrema() != (0, 0)
+        data = encoded(picture(seed).convert("RGB").convert(mode), **{name: value})
+        expected = Image.open(io.BytesIO(data))
+        if at_least_px:
+            expected.draft("L", (at_least_px, at_least_px))
+        image = load_jpeg(data, at_least_px)
+        assert (image.mode, image.size) == (expected.mode, expected.size)
+        assert image.tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("level", [126, 127, 128, 129])
@@ -53,13 +61,13 @@ def test_fill_bytes_before_the_end_are_no_damage(fill):
 
 
 @pytest.mark.parametrize("at_least_px", [0, 50])
-@pytest.mark.parametrize("length", [200, 1000])
+@pytest.mark.parametrize(("length", "progressive"), [(200, False), (1000, False), (1000, True)])
 @pytest.mark.parametrize("damage", ["zeros", "lost", "repeated", "noise"])
-def test_damage_in_the_middle_is_found(damage, length, at_least_px):
+def test_damage_in_the_middle_is_found(damage, length, progressive, at_least_px):
     rng = np.random.default_rng(length)
     found = 0
     for seed in range(10):
-        whole = encoded(picture(seed))
+        whole = encoded(picture(seed), progressive=progressive)
         at = int(rng.integers(700, len(whole) - length - 200))
         before, gone, after = whole[:at], whole[at : at + length], whole[at + length :]
         between = {"zeros": bytes(length), "lost": b"", "repeated": gone + gone, "noise": rng.bytes(length)}[damage]
@@ -73,7 +81,7 @@ def test_damage_in_the_middle_is_found(damage, length, at_least_px):
 def test_lost_restart_intervals_are_found():
     whole = encoded(picture(), restart_marker_blocks=7)
     first, second = whole.index(b"\xff\xd1"), whole.index(b"\xff\xd3")
-    with pytest.raises(BadImage, match="restart markers out of order"):
+    with pytest.raises(BadImage, match="found marker 0xd3 instead of RST1"):
         load_jpeg(whole[:first] + whole[second:])
 
 

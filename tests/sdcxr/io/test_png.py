@@ -1,4 +1,4 @@
-"""PNG: damage of any byte is found by the chunks' checksums; channels of 16 bits are kept."""
+"""PNG: damage of any byte is found by the chunks' checksums; grey levels and channels of 16 bits are kept."""
 
 import io
 
@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from sdcxr.io.image_files import BadImage
-from sdcxr.io.png import SIGNATURE, check_png, has_16_bits, read_16_bits
+from sdcxr.io.png import SIGNATURE, check_png, encode_png, has_16_bits, read_16_bits
 from tests.data_prep.image_variants import raw_png
 
 
@@ -27,6 +27,17 @@ def test_every_changed_byte_and_every_cut_is_found():
         for content in (bytes(damaged), whole[:place]):
             with pytest.raises(BadImage):
                 check_png(content)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (40, 30)])
+def test_encoded_pixels_come_back_from_any_decoder(shape):
+    grey = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    for pixels in (grey, grey.T):  # contiguous or not
+        data = encode_png(pixels)
+        check_png(data)
+        with Image.open(io.BytesIO(data)) as image:
+            assert image.mode == "L"
+            assert (np.asarray(image) == pixels).all()
 
 
 @pytest.mark.parametrize("channels", [2, 3, 4])

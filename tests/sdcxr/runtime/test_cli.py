@@ -206,7 +206,7 @@ def commands() -> list[list[str]]:
     """Every entry point of the repository."""
     modules = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
-        for room in ("data_prep", "eval")
+        for room in ("sdcxr", "data_prep", "eval")
         for path in sorted((ROOT / room).rglob("*.py"))
         if 'if __name__ == "__main__"' in path.read_text()
     ]

@@ -1,0 +1,1 @@
+"""Words of prompts: what of a report one radiograph can show, and templates. Pure functions of texts and tables."""
