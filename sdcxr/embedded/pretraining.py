@@ -50,13 +50,6 @@ DENOISER: dict[str, Any] = {
     "ema_decay": 0.999,
     "validation_steps": 4000,
 }
-# The long training has Stable Diffusion's schedule, a short one then the base's own (`base.schedule`).
-SHIFTED: dict[str, Any] = DENOISER | {
-    "max_train_steps": 1000,
-    "lr_warmup_steps": 50,
-    "ema_decay": 0.995,
-    "validation_steps": 1000,
-}
 
 
 @dataclass
@@ -73,8 +66,6 @@ class PretrainingConfig:
     """optimizer steps of the VAE"""
     denoiser_steps: int = DENOISER["max_train_steps"]
     """optimizer steps of UNet and text encoder"""
-    shifted_steps: int = SHIFTED["max_train_steps"]
-    """further steps of both, on the base's own noise schedule"""
     torch_compile: bool | None = None
     """compile the networks; default: on a GPU"""
     cuda_graphs: bool = False
@@ -88,7 +79,7 @@ def main(config: PretrainingConfig) -> int:
 
     root = config.output_dir.expanduser()
     data = draw_scenes(root / "scenes", config.scenes, config.seed)
-    start, ready, adapted = root / "random", root / "vae-ready", root / "denoiser-ready"
+    start, ready = root / "random", root / "vae-ready"
     if not (start / "model_index.json").is_file():
         backbones.save(tiny(config.seed), start)
     if code := _train(config, VAE, start, data, root / "vae", config.vae_steps):
@@ -96,17 +87,11 @@ def main(config: PretrainingConfig) -> int:
     if not (ready / "model_index.json").is_file():
         model = backbones.load(str(root / "vae"))
         standardise(model.parts["vae"], data)
-        model.scheduler = schedule(shift=1.0)
+        model.scheduler = schedule(shift=1.0)  # the base's own is for fine-tuning (docs/decisions.md)
         backbones.save(model, ready)
     if code := _train(config, DENOISER, ready, data, root / "denoiser", config.denoiser_steps):
         return code
-    if not (adapted / "model_index.json").is_file():
-        model = backbones.load(str(root / "denoiser"))
-        model.scheduler = schedule()
-        backbones.save(model, adapted)
-    if code := _train(config, SHIFTED, adapted, data, root / "shifted", config.shifted_steps):
-        return code
-    pack(backbones.load(str(root / "shifted")), root / "base.safetensors", config.seed)
+    pack(backbones.load(str(root / "denoiser")), root / "base.safetensors", config.seed)
     return 0
 
 
