@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sdcxr.io.files import read_json, write_json
+from sdcxr.io.files import existing_folder, read_json, write_json
 from sdcxr.runtime.cli import run
+from sdcxr.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 FINDINGS = "Cardiomegaly,Right Effusion,Left Effusion,Right Pneumothorax,Left Pneumothorax"
@@ -74,17 +75,8 @@ def main(config: EmbeddedBaseConfig) -> int:
     for name, error in figures["vae_l1"].items():
         print(f"VAE, L1 on {name}: {error:.4f}", flush=True)
     judge = root / "classifier"
-    command(
-        "train.py",
-        "--config",
-        "configs/demo-classifier.yaml",
-        "--data",
-        dataset,
-        "--labels",
-        labels,
-        "--output_dir",
-        judge,
-    )
+    judged = ["--config", "configs/demo-classifier.yaml", "--labels", labels]
+    command("train.py", *judged, "--data", dataset, "--output_dir", judge)
     figures["rows"] = []
     print("| start | --tune | seeds | macro AUROC | average precision |")
     for row in ROWS:
@@ -119,7 +111,10 @@ def vae_error(base: Path, images: Path) -> float:
     from sdcxr.io.pixels import read_pixels
 
     vae: Any = backbones.load(str(base)).parts["vae"]
-    paths = sorted(path for path in images.iterdir() if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
+    folder = existing_folder(images, "--images")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
+    if not paths:
+        raise UserError(f"--images {folder}: holds no PNG or JPEG")
     with torch.no_grad():
         errors = []
         for path in paths:
@@ -140,7 +135,8 @@ def measure(
     judge: Path,
 ) -> dict[str, float]:
     """Macro AUROC and average precision of one run's samples; kept in its folder, so that the benchmark resumes."""
-    folder = root / f"{row.start}-{row.tune or 'untuned'}-{seed}"
+    settled = f"{config.steps}-{config.guidance_scale:g}"  # other settings are other rows
+    folder = root / f"{row.start}-{row.tune or 'untuned'}-{seed}-{settled}"
     scores, run_folder = folder / "scores.json", folder / "run"
     if not scores.is_file():
         steps = config.steps // 4 if row.tune == "vae" else config.steps

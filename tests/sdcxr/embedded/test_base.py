@@ -120,3 +120,13 @@ def test_the_base_is_unpacked_once(tmp_path, monkeypatch):
         assert all(torch.equal(a, b) for a, b in pairs)
     monkeypatch.setattr(tiny, "unpack", lambda path: pytest.fail("unpacked again"))
     assert tiny.ensure_base(tmp_path) == folder
+
+
+def test_no_signal_is_left_at_the_last_timestep():
+    def last(shift: float) -> float:
+        schedule = tiny.schedule(shift)
+        return float(schedule.alphas_cumprod[-1])
+
+    assert last(1.0) == pytest.approx(0.0047, abs=1e-4)  # Stable Diffusion's
+    assert last(4.0) < 1e-8
+    assert float(tiny.unpack(tiny.WEIGHTS).scheduler.alphas_cumprod[-1]) < 1e-8
