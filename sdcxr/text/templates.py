@@ -137,9 +137,14 @@ def render(template: str, words: Callable[[str], str]) -> str:
         return ""
     prompt, end = "", 0
     for place in _PLACE.finditer(chosen):
-        prompt += chosen[end : place.start()]
-        value = words(place[1].strip())
+        prompt = _continued(prompt, chosen[end : place.start()])
+        value = " ".join(words(place[1].strip()).split())
         # The fields' words begin sentences of the template; what reports say is not touched further in.
         prompt += value[0].upper() + value[1:] if _SENTENCE_END.search(prompt) else value
         end = place.end()
-    return re.sub(r"\.\s*\.(?!\.)", ".", " ".join((prompt + chosen[end:]).split()))
+    return " ".join(_continued(prompt, chosen[end:]).split())
+
+
+def _continued(prompt: str, literal: str) -> str:
+    """The prompt and the template's next words, whose full stop is left out where a field ended with one."""
+    return prompt + (literal[1:] if prompt.endswith(".") and literal.startswith(".") else literal)

@@ -98,3 +98,10 @@ def test_an_unknown_field_is_one_line_with_those_that_there_are(template, messag
 def test_one_template_is_recorded_as_text():
     assert as_recorded(["{text}"]) == as_recorded("{text}") == "{text}" and as_recorded(["a", "b"]) == ["a", "b"]
     assert as_list("") == as_list([]) == [] and as_list("a") == as_list(["a"]) == ["a"] and as_recorded([]) == ""
+
+
+def test_what_a_report_says_is_not_touched():
+    assert (
+        prompt_of({"text": "Wait... 3.. 4", "view": "PA"}, ["[{view} view. ]{text}"], "a") == "PA view. Wait... 3.. 4"
+    )
+    assert prompt_of({"text": "Edema."}, ["{text}."], "a") == "Edema."
