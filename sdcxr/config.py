@@ -190,7 +190,8 @@ class TrainConfig:
     fused_optimizer: bool = True
     """AdamW in one kernel."""
     deterministic: bool = False
-    """Only kernels whose results repeat bit by bit, on CUDA too, where it costs speed. CPUs always do."""
+    """Only kernels whose results repeat bit by bit, on CUDA too, where it costs speed. CPUs do with the same number of
+    threads, which this keeps also while other processes need the cores."""
     cache_latents: bool = True
     """Encode every image once and keep mean and deviation of its latents; off: encode in every step."""
     latents_dir: str | None = None

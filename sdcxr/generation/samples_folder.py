@@ -108,6 +108,13 @@ def make_images(sampler: Any, jobs: list[dict[str, Any]], folder: Path, batch_si
     from torch import inference_mode
 
     from sdcxr.io.pixels import write_png
+    from sdcxr.runtime.threads import LoadFollower
+
+    load = LoadFollower(fixed=sampler.pipeline.device.type != "cpu")
+
+    def between_steps(_: int) -> None:
+        if (message := load.follow()) and state.is_main_process:
+            tqdm.write(message)
 
     mine = jobs[state.process_index :: state.num_processes]
     written: list[Future[None]] = []
@@ -118,7 +125,8 @@ def make_images(sampler: Any, jobs: list[dict[str, Any]], folder: Path, batch_si
     ):
         for start in range(0, len(mine), batch_size):
             batch = mine[start : start + batch_size]
-            images = sampler.sample([job["text"] for job in batch], [job["seed"] for job in batch])
+            texts, seeds = [job["text"] for job in batch], [job["seed"] for job in batch]
+            images = sampler.sample(texts, seeds, between_steps)
             raise_errors(written)
             paths = [folder / job["file_name"] for job in batch]
             written = [pool.submit(write_png, path, image) for path, image in zip(paths, images, strict=True)]
