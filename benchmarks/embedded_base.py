@@ -194,7 +194,7 @@ def score_samples(
 def read_scores(scores: Path, label: str = "macro") -> dict[str, float]:
     """AUROC and average precision of the synthetic images, of one finding or their mean."""
     rows = [entry for entry in read_json(scores) if entry["images"] == "synthetic" and entry["label"] == label]
-    return {entry["metric"]: round(entry["value"], 4) for entry in rows}
+    return {entry["metric"]: round(entry["value"], 4) for entry in rows if entry["value"] is not None}
 
 
 def command(*arguments: object, log: Path | None = None, threads: int | None = None) -> None:

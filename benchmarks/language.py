@@ -9,8 +9,8 @@
 - encoders: the base's own text encoder, one that `--tune clip` trained on the same phantoms, and a BERT with random
   weights, each frozen or tuned. Both new ones have the width of the base's own, and a linear projection.
 - refocusing: `--text raw`, `clean` or `refocused` in training by the same in the prompts. The impressions of phantoms
-  have next to nothing that could be dropped, so these are reports with clauses added (`add_clauses`): comparison, time,
-  advice, communication, marks. The clauses are ours, and the rules know their kind: the study asks what dropping such
+  have next to nothing that could be dropped, so these are reports with clauses added: comparison, time, advice,
+  communication, marks. The clauses are ours, and the rules know their kind: the study asks what dropping such
   text does to the images, not how well the rules find it in reports of patients.
 
 Each row is `train.py --config configs/demo.yaml`, one image for each held-out prompt, and `eval.classifier`. All rows
@@ -19,40 +19,30 @@ training that fails is reported with the last lines of its log, and the others g
 """
 
 import itertools
-import random
+import math
 import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from embedded_base import T_975, EmbeddedBaseConfig, command, half_width, read_scores, score_samples, train_classifier
+from language_inputs import MODES, STYLES, captions_of, describe_captions, save_random_bert, save_text_tower, write_dataset
 
 from sdcxr.io.files import read_json, write_json
-from sdcxr.io.manifest import LABELS, SPLITS, read_metadata, write_metadata
+from sdcxr.io.manifest import read_metadata
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.threads import available_cores
-from sdcxr.text.fields import chexpert_findings, finding_fields
-from sdcxr.text.refocusing import TextMode, use_mode
-from sdcxr.text.templates import write_prompts
+from sdcxr.text.refocusing import TextMode
 
-STYLES = {
-    "impression": "{text}",
-    "list of labels": "{findings}.",
-    "single word": "{word}",
-    "photo": "a photo of a lung xray[ with {finding}]",
-}
-MODES: tuple[TextMode, ...] = ("raw", "clean", "refocused")
 ENCODERS = ("own", "domain", "random BERT")
 METRICS = {"auroc": "macro AUROC", "average_precision": "average precision", "cardiomegaly": "AUROC of cardiomegaly"}
-WIDTH = 64  # of the base's text encoder
 LOG_LINES = 8  # of a failed training that are shown
 
 
@@ -132,6 +122,7 @@ class Study(NamedTuple):
     labels: Path
     classifier: Path
     config: LanguageConfig
+    device: str
 
     def folder(self, training: Training, seed: int) -> Path:
         settled = f"{self.config.steps}-{self.config.max_prompts or 'all'}"  # other settings are other rows
@@ -164,6 +155,8 @@ def prepare(config: LanguageConfig, rows: Sequence[Row]) -> tuple[Study, dict[st
     Returns:
         The study, and the last lines of the logs of what failed.
     """
+    import torch
+
     from sdcxr.embedded.base import ensure_base
     from sdcxr.embedded.phantoms import ensure_phantoms
     from sdcxr.io.files import user_cache
@@ -171,7 +164,8 @@ def prepare(config: LanguageConfig, rows: Sequence[Row]) -> tuple[Study, dict[st
     root, phantoms = config.output_dir.expanduser().resolve(), ensure_phantoms()
     labels = user_cache() / "phantom" / "phantom-truth.csv"
     judge = config.classifier.expanduser().resolve() if config.classifier else root / "classifier"
-    study = Study(root, ensure_base(user_cache()), labels, judge, config)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    study = Study(root, ensure_base(user_cache()), labels, judge, config, device)
     for captions in sorted({"impression"} | {row.training.captions for row in rows}):
         write_dataset(phantoms, study.data(captions), partial(captions_of, captions))
     (root / "encoders").mkdir(parents=True, exist_ok=True)
@@ -185,8 +179,9 @@ def prepare(config: LanguageConfig, rows: Sequence[Row]) -> tuple[Study, dict[st
         print(f"{name}: {'failed' if error else 'ready'}", flush=True)
         failed |= {name: error} if error else {}
     if any(row.training.encoder == "random BERT" for row in rows):
+        texts = read_metadata(study.data("impression") / "train")["text"]
         for seed in range(config.seeds):
-            save_random_bert(read_metadata(study.data("impression") / "train")["text"], root, seed)
+            save_random_bert(texts, encoder_folder(root, "random BERT", seed), seed)
     return study, failed
 
 
@@ -211,16 +206,16 @@ def at_once(jobs: dict[str, Callable[..., Any]], n: int, root: Path) -> Iterable
     """Run functions that take `log` and `threads`, n at the same time; yields the name and "", or its last log lines."""
     threads = max(1, available_cores() // max(1, min(n, len(jobs))))
     (root / "logs").mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(n) as pool:
-        logs = {name: root / "logs" / f"{name}.txt" for name in jobs}
-        running: dict[Future[Any], str] = {
-            pool.submit(job, log=logs[name], threads=threads): name for name, job in jobs.items()
-        }
+    logs = {name: root / "logs" / f"{name}.txt" for name in jobs}
+    pool = ThreadPoolExecutor(n)
+    try:
+        running = {pool.submit(job, log=logs[name], threads=threads): name for name, job in jobs.items()}
         for future in as_completed(running):
             name, error = running[future], future.exception()
-            if error is not None and not isinstance(error, subprocess.CalledProcessError):
-                raise error
-            yield name, last_lines(logs[name]) if error else ""
+            failed = isinstance(error, subprocess.CalledProcessError)
+            yield name, last_lines(logs[name]) if failed else repr(error) if error else ""
+    finally:
+        pool.shutdown(cancel_futures=True)  # of an interrupted study nothing else begins
 
 
 def last_lines(log: Path) -> str:
@@ -235,7 +230,7 @@ def measure(study: Study, rows: Sequence[Row], seed: int, **how: Any) -> None:
     if training.encoder != "own":
         encoder = ["--text_encoder", encoder_folder(study.root, training.encoder, seed), "--text_projection", "linear"]
     train(study, data, run_folder, study.config.steps, "--tune", training.tune, "--seed", seed, *encoder, **how)
-    for row in rows:
+    for row in {row.mode: row for row in rows}.values():  # one training may be in two tables
         # The reports of the prompts are the raw ones, which generate.py itself cleans.
         split = (study.data("raw reports") if row.part == "refocusing" else data) / "test"
         some = ["--max_prompts", study.config.max_prompts] if study.config.max_prompts else []
@@ -275,95 +270,6 @@ def train_encoder(study: Study, seed: int, **how: Any) -> None:
         save_text_tower(run_folder, folder)
 
 
-def save_text_tower(run_folder: Path, folder: Path) -> None:
-    """The text tower of a run of `--tune clip` with its tokenizer, as transformers saves them."""
-    import torch
-
-    from sdcxr.backbones.image_text_towers import Clip
-
-    clip = Clip(run_folder, torch.device("cpu"))
-    clip.tokenizer.save_pretrained(folder)
-    clip.towers.text.save_pretrained(folder)
-
-
-def save_random_bert(texts: Iterable[str], root: Path, seed: int) -> None:
-    """A BERT of the size of the base's encoder with random weights, whose vocabulary is the words of the texts."""
-    import re
-
-    import torch
-    from transformers import BertConfig, BertModel, BertTokenizer
-
-    folder = encoder_folder(root, "random BERT", seed)
-    if (folder / "model.safetensors").is_file():
-        return
-    words = sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]", text.lower())})
-    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    pieces = dict.fromkeys([*special, *words, *letters, *(f"##{letter}" for letter in letters)])
-    tokenizer = BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, model_max_length=77)
-    torch.manual_seed(seed)
-    size = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_hidden_layers": 2, "num_attention_heads": 4}
-    encoder = BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=80, **size))
-    tokenizer.save_pretrained(folder)
-    encoder.save_pretrained(folder)
-
-
-def write_dataset(phantoms: Path, folder: Path, captions: Callable[[pd.DataFrame], list[str]]) -> None:
-    """A dataset of the images of the phantoms that have a positive label, with other captions."""
-    for split in SPLITS:
-        target = folder / split
-        if not (target / "metadata.csv").is_file():
-            target.mkdir(parents=True, exist_ok=True)
-            (target / "images").unlink(missing_ok=True)
-            (target / "images").symlink_to(phantoms / split)
-            rows = read_metadata(phantoms / split)
-            rows = rows[(rows[list(LABELS)] == 1).any(axis=1)].reset_index(drop=True)
-            write_metadata(target, rows.assign(file_name="images/" + rows["file_name"], text=captions(rows)))
-
-
-def captions_of(captions: str, rows: pd.DataFrame) -> list[str]:
-    """The captions of a style, or the reports in a mode ("clean reports")."""
-    ids = rows["dicom_id"]
-    if captions in STYLES:
-        fields = {"text": rows["text"]} | finding_fields(chexpert_findings(rows), ids, seed=0)
-        return write_prompts([STYLES[captions]], fields, ids, seed=0)
-    mode: Any = captions.removesuffix(" reports")
-    return [use_mode(add_clauses(text, name), mode) for text, name in zip(rows["text"], ids, strict=True)]
-
-
-COMPARED = (
-    "Compared with the prior study of ___, ",
-    "In comparison with the study from ___, ",
-    "As compared to the previous radiograph, ",
-)
-UNCHANGED = (", unchanged since ___", ", stable compared to the prior study", ", unchanged from the previous radiograph")
-SENTENCES = (
-    ("No relevant change since the prior study of ___.", "There has been no significant interval change."),
-    ("Clinical correlation is recommended.", "Follow-up radiographs are suggested if symptoms persist."),
-    (
-        "Findings were discussed with Dr. ___ by telephone at ___ on ___.",
-        "These results were communicated to the referring team on ___.",
-    ),
-    ("This may be positional.", "This may be partly technical."),
-)
-
-
-def add_clauses(text: str, name: str) -> str:
-    """An impression with comparison, time, advice, communication and marks around its findings, drawn by the id.
-
-    Findings, sides, sizes and negations stay as they are, in their order.
-    """
-    draw = random.Random(f"clauses:{name}")
-    first, stop, rest = text.partition(".")
-    if first[0].isalpha():  # not of a numbered list
-        first += draw.choice(("", *UNCHANGED))
-        opening = draw.choice(("", *COMPARED))
-        keeps_capital = not opening or first[1].isupper()  # ET tube
-        first = opening + (first if keeps_capital else first[0].lower() + first[1:])
-    kinds = draw.sample(SENTENCES, draw.randint(1, 2))
-    return " ".join([first + stop + rest, *map(draw.choice, kinds)])
-
-
 def figures(study: Study, rows: Sequence[Row]) -> dict[str, Any]:
     """What has been measured so far."""
     measured = []
@@ -371,20 +277,13 @@ def figures(study: Study, rows: Sequence[Row]) -> dict[str, Any]:
         seeds = [seed for seed in range(study.config.seeds) if study.scores(row, seed).is_file()]
         about = {"part": row.part, **row.training._asdict(), "prompts": row.mode, "seeds": seeds}
         measured.append(about | {"scores": [scores_of(study.scores(row, seed)) for seed in seeds]})
-    settings = {name: getattr(study.config, name) for name in ("steps", "max_prompts")}
+    settings = {name: getattr(study.config, name) for name in ("steps", "max_prompts")} | {"device": study.device}
     texts = {captions: describe_captions(study.data(captions)) for captions in {row.training.captions for row in rows}}
     return settings | {"captions": dict(sorted(texts.items())), "rows": measured}
 
 
 def scores_of(path: Path) -> dict[str, float]:
-    return read_scores(path) | {"cardiomegaly": read_scores(path, "Cardiomegaly")["auroc"]}
-
-
-def describe_captions(data: Path) -> dict[str, Any]:
-    """Number, different ones and mean length of the captions of training, and an example."""
-    texts = read_metadata(data / "train")["text"]
-    mean = round(float(texts.str.len().mean()), 1)
-    return {"n": len(texts), "different": texts.nunique(), "mean_characters": mean, "example": texts.iloc[0]}
+    return read_scores(path) | {"cardiomegaly": read_scores(path, "Cardiomegaly").get("auroc", math.nan)}
 
 
 def tables(about: dict[str, Any]) -> list[str]:
@@ -399,7 +298,7 @@ def tables(about: dict[str, Any]) -> list[str]:
         heads = [key if key != "tune" else "`--tune`" for key in keys[part]]
         lines = [heads + ["seeds"] + list(metrics.values()), ["-"] * len(heads) + ["-:"] + ["-"] * len(metrics)]
         for row in rows:
-            cells = [summary([score[key] for score in row["scores"]]) for key in metrics]
+            cells = [summary([score.get(key, math.nan) for score in row["scores"]]) for key in metrics]
             lines.append([*(row[key] for key in keys[part]), str(len(row["scores"])), *cells])
         found.append("\n".join([caption, "", *(f"| {' | '.join(line)} |" for line in lines)]))
     return found
