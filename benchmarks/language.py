@@ -32,7 +32,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from embedded_base import T_975, EmbeddedBaseConfig, command, half_width, read_scores, score_samples, train_classifier
-from language_inputs import MODES, STYLES, captions_of, describe_captions, save_random_bert, save_text_tower, write_dataset
+from language_inputs import (
+    MODES,
+    STYLES,
+    captions_of,
+    describe_captions,
+    save_random_bert,
+    save_text_tower,
+    write_dataset,
+)
 
 from sdcxr.io.files import read_json, write_json
 from sdcxr.io.manifest import read_metadata
@@ -203,7 +211,7 @@ def train_all(study: Study, rows: Sequence[Row]) -> dict[str, str]:
 
 
 def at_once(jobs: dict[str, Callable[..., Any]], n: int, root: Path) -> Iterable[tuple[str, str]]:
-    """Run functions that take `log` and `threads`, n at the same time; yields the name and "", or its last log lines."""
+    """Run functions that take `log` and `threads`, n at the same time; yields each name and "" or what went wrong."""
     threads = max(1, available_cores() // max(1, min(n, len(jobs))))
     (root / "logs").mkdir(parents=True, exist_ok=True)
     logs = {name: root / "logs" / f"{name}.txt" for name in jobs}
@@ -296,7 +304,7 @@ def tables(about: dict[str, Any]) -> list[str]:
         keys = {"styles": ["captions", "tune"], "encoders": ["encoder", "tune"], "refocusing": ["captions", "prompts"]}
         metrics = {key: name for key, name in METRICS.items() if key != "cardiomegaly" or part == "styles"}
         heads = [key if key != "tune" else "`--tune`" for key in keys[part]]
-        lines = [heads + ["seeds"] + list(metrics.values()), ["-"] * len(heads) + ["-:"] + ["-"] * len(metrics)]
+        lines = [[*heads, "seeds", *metrics.values()], [*["-"] * len(heads), "-:", *["-"] * len(metrics)]]
         for row in rows:
             cells = [summary([score.get(key, math.nan) for score in row["scores"]]) for key in metrics]
             lines.append([*(row[key] for key in keys[part]), str(len(row["scores"])), *cells])
