@@ -174,7 +174,7 @@ def prepare(config: LanguageConfig, rows: Sequence[Row]) -> tuple[Study, dict[st
     judge = config.classifier.expanduser().resolve() if config.classifier else root / "classifier"
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     study = Study(root, ensure_base(user_cache()), labels, judge, config, device)
-    for captions in sorted({"impression"} | {row.training.captions for row in rows}):
+    for captions in sorted({"impression", "raw reports"} | {row.training.captions for row in rows}):
         write_dataset(phantoms, study.data(captions), partial(captions_of, captions))
     (root / "encoders").mkdir(parents=True, exist_ok=True)
     jobs: dict[str, Callable[..., Any]] = {"latents": partial(encode_images, study)}
@@ -182,7 +182,7 @@ def prepare(config: LanguageConfig, rows: Sequence[Row]) -> tuple[Study, dict[st
         jobs["classifier"] = partial(train_classifier, judge, phantoms, labels)
     if any(row.training.encoder == "domain" for row in rows):
         jobs |= {f"domain-{seed}": partial(train_encoder, study, seed) for seed in range(config.seeds)}
-    failed = {}
+    failed: dict[str, str] = {}
     for name, error in at_once(jobs, config.jobs, root):
         print(f"{name}: {'failed' if error else 'ready'}", flush=True)
         failed |= {name: error} if error else {}
@@ -201,7 +201,8 @@ def train_all(study: Study, rows: Sequence[Row]) -> dict[str, str]:
             missing = [row for row in rows if row.training == training and not study.scores(row, seed).is_file()]
             if missing:
                 jobs[study.folder(training, seed).name] = partial(measure, study, missing, seed)
-    failed, start = {}, time.monotonic()
+    failed: dict[str, str] = {}
+    start = time.monotonic()
     for n, (name, error) in enumerate(at_once(jobs, study.config.jobs, study.root), start=1):
         passed = f"{time.monotonic() - start:.0f} s"
         print(f"{n} of {len(jobs)}, {passed}: {name}: {'failed' if error else 'finished'}", flush=True)
@@ -227,7 +228,8 @@ def at_once(jobs: dict[str, Callable[..., Any]], n: int, root: Path) -> Iterable
 
 
 def last_lines(log: Path) -> str:
-    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]) or f"{log} is empty"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join([line for line in lines if "%|" not in line][-LOG_LINES:])  # without progress bars
 
 
 def measure(study: Study, rows: Sequence[Row], seed: int, **how: Any) -> None:
