@@ -21,17 +21,24 @@ training that fails is reported with the last lines of its log, and the others g
 import itertools
 import math
 import shutil
-import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from embedded_base import T_975, EmbeddedBaseConfig, command, half_width, read_scores, score_samples, train_classifier
+from embedded_base import (
+    T_975,
+    EmbeddedBaseConfig,
+    at_once,
+    command,
+    half_width,
+    read_scores,
+    score_samples,
+    train_classifier,
+)
 from language_inputs import (
     MODES,
     STYLES,
@@ -46,12 +53,10 @@ from sdcxr.io.files import read_json, write_json
 from sdcxr.io.manifest import read_metadata
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
-from sdcxr.runtime.threads import available_cores
 from sdcxr.text.refocusing import TextMode
 
 ENCODERS = ("own", "domain", "random BERT")
 METRICS = {"auroc": "macro AUROC", "average_precision": "average precision", "cardiomegaly": "AUROC of cardiomegaly"}
-LOG_LINES = 8  # of a failed training that are shown
 
 
 class Training(NamedTuple):
@@ -209,27 +214,6 @@ def train_all(study: Study, rows: Sequence[Row]) -> dict[str, str]:
         failed |= {name: error} if error else {}
         write_json(study.config.output or study.root / "language.json", figures(study, rows))
     return failed
-
-
-def at_once(jobs: dict[str, Callable[..., Any]], n: int, root: Path) -> Iterable[tuple[str, str]]:
-    """Run functions that take `log` and `threads`, n at the same time; yields each name and "" or what went wrong."""
-    threads = max(1, available_cores() // max(1, min(n, len(jobs))))
-    (root / "logs").mkdir(parents=True, exist_ok=True)
-    logs = {name: root / "logs" / f"{name}.txt" for name in jobs}
-    pool = ThreadPoolExecutor(n)
-    try:
-        running = {pool.submit(job, log=logs[name], threads=threads): name for name, job in jobs.items()}
-        for future in as_completed(running):
-            name, error = running[future], future.exception()
-            failed = isinstance(error, subprocess.CalledProcessError)
-            yield name, last_lines(logs[name]) if failed else repr(error) if error else ""
-    finally:
-        pool.shutdown(cancel_futures=True)  # of an interrupted study nothing else begins
-
-
-def last_lines(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return "\n".join([line for line in lines if "%|" not in line][-LOG_LINES:])  # without progress bars
 
 
 def measure(study: Study, rows: Sequence[Row], seed: int, **how: Any) -> None:
