@@ -30,7 +30,7 @@ demo: setup
 	    --views PA,AP --resolution 128
 	$(LAUNCH) train.py --config configs/demo.yaml --data $(DATASET) --output_dir demo/run
 	$(LAUNCH) generate.py --model demo/run --prompts $(DATASET)/test --output_dir demo/samples \
-	    --num_images_per_prompt 1 --num_inference_steps 25 --scheduler dpm++ --guidance_scale 4 --batch_size 32
+	    --num_images_per_prompt 1 --num_inference_steps 20 --scheduler dpm++ --guidance_scale 4 --batch_size 32
 	python train.py --config configs/demo-classifier.yaml --data $(DATASET) --labels $(RAW)/phantom-truth.csv \
 	    --output_dir demo/classifier
 	python -m eval.classifier --classifier demo/classifier --real $(DATASET)/test --synthetic demo/samples \
