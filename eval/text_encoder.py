@@ -248,16 +248,15 @@ def embed(encoder: Any, lists: Sequence[Sequence[str]], pooling: Literal["mean",
         lists: the texts; what passes the tokenizer's length is cut off.
         pooling: "mean" of the last states over a text's tokens without padding, or the state of its "end" token.
     """
-    from sdcxr.backbones.text_encoders import is_cut
     from sdcxr.runtime.processes import processes
     from sdcxr.runtime.threads import use_all_cores
 
     use_all_cores()
     module = encoder.module.eval().to(processes().device)
-    cut = is_cut(encoder.tokenizer, [text for texts in lists for text in texts], encoder.tokenizer.model_max_length)
+    n_cut = encoder.tokenize([text for texts in lists for text in texts]).n_cut
     kind = f"{module.config.num_hidden_layers}-layer {type(module).__name__} of width {module.config.hidden_size}"
     architecture = f"{kind} {'with' if encoder.use_mask else 'without'} attention mask"
-    return Embedded([encoder.embed(texts, pooling) for texts in lists], int(cut.sum()), architecture)
+    return Embedded([encoder.embed(texts, pooling) for texts in lists], n_cut, architecture)
 
 
 def probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray, regularisation: float = 1.0) -> np.ndarray:
