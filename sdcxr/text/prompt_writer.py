@@ -38,8 +38,8 @@ class PromptWriter:
         self.findings = chexpert_findings(rows) if {*rows} & {*LABELS} else None
         people = person_fields(rows)
         columns = [str(name) for name in rows if name not in LABELS]
-        made = (*people, *(FINDING_FIELDS if self.findings else ()), *((DEMOGRAPHICS,) if people else ()))
-        check_fields(self.templates, dict.fromkeys((*columns, *made)))
+        of_labels, of_people = FINDING_FIELDS if self.findings else (), (*people, DEMOGRAPHICS) if people else ()
+        check_fields(self.templates, dict.fromkeys((*of_labels, *columns, *of_people)))
         named = {*places(self.templates)}
         wanted = named | ({*PERSON_FIELDS} if DEMOGRAPHICS in named else set())
         fields = {name: rows[name].map(cell_words) for name in columns if name in wanted}
