@@ -266,7 +266,8 @@ class TrainConfig:
             raise UserError("--num_class_images and --prior_preservation_weight: are for --class_data_dir")
         if self.random_unet and self.text_projection:
             raise UserError("--random_unet takes the width of the text encoder: leave --text_projection out")
-        if self.parts == {"token"} and not (self.placeholder_token and self.initializer_token):
+        words = ((each or "").strip(" ,") for each in (self.placeholder_token, self.initializer_token))
+        if self.parts == {"token"} and not all(words):
             raise UserError("--tune token needs --placeholder_token and --initializer_token")
 
     def _refuse_settings_of_other_tasks(self) -> None:

@@ -65,9 +65,9 @@ def _used_prompts(rows: pd.DataFrame, mode: TextMode, templates: Sequence[str], 
         used = rows["text"].map(lambda text: use_mode(text, mode))
         print(describe_change(mode, rows["text"], used))
         if len(empty := rows["id"][used == ""]):
+            which = f" {empty.iloc[0]} ({len(empty)} in all)" if len(rows) > 1 else ""
             raise UserError(
-                f"--text {mode}: nothing is left of the prompt {empty.iloc[0]} ({len(empty)} in all): leave it out, or "
-                "use another setting"
+                f"--text {mode}: nothing is left of the prompt{which}: leave it out, or use another setting"
             )
         rows = rows.assign(text=used)
     if not templates:

@@ -234,6 +234,8 @@ def test_a_prompt_of_which_nothing_is_left_is_one_line(tmp_path):
     for mode in ("clean", "refocused"):
         with pytest.raises(UserError, match=rf"--text {mode}: nothing is left of the prompt b \(1 in all\)"):
             read_prompts(str(tmp_path / "a.csv"), mode)
+    with pytest.raises(UserError, match="nothing is left of the prompt: leave it out"):
+        read_prompts("___", "clean")
 
 
 def test_templates_take_columns_labels_and_persons_of_a_table(tmp_path):
