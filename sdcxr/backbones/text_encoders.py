@@ -40,16 +40,16 @@ def tokenize(tokenizer: Any, texts: Sequence[str], window: int | None = None) ->
     options = {"padding": "max_length", "max_length": window, "truncation": True, "return_tensors": "np"}
     if window == length:
         padded = tokenizer(list(texts), **options)
-        arrays = [padded[name].astype("int64") for name in ("input_ids", "attention_mask")]
-        return Tokens(*arrays, n_cut=int(is_cut(tokenizer, texts, length).sum()))
+        ids, mask = (padded[name].astype("int64") for name in ("input_ids", "attention_mask"))
+        return Tokens(ids, mask, n_cut=int(is_cut(tokenizer, texts, length).sum()))
     found = tokenizer([*texts, ""], return_overflowing_tokens=True, **options)
     text_of, most = found["overflow_to_sample_mapping"], length // window
     first = np.searchsorted(text_of, np.arange(len(texts)))
     n_windows = np.searchsorted(text_of, np.arange(len(texts)), side="right") - first
     there = np.arange(most) < n_windows[:, None]
     rows = np.where(there, first[:, None] + np.arange(most), len(text_of) - 1)  # the last is that of the empty text
-    arrays = [found[name].astype("int64")[rows].reshape(-1, length) for name in ("input_ids", "attention_mask")]
-    return Tokens(*arrays, n_cut=int((n_windows > most).sum()))
+    ids, mask = (found[name].astype("int64")[rows].reshape(-1, length) for name in ("input_ids", "attention_mask"))
+    return Tokens(ids, mask, n_cut=int((n_windows > most).sum()))
 
 
 def describe_cut(n_cut: int, n: int, length: int, what: str = "captions") -> str:
