@@ -266,7 +266,7 @@ def test_similarities_of_text_encoders_stand_beside_chance_and_the_base_is_named
     rows += [row("text encoder", "composition_tuned", 0.7, label="left or right", images=None) | own]
     found = section(rows, "text-encoder")
     assert list(found.cards[0].notes) == ["before: runs/begun"]
-    assert [kinds for kinds in marks(found, 1).values()] == [[(SYNTHETIC, 0.6), (FLOOR, 0.5)]]
+    assert list(marks(found, 1).values()) == [[(SYNTHETIC, 0.6), (FLOOR, 0.5)]]
 
 
 @pytest.mark.parametrize(("value", "ci_low", "left"), [(0.4, None, 0.4), (0.8, 0.3, 0.3), (0.8, 0.7, 0.5)])
