@@ -139,7 +139,7 @@ def select(config: Nih14Config, images: Collection[str]) -> Cohort:
     fields = {"view": cohort.rows["view"].map(view_words)}
     fields |= person_fields(cohort.rows) | finding_fields(words, cohort.rows["dicom_id"], config.seed)
     use_templates(cohort, config, fields)
-    cohort.rows = cohort.rows.drop(columns=["findings", "given", "age", "sex"]).join(labels)
+    cohort.rows = cohort.rows.drop(columns=["findings", "given"]).join(labels)
     return cohort
 
 

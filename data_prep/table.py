@@ -19,7 +19,7 @@ import pandas as pd
 from data_prep import table_mapping
 from data_prep.cohort import Cohort
 from data_prep.filters import hash_order, limit_reasons, reason_where, view_reasons
-from data_prep.prompts import PromptSettings, account_for, filter_lengths, texts_in
+from data_prep.prompts import PromptSettings, account_for, filter_lengths, keep_persons, texts_in
 from data_prep.raw_tables import image_files, unread_files
 from data_prep.sources import input_states
 from data_prep.splits import hash_splits
@@ -33,7 +33,8 @@ from sdcxr.io.ids import LEAST_SHARE, print_join, read_ids, read_patients
 from sdcxr.io.manifest import IDS, LABELS
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
-from sdcxr.text.templates import as_list, check_templates, write_prompts
+from sdcxr.text.fields import person_fields
+from sdcxr.text.templates import as_list, check_dropout, check_templates, write_prompts
 
 LONG_NUMBER = "[0-9]{19,}"  # an integer that datasets.load_dataset cannot read
 PATH = "path in --images"  # a column of our own
@@ -86,8 +87,7 @@ def main(config: TableConfig) -> int:
         views=config.views,
     )
     check_templates(as_list(mapping.prompt_template))
-    if config.field_dropout and not mapping.prompt_template:
-        raise UserError("--field_dropout is for fields of a --prompt_template: give one")
+    check_dropout(config.field_dropout, as_list(mapping.prompt_template))
     # How the table is read, whether flags or a file say so.
     flags = {name: value for name, value in recorded_settings(config, "table").items() if name not in MAPPING_FLAGS}
     settings = flags | table_mapping.as_settings(mapping)
@@ -249,6 +249,7 @@ def use_prompts(
 ) -> pd.Series:
     """Write the column `text`, "" where there is none; returns where cleaning has left nothing of it."""
     where, ids, templates = config.table.name, cohort.rows["dicom_id"], as_list(mapping.prompt_template)
+    keep_persons(cohort, person_fields(table))
     if templates:
         fields, written = template_fields(templates, mapping, table, findings, ids, config.seed, where)
     else:

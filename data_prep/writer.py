@@ -53,10 +53,13 @@ from sdcxr.io.files import atomic, check_same_settings, read_json, write_json
 from sdcxr.io.locks import locked
 from sdcxr.io.manifest import COLUMNS, IDS, LABELS, SPLITS, write_metadata
 from sdcxr.runtime.errors import UserError
+from sdcxr.text.clip_tokens import CLIP_TOKENS, describe_longer, n_longer
+from sdcxr.text.templates import PERSON_FIELDS
 
 NOT_RECORDED = ("output_dir", "workers", "max_rejected_fraction")  # no image and no row depends on them
 LEAST = {"resolution": 1, "workers": 0, "limit": 1, "max_no_finding": 0, "max_tokens": 1}
 ADDED = {"text": "raw", "prompt_template": "", "field_dropout": 0.0}  # settings of sources that version 0.1 lacked
+UNKNOWN = "unknown"
 SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
@@ -245,10 +248,13 @@ def _write(config: Settings, settings: dict[str, Any], cohort: Cohort, inputs: M
     _warn_mixed_ids(kept)
 
     usable = n_unusable <= config.max_rejected_fraction * n_images
+    n_cut = n_longer(kept["text"])
+    cut = {"cut": n_cut, "of": len(kept), "tokens": CLIP_TOKENS}
     tables = table_sums(output_dir, [split for split in SPLITS if (kept["split"] == split).any()])
-    _write_prep(output_dir, prep | {"duplicates": duplicates, "tables": tables}, cohort, usable)
+    _write_prep(output_dir, prep | {"duplicates": duplicates, "captions": cut, "tables": tables}, cohort, usable)
     _print_counts(cohort)
     print(describe_duplicates(duplicates, config.duplicates))
+    print(describe_longer(n_cut, len(kept)), end="")
     if usable:
         return 0
     print(
@@ -312,9 +318,12 @@ def _write_split(folder: Path, rows: pd.DataFrame) -> None:
     """Write the split's table; delete images of an earlier run that it does not list, and an empty split's folder."""
     if not rows.empty:
         # An empty column has another type than one of words, and `load_dataset` refuses splits of different types.
-        view = rows["view"].fillna("").replace("", "unknown") if "view" in rows else ""
-        table = rows.assign(file_name=rows["dicom_id"] + ".png", view=view).reindex(columns=list(COLUMNS))
-        write_metadata(folder, table)
+        known = {name: rows[name].fillna("").replace("", UNKNOWN) for name in ("view", "race", "sex") if name in rows}
+        people = [name for name in PERSON_FIELDS if name in rows]
+        table = rows.assign(file_name=rows["dicom_id"] + ".png", **({"view": ""} | known))
+        if "age" in table:
+            table["age"] = pd.to_numeric(table["age"]).astype("Float64")  # as labels: see `write_metadata`
+        write_metadata(folder, table.reindex(columns=[*COLUMNS, *people]))
     elif not folder.is_dir():
         return
     wanted = set(rows["dicom_id"] + ".png") | ({"metadata.csv"} if len(rows) else set())

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from sdcxr.runtime.errors import UserError
 from sdcxr.text.refocusing import TextMode
-from sdcxr.text.templates import as_list, as_recorded, check_templates
+from sdcxr.text.templates import as_list, as_recorded, check_dropout, check_templates
 
 PARTS = ("unet", "text", "token", "vae", "classifier", "clip")
 EXCLUSIVE = {"token", "vae", "classifier", "clip"}  # parts that train by themselves
@@ -17,7 +17,8 @@ NO_BASE = {"classifier", "clip"}  # tasks without a text-to-image base
 
 # Settings that only some parts of --tune use; given with others they are refused. All else is for every task.
 USED_BY: dict[str, str] = {
-    "unet or text": "method caption_dropout class_data_dir num_class_images prior_preservation_weight",
+    "unet or text": "method caption_dropout prompt_template field_dropout class_data_dir num_class_images "
+    "prior_preservation_weight",
     "unet, text or token": "snr_gamma prediction_type rescale_betas_zero_snr noise_offset cache_latents latents_dir "
     "cache_in_memory channels_last text_encoder text_projection text_length text_skip_layers text_attention_mask "
     "trust_remote_code",
@@ -92,7 +93,8 @@ class TrainConfig:
     """From a --text_encoder of another width to the UNet's cross-attention. `linear` is folded into its keys and values
     when the pipeline is saved; one with `mlp` needs a few lines to load (docs/training.md)."""
     text_length: int | None = None
-    """Tokens of a caption. Default: as many as the base takes, 77 in Stable Diffusion."""
+    """Tokens of a caption. Default: as many as the base takes, 77 in Stable Diffusion. CLIP takes more in windows of 77
+    (154, 231, …); such a pipeline needs a few lines in plain diffusers (docs/training.md)."""
     text_skip_layers: int = 0
     """Layers to leave out at the end of the text encoder, counted as --clip_skip; the saved one does not have them."""
     text_attention_mask: bool | None = None
@@ -137,6 +139,11 @@ class TrainConfig:
     """Train on this many images, drawn once by the seed."""
     caption_dropout: float = 0.1
     """Share of captions replaced by the empty one, which classifier-free guidance needs."""
+    prompt_template: list[str] | str = ""
+    """Caption with fields in braces, such as "[{view} view. ]{text}", written anew whenever an image is seen; one of
+    several is drawn. Fields: the columns of metadata.csv, findings, finding, word, demographics. Default: {text}."""
+    field_dropout: float = 0.0
+    """Probability that a field of the template that stands in brackets is left out, drawn anew each time."""
     seed: int = 0
     """Order, noise, timesteps and dropout are functions of this and of the number of images seen."""
 
@@ -250,6 +257,9 @@ class TrainConfig:
             raise UserError("--max_train_steps and --num_train_epochs: give one of the two")
 
     def _check_text_settings(self) -> None:
+        self.prompt_template = as_recorded(self.prompt_template)
+        check_templates(self.templates)
+        check_dropout(self.field_dropout, self.templates)
         for name in ("text_projection", "trust_remote_code"):
             if getattr(self, name) and self.text_encoder is None:
                 raise UserError(f"--{name}: is for a --text_encoder, and none is given")
@@ -257,7 +267,8 @@ class TrainConfig:
             raise UserError("--num_class_images and --prior_preservation_weight: are for --class_data_dir")
         if self.random_unet and self.text_projection:
             raise UserError("--random_unet takes the width of the text encoder: leave --text_projection out")
-        if self.parts == {"token"} and not (self.placeholder_token and self.initializer_token):
+        words = ((each or "").strip(" ,") for each in (self.placeholder_token, self.initializer_token))
+        if self.parts == {"token"} and not all(words):
             raise UserError("--tune token needs --placeholder_token and --initializer_token")
 
     def _refuse_settings_of_other_tasks(self) -> None:
@@ -285,6 +296,11 @@ class TrainConfig:
         """Whether parts of the base are exchanged or changed before anything trains."""
         changed = (self.text_encoder, self.text_length, self.text_attention_mask, self.placeholder_token)
         return self.random_unet or self.text_skip_layers > 0 or any(value is not None for value in changed)
+
+    @property
+    def templates(self) -> list[str]:
+        """The templates of the captions; none: the texts themselves."""
+        return as_list(self.prompt_template)
 
     @property
     def parts(self) -> frozenset[str]:

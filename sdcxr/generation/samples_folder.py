@@ -142,9 +142,11 @@ def raise_errors(written: list[Future[None]]) -> None:
 
 def cut_texts(backbone: Any, texts: list[str], negative_prompt: str | None) -> list[str]:
     """A line for prompts that are longer than the text encoder takes, and one for such a negative prompt."""
+    from sdcxr.backbones.text_encoders import describe_cut
+
     tokens, cut = backbone.tokenize(texts)
     length = next(iter(tokens.values())).shape[1]
-    lines = [f"{cut} of {len(texts)} prompts are cut to {length} tokens ({cut / len(texts):.1%})"] if cut else []
+    lines = [describe_cut(cut, len(texts), length, "prompts")]
     if negative_prompt and backbone.tokenize([negative_prompt])[1]:
         lines.append(f"the negative prompt is cut to {length} tokens")
     return lines

@@ -29,6 +29,7 @@ class ClassifierTask(nn.Module):
         self.labels, self.targets = label_table(self.rows, config.labels)
         self.architecture = config.base or ARCHITECTURE
         self.base_sha256: dict[str, str] = {}
+        self.notes: dict[str, Any] = {}
         if Path(self.architecture).expanduser().is_dir():
             begun = Classifier(Path(self.architecture).expanduser(), torch.device("cpu"))
             if set(begun.labels) != set(self.labels):

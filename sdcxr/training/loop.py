@@ -141,6 +141,7 @@ class Run:
         self.print0(enlarged(self.origin.paths, self.task.resolution))
         examples = self.task.examples()
         self.origin.check_examples(examples)
+        self.origin.notes |= self.task.notes
         self.stream = Stream(examples, config.seed)
         groups = self.task.groups()
         self.rates = [group["lr"] for group in groups]

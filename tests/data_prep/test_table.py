@@ -615,3 +615,5 @@ def test_persons_of_a_table(tmp_path, images):
     assert found["text"].tolist() == [
         "58 year old male", "60 year old female", "Female", "58 year old patient", "7 year old patient", "Male",
     ]  # fmt: skip
+    assert found["age"].tolist() == ["58.0", "60.0", "", "58.0", "7.0", ""]
+    assert found["sex"].tolist() == ["male", "female", "female", "unknown", "unknown", "male"]

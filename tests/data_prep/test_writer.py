@@ -359,3 +359,14 @@ def test_ctrl_c_ends_at_once_with_one_line(tmp_path, workers):
     assert "Traceback" not in err
     assert len(list(tmp_path.glob("out/train/*.png"))) < 400
     assert not list(tmp_path.glob("out/train/.*"))
+
+
+def test_captions_beyond_the_tokens_of_clip_are_counted(sources, tmp_path, capsys):
+    rows = table(sources)
+    rows.loc[:1, "text"] = "Effusion. " * 60
+    assert write(tmp_path / "out", rows) == 0
+    assert "captions: 2 of 20 (10.0%) have more than 77 tokens of CLIP" in capsys.readouterr().out
+    assert read_json(tmp_path / "out" / "prep.json")["captions"] == {"cut": 2, "of": 20, "tokens": 77}
+    assert write(tmp_path / "short", table(sources)) == 0
+    assert "CLIP" not in capsys.readouterr().out
+    assert read_json(tmp_path / "short" / "prep.json")["captions"]["cut"] == 0
