@@ -37,6 +37,8 @@ class PeftMethod(TuningMethod):
     def inject(self, module: nn.Module, config: TrainConfig) -> list[str]:
         from peft import inject_adapter_in_model
 
+        if hasattr(module, "peft_config"):  # peft would put a second adapter beside the first, and train that
+            raise RuntimeError(f"this {type(module).__name__} has an adapter already")
         targets = target_layers(module, config, self, self.table)
         rank = config.lora_rank or self.rank
         with torch.random.fork_rng(devices=[]):  # the same beginning in every process and on every resume
@@ -80,7 +82,7 @@ def adapter_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
 
 def file_key(name: str) -> str:
     """The name of an adapter's parameter in a file."""
-    return name.replace(f".{ADAPTER}", "")
+    return name.replace(f".{ADAPTER}", "").replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
 
 
 class Lora(PeftMethod):
@@ -186,7 +188,7 @@ class Adalora(PeftMethod):
 
     name: ClassVar[str] = "adalora"
     serves: ClassVar[tuple[str, ...]] = ("Linear", "Conv2d")
-    options: ClassVar[tuple[str, ...]] = (*PeftMethod.options, "lora_dropout", "max_train_steps")
+    options: ClassVar[tuple[str, ...]] = (*PeftMethod.options, "lora_dropout")
     smoothing: ClassVar[float] = 0.85  # of importance and of its deviation, β₁ = β₂
 
     def settings(self, config: TrainConfig, rank: int, alpha: float, targets: list[str]) -> Any:
@@ -218,23 +220,20 @@ class Adalora(PeftMethod):
     @torch.no_grad()
     def after_step(self, module: nn.Module, step: int, config: TrainConfig) -> None:
         layers = [layer for _, layer in tuner_layers(module)]
-        per_layer = len(layers[0].lora_E[ADAPTER])
         steps = config.max_train_steps or 0
         first, last, every = steps // 10, steps - 3 * steps // 10, max(1, steps // 100)
-        target = (config.lora_rank or self.rank) * len(layers)
-        if step <= last:
+        if step < last:
             self._update_importance(module)
-        if step <= first or (step < last and step % every):
-            return
-        if step <= last:
-            budget = rank_budget(step, first, last, per_layer * len(layers), target)
-            kept = most_important([self._importance(layer) for layer in layers], budget)
-            for layer, mask in zip(layers, kept, strict=True):
-                layer.lora_E[ADAPTER] *= mask[:, None]
+        if step > last:
+            self._switch_off(module)
+        elif step == last or (step > first and step % every == 0):
+            start = sum(len(layer.lora_E[ADAPTER]) for layer in layers)
+            budget = rank_budget(step, first, last, start, (config.lora_rank or self.rank) * len(layers))
+            masks = most_important([self._importance(layer) for layer in layers], budget)
+            for layer, mask in zip(layers, masks, strict=True):
+                layer.lora_E[ADAPTER].mul_(mask[:, None])
                 if step == last:
                     layer.lora_E.kept.copy_(mask[:, None])
-        else:
-            self._switch_off(module)
 
     def _update_importance(self, module: nn.Module) -> None:
         held = self._held(module)
@@ -257,7 +256,7 @@ class Adalora(PeftMethod):
     @torch.no_grad()
     def _switch_off(module: nn.Module) -> None:
         for _, layer in tuner_layers(module):
-            layer.lora_E[ADAPTER] *= layer.lora_E.kept
+            layer.lora_E[ADAPTER].mul_(layer.lora_E.kept)
 
     def state(self, module: nn.Module) -> dict[str, Tensor]:
         self._switch_off(module)  # an average of the weights still has a trace of what was switched off
