@@ -231,8 +231,13 @@ def memory_line(method: str, batch: int, resolution: int, checkpointing: bool) -
 
     side = resolution // 8
     held: dict[int, torch.Tensor] = {}
-    with FakeTensorMode():
+    with torch.device("meta"):
         unet = injected(method, UNet2DConditionModel(**UNET["sd15"]))
+    with FakeTensorMode():
+        for layer in unet.modules():
+            for name, p in layer._parameters.items():
+                if p is not None:
+                    layer._parameters[name] = torch.nn.Parameter(torch.empty(p.shape), p.requires_grad)
         if checkpointing:
             unet.enable_gradient_checkpointing()
         own = {p.untyped_storage()._cdata for p in unet.parameters()}

@@ -10,34 +10,41 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from sdcxr.config import TrainConfig
 from sdcxr.runtime.errors import UserError
 from sdcxr.tuning.base import TuningMethod
 from sdcxr.tuning.targets import target_layers
 
-SUFFIX = ".parametrizations.weight.0.blocks"
-
 
 class Rotated(nn.Module):
-    """A weight times a trained rotation of its outputs, which begins as the identity.
+    """A frozen layer with its weight times a trained rotation of its outputs, which begins as the identity.
+
+    No parametrization of torch: a copy of one shares its class, so that merging the copy would break the other.
 
     Args:
+        layer: linear or a convolution.
         blocks: zeros whose antisymmetric parts become rotations by Cayley's transform, (…, blocks, size, size).
         difference: of LyCORIS: the change of a weight (out, …) by them.
     """
 
-    def __init__(self, blocks: Tensor, difference: Any):
+    def __init__(self, layer: nn.Module, blocks: Tensor, difference: Any):
         super().__init__()
-        self.blocks = nn.Parameter(blocks)
+        self.layer, self.blocks = layer, nn.Parameter(blocks)
         self.difference = difference
 
-    def forward(self, weight: Tensor) -> Tensor:
+    @property
+    def weight(self) -> Tensor:
+        """The rotated weight."""
+        weight = self.layer.weight
+        assert isinstance(weight, Tensor)
         # In half precision the rotations would be none, and the weight be rounded a second time.
         with torch.autocast(weight.device.type, enabled=False):
-            change = self.difference(weight.float(), self.blocks.float(), None, backend="torch")
+            change: Tensor = self.difference(weight.float(), self.blocks.float(), None, backend="torch")
             return weight + change.to(weight.dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.func.functional_call(self.layer, {"weight": self.weight}, x)  # type: ignore[no-any-return]
 
 
 class RotationMethod(TuningMethod):
@@ -66,23 +73,16 @@ class RotationMethod(TuningMethod):
                     f"--method {self.name}: the {len(layer.weight)} outputs of {name} do not divide into blocks of 2 to "
                     f"{rank}: give another --lora_rank, or leave it out of --lora_targets"
                 )
-            rotated = Rotated(blocks.to(layer.weight.device), difference)
-            parametrize.register_parametrization(layer, "weight", rotated, unsafe=True)
-        return [f"{name}{SUFFIX}" for name in names]
+            module.set_submodule(name, Rotated(layer, blocks.to(layer.weight.device), difference))
+        return [f"{name}.blocks" for name in names]
 
-    def state(self, module: nn.Module) -> dict[str, Tensor]:
-        """The blocks by layer."""
-        return {
-            name.removesuffix(SUFFIX) + ".blocks": parameter
-            for name, parameter in module.named_parameters()
-            if name.endswith(SUFFIX)
-        }
-
+    @torch.no_grad()
     def merge(self, module: nn.Module) -> nn.Module:
         merged = copy.deepcopy(module)
-        for layer in list(merged.modules()):
-            if parametrize.is_parametrized(layer, "weight"):
-                parametrize.remove_parametrizations(layer, "weight")
+        for name, rotated in list(merged.named_modules()):
+            if isinstance(rotated, Rotated):
+                rotated.layer.weight.copy_(rotated.weight)  # type: ignore[operator]
+                merged.set_submodule(name, rotated.layer)
         return merged
 
 

@@ -7,9 +7,11 @@ from sdcxr.config import TrainConfig
 from sdcxr.runtime.errors import UserError
 from sdcxr.tuning.base import TuningMethod, apply_method
 from sdcxr.tuning.full import Full
+from sdcxr.tuning.lycoris_methods import LYCORIS_METHODS
+from sdcxr.tuning.peft_methods import PEFT_METHODS
 from sdcxr.tuning.textual_inversion import TextualInversion
 
-METHODS: dict[str, type[TuningMethod]] = {Full.name: Full}
+METHODS: dict[str, type[TuningMethod]] = {each.name: each for each in (Full, *PEFT_METHODS, *LYCORIS_METHODS)}
 
 
 def register(method: type[TuningMethod]) -> type[TuningMethod]:

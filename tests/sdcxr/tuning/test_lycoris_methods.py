@@ -43,17 +43,17 @@ def test_a_layer_begins_as_it_was_is_rotated_and_merged(kind, method):
     merged = method().merge(part)["conv1"]
     assert type(merged) is type(layer) and merged.state_dict().keys() == layer.state_dict().keys()
     torch.testing.assert_close(merged(x), part["conv1"](x))
-    assert torch.equal(part["conv1"].parametrizations.weight.original, layer.weight)
+    assert torch.equal(part["conv1"].layer.weight, layer.weight)
 
 
 def test_butterflies_mix_more_than_their_blocks():
     """peft's BOFT has one block-diagonal factor where its CUDA extension is absent."""
     part = rotated(LAYERS["linear"][0], Boft(), 0.3)
     rotation = torch.linalg.lstsq(LAYERS["linear"][0].weight.T, part["conv1"].weight.T).solution
-    assert Boft.rank > 8 and part["conv1"].parametrizations.weight[0].blocks.shape == (2, 2, 8, 8)
+    assert Boft.rank > 8 and part["conv1"].blocks.shape == (2, 2, 8, 8)
     assert rotation.shape == (16, 16)
     square = rotated(nn.Linear(16, 16), Boft(), 0.3)["conv1"]
-    turn = square.weight @ torch.linalg.inv(square.parametrizations.weight.original)
+    turn = square.weight @ torch.linalg.inv(square.layer.weight)
     assert turn[:8, 8:].abs().max() > 0.02 and turn[8:, :8].abs().max() > 0.02
 
 
@@ -83,5 +83,5 @@ def test_unets_rotate_the_convolutions_of_residual_blocks_too():
         unet = UNet2DConditionModel(cross_attention_dim=768)
         apply_method(Oft(), unet, TrainConfig())
     names = [name for name, module in unet.named_modules() if isinstance(module, Rotated)]
-    ends = [name.split(".parametrizations")[0].split(".")[-1] for name in names]
+    ends = [name.split(".")[-1] for name in names]
     assert ends.count("conv1") == ends.count("conv2") == 22 and ends.count("to_q") == 32
