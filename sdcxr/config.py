@@ -66,7 +66,8 @@ class TrainConfig:
     timm model name, for a classifier also the run folder of another with the same labels. Default: the embedded tiny
     model."""
     method: str = "full"
-    """With `--tune unet` or `text`: how to tune a part; `full` trains all of its parameters."""
+    """With `--tune unet` or `text`: how to tune a part, one name for all or one for each (`unet=svdiff,text=bias`);
+    `full` trains all of its parameters (docs/tuning.md)."""
     lora_rank: int | None = None
     """Rank of LoRA and its relatives, or the largest side of a block of rotations. Default: 4; hra 8, boft 10."""
     lora_alpha: float | None = None
@@ -153,9 +154,10 @@ class TrainConfig:
     """Order, noise, timesteps and dropout are functions of this and of the number of images seen."""
 
     learning_rate: float | None = None
-    """Default: 5e-5 (RoentGen), with `--tune token` 2e-3, or what the tiny embedded base needs."""
+    """Default: 5e-5 (RoentGen), with `--tune token` 2e-3, or what the tiny embedded base needs; for methods other than
+    `full` a multiple of it (docs/tuning.md)."""
     text_encoder_lr: float | None = None
-    """Learning rate of the text encoder. Default: --learning_rate."""
+    """Learning rate of the text encoder. Default: --learning_rate, or what its own method takes."""
     vae_lr: float | None = None
     """Learning rate of the VAE. Default: --learning_rate."""
     lr_scheduler: Literal["constant", "linear", "cosine"] = "constant"
@@ -285,10 +287,14 @@ class TrainConfig:
         others = {parts: names for parts, names in USED_BY.items() if self.parts.isdisjoint(re.findall(r"\w+", parts))}
         return {name: parts for parts, names in others.items() for name in names.split()}
 
+    @property
+    def published(self) -> dict[str, Any]:
+        """Defaults of settings that are left open, for full fine-tuning."""
+        return TEXTUAL_INVERSION if self.parts == {"token"} else PUBLISHED
+
     def filled(self, defaults: dict[str, Any] | None = None) -> "TrainConfig":
         """These settings with the open ones taken from `defaults`, or else those published."""
-        published: dict[str, Any] = TEXTUAL_INVERSION if self.parts == {"token"} else PUBLISHED
-        values = {name: value for name, value in (defaults or published).items() if getattr(self, name) is None}
+        values = {name: value for name, value in (defaults or self.published).items() if getattr(self, name) is None}
         if self.num_train_epochs is not None:
             values.pop("max_train_steps", None)
         return dataclasses.replace(self, **values)
@@ -318,6 +324,9 @@ class GenerateConfig:
     output_dir: str
     """Samples folder; the same command again goes on where it stopped, with more prompts or more images per prompt it
     adds those."""
+    adapter: str | None = None
+    """Adapters to put into the base that --model names: adapter/ folders or runs of train.py, separated by commas; each
+    with `:0.7` behind it to scale what it adds."""
     num_images_per_prompt: int = 4
     """Images per prompt; RoentGen's evaluation uses 4."""
     num_inference_steps: int = 75

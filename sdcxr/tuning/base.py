@@ -10,6 +10,10 @@ from sdcxr.config import TrainConfig
 from sdcxr.runtime.errors import UserError
 
 
+class NothingToTune(UserError):
+    """A part without anything that the method acts on."""
+
+
 class TuningMethod(Protocol):
     """Chooses, or adds, the trainable parameters of one part (UNet, text encoder, …).
 
@@ -29,6 +33,8 @@ class TuningMethod(Protocol):
 
     As a difference of weights: W + Σ scale (merged W - W). Not so where the method multiplies (rotations, gains).
     """
+    by_run_length: ClassVar[bool] = False
+    """Whether what it does in a step depends on --max_train_steps, which then cannot change within a run."""
     file_per_tensor: ClassVar[bool] = False
     """Whether the adapter has a file for each tensor of `state`, named after it, and not one for the part."""
 
@@ -75,7 +81,10 @@ def copy_exactly(source: dict[str, Tensor], target: dict[str, Tensor], what: str
     for wrong, names in (
         ("lacks", sorted(target.keys() - source.keys())),
         ("holds more than fits here:", sorted(source.keys() - target.keys())),
-        ("has another shape of", sorted(n for n in target.keys() & source.keys() if target[n].shape != source[n].shape)),
+        (
+            "has another shape of",
+            sorted(n for n in target.keys() & source.keys() if target[n].shape != source[n].shape),
+        ),
     ):
         if names:
             raise UserError(f"{what} {wrong} {', '.join(names[:3])} ({len(names)} in all)")
@@ -95,13 +104,16 @@ def apply_method(method: TuningMethod, module: nn.Module, config: TrainConfig) -
     """Let exactly the parameters that the method names require gradients.
 
     Raises:
-        UserError: see `TuningMethod.inject`; or there is nothing in the module that the method acts on.
+        NothingToTune: there is nothing in the module that the method acts on.
+        UserError: see `TuningMethod.inject`.
         ValueError: the method names parameters that the module does not have.
     """
     found = any(modules_of(module, method.serves))
     names = set(method.inject(module, config)) if found else set()
     if not names:
-        raise UserError(f"--method {method.name}: {type(module).__name__} has none of {', '.join(method.serves)}")
+        kinds = ", ".join(kind.lstrip("_") for kind in method.serves[:5])
+        more = ", …" if len(method.serves) > 5 else ""
+        raise NothingToTune(f"--method {method.name}: {type(module).__name__} has none of {kinds}{more}")
     parameters = dict(module.named_parameters())
     if not names <= parameters.keys():
         raise ValueError(f"--method {method.name} names {sorted(names - parameters.keys())[:3]}")

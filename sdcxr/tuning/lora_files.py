@@ -9,13 +9,48 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
+from sdcxr.config import TrainConfig
 from sdcxr.io.files import atomic
+from sdcxr.tuning.base import TuningMethod
+from sdcxr.tuning.peft_methods import Lora, PeftMethod
 
 FILE = "pytorch_lora_weights.safetensors"
 KOHYA = {"unet": "unet", "text_encoder": "te"}  # Stable Diffusion 1 and 2
 KOHYA_WORDS = {"lora_A.weight": "lora_down.weight", "lora_B.weight": "lora_up.weight"}
+
+
+def export_adapter(
+    folder: Path,
+    methods: dict[str, TuningMethod],
+    tuned: dict[str, Any],
+    components: dict[str, str],
+    config: TrainConfig,
+) -> None:
+    """Write what other programs read beside the project's own files, where there is an adapter folder.
+
+    Args:
+        folder: the adapter folder.
+        methods: by part.
+        tuned: the injected parts.
+        components: names of the parts in the pipeline.
+        config: the settings of the run.
+    """
+    if not folder.is_dir():
+        return
+    states: dict[str, dict[str, Tensor]] = {}
+    scales: dict[str, float] = {}
+    for name, module in tuned.items():
+        method = methods[name]
+        if isinstance(method, PeftMethod) and name.startswith("text"):
+            write_peft_folder(folder / name, module, method.state(module))
+        if isinstance(method, Lora) and (not name.startswith("text") or type(module).__name__ in Lora.kohya):
+            states[components[name]] = method.state(module)
+            rank = config.lora_rank or method.rank
+            scales[components[name]] = (config.lora_alpha or rank) / rank
+    if states:
+        write_lora_file(folder, states, scales, config.lora_format)
 
 
 def write_lora_file(folder: Path, states: dict[str, dict[str, Tensor]], scales: dict[str, float], style: str) -> None:
@@ -69,8 +104,3 @@ def write_peft_folder(folder: Path, module: Any, state: dict[str, Tensor]) -> No
     tensors = {f"base_model.model.{key}": tensor.detach().cpu().contiguous() for key, tensor in state.items()}
     with atomic(folder / "adapter_model.safetensors") as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
-
-
-def is_clip(module: nn.Module) -> bool:
-    """Whether a text encoder is one that diffusers and web UIs load LoRA into."""
-    return type(module).__name__ in ("CLIPTextModel", "CLIPTextModelWithProjection")

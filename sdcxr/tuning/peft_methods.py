@@ -90,8 +90,10 @@ class Lora(PeftMethod):
 
     name: ClassVar[str] = "lora"
     serves: ClassVar[tuple[str, ...]] = ("Linear", "Conv1d", "Conv2d", "Conv3d")
-    options: ClassVar[tuple[str, ...]] = (*PeftMethod.options, "lora_dropout")
+    options: ClassVar[tuple[str, ...]] = (*PeftMethod.options, "lora_dropout", "lora_format")
     use_dora: ClassVar[bool] = False
+    kohya: ClassVar[tuple[str, ...]] = ("UNet2DConditionModel", "CLIPTextModel")
+    """Classes for whose layers `--lora_format kohya` has names."""
 
     def settings(self, config: TrainConfig, rank: int, alpha: float, targets: list[str]) -> Any:
         from peft import LoraConfig
@@ -100,11 +102,20 @@ class Lora(PeftMethod):
             r=rank, lora_alpha=alpha, lora_dropout=config.lora_dropout, target_modules=targets, use_dora=self.use_dora
         )
 
+    def inject(self, module: nn.Module, config: TrainConfig) -> list[str]:
+        if config.lora_format == "kohya" and type(module).__name__ not in self.kohya:
+            raise UserError(
+                f"--lora_format kohya: there are no such names for a {type(module).__name__}, only for "
+                f"{' and '.join(self.kohya)}"
+            )
+        return super().inject(module, config)
+
 
 class Dora(Lora):
     """LoRA of the direction of a weight, and a gain for its length (Liu et al. 2024, arXiv 2402.09353)."""
 
     name: ClassVar[str] = "dora"
+    options: ClassVar[tuple[str, ...]] = (*PeftMethod.options, "lora_dropout")
     additive: ClassVar[bool] = False
     use_dora: ClassVar[bool] = True
 
@@ -189,6 +200,7 @@ class Adalora(PeftMethod):
     name: ClassVar[str] = "adalora"
     serves: ClassVar[tuple[str, ...]] = ("Linear", "Conv2d")
     options: ClassVar[tuple[str, ...]] = (*PeftMethod.options, "lora_dropout")
+    by_run_length: ClassVar[bool] = True
     smoothing: ClassVar[float] = 0.85  # of importance and of its deviation, β₁ = β₂
 
     def settings(self, config: TrainConfig, rank: int, alpha: float, targets: list[str]) -> Any:

@@ -93,7 +93,9 @@ def _given(targets: str, layers: dict[str, nn.Module], method: str) -> list[str]
         chosen = {name: _matching(re.escape(name), layers) for name in names}
     for name in names:
         if not chosen[name]:
-            raise UserError(f"--lora_targets {name}: no layer for --method {method} has it; there are {kinds_of(layers)}")
+            raise UserError(
+                f"--lora_targets {name}: no layer for --method {method} has it; there are {kinds_of(layers)}"
+            )
     return sorted({layer for found in chosen.values() for layer in found})
 
 

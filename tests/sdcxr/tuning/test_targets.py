@@ -15,7 +15,8 @@ def block() -> nn.Module:
     return nn.ModuleDict(
         {
             "attention": nn.ModuleDict(
-                {name: nn.Linear(8, 8) for name in ("to_q", "to_k", "to_v")} | {"to_out": nn.Sequential(nn.Linear(8, 8))}
+                {name: nn.Linear(8, 8) for name in ("to_q", "to_k", "to_v")}
+                | {"to_out": nn.Sequential(nn.Linear(8, 8))}
             ),
             "conv1": nn.Conv2d(8, 8, 3),
             "grouped": nn.Conv2d(8, 8, 3, groups=2),
@@ -110,4 +111,6 @@ def test_the_tables_know_the_backbones(kind, ends, n):
         module = module_of(kind)
     chosen = target_layers(module, TrainConfig(), Lora())
     assert len(chosen) == n
-    assert {name.rsplit(".", 2)[-2] + ".0" if name.endswith(".0") else name.rsplit(".", 1)[-1] for name in chosen} == ends
+    assert {
+        name.rsplit(".", 2)[-2] + ".0" if name.endswith(".0") else name.rsplit(".", 1)[-1] for name in chosen
+    } == ends
