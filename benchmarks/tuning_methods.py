@@ -7,8 +7,8 @@
     python benchmarks/tuning_methods.py --memory lora            # of Stable Diffusion 1.5's UNet, by calculation
 
 Each row is `train.py --config configs/demo.yaml --tune unet --method METHOD` with the method's own learning rate, then
-an image for each held-out prompt: Fréchet distance to the held-out phantoms in the features of the demo's classifier, and
-`eval.classifier`. Memory and speed are measured alone, one method after the other, in training steps of random
+an image for each held-out prompt: Fréchet distance to the held-out phantoms in the features of the demo's classifier,
+and `eval.classifier`. Memory and speed are measured alone, one method after the other, in training steps of random
 latents: on a GPU of a UNet of the size of Stable Diffusion 1.5 at 512 px in bf16, else of the embedded one.
 """
 
@@ -60,8 +60,8 @@ class MethodsConfig:
     table: Path | None = None
     """Print the table of such a file, and do nothing else."""
     memory: str | None = None
-    """Print the memory that training of Stable Diffusion 1.5's UNet takes by this method, calculated without weights, and
-    do nothing else."""
+    """Print the memory that training of Stable Diffusion 1.5's UNet takes by this method, calculated without weights,
+    and do nothing else."""
     resolution: int = 512
     """Of --memory: side of the images in pixels."""
     batch_size: int = 1

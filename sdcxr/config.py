@@ -78,7 +78,7 @@ class TrainConfig:
     """Layers to adapt: ends of their names, separated by commas (to_q,to_v), or a regular expression of whole names.
     Default: the projections of the attention."""
     lora_format: Literal["diffusers", "kohya"] = "diffusers"
-    """Names in adapter/pytorch_lora_weights.safetensors: as diffusers writes them, or as kohya's scripts, for web UIs."""
+    """Names in adapter/pytorch_lora_weights.safetensors: those of diffusers, or of kohya's scripts for web UIs."""
     data: str | None = None
     """Dataset folder made by data_prep. Default: the embedded phantoms."""
     output_dir: str | None = None

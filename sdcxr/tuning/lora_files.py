@@ -1,7 +1,7 @@
 """LoRA in the files of other programs: diffusers, kohya's scripts and the web UIs, peft.
 
-In the first two, alpha over rank is folded into the weights. Both programs can hold an alpha, but readers of the metadata
-in which diffusers keeps it are few, and without it they scale by 1.
+In the first two, alpha over rank is folded into the weights. diffusers keeps alpha in metadata, which few others read,
+and which its own `save_lora_weights` does not write unless asked to: then the scale is 1.
 """
 
 from pathlib import Path

@@ -1,8 +1,8 @@
 """Orthogonal tuning, of convolutions too, with the functions of LyCORIS.
 
 peft's OFT is wrong on convolutions larger than 1 x 1, and its BOFT falls back to a single block-diagonal factor
-where it cannot compile a CUDA extension. The functions are called with plain PyTorch behind them: the fused kernels that
-LyCORIS chooses on some GPUs would make a run depend on the machine.
+where it cannot compile a CUDA extension. The functions are called with plain PyTorch behind them: the fused kernels
+that LyCORIS chooses on some GPUs would make a run depend on the machine.
 """
 
 import copy
@@ -70,8 +70,8 @@ class RotationMethod(TuningMethod):
             blocks, difference = self.blocks(layer.weight, rank)
             if blocks is None or blocks.shape[-1] < 2:
                 raise UserError(
-                    f"--method {self.name}: the {len(layer.weight)} outputs of {name} do not divide into blocks of 2 to "
-                    f"{rank}: give another --lora_rank, or leave it out of --lora_targets"
+                    f"--method {self.name}: the {len(layer.weight)} outputs of {name} do not divide into blocks of 2 "
+                    f"to {rank}: give another --lora_rank, or leave it out of --lora_targets"
                 )
             module.set_submodule(name, Rotated(layer, blocks.to(layer.weight.device), difference))
         return [f"{name}.blocks" for name in names]

@@ -192,7 +192,7 @@ class Adalora(PeftMethod):
     """LoRA whose ranks move to the layers that need them (Zhang et al. 2023, arXiv 2303.10512).
 
     Every layer begins with 1.5 times `--lora_rank` directions. After a tenth of the run the least important ones of all
-    layers are switched off, more and more, until over the last three tenths `--lora_rank` per layer are left on average.
+    layers are switched off, more and more; over the last three tenths `--lora_rank` per layer are left on average.
     peft's own allocator cannot resume; its penalty for directions that are not orthogonal is left out, as wherever
     peft's layers are put into a model of diffusers.
     """
