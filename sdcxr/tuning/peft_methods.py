@@ -59,7 +59,7 @@ class PeftMethod(TuningMethod):
             layer.merge()
             merged.set_submodule(name, layer.get_base_layer())
         del merged.peft_config
-        return merged  # type: ignore[no-any-return]
+        return merged
 
 
 def tuner_layers(module: nn.Module) -> Iterator[tuple[str, Any]]:

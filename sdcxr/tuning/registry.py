@@ -17,9 +17,8 @@ from sdcxr.tuning.selectors import SELECTORS
 from sdcxr.tuning.svdiff import SVDiff
 from sdcxr.tuning.textual_inversion import TextualInversion
 
-METHODS: dict[str, type[TuningMethod]] = {
-    each.name: each for each in (Full, *SELECTORS, SVDiff, DiffFit, *PEFT_METHODS, *LYCORIS_METHODS)
-}
+_ALL: tuple[type[TuningMethod], ...] = (Full, *SELECTORS, SVDiff, DiffFit, *PEFT_METHODS, *LYCORIS_METHODS)
+METHODS: dict[str, type[TuningMethod]] = {each.name: each for each in _ALL}
 
 
 def register(method: type[TuningMethod]) -> type[TuningMethod]:
