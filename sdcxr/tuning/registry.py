@@ -11,11 +11,14 @@ from sdcxr.runtime.errors import UserError
 from sdcxr.tuning.base import NothingToTune, TuningMethod, apply_method, modules_of
 from sdcxr.tuning.difffit import DiffFit
 from sdcxr.tuning.full import Full
+from sdcxr.tuning.lycoris_methods import LYCORIS_METHODS
+from sdcxr.tuning.peft_methods import PEFT_METHODS
 from sdcxr.tuning.selectors import SELECTORS
 from sdcxr.tuning.svdiff import SVDiff
 from sdcxr.tuning.textual_inversion import TextualInversion
 
-METHODS: dict[str, type[TuningMethod]] = {each.name: each for each in (Full, *SELECTORS, SVDiff, DiffFit)}
+_ALL: tuple[type[TuningMethod], ...] = (Full, *SELECTORS, SVDiff, DiffFit, *PEFT_METHODS, *LYCORIS_METHODS)
+METHODS: dict[str, type[TuningMethod]] = {each.name: each for each in _ALL}
 
 
 def register(method: type[TuningMethod]) -> type[TuningMethod]:
