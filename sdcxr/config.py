@@ -17,8 +17,8 @@ NO_BASE = {"classifier", "clip"}  # tasks without a text-to-image base
 
 # Settings that only some parts of --tune use; given with others they are refused. All else is for every task.
 USED_BY: dict[str, str] = {
-    "unet or text": "method caption_dropout prompt_template field_dropout class_data_dir num_class_images "
-    "prior_preservation_weight",
+    "unet or text": "method lora_rank lora_alpha lora_dropout lora_targets lora_format caption_dropout prompt_template "
+    "field_dropout class_data_dir num_class_images prior_preservation_weight",
     "unet, text or token": "snr_gamma prediction_type rescale_betas_zero_snr noise_offset cache_latents latents_dir "
     "cache_in_memory channels_last text_encoder text_projection text_length text_skip_layers text_attention_mask "
     "trust_remote_code",
@@ -35,7 +35,7 @@ USED_BY: dict[str, str] = {
 POSITIVE = (
     "max_train_steps", "num_train_epochs", "max_train_samples", "resolution", "learning_rate", "text_encoder_lr",
     "vae_lr", "max_grad_norm", "snr_gamma", "text_length", "num_vectors", "num_class_images",
-    "prior_preservation_weight",
+    "prior_preservation_weight", "lora_rank", "lora_alpha",
 )
 NOT_NEGATIVE = (
     "lr_warmup_steps", "validation_steps", "validation_loss_images", "preview_images", "noise_offset",
@@ -66,7 +66,19 @@ class TrainConfig:
     timm model name, for a classifier also the run folder of another with the same labels. Default: the embedded tiny
     model."""
     method: str = "full"
-    """With `--tune unet` or `text`: how to tune a part; `full` trains all of its parameters."""
+    """With `--tune unet` or `text`: how to tune a part, one name for all or one for each (`unet=svdiff,text=bias`);
+    `full` trains all of its parameters (docs/tuning.md)."""
+    lora_rank: int | None = None
+    """Rank of LoRA and its relatives, or the largest side of a block of rotations. Default: 4; hra 8, boft 10."""
+    lora_alpha: float | None = None
+    """What LoRA adds is scaled by this over the rank. Default: the rank."""
+    lora_dropout: float = 0.0
+    """Dropout of the input of LoRA's layers while training."""
+    lora_targets: str | None = None
+    """Layers to adapt: ends of their names, separated by commas (to_q,to_v), or a regular expression of whole names.
+    Default: the projections of the attention."""
+    lora_format: Literal["diffusers", "kohya"] = "diffusers"
+    """Names in adapter/pytorch_lora_weights.safetensors: those of diffusers, or of kohya's scripts for web UIs."""
     data: str | None = None
     """Dataset folder made by data_prep. Default: the embedded phantoms."""
     output_dir: str | None = None
@@ -148,9 +160,10 @@ class TrainConfig:
     """Order, noise, timesteps and dropout are functions of this and of the number of images seen."""
 
     learning_rate: float | None = None
-    """Default: 5e-5 (RoentGen), with `--tune token` 2e-3, or what the tiny embedded base needs."""
+    """Default: 5e-5 (RoentGen), with `--tune token` 2e-3, or what the tiny embedded base needs; for methods other than
+    `full` a multiple of it (docs/tuning.md)."""
     text_encoder_lr: float | None = None
-    """Learning rate of the text encoder. Default: --learning_rate."""
+    """Learning rate of the text encoder. Default: --learning_rate, or what its own method takes."""
     vae_lr: float | None = None
     """Learning rate of the VAE. Default: --learning_rate."""
     lr_scheduler: Literal["constant", "linear", "cosine"] = "constant"
@@ -253,6 +266,8 @@ class TrainConfig:
             raise UserError(f"--ema_decay {self.ema_decay}: must be at least 0 and below 1")
         if not 0 <= self.caption_dropout <= 1:
             raise UserError(f"--caption_dropout {self.caption_dropout}: must lie between 0 and 1")
+        if not 0 <= self.lora_dropout < 1:
+            raise UserError(f"--lora_dropout {self.lora_dropout}: must be at least 0 and below 1")
         if self.max_train_steps is not None and self.num_train_epochs is not None:
             raise UserError("--max_train_steps and --num_train_epochs: give one of the two")
 
@@ -283,10 +298,14 @@ class TrainConfig:
         others = {parts: names for parts, names in USED_BY.items() if self.parts.isdisjoint(re.findall(r"\w+", parts))}
         return {name: parts for parts, names in others.items() for name in names.split()}
 
+    @property
+    def published(self) -> dict[str, Any]:
+        """Defaults of settings that are left open, for full fine-tuning."""
+        return TEXTUAL_INVERSION if self.parts == {"token"} else PUBLISHED
+
     def filled(self, defaults: dict[str, Any] | None = None) -> "TrainConfig":
         """These settings with the open ones taken from `defaults`, or else those published."""
-        published: dict[str, Any] = TEXTUAL_INVERSION if self.parts == {"token"} else PUBLISHED
-        values = {name: value for name, value in (defaults or published).items() if getattr(self, name) is None}
+        values = {name: value for name, value in (defaults or self.published).items() if getattr(self, name) is None}
         if self.num_train_epochs is not None:
             values.pop("max_train_steps", None)
         return dataclasses.replace(self, **values)
@@ -321,6 +340,9 @@ class GenerateConfig:
     output_dir: str
     """Samples folder; the same command again goes on where it stopped, with more prompts or more images per prompt it
     adds those."""
+    adapter: str | None = None
+    """Adapters to put into the base that --model names: adapter/ folders or runs of train.py, separated by commas; each
+    with `:0.7` behind it to scale what it adds."""
     num_images_per_prompt: int = 4
     """Images per prompt; RoentGen's evaluation uses 4."""
     num_inference_steps: int = 75

@@ -17,7 +17,10 @@ SUBSET = (1 << 63) - 1  # key of the draw of --max_train_samples, apart from pos
 
 
 class Task(Protocol):
-    """An nn.Module with these members."""
+    """An nn.Module with these members.
+
+    One may also have `after_step(step)`: called after optimizer step `step` (from 1), while the gradients are there.
+    """
 
     resolution: int
     """Side of the training images in pixels."""
