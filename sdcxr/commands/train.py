@@ -24,10 +24,10 @@ def main(config: TrainConfig) -> int:
     with leaving():
         from sdcxr.training.loop import train  # torch only once the arguments are known to be good
         from sdcxr.training.progress import require_tracker
-        from sdcxr.tuning import find_method
+        from sdcxr.tuning import classifiers, find_method
 
         require_tracker(config.report_to)
-        find_method(config.method)
+        (classifiers.find_method if config.parts == {"classifier"} else find_method)(config.method)
         return train(fill_in(config))
 
 
