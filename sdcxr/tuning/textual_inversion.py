@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sdcxr.config import TrainConfig
+from sdcxr.tuning.base import TuningMethod
 
 
 class NewRows(nn.Module):
@@ -35,10 +36,13 @@ class NewRows(nn.Module):
         return torch.where(new[..., None], rows, self.table(ids))
 
 
-class TextualInversion:
-    """See `base.TuningMethod`; for a text encoder with `new_words` (see `sdcxr.backbones.new_words`)."""
+class TextualInversion(TuningMethod):
+    """For a text encoder with `new_words` (see `sdcxr.backbones.new_words`)."""
 
     name: ClassVar[str] = "textual_inversion"
+    serves: ClassVar[tuple[str, ...]] = ("Embedding",)
+    options: ClassVar[tuple[str, ...]] = ("placeholder_token", "initializer_token", "num_vectors")
+    learning_rate_factor: ClassVar[float] = 1.0
     file_per_tensor: ClassVar[bool] = True
     """One word a file, as `load_textual_inversion` of diffusers reads them."""
 
