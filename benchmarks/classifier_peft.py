@@ -3,11 +3,11 @@
     python benchmarks/classifier_peft.py --output_dir DIR --jobs 8                          # phantoms
     python benchmarks/classifier_peft.py --output_dir DIR --data DATASET --findings Pneumonia   # another dataset folder
 
-The bases are pretrained here, by `train.py --tune classifier` on the embedded captioned scenes (which words their captions
-have): no ImageNet weights. Then `train.py --method` on each share of the patients, the share of one seed being a part of
-the next larger one. Thresholds come from the validation split; F1, AUROC and average precision from the test split, with
-intervals over patients and seeds. No learning rate is searched: each method has its default. The same command again
-resumes, and adds seeds, shares or methods.
+The bases are pretrained here, by `train.py --tune classifier` on the embedded captioned scenes (which words their
+captions have): no ImageNet weights. Then `train.py --method` on each share of the patients, the share of one seed being
+a part of the next larger one. Thresholds come from the validation split; F1, AUROC and average precision from the test
+split, with intervals over patients and seeds. No learning rate is searched: each method has its default. The same
+command again resumes, and adds seeds, shares or methods.
 """
 
 import os
@@ -217,9 +217,7 @@ def predictions(run_folder: Path, data: Path, labels: Path | None) -> dict[str, 
         rows = read_metadata(data / "test")
         truth = label_table(rows.assign(id=image_ids(rows)), str(labels) if labels else None, classifier.labels)[1]
         pixels = [read_pixels(data / "test" / name, classifier.resolution) for name in rows["file_name"]]
-        said = np.concatenate(
-            [classifier.predict(torch.stack(pixels[i : i + 64])) for i in range(0, len(pixels), 64)]
-        )
+        said = np.concatenate([classifier.predict(torch.stack(pixels[i : i + 64])) for i in range(0, len(pixels), 64)])
         about = read_json(run_folder / "classifier" / "config.json")
         (newest,) = (run_folder / "checkpoints").iterdir()
         trained = load_file(newest / "model.safetensors")

@@ -62,9 +62,9 @@ class TrainConfig:
     """What to train: `unet`, `text`, or both joined by `+`; or alone `token` (textual inversion: embeddings of new
     words), `vae`, `classifier` or `clip` (image and text towers for the evaluation)."""
     base: str | None = None
-    """Stable Diffusion 1.x or 2.x: a hub name, a pipeline folder or a run folder. For `--tune classifier` a name of timm,
-    a hub name, a folder (of timm, transformers or a run) or a safetensors file; for `clip` a name of timm. Default: the
-    embedded tiny model; a small network of random weights."""
+    """Stable Diffusion 1.x or 2.x: a hub name, a pipeline folder or a run folder. For `--tune classifier` a name of
+    timm, a hub name, a folder (of timm, transformers or a run) or a safetensors file; for `clip` a name of timm.
+    Default: the embedded tiny model; a small network of random weights."""
     random_weights: bool = False
     """With `--tune classifier`: begin with random weights; --base only names the network."""
     architecture: str | None = None
@@ -134,7 +134,7 @@ class TrainConfig:
     labels: str | None = None
     """With `--tune classifier`: CSV with a dicom_id column and 0/1 columns. Default: the dataset's labels."""
     class_column: str | None = None
-    """With `--tune classifier`: column of --labels or metadata.csv with the one class of each image, in place of labels."""
+    """With `--tune classifier`: column of --labels or metadata.csv with the class of each image, in place of labels."""
 
     train_batch_size: int = 16
     """Images per process and micro-step."""

@@ -1,4 +1,4 @@
-"""What a classifier begins from (`--base`): weights of timm, transformers or a run; from the hub, a folder or a file."""
+"""What a classifier begins from (`--base`): weights of timm, transformers or a run, from the hub, folders or files."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +33,7 @@ FAILURES = (OSError, ValueError, LookupError, TypeError, AttributeError, Runtime
 
 
 def untrained(base: str | None, wanted: Description) -> tuple[nn.Module, Description]:
-    """A timm network of random weights by its name; `wanted` says labels, channels, and a resolution, or 0 for its own."""
+    """A timm network of random weights by its name; `wanted` says labels, channels, and a resolution (0: its own)."""
     import timm
 
     name = base or ARCHITECTURE
@@ -44,11 +44,11 @@ def untrained(base: str | None, wanted: Description) -> tuple[nn.Module, Descrip
 
 
 def pretrained(base: str, architecture: str | None, wanted: Description) -> tuple[nn.Module, Description, str]:
-    """A network with the weights that `--base` names and a new last layer, how it takes its images, and the weights' hash.
+    """A network with the weights of `--base` and a new last layer, how it takes its images, and the weights' hash.
 
     Args:
-        base: name of timm (`resnet50`, `timm/resnet50.a1_in1k`), hub name or folder of a model of timm or transformers, or
-            a safetensors file of a timm model.
+        base: name of timm (`resnet50`, `timm/resnet50.a1_in1k`), hub name or folder of a model of timm or transformers,
+            or a safetensors file of a timm model.
         architecture: timm's name, for a file without a config.json beside it.
         wanted: labels, and a resolution in pixels, or 0 for the base's own.
 
@@ -151,9 +151,12 @@ def _of_timm(where: Path, name: str, config: dict[str, Any], wanted: Description
     resolution = wanted.resolution or int(cfg["input_size"][-1])
     args |= _size_argument(known, resolution)
     overlay = {
-        "state_dict": tensors, "label_offset": 0, "custom_load": False, "num_classes": _outputs(tensors, cfg["classifier"]),
+        "state_dict": tensors,
+        "num_classes": _outputs(tensors, cfg["classifier"]),
         "input_size": (_channels(tensors, cfg), *cfg["input_size"][1:]),
-    }  # fmt: skip
+        "label_offset": 0,
+        "custom_load": False,
+    }
     # With its own last layer, so that timm loads strictly.
     module = timm.create_model(
         name, pretrained=True, pretrained_cfg_overlay=cfg | overlay, in_chans=overlay["input_size"][0],
@@ -182,9 +185,8 @@ def _channels(tensors: dict[str, Tensor], cfg: dict[str, Any]) -> int:
 
 
 def _size_argument(cfg: Any, resolution: int) -> dict[str, Any]:
-    """`img_size` for a network whose weights depend on it (position embeddings), where it is not the default."""
-    fixed = cfg is not None and cfg.fixed_input_size
-    return {"img_size": resolution} if fixed and resolution != cfg.input_size[-1] else {}
+    """`img_size` for a network whose weights depend on it (position embeddings)."""
+    return {"img_size": resolution} if cfg is not None and cfg.fixed_input_size else {}
 
 
 def _of_transformers(folder: Path, config: dict[str, Any], wanted: Description) -> tuple[nn.Module, Description]:

@@ -143,6 +143,7 @@ def read_description(folder: Path) -> Description | None:
     own = {name: about[name] for name in Description.__dataclass_fields__ if name in about}
     if "in_chans" in own.get("model_args", {}):
         own["model_args"] = {name: value for name, value in own["model_args"].items() if name != "in_chans"}
+    own |= {name: tuple(own[name]) for name in ("mean", "std") if name in own}
     return Description(**own)
 
 
@@ -174,7 +175,9 @@ def write_classifier(folder: Path, network: nn.Module, about: Description, **res
 def _timm_config(network: nn.Module, about: Description) -> dict[str, Any]:
     """Fields of config.json as timm writes and reads them."""
     given: Any = getattr(network, "pretrained_cfg", {})
-    kept = {key: given[key] for key in ("first_conv", "classifier", "interpolation", "fixed_input_size") if key in given}
+    kept = {
+        key: given[key] for key in ("first_conv", "classifier", "interpolation", "fixed_input_size") if key in given
+    }
     return {
         "num_classes": len(about.labels),
         "label_names": list(about.labels),
@@ -281,5 +284,7 @@ def _of_transformers(folder: Path) -> nn.Module:
 def _transformers_network(fields: dict[str, Any]) -> nn.Module:
     from transformers import CONFIG_MAPPING, AutoModelForImageClassification
 
-    made: nn.Module = AutoModelForImageClassification.from_config(CONFIG_MAPPING[fields["model_type"]].from_dict(fields))
+    made: nn.Module = AutoModelForImageClassification.from_config(
+        CONFIG_MAPPING[fields["model_type"]].from_dict(fields)
+    )
     return made

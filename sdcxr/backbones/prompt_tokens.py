@@ -1,5 +1,6 @@
-"""Trained tokens beside those of an image in a vision transformer (visual prompt tuning, Jia et al. 2022, arXiv 2203.12119).
+"""Trained tokens beside those of an image in a vision transformer.
 
+Visual prompt tuning (Jia et al. 2022, arXiv 2203.12119).
 No plain vision transformer has a place for them: a saved classifier keeps them as they are, and plain timm or
 transformers refuse its weights instead of leaving them out.
 """
@@ -36,23 +37,31 @@ def attention_of(block: nn.Module) -> str | None:
     return next((name for name in ("attn", "attention") if isinstance(getattr(block, name, None), nn.Module)), None)
 
 
+def prompt_place(network: nn.Module) -> tuple[int, int] | None:
+    """Tokens in front of those of the image, and the width of all; None if it is not one sequence of blocks."""
+    blocks = transformer_blocks(network)
+    layers = [layer for block in blocks.values() for layer in block.children() if isinstance(layer, nn.LayerNorm)]
+    widths, parents = {layer.normalized_shape[0] for layer in layers}, {name.rpartition(".")[0] for name in blocks}
+    first = _prefix_tokens(network)
+    return None if first is None or len(widths) != 1 or len(parents) != 1 else (first, widths.pop())
+
+
 def insert_prompts(network: nn.Module, n: int, deep: bool) -> list[str]:
-    """Give a vision transformer n tokens: before its first block, or, `deep`, before every block, where they replace those
-    of the block before. What comes out of the last block has none. Returns the names of the new parameters.
+    """Give a vision transformer n tokens before its first block, and return the names of the new parameters.
+
+    Or, `deep`, before every block, where they replace those of the block before. Behind the last block there are none.
 
     Raises:
-        UserError: the network is not one sequence of blocks of one width.
+        UserError: it is not one sequence of blocks of one width.
     """
-    blocks = transformer_blocks(network)
-    first = _prefix_tokens(network)
-    widths = {norm.normalized_shape[0] for b in blocks.values() for norm in b.children() if isinstance(norm, nn.LayerNorm)}
-    parents = {name.rpartition(".")[0] for name in blocks}
-    if len(widths) != 1 or len(parents) != 1 or first is None:
-        raise UserError(f"visual prompts need a plain vision transformer, {type(network).__name__} is not one")
-    names = []
+    place = prompt_place(network)
+    if place is None:
+        raise UserError(f"visual prompts need a plain vision transformer, which {type(network).__name__} is not")
+    first, width = place
+    blocks, names = transformer_blocks(network), []
     for i, (name, block) in enumerate(blocks.items()):
         if deep or i == 0:
-            block.add_module("prompt", PromptTokens(n, *widths))
+            block.add_module("prompt", PromptTokens(n, width))
             block.register_forward_pre_hook(partial(_insert, at=first), with_kwargs=True)
             names.append(f"{name}.prompt.tokens")
         if deep or i == len(blocks) - 1:
@@ -70,7 +79,9 @@ def _prefix_tokens(network: nn.Module) -> int | None:
     return known
 
 
-def _insert(block: Any, args: tuple[Any, ...], kwargs: dict[str, Any], at: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _insert(
+    block: Any, args: tuple[Any, ...], kwargs: dict[str, Any], at: int
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Before a block: the prompts behind the first `at` tokens of (batch, tokens, width)."""
     states = args[0] if args else kwargs["hidden_states"]
     prompts = block.prompt.tokens.to(states.dtype).expand(len(states), -1, -1)

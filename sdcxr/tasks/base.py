@@ -97,8 +97,8 @@ def training_rows(config: TrainConfig, split: str = "train") -> pd.DataFrame:
 def fraction_of(rows: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
     """A share of the rows, by whole patients, in their order; that of a smaller share is a part of it.
 
-    Patients are put in an order that depends on the seed and on their ids alone; the first of them are taken until their
-    images reach the share, at least one patient. An image without a `subject_id` is a patient of its own.
+    Patients are put in an order that depends on the seed and on their ids alone; the first of them are taken until
+    their images reach the share, at least one patient. An image without a `subject_id` is a patient of its own.
     """
     own = image_ids(rows)
     subjects = rows["subject_id"].astype(str) if "subject_id" in rows else own

@@ -16,8 +16,9 @@ def classification_scores(
 ) -> dict[str, float]:
     """Scores by name: `f1`, `auroc` and `average_precision` of each label (`f1/Edema`), and their means over labels.
 
-    Of several labels each has a threshold (`threshold/Edema`): the given one, or that of the highest F1 on these images,
-    which flatters them. Of several classes the most probable one is predicted. A label of one class only has no score.
+    Of several labels each has a threshold (`threshold/Edema`): the given one, or that of the highest F1 on these
+    images, which flatters them. Of several classes the most probable one is predicted. A label that all images have, or
+    none, has no score.
 
     Args:
         truth: 1, 0 or NaN (unknown), shape (images, labels).

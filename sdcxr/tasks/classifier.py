@@ -1,5 +1,6 @@
 """The classifier task: a network of timm or transformers for several labels, or for one class of several."""
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -65,7 +66,7 @@ class ClassifierTask(nn.Module):
             assert config.base is not None
             network, about, sha256 = classifier_base.pretrained(config.base, config.architecture, wanted)
             self.base_sha256 = {"classifier": sha256}
-            return network, about
+            return network, dataclasses.replace(about, colour=colour and about.channels == 3)
         self.base_sha256 = {"classifier": hash_weights(begun.network)}
         labels = begun.labels
         if config.new_head:
@@ -73,7 +74,9 @@ class ClassifierTask(nn.Module):
             classifier_base.replace_head(begun.network, len(labels))
         elif set(labels) != set(self.labels) or begun.about.problem != wanted.problem:
             own, other = ", ".join(labels), ", ".join(self.labels)
-            raise UserError(f"--base {config.base} names {own}; the labels of this data are {other} (--new_head takes them)")
+            raise UserError(
+                f"--base {config.base} names {own}; the labels of this data are {other} (--new_head takes them)"
+            )
         if begun.about.prompt_tokens:
             raise UserError(f"--base {config.base}: has visual prompts: begin from its own base")
         about = dataclasses.replace(
@@ -164,7 +167,9 @@ class ClassifierTask(nn.Module):
             return {}
         row = json.loads(file.read_text(encoding="utf-8").splitlines()[-1])
         prefix = "ema_" if self.config.use_ema else ""
-        names = [name.removeprefix(prefix) for name in row if name.startswith(prefix) and name not in ("step", "images")]
+        names = [
+            name.removeprefix(prefix) for name in row if name.startswith(prefix) and name not in ("step", "images")
+        ]
         return {name: row[prefix + name] for name in names if not name.startswith("ema_")}
 
     @torch.no_grad()
@@ -177,14 +182,8 @@ class ClassifierTask(nn.Module):
         draws = torch.Generator().manual_seed(0)
         shape = (2, 3 if self.about.colour else 1, self.resolution, self.resolution)
         pixels = torch.rand(shape, generator=draws) * 2 - 1
-        device = next(self.network.parameters()).device
-        saved = Classifier(folder, device)
-        modes = {module: module.training for module in self.network.modules()}
-        self.network.eval()
-        wanted = self.logits({"pixels": pixels.to(device)})
-        for module, mode in modes.items():
-            module.training = mode
-        found = logits_of(saved.network, saved.about.inputs(pixels.to(device))).float()
+        trained, saved = copy.deepcopy(self.network).cpu().eval(), Classifier(folder, torch.device("cpu"))
+        wanted, found = (logits_of(each, self.about.inputs(pixels)).float() for each in (trained, saved.network))
         if (found - wanted).abs().max() > TOLERANCE * (1 + wanted.abs().max()):
             raise RuntimeError(f"{folder} is not what was trained: --method {self.method.name} does not fold into it")
 

@@ -30,7 +30,7 @@ def validation_loss(
         accelerator: the processes.
 
     Returns:
-        `loss`, and `loss_t<first timestep>` for every stratum; of a task that can `observe` its outputs also its `scores`.
+        `loss`, and `loss_t<first timestep>` for every stratum; of a task that can `observe` also its `scores`.
     """
     n, rank, world = len(examples.ids), accelerator.process_index, accelerator.num_processes
     losses = torch.zeros(n, dtype=torch.float64)

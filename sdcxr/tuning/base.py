@@ -75,7 +75,10 @@ def copy_exactly(source: dict[str, Tensor], target: dict[str, Tensor], what: str
     for wrong, names in (
         ("lacks", sorted(target.keys() - source.keys())),
         ("holds more than fits here:", sorted(source.keys() - target.keys())),
-        ("has another shape of", sorted(n for n in target.keys() & source.keys() if target[n].shape != source[n].shape)),
+        (
+            "has another shape of",
+            sorted(n for n in target.keys() & source.keys() if target[n].shape != source[n].shape),
+        ),
     ):
         if names:
             raise UserError(f"{what} {wrong} {', '.join(names[:3])} ({len(names)} in all)")

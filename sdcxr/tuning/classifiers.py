@@ -14,8 +14,7 @@ from sdcxr.tuning.vision_adapters import SSF, TSA, AdaptFormer, DeepPrompts, Sha
 
 # They come before methods of the same name for parts of a text-to-image model.
 OF_CLASSIFIERS: dict[str, type[TuningMethod]] = {
-    each.name: each
-    for each in (Linear, Norm, Bias, Attention, SSF, TSA, AdaptFormer, ShallowPrompts, DeepPrompts)
+    each.name: each for each in (Linear, Norm, Bias, Attention, SSF, TSA, AdaptFormer, ShallowPrompts, DeepPrompts)
 }
 
 

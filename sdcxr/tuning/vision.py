@@ -23,7 +23,7 @@ class VisionMethod(TuningMethod):
     """Of networks that it is for."""
 
     def sites(self, network: nn.Module) -> list[str]:
-        """Names of what it acts on in a network, before `inject`: parameters that train, or modules that get new ones."""
+        """Names of what it acts on, before `inject`: parameters that train, or modules that get new ones."""
         raise NotImplementedError
 
     def inject(self, module: nn.Module, config: TrainConfig) -> list[str]:

@@ -11,10 +11,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from sdcxr.backbones.image_classifier import head_of
-from sdcxr.backbones.prompt_tokens import insert_prompts, transformer_blocks
+from sdcxr.backbones.prompt_tokens import insert_prompts, prompt_place, transformer_blocks
 from sdcxr.config import TrainConfig
-from sdcxr.runtime.errors import UserError
 from sdcxr.tuning.vision import VisionMethod, body, is_norm
 
 # GELU(k x) / k is ReLU(x) to 0.17 / k, which is how AdaptFormer's ReLU becomes a part of a plain MLP.
@@ -167,7 +165,9 @@ class AdaptFormer(VisionMethod):
                 [mlp.fc1.weight, SHARPNESS * adapter.down.weight], [mlp.fc1.bias, SHARPNESS * adapter.down.bias], dim=0
             )
             scale = adapter.scale
-            mlp.fc2 = _wider([mlp.fc2.weight, scale / SHARPNESS * adapter.up.weight], [mlp.fc2.bias + scale * adapter.up.bias], dim=1)
+            mlp.fc2 = _wider(
+                [mlp.fc2.weight, scale / SHARPNESS * adapter.up.weight], [mlp.fc2.bias + scale * adapter.up.bias], dim=1
+            )
             hidden, width = mlp.fc1.out_features, mlp.fc1.in_features
             if hasattr(merged, "config"):
                 merged.config.intermediate_size = hidden
@@ -186,8 +186,7 @@ class ShallowPrompts(VisionMethod):
     deep: ClassVar[bool] = False
 
     def sites(self, network: nn.Module) -> list[str]:
-        names = list(transformer_blocks(network))
-        return names if self.deep else names[:1]
+        return list(transformer_blocks(network)) if prompt_place(network) else []
 
     def inject(self, module: nn.Module, config: TrainConfig) -> list[str]:
         return insert_prompts(module, config.prompt_tokens, self.deep)

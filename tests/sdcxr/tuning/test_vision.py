@@ -120,10 +120,17 @@ def of_transformers(kind: str) -> nn.Module:
 
     if kind == "vit":
         config = transformers.ViTConfig(
-            hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=32, patch_size=8
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            image_size=32,
+            patch_size=8,
         )
     else:
-        config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[16, 32], depths=[1, 1], layer_type="bottleneck")
+        config = transformers.ResNetConfig(
+            embedding_size=8, hidden_sizes=[16, 32], depths=[1, 1], layer_type="bottleneck"
+        )
     return transformers.AutoModelForImageClassification.from_config(config)
 
 
@@ -192,7 +199,7 @@ def train(network: nn.Module, x: torch.Tensor) -> None:
     optimizer, moved = torch.optim.SGD(parameters.values(), lr=0.5), set()
     for module, mode in modes.items():
         module.training = mode
-    for step in range(3):
+    for _ in range(3):
         loss = nn.functional.cross_entropy(outputs(network, x), torch.tensor([0, 1, 1, 0]))
         optimizer.zero_grad()
         loss.backward()
