@@ -72,7 +72,8 @@ class TrainConfig:
     new_head: bool = False
     """With `--tune classifier` and a run as --base: a new last layer, for other labels."""
     method: str = "full"
-    """With `--tune unet`, `text` or `classifier`: how to tune a part; `full` trains all of its parameters."""
+    """With `--tune unet`, `text` or `classifier`: how to tune a part, one name for all or one for each
+    (`unet=svdiff,text=bias`); `full` trains all of its parameters (docs/tuning.md)."""
     adapter_width: int = 64
     """With `--method adaptformer`: width of the bottleneck."""
     prompt_tokens: int = 10
@@ -156,9 +157,10 @@ class TrainConfig:
     """Order, noise, timesteps and dropout are functions of this and of the number of images seen."""
 
     learning_rate: float | None = None
-    """Default: 5e-5 (RoentGen), with `--tune token` 2e-3, or what the tiny embedded base needs."""
+    """Default: 5e-5 (RoentGen), with `--tune token` 2e-3, or what the tiny embedded base needs; for methods other than
+    `full` a multiple of it (docs/tuning.md)."""
     text_encoder_lr: float | None = None
-    """Learning rate of the text encoder. Default: --learning_rate."""
+    """Learning rate of the text encoder. Default: --learning_rate, or what its own method takes."""
     vae_lr: float | None = None
     """Learning rate of the VAE. Default: --learning_rate."""
     lr_scheduler: Literal["constant", "linear", "cosine"] = "constant"
@@ -274,8 +276,6 @@ class TrainConfig:
             raise UserError("--num_class_images and --prior_preservation_weight: are for --class_data_dir")
         if self.random_weights and self.architecture:
             raise UserError("--random_weights: --base names the network, leave --architecture out")
-        if self.parts == {"classifier"} and self.method != "full" and self.base is None and not self.random_weights:
-            raise UserError(f"--method {self.method}: needs trained weights: name them with --base")
         if self.random_unet and self.text_projection:
             raise UserError("--random_unet takes the width of the text encoder: leave --text_projection out")
         if self.parts == {"token"} and not (self.placeholder_token and self.initializer_token):
@@ -293,10 +293,14 @@ class TrainConfig:
         others = {parts: names for parts, names in USED_BY.items() if self.parts.isdisjoint(re.findall(r"\w+", parts))}
         return {name: parts for parts, names in others.items() for name in names.split()}
 
+    @property
+    def published(self) -> dict[str, Any]:
+        """Defaults of settings that are left open, for full fine-tuning."""
+        return TEXTUAL_INVERSION if self.parts == {"token"} else PUBLISHED
+
     def filled(self, defaults: dict[str, Any] | None = None) -> "TrainConfig":
         """These settings with the open ones taken from `defaults`, or else those published."""
-        published: dict[str, Any] = TEXTUAL_INVERSION if self.parts == {"token"} else PUBLISHED
-        values = {name: value for name, value in (defaults or published).items() if getattr(self, name) is None}
+        values = {name: value for name, value in (defaults or self.published).items() if getattr(self, name) is None}
         if self.num_train_epochs is not None:
             values.pop("max_train_steps", None)
         return dataclasses.replace(self, **values)
@@ -326,6 +330,9 @@ class GenerateConfig:
     output_dir: str
     """Samples folder; the same command again goes on where it stopped, with more prompts or more images per prompt it
     adds those."""
+    adapter: str | None = None
+    """Adapters to put into the base that --model names: adapter/ folders or runs of train.py, separated by commas; each
+    with `:0.7` behind it to scale what it adds."""
     num_images_per_prompt: int = 4
     """Images per prompt; RoentGen's evaluation uses 4."""
     num_inference_steps: int = 75

@@ -19,7 +19,10 @@ VALIDATION_IMAGES = 64
 
 
 class Task(Protocol):
-    """An nn.Module with these members."""
+    """An nn.Module with these members.
+
+    One may also have `after_step(step)`: called after optimizer step `step` (from 1), while the gradients are there.
+    """
 
     resolution: int
     """Side of the training images in pixels."""

@@ -61,6 +61,8 @@ class ClassifierTask(nn.Module):
         self.base_sha256: dict[str, str] = {}
         begun = None if config.base is None or config.random_weights else classifier_base.of_run(config.base)
         if begun is None and (config.base is None or config.random_weights):
+            if config.method != "full" and not config.random_weights:
+                raise UserError(f"--method {config.method}: needs trained weights: name them with --base")
             return classifier_base.untrained(config.base, dataclasses.replace(wanted, mean=(0.5,), std=(0.5,)))
         if begun is None:
             assert config.base is not None
@@ -102,6 +104,9 @@ class ClassifierTask(nn.Module):
             {"name": "its vectors", "params": vectors, "lr": rate, "weight_decay": 0.0},
         ]
         return [group for group in groups if group["params"]]
+
+    def after_step(self, step: int) -> None:
+        self.method.after_step(self.network, step, self.config)
 
     def examples(self) -> LabelledImages:
         return self._images(self.rows, self.targets, augmented=True)
@@ -147,7 +152,8 @@ class ClassifierTask(nn.Module):
         return []
 
     def save(self, run: Path) -> None:
-        save_adapter(run / "adapter", self.method, {"classifier": self.network})
+        tuned = {"classifier": self.network}
+        save_adapter(run / "adapter", {"classifier": self.method}, tuned, self.config, self.base_sha256)
         plain: Any = self.method.merge(self.network)
         args = self.about.model_args | getattr(plain, "changed_model_args", {})
         about = dataclasses.replace(self.about, model_args=args)

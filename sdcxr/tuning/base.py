@@ -10,6 +10,10 @@ from sdcxr.config import TrainConfig
 from sdcxr.runtime.errors import UserError
 
 
+class NothingToTune(UserError):
+    """A part without anything that the method acts on."""
+
+
 class TuningMethod(Protocol):
     """Chooses, or adds, the trainable parameters of one part (UNet, text encoder, …).
 
@@ -98,13 +102,16 @@ def apply_method(method: TuningMethod, module: nn.Module, config: TrainConfig) -
     """Let exactly the parameters that the method names require gradients.
 
     Raises:
-        UserError: see `TuningMethod.inject`; or there is nothing in the module that the method acts on.
+        NothingToTune: there is nothing in the module that the method acts on.
+        UserError: see `TuningMethod.inject`.
         ValueError: the method names parameters that the module does not have.
     """
     found = any(modules_of(module, method.serves))
     names = set(method.inject(module, config)) if found else set()
     if not names:
-        raise UserError(f"--method {method.name}: {type(module).__name__} has none of {', '.join(method.serves)}")
+        kinds = ", ".join(kind.lstrip("_") for kind in method.serves[:5])
+        more = ", …" if len(method.serves) > 5 else ""
+        raise NothingToTune(f"--method {method.name}: {type(module).__name__} has none of {kinds}{more}")
     parameters = dict(module.named_parameters())
     if not names <= parameters.keys():
         raise ValueError(f"--method {method.name} names {sorted(names - parameters.keys())[:3]}")

@@ -1,34 +1,18 @@
-"""`--method` with `--tune classifier`: the methods for it, and their use on a network."""
+"""`--method` on the network of a classifier."""
 
-import difflib
+import dataclasses
+from typing import Any
 
 from torch import nn
 
-from sdcxr.backbones.image_classifier import head_of, is_in
 from sdcxr.config import TrainConfig
 from sdcxr.runtime.errors import UserError
-from sdcxr.tuning.base import TuningMethod, apply_method, modules_of
-from sdcxr.tuning.registry import METHODS
-from sdcxr.tuning.vision import BATCH_NORM, Attention, Bias, Linear, Norm, VisionMethod, kind_of
-from sdcxr.tuning.vision_adapters import SSF, TSA, AdaptFormer, DeepPrompts, ShallowPrompts
+from sdcxr.tuning.base import NothingToTune, TuningMethod, apply_method, modules_of
+from sdcxr.tuning.registry import choose_methods, find_method, methods_for
+from sdcxr.tuning.vision import VisionMethod, kind_of
 
-# They come before methods of the same name for parts of a text-to-image model.
-OF_CLASSIFIERS: dict[str, type[TuningMethod]] = {
-    each.name: each for each in (Linear, Norm, Bias, Attention, SSF, TSA, AdaptFormer, ShallowPrompts, DeepPrompts)
-}
-
-
-def find_method(name: str) -> TuningMethod:
-    """The method of that name for classifiers: one of its own, or one of those for all networks.
-
-    Raises:
-        UserError: there is none; names the nearest.
-    """
-    known = METHODS | OF_CLASSIFIERS
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=3) or sorted(known)
-        raise UserError(f"--method {name}: unknown (near: {', '.join(near)})")
-    return known[name]()
+RANK = 16  # of LoRA where none is given, as in Dutt et al. (arXiv 2305.08252)
+KINDS = {"cnn": "convolutional", "vit": "a vision transformer"}
 
 
 def tune_classifier(network: nn.Module, config: TrainConfig) -> TuningMethod:
@@ -40,21 +24,27 @@ def tune_classifier(network: nn.Module, config: TrainConfig) -> TuningMethod:
     Raises:
         UserError: there is no such method, or it does not fit the network; lists those that do.
     """
-    method = find_method(config.method)
-    if not fits(method, network):
-        fitting = [name for name, each in sorted((METHODS | OF_CLASSIFIERS).items()) if fits(each(), network)]
-        kind = {"cnn": "convolutional", "vit": "a vision transformer"}[kind_of(network)]
+    method = choose_methods(config)["classifier"]
+    try:
+        if not fits(method, network):
+            raise NothingToTune(method.name)
+        apply_method(method, network, with_rank(config))
+    except NothingToTune:
+        fitting = [name for name in sorted(methods_for("classifier")) if fits(find_method(name, "classifier"), network)]
         raise UserError(
-            f"--method {method.name}: does not fit {type(network).__name__}, which is {kind}: use {', '.join(fitting)}"
-        )
-    apply_method(method, network, config)
-    for name, parameter in network.named_parameters():
-        if is_in(name, head_of(network)):
-            parameter.requires_grad_(True)
+            f"--method {method.name}: does not fit {type(network).__name__}, which is {KINDS[kind_of(network)]}: use "
+            f"{', '.join(fitting)}"
+        ) from None
     for each in network.modules():
-        if isinstance(each, BATCH_NORM) and method.name != "full":
+        if isinstance(each, nn.modules.batchnorm._BatchNorm) and method.name != "full":
             each.train(each.training and each.weight is not None and each.weight.requires_grad)
     return method
+
+
+def with_rank(config: TrainConfig) -> TrainConfig:
+    """The settings with the rank of LoRA that classifiers have by default."""
+    ranked: Any = config
+    return dataclasses.replace(config, lora_rank=ranked.lora_rank or RANK) if hasattr(config, "lora_rank") else config
 
 
 def fits(method: TuningMethod, network: nn.Module) -> bool:

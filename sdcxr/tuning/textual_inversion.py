@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sdcxr.config import TrainConfig
-from sdcxr.tuning.base import TuningMethod
+from sdcxr.tuning.base import TuningMethod, copy_exactly
 
 
 class NewRows(nn.Module):
@@ -54,6 +54,14 @@ class TextualInversion(TuningMethod):
     def state(self, module: Any) -> dict[str, Tensor]:
         embedding = module.get_input_embeddings()
         return {word: embedding.rows[[i - embedding.first for i in ids]] for word, ids in module.new_words.items()}
+
+    @torch.no_grad()
+    def load(self, module: Any, state: dict[str, Tensor]) -> None:
+        own = self.state(module)
+        copy_exactly(state, own, "an adapter of new words")
+        embedding = module.get_input_embeddings()
+        for word, ids in module.new_words.items():
+            embedding.rows[[i - embedding.first for i in ids]] = own[word]
 
     @torch.no_grad()
     def merge(self, module: Any) -> Any:

@@ -1,18 +1,15 @@
-"""Tuning methods of image classifiers that choose among the parameters there are: of convolutional networks ("cnn") and
-of vision transformers ("vit"). The last layer trains with every method, and is named by none but `linear`.
-"""
+"""What tuning methods of image classifiers share: the kinds of networks, and the last layer, which always trains."""
 
 import copy
 from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from sdcxr.backbones.image_classifier import head_of, is_in
 from sdcxr.backbones.prompt_tokens import attention_of, transformer_blocks
 from sdcxr.config import TrainConfig
-from sdcxr.tuning.base import TuningMethod
-
-BATCH_NORM = nn.modules.batchnorm._BatchNorm
+from sdcxr.tuning.base import TuningMethod, copy_exactly
+from sdcxr.tuning.selectors import NORMS
 
 
 class VisionMethod(TuningMethod):
@@ -26,8 +23,12 @@ class VisionMethod(TuningMethod):
         """Names of what it acts on, before `inject`: parameters that train, or modules that get new ones."""
         raise NotImplementedError
 
+    def add(self, network: nn.Module, config: TrainConfig) -> list[str]:
+        """Add the modules that it needs, and return the names of what trains beside the last layer."""
+        return self.sites(network)
+
     def inject(self, module: nn.Module, config: TrainConfig) -> list[str]:
-        return self.sites(module)
+        return [*self.add(module, config), *last_layer(module)]
 
     def merge(self, module: nn.Module) -> nn.Module:
         return copy.deepcopy(module)
@@ -39,31 +40,7 @@ class Linear(VisionMethod):
     name: ClassVar[str] = "linear"
 
     def sites(self, network: nn.Module) -> list[str]:
-        return [name for name, _ in network.named_parameters() if is_in(name, head_of(network))]
-
-
-class Norm(VisionMethod):
-    """Weights and biases of all normalisations.
-
-    BatchNorm (Frankle et al. 2020, arXiv 2003.00152), whose running statistics then move too; LayerNorm (Basu et al.
-    2023, arXiv 2304.01917).
-    """
-
-    name: ClassVar[str] = "norm"
-
-    def sites(self, network: nn.Module) -> list[str]:
-        norms = [name for name, each in body(network).items() if is_norm(each)]
-        return [name for name, _ in network.named_parameters() if name.rpartition(".")[0] in norms]
-
-
-class Bias(VisionMethod):
-    """All biases: TinyTL (Cai et al. 2020, arXiv 2007.11622), BitFit (Ben Zaken et al. 2022, arXiv 2106.10199)."""
-
-    name: ClassVar[str] = "bias"
-
-    def sites(self, network: nn.Module) -> list[str]:
-        names = [name for name, _ in network.named_parameters() if name.rpartition(".")[2] == "bias"]
-        return [name for name in names if not is_in(name, head_of(network))]
+        return list(last_layer(network))
 
 
 class Attention(VisionMethod):
@@ -71,12 +48,47 @@ class Attention(VisionMethod):
 
     name: ClassVar[str] = "attention"
     kinds: ClassVar[tuple[str, ...]] = ("vit",)
+    learning_rate_factor: ClassVar[float] = 2.0
 
     def sites(self, network: nn.Module) -> list[str]:
         attentions = [f"{name}.{attention_of(block)}" for name, block in transformer_blocks(network).items()]
         positions = ("pos_embed", "position_embeddings")
         names = [name for name, _ in network.named_parameters()]
         return [name for name in names if is_in(name, attentions) or name.rpartition(".")[2] in positions]
+
+
+class WithLastLayer(TuningMethod):
+    """A method for networks of all kinds, and the last layer, which trains and is in its adapter too."""
+
+    def __init__(self, inner: TuningMethod):
+        self.inner = inner
+        for name in ("name", "serves", "options", "learning_rate_factor", "additive", "file_per_tensor"):
+            setattr(self, name, getattr(inner, name))
+
+    def inject(self, module: nn.Module, config: TrainConfig) -> list[str]:
+        names = self.inner.inject(module, config)
+        return [*names, *last_layer(module)] if names else []
+
+    def state(self, module: nn.Module) -> dict[str, Tensor]:
+        return self.inner.state(module) | last_layer(module)
+
+    def load(self, module: nn.Module, state: dict[str, Tensor]) -> None:
+        own = last_layer(module)
+        copy_exactly({name: value for name, value in state.items() if name in own}, own, f"an adapter of {self.name}")
+        held = self.inner.state(module).keys()
+        self.inner.load(module, {name: value for name, value in state.items() if name not in own or name in held})
+
+    def after_step(self, module: nn.Module, step: int, config: TrainConfig) -> None:
+        self.inner.after_step(module, step, config)
+
+    def merge(self, module: nn.Module) -> nn.Module:
+        return self.inner.merge(module)
+
+
+def last_layer(network: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters of the last layer by name."""
+    head = head_of(network)
+    return {name: parameter for name, parameter in network.named_parameters() if is_in(name, head)}
 
 
 def kind_of(network: nn.Module) -> str:
@@ -90,6 +102,5 @@ def body(network: nn.Module) -> dict[str, nn.Module]:
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether a module is a normalisation, also of a library's own class (RMSNorm)."""
-    named = type(module).__name__.removesuffix("2d").removesuffix("Act").removesuffix("2d").endswith("Norm")
-    return named or isinstance(module, nn.LayerNorm | nn.GroupNorm | BATCH_NORM)
+    """Whether a module is a normalisation."""
+    return not {base.__name__ for base in type(module).__mro__}.isdisjoint(NORMS)

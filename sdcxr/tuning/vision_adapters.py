@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from sdcxr.backbones.prompt_tokens import insert_prompts, prompt_place, transformer_blocks
 from sdcxr.config import TrainConfig
-from sdcxr.tuning.vision import VisionMethod, body, is_norm
+from sdcxr.tuning.base import TuningMethod
+from sdcxr.tuning.vision import Attention, Linear, VisionMethod, body, is_norm
 
 # GELU(k x) / k is ReLU(x) to 0.17 / k, which is how AdaptFormer's ReLU becomes a part of a plain MLP.
 SHARPNESS = 1024.0
@@ -47,10 +48,10 @@ class SSF(VisionMethod):
     def sites(self, network: nn.Module) -> list[str]:
         return [name for name, each in body(network).items() if _is_affine(each)]
 
-    def inject(self, module: nn.Module, config: TrainConfig) -> list[str]:
+    def add(self, network: nn.Module, config: TrainConfig) -> list[str]:
         names = []
-        for name in self.sites(module):
-            layer: Any = module.get_submodule(name)
+        for name in self.sites(network):
+            layer: Any = network.get_submodule(name)
             inner = _before_activation(layer)
             inner.add_module("ssf", ScaleShift(len(layer.bias), _channels_at(layer)))
             inner.register_forward_hook(_scale)
@@ -90,10 +91,10 @@ class TSA(VisionMethod):
         beside = {"downsample", "shortcut", "se"}  # of the blocks' own path
         return [name for name in names if not re.match(stem, name) and beside.isdisjoint(name.split("."))]
 
-    def inject(self, module: nn.Module, config: TrainConfig) -> list[str]:
-        names = self.sites(module)
+    def add(self, network: nn.Module, config: TrainConfig) -> list[str]:
+        names = self.sites(network)
         for name in names:
-            conv: Any = module.get_submodule(name)
+            conv: Any = network.get_submodule(name)
             tsa = nn.Conv2d(conv.in_channels, conv.out_channels, 1, conv.stride, groups=conv.groups, bias=False)
             nn.init.zeros_(tsa.weight)
             conv.add_module("tsa", tsa)
@@ -144,10 +145,10 @@ class AdaptFormer(VisionMethod):
         plain = all(_is_plain_mlp(mlp) for mlp in mlps.values())
         return list(mlps) if plain and len({mlp.fc1.in_features for mlp in mlps.values()}) == 1 else []
 
-    def inject(self, module: nn.Module, config: TrainConfig) -> list[str]:
-        names = self.sites(module)
+    def add(self, network: nn.Module, config: TrainConfig) -> list[str]:
+        names = self.sites(network)
         for name in names:
-            mlp: Any = module.get_submodule(name)
+            mlp: Any = network.get_submodule(name)
             mlp.add_module("adapter", Bottleneck(mlp.fc1.in_features, config.adapter_width))
             mlp.register_forward_hook(_add_adapter)
         ends = ("down.weight", "down.bias", "up.weight", "up.bias")
@@ -188,8 +189,8 @@ class ShallowPrompts(VisionMethod):
     def sites(self, network: nn.Module) -> list[str]:
         return list(transformer_blocks(network)) if prompt_place(network) else []
 
-    def inject(self, module: nn.Module, config: TrainConfig) -> list[str]:
-        return insert_prompts(module, config.prompt_tokens, self.deep)
+    def add(self, network: nn.Module, config: TrainConfig) -> list[str]:
+        return insert_prompts(network, config.prompt_tokens, self.deep)
 
 
 class DeepPrompts(ShallowPrompts):
@@ -269,3 +270,9 @@ def _add_tsa(conv: Any, args: tuple[Tensor], output: Tensor) -> Tensor:
 
 def _add_adapter(mlp: Any, args: tuple[Tensor], output: Tensor) -> Tensor:
     return output + mlp.adapter(args[0])
+
+
+# By name; they come before methods of the same name for parts of a text-to-image model.
+OF_CLASSIFIERS: dict[str, type[TuningMethod]] = {
+    each.name: each for each in (Linear, Attention, SSF, TSA, AdaptFormer, ShallowPrompts, DeepPrompts)
+}

@@ -168,7 +168,6 @@ def test_scales_do_not_decay(micro_dataset, bases):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"method": "lora"}, "--method lora: needs trained weights: name them with --base"),
         ({"random_weights": True, "architecture": "resnet18"}, "leave --architecture out"),
         ({"adapter_width": 0}, "--adapter_width 0: must be positive"),
         ({"prompt_tokens": 0}, "--prompt_tokens 0: must be positive"),
@@ -177,6 +176,13 @@ def test_scales_do_not_decay(micro_dataset, bases):
 def test_settings_that_cannot_be_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
         TrainConfig(tune="classifier", **settings)
+
+
+def test_a_method_needs_trained_weights(micro_dataset):
+    settings = {"data": str(micro_dataset), "tune": "classifier", "method": "norm"}
+    with pytest.raises(UserError, match="--method norm: needs trained weights: name them with --base"):
+        ClassifierTask(TrainConfig(**settings))
+    ClassifierTask(TrainConfig(**settings, random_weights=True))
 
 
 def test_a_column_of_classes_that_is_none(micro_dataset):

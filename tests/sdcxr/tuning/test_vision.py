@@ -11,7 +11,8 @@ from torch import nn
 from sdcxr.backbones.image_classifier import head_of, is_in
 from sdcxr.config import TrainConfig
 from sdcxr.runtime.errors import UserError
-from sdcxr.tuning.classifiers import find_method, tune_classifier
+from sdcxr.tuning.classifiers import tune_classifier
+from sdcxr.tuning.registry import find_method
 from sdcxr.tuning.vision import kind_of
 
 CNN = ["full", "linear", "norm", "bias", "ssf", "tsa"]
@@ -238,4 +239,4 @@ def test_a_method_for_another_kind_of_network_names_those_that_fit(name, method,
 
 def test_unknown_methods_name_the_nearest():
     with pytest.raises(UserError, match=r"--method adapt_former: unknown \(near: adaptformer"):
-        find_method("adapt_former")
+        find_method("adapt_former", "classifier")
