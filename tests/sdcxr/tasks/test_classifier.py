@@ -17,6 +17,7 @@ from sdcxr.io.manifest import LABELS, read_metadata, write_metadata
 from sdcxr.runtime.errors import UserError
 from sdcxr.tasks.classifier import ClassifierTask
 from tests.sdcxr.backbones.test_classifier_base import save_timm, save_transformers
+from tests.sdcxr.tuning.test_vision import OPTIONS
 
 CPU = torch.device("cpu")
 
@@ -47,10 +48,9 @@ def validation_rows(run: Path) -> list[dict[str, float]]:
     ],
 )  # fmt: skip
 def test_a_run_saves_its_adapter_and_the_network_that_was_trained(train_micro, tmp_path, bases, kind, method):
-    small = {"adapter_width": 4, "prompt_tokens": 3, "resolution": None} if kind == "vit" else {"adapter_width": 4}
-    size = {"resolution": 160} if kind == "vit" else {}
+    more = OPTIONS.get(method, {}) | ({"resolution": 160} if kind == "vit" else {})
     run = tmp_path / "run"
-    train_micro(run, **run_settings(bases[kind], method, **small | size, max_train_steps=1, learning_rate=0.01))
+    train_micro(run, **run_settings(bases[kind], method, **more, max_train_steps=1, learning_rate=0.01))
     adapter = load_file(run / "adapter" / "classifier.safetensors")
     checkpoint = load_file(next((run / "checkpoints").iterdir()) / "model.safetensors")
     assert {f"network.{name}" for name in adapter} == checkpoint.keys()
