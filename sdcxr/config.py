@@ -17,8 +17,8 @@ NO_BASE = {"classifier", "clip"}  # tasks without a text-to-image base
 
 # Settings that only some parts of --tune use; given with others they are refused. All else is for every task.
 USED_BY: dict[str, str] = {
-    "unet, text or classifier": "method",
-    "unet or text": "caption_dropout class_data_dir num_class_images prior_preservation_weight",
+    "unet, text or classifier": "method lora_rank lora_alpha lora_dropout lora_targets",
+    "unet or text": "lora_format caption_dropout class_data_dir num_class_images prior_preservation_weight",
     "unet, text or token": "snr_gamma prediction_type rescale_betas_zero_snr noise_offset cache_latents latents_dir "
     "cache_in_memory channels_last text_encoder text_projection text_length text_skip_layers text_attention_mask "
     "trust_remote_code",
@@ -35,7 +35,7 @@ USED_BY: dict[str, str] = {
 POSITIVE = (
     "max_train_steps", "num_train_epochs", "max_train_samples", "resolution", "learning_rate", "text_encoder_lr",
     "vae_lr", "max_grad_norm", "snr_gamma", "text_length", "num_vectors", "num_class_images",
-    "prior_preservation_weight", "adapter_width", "prompt_tokens", "data_fraction",
+    "prior_preservation_weight", "lora_rank", "lora_alpha", "adapter_width", "prompt_tokens", "data_fraction",
 )
 NOT_NEGATIVE = (
     "lr_warmup_steps", "validation_steps", "validation_loss_images", "preview_images", "noise_offset",
@@ -78,6 +78,18 @@ class TrainConfig:
     """With `--method adaptformer`: width of the bottleneck."""
     prompt_tokens: int = 10
     """With `--method vpt-shallow` and `vpt-deep`: tokens, of vpt-deep before each block."""
+    lora_rank: int | None = None
+    """Rank of LoRA and its relatives, or the largest side of a block of rotations. Default: 4; hra 8, boft 10;
+    with `--tune classifier` 16."""
+    lora_alpha: float | None = None
+    """What LoRA adds is scaled by this over the rank. Default: the rank."""
+    lora_dropout: float = 0.0
+    """Dropout of the input of LoRA's layers while training."""
+    lora_targets: str | None = None
+    """Layers to adapt: ends of their names, separated by commas (to_q,to_v), or a regular expression of whole names.
+    Default: the projections of the attention."""
+    lora_format: Literal["diffusers", "kohya"] = "diffusers"
+    """Names in adapter/pytorch_lora_weights.safetensors: those of diffusers, or of kohya's scripts for web UIs."""
     data: str | None = None
     """Dataset folder made by data_prep. Default: the embedded phantoms."""
     output_dir: str | None = None
@@ -265,6 +277,8 @@ class TrainConfig:
             raise UserError(f"--data_fraction {self.data_fraction}: is a share of the images, 1 at most")
         if not 0 <= self.caption_dropout <= 1:
             raise UserError(f"--caption_dropout {self.caption_dropout}: must lie between 0 and 1")
+        if not 0 <= self.lora_dropout < 1:
+            raise UserError(f"--lora_dropout {self.lora_dropout}: must be at least 0 and below 1")
         if self.max_train_steps is not None and self.num_train_epochs is not None:
             raise UserError("--max_train_steps and --num_train_epochs: give one of the two")
 

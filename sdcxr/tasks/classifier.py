@@ -29,7 +29,7 @@ from sdcxr.runtime.errors import UserError
 from sdcxr.tasks.base import training_rows, validation_rows
 from sdcxr.tasks.classification_scores import classification_scores
 from sdcxr.tuning.adapter_folder import save_adapter
-from sdcxr.tuning.classifiers import tune_classifier
+from sdcxr.tuning.classifiers import tune_classifier, with_rank
 
 LOOKED_AT = 1000  # images whose colour is looked at
 TOLERANCE = 1e-3  # of logits, of a saved network and the one that was trained
@@ -48,7 +48,8 @@ class ClassifierTask(nn.Module):
         self.network, self.about = self._begin()
         self.labels, self.resolution = list(self.about.labels), self.about.resolution
         self.targets = table_of(self.rows, config, self.labels)[1]
-        self.method = tune_classifier(self.network.train(), config)
+        self.tuning = with_rank(config)
+        self.method = tune_classifier(self.network.train(), self.tuning)
 
     def _begin(self) -> tuple[nn.Module, Description]:
         """The network, and how it takes its images."""
@@ -106,7 +107,7 @@ class ClassifierTask(nn.Module):
         return [group for group in groups if group["params"]]
 
     def after_step(self, step: int) -> None:
-        self.method.after_step(self.network, step, self.config)
+        self.method.after_step(self.network, step, self.tuning)
 
     def examples(self) -> LabelledImages:
         return self._images(self.rows, self.targets, augmented=True)
@@ -153,7 +154,7 @@ class ClassifierTask(nn.Module):
 
     def save(self, run: Path) -> None:
         tuned = {"classifier": self.network}
-        save_adapter(run / "adapter", {"classifier": self.method}, tuned, self.config, self.base_sha256)
+        save_adapter(run / "adapter", {"classifier": self.method}, tuned, self.tuning, self.base_sha256)
         plain: Any = self.method.merge(self.network)
         args = self.about.model_args | getattr(plain, "changed_model_args", {})
         about = dataclasses.replace(self.about, model_args=args)

@@ -1,7 +1,6 @@
 """`--method` on the network of a classifier."""
 
 import dataclasses
-from typing import Any
 
 from torch import nn
 
@@ -16,7 +15,7 @@ KINDS = {"cnn": "convolutional", "vit": "a vision transformer"}
 
 
 def tune_classifier(network: nn.Module, config: TrainConfig) -> TuningMethod:
-    """Let what `--method` chooses and the last layer train, and return the method.
+    """Let what `--method` chooses and the last layer train, and return the method; settings are those of `with_rank`.
 
     Batch normalisations whose weights do not train are put in evaluation mode: in training mode their running
     statistics would move, whatever is frozen.
@@ -28,7 +27,7 @@ def tune_classifier(network: nn.Module, config: TrainConfig) -> TuningMethod:
     try:
         if not fits(method, network):
             raise NothingToTune(method.name)
-        apply_method(method, network, with_rank(config))
+        apply_method(method, network, config)
     except NothingToTune:
         fitting = [name for name in sorted(methods_for("classifier")) if fits(find_method(name, "classifier"), network)]
         raise UserError(
@@ -43,8 +42,8 @@ def tune_classifier(network: nn.Module, config: TrainConfig) -> TuningMethod:
 
 def with_rank(config: TrainConfig) -> TrainConfig:
     """The settings with the rank of LoRA that classifiers have by default."""
-    ranked: Any = config
-    return dataclasses.replace(config, lora_rank=ranked.lora_rank or RANK) if hasattr(config, "lora_rank") else config
+    reads_rank = "lora_rank" in choose_methods(config)["classifier"].options
+    return dataclasses.replace(config, lora_rank=RANK) if reads_rank and config.lora_rank is None else config
 
 
 def fits(method: TuningMethod, network: nn.Module) -> bool:
