@@ -72,15 +72,14 @@ class TrainConfig:
     new_head: bool = False
     """With `--tune classifier` and a run as --base: a new last layer, for other labels."""
     method: str = "full"
-    """With `--tune unet`, `text` or `classifier`: how to tune a part, one name for all or one for each
-    (`unet=svdiff,text=bias`); `full` trains all of its parameters (docs/tuning.md)."""
+    """With `--tune unet`, `text` or `classifier`: how to tune a part (docs/tuning.md, docs/classifiers.md), one name for
+    all or one for each (`unet=svdiff,text=bias`)."""
     adapter_width: int = 64
     """With `--method adaptformer`: width of the bottleneck."""
     prompt_tokens: int = 10
     """With `--method vpt-shallow` and `vpt-deep`: tokens, of vpt-deep before each block."""
     lora_rank: int | None = None
-    """Rank of LoRA and its relatives, or the largest side of a block of rotations. Default: 4; hra 8, boft 10;
-    with `--tune classifier` 16."""
+    """Rank of LoRA and its relatives, or largest side of a rotation. Default: 4; hra 8, boft 10; classifiers 16."""
     lora_alpha: float | None = None
     """What LoRA adds is scaled by this over the rank. Default: the rank."""
     lora_dropout: float = 0.0
@@ -256,13 +255,12 @@ class TrainConfig:
         for name in ("data", "output_dir", "latents_dir", "continue_from", "class_data_dir"):
             if getattr(self, name) is not None:
                 setattr(self, name, str(Path(getattr(self, name)).expanduser()))
-        for name in ("train_batch_size", "gradient_accumulation_steps", "logging_steps", "checkpointing_steps"):
-            _at_least(self, name, 1)
+        counts = ("train_batch_size", "gradient_accumulation_steps", "logging_steps", "checkpointing_steps")
+        for name, minimum in (dict.fromkeys(counts, 1) | dict.fromkeys(NOT_NEGATIVE, 0)).items():
+            _at_least(self, name, minimum)
         for name in POSITIVE:
             if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"--{name} {getattr(self, name)}: must be positive")
-        for name in NOT_NEGATIVE:
-            _at_least(self, name, 0)
         _at_least(self, "checkpoints_total_limit", 1)
         self._check_text_settings()
         if self.cache_in_memory and not self.cache_latents:
@@ -273,8 +271,6 @@ class TrainConfig:
             raise UserError(f"--seed {self.seed}: must be below 2^64")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise UserError(f"--ema_decay {self.ema_decay}: must be at least 0 and below 1")
-        if self.data_fraction > 1:
-            raise UserError(f"--data_fraction {self.data_fraction}: is a share of the images, 1 at most")
         if not 0 <= self.caption_dropout <= 1:
             raise UserError(f"--caption_dropout {self.caption_dropout}: must lie between 0 and 1")
         if not 0 <= self.lora_dropout < 1:
@@ -288,8 +284,6 @@ class TrainConfig:
                 raise UserError(f"--{name}: is for a --text_encoder, and none is given")
         if self.class_data_dir is None and (self.num_class_images or self.prior_preservation_weight != 1.0):
             raise UserError("--num_class_images and --prior_preservation_weight: are for --class_data_dir")
-        if self.random_weights and self.architecture:
-            raise UserError("--random_weights: --base names the network, leave --architecture out")
         if self.random_unet and self.text_projection:
             raise UserError("--random_unet takes the width of the text encoder: leave --text_projection out")
         if self.parts == {"token"} and not (self.placeholder_token and self.initializer_token):
@@ -377,14 +371,11 @@ class GenerateConfig:
     """Half precision is faster on a GPU and changes the images slightly."""
 
     def __post_init__(self) -> None:
-        for name in ("num_images_per_prompt", "num_inference_steps", "batch_size"):
-            _at_least(self, name, 1)
-        for name in ("seed", "guidance_scale"):
-            _at_least(self, name, 0)
+        names = ("num_images_per_prompt", "num_inference_steps", "batch_size", "resolution", "max_prompts", "clip_skip")
+        for name, minimum in (dict.fromkeys(names, 1) | {"seed": 0, "guidance_scale": 0}).items():
+            _at_least(self, name, minimum)
         self.prompt_template = as_recorded(self.prompt_template)
         check_templates(as_list(self.prompt_template))
-        for name in ("resolution", "max_prompts", "clip_skip"):
-            _at_least(self, name, 1)
         for name in ("model", "output_dir"):
             if not getattr(self, name).strip():
                 raise UserError(f"--{name}: is empty")

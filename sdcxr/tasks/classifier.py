@@ -62,6 +62,8 @@ class ClassifierTask(nn.Module):
         self.base_sha256: dict[str, str] = {}
         begun = None if config.base is None or config.random_weights else classifier_base.of_run(config.base)
         if begun is None and (config.base is None or config.random_weights):
+            if config.architecture:
+                raise UserError("--architecture is for weights in a file: --base names a network of random weights")
             if config.method != "full" and not config.random_weights:
                 raise UserError(f"--method {config.method}: needs trained weights: name them with --base")
             return classifier_base.untrained(config.base, dataclasses.replace(wanted, mean=(0.5,), std=(0.5,)))

@@ -168,7 +168,6 @@ def test_scales_do_not_decay(micro_dataset, bases):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"random_weights": True, "architecture": "resnet18"}, "leave --architecture out"),
         ({"adapter_width": 0}, "--adapter_width 0: must be positive"),
         ({"prompt_tokens": 0}, "--prompt_tokens 0: must be positive"),
     ],
@@ -183,6 +182,8 @@ def test_a_method_needs_trained_weights(micro_dataset):
     with pytest.raises(UserError, match="--method norm: needs trained weights: name them with --base"):
         ClassifierTask(TrainConfig(**settings))
     ClassifierTask(TrainConfig(**settings, random_weights=True))
+    with pytest.raises(UserError, match="--architecture is for weights in a file"):
+        ClassifierTask(TrainConfig(**settings, random_weights=True, architecture="resnet18"))
 
 
 def test_a_column_of_classes_that_is_none(micro_dataset):

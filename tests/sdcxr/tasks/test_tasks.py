@@ -318,7 +318,10 @@ def test_labels_follow_the_base_by_name(train_micro, tmp_path, micro_dataset):
     assert task.labels == [LABELS[0], LABELS[1]]
     np.testing.assert_array_equal(task.targets[:, 0], rows[LABELS[0]])
     labels.drop(columns=LABELS[1]).to_csv(tmp_path / "fewer.csv", index=False)
-    with pytest.raises(UserError, match=r"--base .*first names Atelectasis, Cardiomegaly; the labels .* Atelectasis \(--new_head takes them\)$"):
+    with pytest.raises(
+        UserError,
+        match=r"--base .*first names Atelectasis, Cardiomegaly; the labels .* Atelectasis \(--new_head takes them\)$",
+    ):
         ClassifierTask(config(first, micro_dataset, tune="classifier", labels=str(tmp_path / "fewer.csv")))
 
 

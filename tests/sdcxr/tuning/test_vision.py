@@ -165,7 +165,7 @@ CASES = [
     *(("test_convnext", method) for method in ("norm", "bias", "ssf", "tsa")),  # no batch normalisation
 ]
 PROMPTS = {"vpt-shallow", "vpt-deep"}  # are not an identity
-OPTIONS = {"adaptformer": {"adapter_width": 4}} | dict.fromkeys(PROMPTS, {"prompt_tokens": 3})
+OPTIONS = {"adaptformer": {"adapter_width": 4}} | {name: {"prompt_tokens": 3} for name in PROMPTS}
 
 
 @pytest.mark.parametrize(("name", "method"), CASES)
