@@ -32,7 +32,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from embedded_base import T_975, EmbeddedBaseConfig, command, half_width, read_scores, score_samples, train_classifier
-from language_inputs import MODES, STYLES, captions_of, describe_captions, save_random_bert, save_text_tower, write_dataset
+from language_inputs import (
+    MODES,
+    STYLES,
+    captions_of,
+    describe_captions,
+    save_random_bert,
+    save_text_tower,
+    write_dataset,
+)
 
 from sdcxr.io.files import read_json, write_json
 from sdcxr.io.manifest import read_metadata

@@ -35,7 +35,7 @@ USED_BY: dict[str, str] = {
 POSITIVE = (
     "max_train_steps", "num_train_epochs", "max_train_samples", "resolution", "learning_rate", "text_encoder_lr",
     "vae_lr", "max_grad_norm", "snr_gamma", "text_length", "num_vectors", "num_class_images",
-    "prior_preservation_weight", "lora_rank", "lora_alpha", "adapter_width", "prompt_tokens", "data_fraction",
+    "prior_preservation_weight", "checkpoints_total_limit", "lora_rank", "lora_alpha", "adapter_width", "prompt_tokens", "data_fraction",
 )
 NOT_NEGATIVE = (
     "lr_warmup_steps", "validation_steps", "validation_loss_images", "preview_images", "noise_offset",
@@ -261,7 +261,6 @@ class TrainConfig:
         for name in POSITIVE:
             if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"--{name} {getattr(self, name)}: must be positive")
-        _at_least(self, "checkpoints_total_limit", 1)
         self._check_text_settings()
         if self.cache_in_memory and not self.cache_latents:
             raise UserError("--cache_in_memory holds cached latents: it needs --cache_latents")

@@ -30,6 +30,7 @@ from sdcxr.tasks.base import training_rows, validation_rows
 from sdcxr.tasks.classification_scores import classification_scores
 from sdcxr.tuning.adapter_folder import save_adapter
 from sdcxr.tuning.classifiers import tune_classifier, with_rank
+from sdcxr.tuning.lora_files import write_peft_folder
 
 LOOKED_AT = 1000  # images whose colour is looked at
 TOLERANCE = 1e-3  # of logits, of a saved network and the one that was trained
@@ -157,6 +158,8 @@ class ClassifierTask(nn.Module):
     def save(self, run: Path) -> None:
         tuned = {"classifier": self.network}
         save_adapter(run / "adapter", {"classifier": self.method}, tuned, self.tuning, self.base_sha256)
+        if self.about.library == "transformers" and hasattr(self.network, "peft_config"):
+            write_peft_folder(run / "adapter" / "peft", self.network, self.method.state(self.network))
         plain: Any = self.method.merge(self.network)
         args = self.about.model_args | getattr(plain, "changed_model_args", {})
         about = dataclasses.replace(self.about, model_args=args)

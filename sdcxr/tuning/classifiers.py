@@ -15,7 +15,7 @@ KINDS = {"cnn": "convolutional", "vit": "a vision transformer"}
 
 
 def tune_classifier(network: nn.Module, config: TrainConfig) -> TuningMethod:
-    """Let what `--method` chooses and the last layer train, and return the method; settings are those of `with_rank`.
+    """Let what `--method` chooses and the last layer train, and return the method.
 
     Batch normalisations whose weights do not train are put in evaluation mode: in training mode their running
     statistics would move, whatever is frozen.
@@ -23,7 +23,7 @@ def tune_classifier(network: nn.Module, config: TrainConfig) -> TuningMethod:
     Raises:
         UserError: there is no such method, or it does not fit the network; lists those that do.
     """
-    method = choose_methods(config)["classifier"]
+    config, method = with_rank(config), choose_methods(config)["classifier"]
     try:
         if not fits(method, network):
             raise NothingToTune(method.name)

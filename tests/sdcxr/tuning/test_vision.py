@@ -16,7 +16,20 @@ from sdcxr.tuning.registry import find_method
 from sdcxr.tuning.vision import kind_of
 
 CNN = ["full", "linear", "norm", "bias", "ssf", "tsa"]
-VIT = ["full", "linear", "norm", "bias", "attention", "ssf", "adaptformer", "vpt-shallow", "vpt-deep"]
+VIT = [
+    "full",
+    "linear",
+    "norm",
+    "bias",
+    "attention",
+    "ssf",
+    "lora",
+    "dora",
+    "loha",
+    "adaptformer",
+    "vpt-shallow",
+    "vpt-deep",
+]
 SIZES = {"B": "vit_base_patch16_224", "L": "vit_large_patch16_224", "H": "vit_huge_patch14_224"}
 
 
@@ -73,6 +86,7 @@ COUNTS = {
     "bias": {"B": 102_912, "L": 272_384, "H": 453_120},
     "ssf": {"B": 205_824, "L": 544_768, "H": 906_240},
     "adaptformer": {"B": 1_189_632, "L": 3_171_840, "H": 5_285_888},
+    "lora": {"B": 589_824, "L": 1_572_864, "H": 2_621_440},
     "vpt-shallow": {"B": 7_680, "L": 10_240, "H": 12_800},
     "vpt-deep": {"B": 92_160, "L": 245_760, "H": 409_600},
 }
@@ -83,6 +97,7 @@ NAMES = {
     "bias": r"(patch_embed\.proj|blocks\.\d+\.(norm[12]|attn\.qkv|attn\.proj|mlp\.fc[12])|norm)\.bias",
     "ssf": r"(patch_embed\.proj|blocks\.\d+\.(norm[12]|attn\.qkv|attn\.proj|mlp\.fc[12])|norm)\.ssf\.(gamma|beta)",
     "adaptformer": r"blocks\.\d+\.mlp\.adapter\.(down|up)\.(weight|bias)",
+    "lora": r"blocks\.\d+\.attn\.qkv\.lora_[AB]\.default\.weight",
     "vpt-shallow": r"blocks\.0\.prompt\.tokens",
     "vpt-deep": r"blocks\.\d+\.prompt\.tokens",
 }
@@ -227,7 +242,7 @@ def test_running_statistics_move_where_the_normalisation_trains_alone():
     [
         ("test_resnet", "attention", "bias, full, linear, norm, ssf, tsa"),
         ("test_resnet", "adaptformer", "bias, full, linear, norm, ssf, tsa"),
-        ("test_vit", "tsa", "adaptformer, attention, bias, full, linear, norm, ssf, vpt-deep, vpt-shallow"),
+        ("test_vit", "tsa", "adaptformer, attention, bias, full, linear, lora, norm, ssf, vpt-deep, vpt-shallow"),
     ],
 )
 def test_a_method_for_another_kind_of_network_names_those_that_fit(name, method, fitting):
