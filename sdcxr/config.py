@@ -34,8 +34,9 @@ USED_BY: dict[str, str] = {
 # fmt: off
 POSITIVE = (
     "max_train_steps", "num_train_epochs", "max_train_samples", "resolution", "learning_rate", "text_encoder_lr",
-    "vae_lr", "max_grad_norm", "snr_gamma", "text_length", "num_vectors", "num_class_images",
-    "prior_preservation_weight", "checkpoints_total_limit", "lora_rank", "lora_alpha", "adapter_width", "prompt_tokens", "data_fraction",
+    "vae_lr", "max_grad_norm", "snr_gamma", "text_length", "num_vectors", "num_class_images", "lora_rank",
+    "prior_preservation_weight", "checkpoints_total_limit", "lora_alpha", "adapter_width", "prompt_tokens",
+    "data_fraction",
 )
 NOT_NEGATIVE = (
     "lr_warmup_steps", "validation_steps", "validation_loss_images", "preview_images", "noise_offset",
@@ -62,9 +63,8 @@ class TrainConfig:
     """What to train: `unet`, `text`, or both joined by `+`; or alone `token` (textual inversion: embeddings of new
     words), `vae`, `classifier` or `clip` (image and text towers for the evaluation)."""
     base: str | None = None
-    """Stable Diffusion 1.x or 2.x: a hub name, a pipeline folder or a run folder. For `--tune classifier` a name of
-    timm, a hub name, a folder (of timm, transformers or a run) or a safetensors file; for `clip` a name of timm.
-    Default: the embedded tiny model; a small network of random weights."""
+    """Stable Diffusion 1.x or 2.x: a hub name, a pipeline folder or a run folder; of a classifier docs/classifiers.md,
+    of `clip` a name of timm. Default: the embedded tiny model; a small network of random weights."""
     random_weights: bool = False
     """With `--tune classifier`: begin with random weights; --base only names the network."""
     architecture: str | None = None
@@ -72,8 +72,8 @@ class TrainConfig:
     new_head: bool = False
     """With `--tune classifier` and a run as --base: a new last layer, for other labels."""
     method: str = "full"
-    """With `--tune unet`, `text` or `classifier`: how to tune a part (docs/tuning.md, docs/classifiers.md), one name for
-    all or one for each (`unet=svdiff,text=bias`)."""
+    """With `--tune unet`, `text` or `classifier`: how to tune a part (docs/tuning.md, docs/classifiers.md), one name
+    for all or one for each (`unet=svdiff,text=bias`)."""
     adapter_width: int = 64
     """With `--method adaptformer`: width of the bottleneck."""
     prompt_tokens: int = 10

@@ -61,7 +61,9 @@ def test_a_run_saves_its_adapter_and_the_network_that_was_trained(train_micro, t
     assert Classifier(run, CPU).labels == list(LABELS[:2])  # that it is the trained one, saving has compared
 
 
-@pytest.mark.parametrize(("kind", "method"), [("cnn", "ssf"), ("cnn", "norm"), ("vit", "lora"), ("transformers", "vpt-deep")])
+@pytest.mark.parametrize(
+    ("kind", "method"), [("cnn", "ssf"), ("cnn", "norm"), ("vit", "lora"), ("transformers", "vpt-deep")]
+)
 def test_the_adapter_on_its_base_is_the_network_that_was_trained(train_micro, tmp_path, bases, kind, method):
     run, size = tmp_path / "run", 160 if kind == "vit" else 32
     train_micro(run, **run_settings(bases[kind], method, resolution=size, max_train_steps=1, learning_rate=0.01))
