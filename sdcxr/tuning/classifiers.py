@@ -8,7 +8,8 @@ from sdcxr.config import TrainConfig
 from sdcxr.runtime.errors import UserError
 from sdcxr.tuning.base import NothingToTune, TuningMethod, apply_method, modules_of
 from sdcxr.tuning.registry import choose_methods, find_method, methods_for
-from sdcxr.tuning.vision import VisionMethod, kind_of
+from sdcxr.tuning.targets import ATTENTION, target_layers
+from sdcxr.tuning.vision import VisionMethod, WithLastLayer, kind_of
 
 RANK = 16  # of LoRA where none is given, as in Dutt et al. (arXiv 2305.08252)
 KINDS = {"cnn": "convolutional", "vit": "a vision transformer"}
@@ -29,7 +30,7 @@ def tune_classifier(network: nn.Module, config: TrainConfig) -> TuningMethod:
             raise NothingToTune(method.name)
         apply_method(method, network, config)
     except NothingToTune:
-        fitting = [name for name in sorted(methods_for("classifier")) if fits(find_method(name, "classifier"), network)]
+        fitting = [name for name in sorted(methods_for("classifier")) if fits_unasked(name, network)]
         raise UserError(
             f"--method {method.name}: does not fit {type(network).__name__}, which is {KINDS[kind_of(network)]}: use "
             f"{', '.join(fitting)}"
@@ -51,3 +52,15 @@ def fits(method: TuningMethod, network: nn.Module) -> bool:
     if isinstance(method, VisionMethod):
         return kind_of(network) in method.kinds and bool(method.sites(network))
     return any(modules_of(network, method.serves))
+
+
+def fits_unasked(name: str, network: nn.Module) -> bool:
+    """Whether a method can tune a network without `--lora_targets`."""
+    method = find_method(name, "classifier")
+    inner = method.inner if isinstance(method, WithLastLayer) else method
+    if not fits(method, network) or "lora_targets" not in inner.options:
+        return fits(method, network)
+    try:
+        return bool(target_layers(network, TrainConfig(), inner, getattr(inner, "table", ATTENTION)))
+    except UserError:
+        return False

@@ -228,6 +228,15 @@ def train(network: nn.Module, x: torch.Tensor) -> None:
     assert all(p.grad is None for p in network.parameters() if not p.requires_grad)
 
 
+def test_lora_on_convolutions_has_named_targets():
+    network, x = small("test_resnet"), torch.randn(4, 3, 32, 32)
+    with pytest.raises(UserError, match="--lora_targets"):
+        tune_classifier(network, settings("lora"))
+    method = tune_classifier(network.train(), settings("lora", lora_targets="conv2", lora_rank=2))
+    train(network, x)
+    torch.testing.assert_close(method.merge(network).eval()(x), network.eval()(x), atol=1e-4, rtol=1e-4)
+
+
 def test_running_statistics_move_where_the_normalisation_trains_alone():
     for method, moves in {"full": True, "norm": True, "bias": False, "ssf": False, "linear": False}.items():
         network = small("test_resnet").train()
@@ -249,6 +258,7 @@ def test_a_method_for_another_kind_of_network_names_those_that_fit(name, method,
     with pytest.raises(UserError, match=f"--method {method}: does not fit .*: use ") as refused:
         tune_classifier(small(name), settings(method))
     listed = str(refused.value).rpartition("use ")[2].split(", ")
+    assert ("lora" in listed) == (kind_of(small(name)) == "vit")  # on others with --lora_targets only
     assert set(fitting.split(", ")) <= set(listed) and method not in listed
     assert "\n" not in str(refused.value)
 
