@@ -5,6 +5,7 @@ No plain vision transformer has a place for them: a saved classifier keeps them 
 transformers refuse its weights instead of leaving them out.
 """
 
+import re
 from functools import partial
 from typing import Any
 
@@ -38,7 +39,13 @@ def attention_of(block: nn.Module) -> str | None:
 
 
 def prompt_place(network: nn.Module) -> tuple[int, int] | None:
-    """Tokens in front of those of the image, and the width of all; None if it is not one sequence of blocks."""
+    """Tokens in front of those of the image, and the width of all; None where no tokens can be inserted.
+
+    That is, if it is not one sequence of blocks, or its attention counts tokens (relative or rotary positions).
+    """
+    positions = re.compile(r"relative_?pos|rel_pos|rope|rotary", re.IGNORECASE)
+    if any(positions.search(name) for name in (*dict(network.named_modules()), *network.state_dict())):
+        return None
     blocks = transformer_blocks(network)
     layers = [layer for block in blocks.values() for layer in block.children() if isinstance(layer, nn.LayerNorm)]
     widths, parents = {layer.normalized_shape[0] for layer in layers}, {name.rpartition(".")[0] for name in blocks}

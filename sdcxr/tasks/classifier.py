@@ -110,6 +110,17 @@ class ClassifierTask(nn.Module):
         return [group for group in groups if group["params"]]
 
     def after_step(self, step: int) -> None:
+        """Called by the loop while the gradients are there.
+
+        Raises:
+            UserError: after the first step: something that should train has no effect on the output.
+        """
+        idle = [name for name, p in self.network.named_parameters() if p.requires_grad and p.grad is None]
+        if step == 1 and idle and self.method.name != "full":
+            raise UserError(
+                f"--method {self.method.name}: {idle[0]} has no effect in this {type(self.network).__name__}, which "
+                "reads weights past its layers: use another method"
+            )
         self.method.after_step(self.network, step, self.tuning)
 
     def examples(self) -> LabelledImages:

@@ -199,6 +199,16 @@ def test_scales_do_not_decay(micro_dataset, bases):
     assert sizes == {"classifier": {2}, "its vectors": {1}}
 
 
+def test_what_has_no_effect_is_an_error_after_the_first_step(micro_dataset, bases):
+    task = ClassifierTask(TrainConfig(data=str(micro_dataset), tune="classifier", base=str(bases["cnn"]), method="ssf"))
+    batch = {"pixels": torch.rand(2, 1, 32, 32), "labels": torch.ones(2, 2)}
+    task(batch).sum().backward()
+    task.after_step(1)
+    task.network.bn1.ssf.gamma.grad = None  # as where a network reads weights and does not call the layer
+    with pytest.raises(UserError, match=r"--method ssf: bn1\.ssf\.gamma has no effect in this ResNet"):
+        task.after_step(1)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
