@@ -17,8 +17,9 @@ NO_BASE = {"classifier", "clip"}  # tasks without a text-to-image base
 
 # Settings that only some parts of --tune use; given with others they are refused. All else is for every task.
 USED_BY: dict[str, str] = {
-    "unet or text": "method lora_rank lora_alpha lora_dropout lora_targets lora_format caption_dropout prompt_template "
-    "field_dropout class_data_dir num_class_images prior_preservation_weight",
+    "unet, text or classifier": "method lora_rank lora_alpha lora_dropout lora_targets",
+    "unet or text": "lora_format caption_dropout prompt_template field_dropout class_data_dir num_class_images "
+    "prior_preservation_weight",
     "unet, text or token": "snr_gamma prediction_type rescale_betas_zero_snr noise_offset cache_latents latents_dir "
     "cache_in_memory channels_last text_encoder text_projection text_length text_skip_layers text_attention_mask "
     "trust_remote_code",
@@ -26,7 +27,7 @@ USED_BY: dict[str, str] = {
     "token": "placeholder_token initializer_token num_vectors token_caption",
     "text or clip": "text_encoder_lr",
     "vae": "vae_part vae_lr kl_weight lpips_weight lpips_alexnet",
-    "classifier": "labels",
+    "classifier": "labels class_column random_weights architecture new_head adapter_width prompt_tokens",
     "unet, text, token or vae": "gradient_checkpointing preview_images",
     "unet, text, token, vae or classifier": "validation_loss_images",
 }
@@ -34,8 +35,9 @@ USED_BY: dict[str, str] = {
 # fmt: off
 POSITIVE = (
     "max_train_steps", "num_train_epochs", "max_train_samples", "resolution", "learning_rate", "text_encoder_lr",
-    "vae_lr", "max_grad_norm", "snr_gamma", "text_length", "num_vectors", "num_class_images",
-    "prior_preservation_weight", "lora_rank", "lora_alpha",
+    "vae_lr", "max_grad_norm", "snr_gamma", "text_length", "num_vectors", "num_class_images", "lora_rank",
+    "prior_preservation_weight", "checkpoints_total_limit", "lora_alpha", "adapter_width", "prompt_tokens",
+    "data_fraction",
 )
 NOT_NEGATIVE = (
     "lr_warmup_steps", "validation_steps", "validation_loss_images", "preview_images", "noise_offset",
@@ -62,14 +64,23 @@ class TrainConfig:
     """What to train: `unet`, `text`, or both joined by `+`; or alone `token` (textual inversion: embeddings of new
     words), `vae`, `classifier` or `clip` (image and text towers for the evaluation)."""
     base: str | None = None
-    """Stable Diffusion 1.x or 2.x: a hub name, a pipeline folder or a run folder. For `--tune classifier` and `clip` a
-    timm model name, for a classifier also the run folder of another with the same labels. Default: the embedded tiny
-    model."""
+    """Stable Diffusion 1.x or 2.x: a hub name, a pipeline folder or a run folder; of a classifier docs/classifiers.md,
+    of `clip` a name of timm. Default: the embedded tiny model; a small network of random weights."""
+    random_weights: bool = False
+    """With `--tune classifier`: begin with random weights; --base only names the network."""
+    architecture: str | None = None
+    """With `--tune classifier`: timm's name of the network of a safetensors file."""
+    new_head: bool = False
+    """With `--tune classifier` and a run as --base: a new last layer, for other labels."""
     method: str = "full"
-    """With `--tune unet` or `text`: how to tune a part, one name for all or one for each (`unet=svdiff,text=bias`);
-    `full` trains all of its parameters (docs/tuning.md)."""
+    """With `--tune unet`, `text` or `classifier`: how to tune a part (docs/tuning.md, docs/classifiers.md), one name
+    for all or one for each (`unet=svdiff,text=bias`)."""
+    adapter_width: int = 64
+    """With `--method adaptformer`: width of the bottleneck."""
+    prompt_tokens: int = 10
+    """With `--method vpt-shallow` and `vpt-deep`: tokens, of vpt-deep before each block."""
     lora_rank: int | None = None
-    """Rank of LoRA and its relatives, or the largest side of a block of rotations. Default: 4; hra 8, boft 10."""
+    """Rank of LoRA and its relatives, or largest side of a rotation. Default: 4; hra 8, boft 10; classifiers 16."""
     lora_alpha: float | None = None
     """What LoRA adds is scaled by this over the rank. Default: the rank."""
     lora_dropout: float = 0.0
@@ -136,6 +147,8 @@ class TrainConfig:
     """File with torchvision's AlexNet weights (alexnet-owt-7be5be79.pth), for LPIPS; nothing is downloaded."""
     labels: str | None = None
     """With `--tune classifier`: CSV with a dicom_id column and 0/1 columns. Default: the dataset's labels."""
+    class_column: str | None = None
+    """With `--tune classifier`: column of --labels or metadata.csv with the class of each image, in place of labels."""
 
     train_batch_size: int = 16
     """Images per process and micro-step."""
@@ -149,6 +162,8 @@ class TrainConfig:
     """Passes over the data; instead of --max_train_steps."""
     max_train_samples: int | None = None
     """Train on this many images, drawn once by the seed."""
+    data_fraction: float = 1.0
+    """Train on this share of the images, drawn by patient by the seed; a larger share holds a smaller one."""
     caption_dropout: float = 0.1
     """Share of captions replaced by the empty one, which classifier-free guidance needs."""
     prompt_template: list[str] | str = ""
@@ -229,8 +244,9 @@ class TrainConfig:
     """Checkpoints kept."""
     validation_steps: int = 500
     """Optimizer steps between validations (loss and pictures); 0 for none."""
-    validation_loss_images: int = 64
-    """Images of the validation split for the validation loss, always with the same noise; 0 for none."""
+    validation_loss_images: int | None = None
+    """Images of the validation split for the validation loss, always with the same noise; 0 for none. Default: 64, with
+    `--tune classifier` all."""
     preview_images: int = 8
     """Images in a validation picture, from the first captions of the validation split; 0 for none."""
     report_to: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
@@ -247,14 +263,12 @@ class TrainConfig:
         for name in ("data", "output_dir", "latents_dir", "continue_from", "class_data_dir"):
             if getattr(self, name) is not None:
                 setattr(self, name, str(Path(getattr(self, name)).expanduser()))
-        for name in ("train_batch_size", "gradient_accumulation_steps", "logging_steps", "checkpointing_steps"):
-            _at_least(self, name, 1)
+        counts = ("train_batch_size", "gradient_accumulation_steps", "logging_steps", "checkpointing_steps")
+        for name, minimum in (dict.fromkeys(counts, 1) | dict.fromkeys(NOT_NEGATIVE, 0)).items():
+            _at_least(self, name, minimum)
         for name in POSITIVE:
             if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"--{name} {getattr(self, name)}: must be positive")
-        for name in NOT_NEGATIVE:
-            _at_least(self, name, 0)
-        _at_least(self, "checkpoints_total_limit", 1)
         self._check_text_settings()
         if self.cache_in_memory and not self.cache_latents:
             raise UserError("--cache_in_memory holds cached latents: it needs --cache_latents")
@@ -373,14 +387,11 @@ class GenerateConfig:
     """Half precision is faster on a GPU and changes the images slightly."""
 
     def __post_init__(self) -> None:
-        for name in ("num_images_per_prompt", "num_inference_steps", "batch_size"):
-            _at_least(self, name, 1)
-        for name in ("seed", "guidance_scale"):
-            _at_least(self, name, 0)
+        names = ("num_images_per_prompt", "num_inference_steps", "batch_size", "resolution", "max_prompts", "clip_skip")
+        for name, minimum in (dict.fromkeys(names, 1) | {"seed": 0, "guidance_scale": 0}).items():
+            _at_least(self, name, minimum)
         self.prompt_template = as_recorded(self.prompt_template)
         check_templates(as_list(self.prompt_template))
-        for name in ("resolution", "max_prompts", "clip_skip"):
-            _at_least(self, name, 1)
         for name in ("model", "output_dir"):
             if not getattr(self, name).strip():
                 raise UserError(f"--{name}: is empty")

@@ -152,8 +152,13 @@ def _grey_or_rgb(image: Image.Image) -> Image.Image:
     return image
 
 
-def read_pixels(path: Path, resolution: int) -> "torch.Tensor":
-    """Read a square image as float32 in [-1, 1], shape (1, resolution, resolution), resized where necessary.
+def read_pixels(path: Path, resolution: int, channels: int = 1) -> "torch.Tensor":
+    """Read a square image as float32 in [-1, 1], shape (channels, resolution, resolution), resized where necessary.
+
+    Args:
+        path: of the file.
+        resolution: side in pixels.
+        channels: 1 (grey) or 3 (red, green, blue).
 
     Raises:
         UserError: the file is missing or unreadable, or the image has more than 8 bits per pixel or is not square.
@@ -161,7 +166,7 @@ def read_pixels(path: Path, resolution: int) -> "torch.Tensor":
     import torch
 
     try:
-        image = load_upright(path).image.convert("L")
+        image = load_upright(path).image.convert("L" if channels == 1 else "RGB")
     except NeedsStretch as deep:
         raise UserError(f"{path} {deep}: data_prep makes images of 8 bits") from None
     except BadImage as bad:
@@ -170,7 +175,8 @@ def read_pixels(path: Path, resolution: int) -> "torch.Tensor":
         raise UserError(f"{path} is not square ({image.width} × {image.height}): data_prep makes square images")
     if image.width != resolution:
         image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.asarray(image, dtype=np.float32)[None] / 127.5 - 1)
+    values = np.asarray(image, dtype=np.float32)
+    return torch.from_numpy((values[None] if channels == 1 else values.transpose(2, 0, 1)) / 127.5 - 1)
 
 
 def to_grey(images: "torch.Tensor") -> "torch.Tensor":

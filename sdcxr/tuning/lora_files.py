@@ -4,6 +4,7 @@ In the first two, alpha over rank is folded into the weights. diffusers keeps al
 and which its own `save_lora_weights` does not write unless asked to: then the scale is 1.
 """
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -96,13 +97,17 @@ def kohya_entries(component: str, key: str, tensor: Tensor) -> dict[str, Tensor]
 def write_peft_folder(folder: Path, module: Any, state: dict[str, Tensor]) -> None:
     """An adapter of a model of transformers as `PeftModel.from_pretrained(model, folder)` reads it.
 
+    What else was trained, the last layer of a classifier, peft takes as `modules_to_save`.
+
     Args:
         folder: where to.
         module: the injected model.
         state: what `PeftMethod.state` gives of it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    module.peft_config["default"].save_pretrained(folder)
+    about = copy.copy(module.peft_config["default"])
+    about.modules_to_save = sorted({key.rpartition(".")[0] for key in state if key in module.state_dict()}) or None
+    about.save_pretrained(folder)
     tensors = {f"base_model.model.{key}": tensor.detach().cpu().contiguous() for key, tensor in state.items()}
     with atomic(folder / "adapter_model.safetensors") as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})

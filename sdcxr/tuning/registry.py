@@ -16,9 +16,13 @@ from sdcxr.tuning.peft_methods import PEFT_METHODS
 from sdcxr.tuning.selectors import SELECTORS
 from sdcxr.tuning.svdiff import SVDiff
 from sdcxr.tuning.textual_inversion import TextualInversion
+from sdcxr.tuning.vision import VisionMethod, WithLastLayer
+from sdcxr.tuning.vision_adapters import OF_CLASSIFIERS
 
 _ALL: tuple[type[TuningMethod], ...] = (Full, *SELECTORS, SVDiff, DiffFit, *PEFT_METHODS, *LYCORIS_METHODS)
 METHODS: dict[str, type[TuningMethod]] = {each.name: each for each in _ALL}
+
+PRETRAINED_CLASSIFIER = {"learning_rate": 1e-4, "max_train_steps": 1000, "lr_warmup_steps": 50, "ema_decay": 0.995}
 
 
 def register(method: type[TuningMethod]) -> type[TuningMethod]:
@@ -27,16 +31,24 @@ def register(method: type[TuningMethod]) -> type[TuningMethod]:
     return method
 
 
-def find_method(name: str) -> TuningMethod:
-    """The method of that name.
+def methods_for(part: str) -> dict[str, type[TuningMethod]]:
+    """The methods for a part by name."""
+    return METHODS | OF_CLASSIFIERS if part == "classifier" else METHODS
+
+
+def find_method(name: str, part: str = "") -> TuningMethod:
+    """The method of that name for a part.
 
     Raises:
         UserError: there is none; names the nearest.
     """
-    if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=3) or sorted(METHODS)
+    known = methods_for(part)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3) or sorted(known)
         raise UserError(f"--method {name}: unknown (near: {', '.join(near)})")
-    return METHODS[name]()
+    method = known[name]()
+    whole = part != "classifier" or isinstance(method, VisionMethod | Full)
+    return method if whole else WithLastLayer(method)
 
 
 def choose_methods(config: TrainConfig) -> dict[str, TuningMethod]:
@@ -58,14 +70,14 @@ def choose_methods(config: TrainConfig) -> dict[str, TuningMethod]:
             )
     else:
         given = dict.fromkeys(config.parts, config.method)
-    methods = {part: find_method(given[part]) for part in sorted(given)}
+    methods = {part: find_method(given[part], part) for part in sorted(given)}
     _refuse_options_of_others(config, set(given.values()))
     return methods
 
 
 def _refuse_options_of_others(config: TrainConfig, chosen: set[str]) -> None:
     readers: dict[str, list[str]] = {}
-    for name, method in METHODS.items():
+    for name, method in (METHODS | OF_CLASSIFIERS).items():
         for option in method.options:
             readers.setdefault(option, []).append(name)
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
@@ -79,6 +91,12 @@ def default_rates(config: TrainConfig, defaults: dict[str, Any]) -> dict[str, An
 
     Unchanged where the user gives a learning rate.
     """
+    if config.parts == {"classifier"} and config.base is not None and not config.random_weights:
+        defaults = defaults | PRETRAINED_CLASSIFIER
+        if config.learning_rate is None:
+            factor = choose_methods(config)["classifier"].learning_rate_factor
+            defaults |= {"learning_rate": PRETRAINED_CLASSIFIER["learning_rate"] * factor}
+        return defaults
     if config.learning_rate is not None or not config.parts <= {"unet", "text"}:
         return defaults
     factors = {part: method.learning_rate_factor for part, method in choose_methods(config).items()}

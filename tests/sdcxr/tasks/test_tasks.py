@@ -258,7 +258,7 @@ def test_wrong_label_tables_are_one_line(tmp_path, content, message):
 
 
 def test_unknown_labels_do_not_count(micro_dataset):
-    task = ClassifierTask(config(None, micro_dataset))
+    task = ClassifierTask(config(None, micro_dataset, tune="classifier"))
     assert task.labels == [LABELS[0], LABELS[1]]
     task.network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))  # type: ignore[assignment]
     with torch.no_grad():
@@ -296,7 +296,7 @@ def test_a_trained_classifier_reads_its_folder(train_micro, tmp_path, micro_data
 
 def test_a_classifier_goes_on_from_anothers_weights(train_micro, tmp_path, micro_dataset):
     first, settings = tmp_path / "first", {"tune": "classifier", "use_ema": False}
-    train_micro(first, base="test_resnet", resolution=32, **settings)
+    train_micro(first, base="test_resnet", random_weights=True, resolution=32, **settings)
     task = ClassifierTask(config(first, micro_dataset, tune="classifier"))
     assert (task.architecture, task.resolution, task.network.training) == ("test_resnet", 32, True)
     for name, value in Classifier(first, CPU).network.state_dict().items():
@@ -310,7 +310,7 @@ def test_a_classifier_goes_on_from_anothers_weights(train_micro, tmp_path, micro
 
 def test_labels_follow_the_base_by_name(train_micro, tmp_path, micro_dataset):
     first = tmp_path / "first"
-    train_micro(first, tune="classifier", base="test_resnet")
+    train_micro(first, tune="classifier", base="test_resnet", random_weights=True)
     rows = training_rows(config(first, micro_dataset))
     labels = rows.rename(columns={"id": "key"})[["key", LABELS[1], LABELS[0]]].rename(columns={"key": "dicom_id"})
     labels.to_csv(tmp_path / "other-order.csv", index=False)
@@ -318,7 +318,10 @@ def test_labels_follow_the_base_by_name(train_micro, tmp_path, micro_dataset):
     assert task.labels == [LABELS[0], LABELS[1]]
     np.testing.assert_array_equal(task.targets[:, 0], rows[LABELS[0]])
     labels.drop(columns=LABELS[1]).to_csv(tmp_path / "fewer.csv", index=False)
-    with pytest.raises(UserError, match=r"--base .*first names Atelectasis, Cardiomegaly; the labels .* Atelectasis$"):
+    with pytest.raises(
+        UserError,
+        match=r"--base .*first names Atelectasis, Cardiomegaly; the labels .* Atelectasis \(--new_head takes them\)$",
+    ):
         ClassifierTask(config(first, micro_dataset, tune="classifier", labels=str(tmp_path / "fewer.csv")))
 
 

@@ -1,0 +1,66 @@
+"""`--method` on the network of a classifier."""
+
+import dataclasses
+
+from torch import nn
+
+from sdcxr.config import TrainConfig
+from sdcxr.runtime.errors import UserError
+from sdcxr.tuning.base import NothingToTune, TuningMethod, apply_method, modules_of
+from sdcxr.tuning.registry import choose_methods, find_method, methods_for
+from sdcxr.tuning.targets import ATTENTION, target_layers
+from sdcxr.tuning.vision import VisionMethod, WithLastLayer, kind_of
+
+RANK = 16  # of LoRA where none is given, as in Dutt et al. (arXiv 2305.08252)
+KINDS = {"cnn": "convolutional", "vit": "a vision transformer"}
+
+
+def tune_classifier(network: nn.Module, config: TrainConfig) -> TuningMethod:
+    """Let what `--method` chooses and the last layer train, and return the method.
+
+    Batch normalisations whose weights do not train are put in evaluation mode: in training mode their running
+    statistics would move, whatever is frozen.
+
+    Raises:
+        UserError: there is no such method, or it does not fit the network; lists those that do.
+    """
+    config, method = with_rank(config), choose_methods(config)["classifier"]
+    try:
+        if not fits(method, network):
+            raise NothingToTune(method.name)
+        apply_method(method, network, config)
+    except NothingToTune:
+        fitting = [name for name in sorted(methods_for("classifier")) if fits_unasked(name, network)]
+        raise UserError(
+            f"--method {method.name}: does not fit {type(network).__name__}, which is {KINDS[kind_of(network)]}: use "
+            f"{', '.join(fitting)}"
+        ) from None
+    for each in network.modules():
+        if isinstance(each, nn.modules.batchnorm._BatchNorm) and method.name != "full":
+            each.train(each.training and each.weight is not None and each.weight.requires_grad)
+    return method
+
+
+def with_rank(config: TrainConfig) -> TrainConfig:
+    """The settings with the rank of LoRA that classifiers have by default."""
+    reads_rank = "lora_rank" in choose_methods(config)["classifier"].options
+    return dataclasses.replace(config, lora_rank=RANK) if reads_rank and config.lora_rank is None else config
+
+
+def fits(method: TuningMethod, network: nn.Module) -> bool:
+    """Whether a method can tune a network."""
+    if isinstance(method, VisionMethod):
+        return kind_of(network) in method.kinds and bool(method.sites(network))
+    return any(modules_of(network, method.serves))
+
+
+def fits_unasked(name: str, network: nn.Module) -> bool:
+    """Whether a method can tune a network without `--lora_targets`."""
+    method = find_method(name, "classifier")
+    inner = method.inner if isinstance(method, WithLastLayer) else method
+    if not fits(method, network) or "lora_targets" not in inner.options:
+        return fits(method, network)
+    try:
+        return bool(target_layers(network, TrainConfig(), inner, getattr(inner, "table", ATTENTION)))
+    except UserError:
+        return False
