@@ -23,6 +23,11 @@ LONGEST_SHOWN = 12  # characters of an invalid label that messages quote
 SPLITS = ("train", "validation", "test")
 IDS = ("subject_id", "study_id", "dicom_id")
 COLUMNS = ("file_name", "text", *IDS, "view", *LABELS)
+CLASS_COLUMN = "class"
+"""Of datasets whose images have one of several classes: its name."""
+MASK_COLUMN = "mask"
+"""Of datasets with masks: path of the mask relative to the split's folder, empty without one; `mask_STRUCTURE` where
+masks show several structures."""
 SAMPLE_COLUMNS = ("file_name", "text", "id", "seed", "guidance_scale", "num_inference_steps", "scheduler", "model")
 
 
