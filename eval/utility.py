@@ -190,6 +190,7 @@ def train_arm(config: UtilityConfig, base: str, arm: Arm, seed: int, data: Exper
         settings = TrainConfig(
             tune="classifier",
             base=base,
+            random_weights=not Path(base).is_dir(),
             data=str(dataset),
             labels=str(dataset / "labels.csv"),
             output_dir=str(folder),

@@ -17,7 +17,8 @@ NO_BASE = {"classifier", "clip"}  # tasks without a text-to-image base
 
 # Settings that only some parts of --tune use; given with others they are refused. All else is for every task.
 USED_BY: dict[str, str] = {
-    "unet or text": "method caption_dropout class_data_dir num_class_images prior_preservation_weight",
+    "unet, text or classifier": "method",
+    "unet or text": "caption_dropout class_data_dir num_class_images prior_preservation_weight",
     "unet, text or token": "snr_gamma prediction_type rescale_betas_zero_snr noise_offset cache_latents latents_dir "
     "cache_in_memory channels_last text_encoder text_projection text_length text_skip_layers text_attention_mask "
     "trust_remote_code",
@@ -25,7 +26,7 @@ USED_BY: dict[str, str] = {
     "token": "placeholder_token initializer_token num_vectors token_caption",
     "text or clip": "text_encoder_lr",
     "vae": "vae_part vae_lr kl_weight lpips_weight lpips_alexnet",
-    "classifier": "labels",
+    "classifier": "labels class_column random_weights architecture new_head adapter_width prompt_tokens",
     "unet, text, token or vae": "gradient_checkpointing preview_images",
     "unet, text, token, vae or classifier": "validation_loss_images",
 }
@@ -34,7 +35,7 @@ USED_BY: dict[str, str] = {
 POSITIVE = (
     "max_train_steps", "num_train_epochs", "max_train_samples", "resolution", "learning_rate", "text_encoder_lr",
     "vae_lr", "max_grad_norm", "snr_gamma", "text_length", "num_vectors", "num_class_images",
-    "prior_preservation_weight",
+    "prior_preservation_weight", "adapter_width", "prompt_tokens", "data_fraction",
 )
 NOT_NEGATIVE = (
     "lr_warmup_steps", "validation_steps", "validation_loss_images", "preview_images", "noise_offset",
@@ -61,11 +62,22 @@ class TrainConfig:
     """What to train: `unet`, `text`, or both joined by `+`; or alone `token` (textual inversion: embeddings of new
     words), `vae`, `classifier` or `clip` (image and text towers for the evaluation)."""
     base: str | None = None
-    """Stable Diffusion 1.x or 2.x: a hub name, a pipeline folder or a run folder. For `--tune classifier` and `clip` a
-    timm model name, for a classifier also the run folder of another with the same labels. Default: the embedded tiny
-    model."""
+    """Stable Diffusion 1.x or 2.x: a hub name, a pipeline folder or a run folder. For `--tune classifier` a name of
+    timm, a hub name, a folder (of timm, transformers or a run) or a safetensors file; for `clip` a name of timm.
+    Default: the embedded tiny model; a small network of random weights."""
+    random_weights: bool = False
+    """With `--tune classifier`: begin with random weights; --base only names the network."""
+    architecture: str | None = None
+    """With `--tune classifier`: timm's name of the network of a safetensors file."""
+    new_head: bool = False
+    """With `--tune classifier` and a run as --base: a new last layer, for other labels."""
     method: str = "full"
-    """With `--tune unet` or `text`: how to tune a part; `full` trains all of its parameters."""
+    """With `--tune unet`, `text` or `classifier`: how to tune a part, one name for all or one for each
+    (`unet=svdiff,text=bias`); `full` trains all of its parameters (docs/tuning.md)."""
+    adapter_width: int = 64
+    """With `--method adaptformer`: width of the bottleneck."""
+    prompt_tokens: int = 10
+    """With `--method vpt-shallow` and `vpt-deep`: tokens, of vpt-deep before each block."""
     data: str | None = None
     """Dataset folder made by data_prep. Default: the embedded phantoms."""
     output_dir: str | None = None
@@ -122,6 +134,8 @@ class TrainConfig:
     """File with torchvision's AlexNet weights (alexnet-owt-7be5be79.pth), for LPIPS; nothing is downloaded."""
     labels: str | None = None
     """With `--tune classifier`: CSV with a dicom_id column and 0/1 columns. Default: the dataset's labels."""
+    class_column: str | None = None
+    """With `--tune classifier`: column of --labels or metadata.csv with the class of each image, in place of labels."""
 
     train_batch_size: int = 16
     """Images per process and micro-step."""
@@ -135,15 +149,18 @@ class TrainConfig:
     """Passes over the data; instead of --max_train_steps."""
     max_train_samples: int | None = None
     """Train on this many images, drawn once by the seed."""
+    data_fraction: float = 1.0
+    """Train on this share of the images, drawn by patient by the seed; a larger share holds a smaller one."""
     caption_dropout: float = 0.1
     """Share of captions replaced by the empty one, which classifier-free guidance needs."""
     seed: int = 0
     """Order, noise, timesteps and dropout are functions of this and of the number of images seen."""
 
     learning_rate: float | None = None
-    """Default: 5e-5 (RoentGen), with `--tune token` 2e-3, or what the tiny embedded base needs."""
+    """Default: 5e-5 (RoentGen), with `--tune token` 2e-3, or what the tiny embedded base needs; for methods other than
+    `full` a multiple of it (docs/tuning.md)."""
     text_encoder_lr: float | None = None
-    """Learning rate of the text encoder. Default: --learning_rate."""
+    """Learning rate of the text encoder. Default: --learning_rate, or what its own method takes."""
     vae_lr: float | None = None
     """Learning rate of the VAE. Default: --learning_rate."""
     lr_scheduler: Literal["constant", "linear", "cosine"] = "constant"
@@ -208,8 +225,9 @@ class TrainConfig:
     """Checkpoints kept."""
     validation_steps: int = 500
     """Optimizer steps between validations (loss and pictures); 0 for none."""
-    validation_loss_images: int = 64
-    """Images of the validation split for the validation loss, always with the same noise; 0 for none."""
+    validation_loss_images: int | None = None
+    """Images of the validation split for the validation loss, always with the same noise; 0 for none. Default: 64, with
+    `--tune classifier` all."""
     preview_images: int = 8
     """Images in a validation picture, from the first captions of the validation split; 0 for none."""
     report_to: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
@@ -243,6 +261,8 @@ class TrainConfig:
             raise UserError(f"--seed {self.seed}: must be below 2^64")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise UserError(f"--ema_decay {self.ema_decay}: must be at least 0 and below 1")
+        if self.data_fraction > 1:
+            raise UserError(f"--data_fraction {self.data_fraction}: is a share of the images, 1 at most")
         if not 0 <= self.caption_dropout <= 1:
             raise UserError(f"--caption_dropout {self.caption_dropout}: must lie between 0 and 1")
         if self.max_train_steps is not None and self.num_train_epochs is not None:
@@ -254,6 +274,8 @@ class TrainConfig:
                 raise UserError(f"--{name}: is for a --text_encoder, and none is given")
         if self.class_data_dir is None and (self.num_class_images or self.prior_preservation_weight != 1.0):
             raise UserError("--num_class_images and --prior_preservation_weight: are for --class_data_dir")
+        if self.random_weights and self.architecture:
+            raise UserError("--random_weights: --base names the network, leave --architecture out")
         if self.random_unet and self.text_projection:
             raise UserError("--random_unet takes the width of the text encoder: leave --text_projection out")
         if self.parts == {"token"} and not (self.placeholder_token and self.initializer_token):
@@ -271,10 +293,14 @@ class TrainConfig:
         others = {parts: names for parts, names in USED_BY.items() if self.parts.isdisjoint(re.findall(r"\w+", parts))}
         return {name: parts for parts, names in others.items() for name in names.split()}
 
+    @property
+    def published(self) -> dict[str, Any]:
+        """Defaults of settings that are left open, for full fine-tuning."""
+        return TEXTUAL_INVERSION if self.parts == {"token"} else PUBLISHED
+
     def filled(self, defaults: dict[str, Any] | None = None) -> "TrainConfig":
         """These settings with the open ones taken from `defaults`, or else those published."""
-        published: dict[str, Any] = TEXTUAL_INVERSION if self.parts == {"token"} else PUBLISHED
-        values = {name: value for name, value in (defaults or published).items() if getattr(self, name) is None}
+        values = {name: value for name, value in (defaults or self.published).items() if getattr(self, name) is None}
         if self.num_train_epochs is not None:
             values.pop("max_train_steps", None)
         return dataclasses.replace(self, **values)
@@ -304,6 +330,9 @@ class GenerateConfig:
     output_dir: str
     """Samples folder; the same command again goes on where it stopped, with more prompts or more images per prompt it
     adds those."""
+    adapter: str | None = None
+    """Adapters to put into the base that --model names: adapter/ folders or runs of train.py, separated by commas; each
+    with `:0.7` behind it to scale what it adds."""
     num_images_per_prompt: int = 4
     """Images per prompt; RoentGen's evaluation uses 4."""
     num_inference_steps: int = 75

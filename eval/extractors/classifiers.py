@@ -105,8 +105,7 @@ def _of_run(name: str, folder: Path, flag: str) -> EvalClassifier:
 def _load_run(folder: Path, device: Any) -> Callable[[Any], Any]:
     from sdcxr.backbones.image_classifier import Classifier
 
-    network: Callable[[Any], Any] = Classifier(folder, device).network
-    return network
+    return Classifier(folder, device).logits
 
 
 def _of_torchxrayvision(name: str, base: str, weights_dir: Path | None) -> EvalClassifier:

@@ -29,7 +29,7 @@ def build(request: Request) -> Extractor:
         prepare=partial(prepare, resolution=resolution),
         load=partial(load, folder),
         weights=(folder / "model.safetensors", folder / "config.json"),
-        libraries=("timm",),
+        libraries=("timm", "transformers"),
     )
 
 
@@ -44,8 +44,7 @@ def prepare(image: Image.Image, resolution: int) -> np.ndarray:
 def load(folder: Path, device: Any) -> Any:
     from sdcxr.backbones.image_classifier import Classifier
 
-    network: Any = Classifier(folder, device).network
-    return lambda batch: network.forward_head(network.forward_features(batch), pre_logits=True)
+    return Classifier(folder, device).features
 
 
 def part_of(run: str, name: str) -> Path:

@@ -12,7 +12,7 @@ from sdcxr.backbones.open_clip_text import CONFIG as OPEN_CLIP
 from sdcxr.backbones.open_clip_text import load_open_clip
 from sdcxr.backbones.pipeline_files import VOCABULARIES
 from sdcxr.backbones.registry import part_of
-from sdcxr.io.hub import is_hub_name
+from sdcxr.io.hub import hub_folder, is_hub_name
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.memory import is_out_of_memory
 from sdcxr.runtime.quiet import LIBRARIES, quiet_libraries
@@ -95,15 +95,7 @@ def encoder_folder(name: str, flag: str) -> Path:
         return folder
     if not is_hub_name(name):
         raise UserError(f"{flag} {name}: no such folder (a hub name has the form owner/name)")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(FILES)))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{flag} {name}: neither a folder here nor to be had from the Hugging Face hub "
-            f"({type(error).__name__}): check the name and the network, or download it elsewhere and give its folder"
-        ) from None
+    return hub_folder(name, f"{flag} {name}", FILES)
 
 
 def _settings(file: Path) -> dict[str, Any]:

@@ -128,6 +128,26 @@ def hash_parts(backbone: Any) -> dict[str, str]:
     return {backbone.components[name]: hash_weights(part) for name, part in backbone.parts.items()}
 
 
+def hash_base(backbone: Any) -> dict[str, str]:
+    """`hash_parts`, and the schedule in words: what tells a base from another."""
+    return hash_parts(backbone) | {"schedule": describe_schedule(backbone)}
+
+
+def describe_schedule(backbone: Any) -> str:
+    """Some values of a base's noise process and latent scale, which its weights do not tell, to three digits.
+
+    x₀ = 1 and noise = 2 corrupted, and what the network then predicts, at two times; a latent of 1 for the denoiser.
+    """
+    import torch
+
+    process, codec = backbone.inference_process(), backbone.codec
+    t = torch.as_tensor([process.stratum_start(part, 4) for part in (1, 3)])
+    x0 = torch.ones(2, 1, 1, 1)
+    latent = torch.ones(1, *codec.posterior_shape(backbone.multiple))
+    values = [process.corrupt(x0, 2 * x0, t), process.target(x0, 2 * x0, t), codec.to_model(latent).mean()]
+    return " ".join(f"{value:.3g}" for tensor in values for value in tensor.flatten().tolist())
+
+
 def save_pipeline(pipeline: Any, folder: Path) -> None:
     """Save a complete diffusers pipeline atomically: written beside `folder`, then renamed."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")

@@ -4,6 +4,7 @@
     accelerate launch generate.py --model RUN --prompts prompts.csv --output_dir samples --scheduler ddim
     accelerate launch --num_processes 8 generate.py --model RUN --prompts DATASET/test --output_dir samples
     accelerate launch generate.py --model RUN/checkpoints/checkpoint-500 --prompts prompts.txt --output_dir samples
+    accelerate launch generate.py --model BASE --adapter RUN:0.8 --prompts prompts.txt --output_dir samples
 
 Images are 8-bit grey PNGs, <id>_<k>.png, with a metadata.csv that says how each was made.
 The same command again continues where it stopped; with more prompts or more images per prompt it adds those.

@@ -24,22 +24,23 @@ def main(config: TrainConfig) -> int:
     with leaving():
         from sdcxr.training.loop import train  # torch only once the arguments are known to be good
         from sdcxr.training.progress import require_tracker
-        from sdcxr.tuning import find_method
+        from sdcxr.tuning import choose_methods
 
         require_tracker(config.report_to)
-        find_method(config.method)
+        choose_methods(config)
         return train(fill_in(config))
 
 
 def fill_in(config: TrainConfig) -> TrainConfig:
     """Fill in base and data of the run that goes on, or else the embedded ones, with the settings that they need."""
     from sdcxr.embedded import base, phantoms
+    from sdcxr.tuning import default_rates
 
     if config.continue_from is not None:
         config = _as_parent(config, config.continue_from)
     embedded_base = config.base is None and not config.parts & NO_BASE
     if config.base is None or config.parts & NO_BASE:  # tiny, or from random weights
-        config = config.filled(base.DEFAULTS)
+        config = config.filled(default_rates(config, base.DEFAULTS))
     start, data = config.base, config.data
     if data is None or embedded_base:
         with phantoms.building():

@@ -27,16 +27,35 @@ class ImageExamples:
 
 
 class LabelledImages:
-    """Pixels (1, H, W) float32 in [-1, 1] with labels (n,) float32, NaN where unknown, for the classifier."""
+    """Pixels (channels, H, W) float32 in [-1, 1] with labels (n,) float32, NaN where unknown, for the classifier.
 
-    def __init__(self, paths: list[Path], ids: list[str], labels: np.ndarray, resolution: int):
+    Args:
+        paths: of the images.
+        ids: of the images.
+        labels: shape (images, n).
+        resolution: side in pixels.
+        channels: 1 (grey) or 3.
+        augmented: whether `augment` changes the images, as in training.
+    """
+
+    def __init__(
+        self,
+        paths: list[Path],
+        ids: list[str],
+        labels: np.ndarray,
+        resolution: int,
+        channels: int = 1,
+        augmented: bool = True,
+    ):
         self.paths, self.ids, self.labels, self.resolution = paths, ids, labels.astype(np.float32), resolution
+        self.channels, self.augmented = channels, augmented
 
     def content(self) -> dict[str, np.ndarray]:
         return {"labels": self.labels}
 
     def example(self, index: int, draws: np.random.Generator) -> dict[str, Any]:
-        pixels = augment(read_pixels(self.paths[index], self.resolution), draws)
+        pixels = read_pixels(self.paths[index], self.resolution, self.channels)
+        pixels = augment(pixels, draws) if self.augmented else pixels
         return {"pixels": pixels, "labels": torch.from_numpy(self.labels[index])}
 
 

@@ -22,6 +22,7 @@ from sdcxr.io.run_folder import read_config, read_run_state
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.quiet import LIBRARIES, quiet_libraries
 from sdcxr.tuning import tune
+from sdcxr.tuning.adapter_folder import apply_adapters, hash_adapter, locate_adapter, read_adapter
 from sdcxr.tuning.base import TuningMethod, trained_tensors
 
 
@@ -39,31 +40,40 @@ class Model:
     """Of the checkpoint's files."""
     about: str = ""
     """A line about the step that it is of, for a run."""
+    adapters: tuple[tuple[Path, float], ...] = ()
+    """Adapter folders to put into it, with their scales."""
 
     def load(self, dtype: torch.dtype) -> Any:
         """The backbone, all weights in `dtype`.
 
         Raises:
-            UserError: see `backbones.load` and `apply_checkpoint`.
+            UserError: see `backbones.load`, `apply_checkpoint` and `apply_adapters`.
         """
-        if self.checkpoint is None:
+        if self.checkpoint is None and not self.adapters:
             return backbones.load(self.pipeline, dtype)
-        tensors = read_checkpoint(self.checkpoint)  # first: a training that goes on removes it at some time
-        backbone = apply_checkpoint(backbones.load(self.pipeline), self.checkpoint, tensors)
+        if self.checkpoint is not None:
+            tensors = read_checkpoint(self.checkpoint)  # first: a training that goes on removes it at some time
+            backbone = apply_checkpoint(backbones.load(self.pipeline), self.checkpoint, tensors)
+        else:
+            adapters = [read_adapter(folder, scale) for folder, scale in self.adapters]
+            backbone = backbones.load(self.pipeline)
+            apply_adapters(backbone, adapters)
         with quiet_libraries(*LIBRARIES):
             for part in backbone.parts.values():
                 part.to(dtype)
         return backbone
 
     def weights_sha256(self) -> str | None:
-        """Hash of the weights' files; None for a hub name."""
-        if not Path(self.pipeline).is_dir():
+        """Hash of the weights' files and of adapters; None for a hub name without adapters."""
+        if not Path(self.pipeline).is_dir() and not self.adapters:
             return None
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(b"" if Path(self.pipeline).is_dir() else self.pipeline.encode())
         for file in sorted(Path(self.pipeline).glob("*/*.safetensors")):
             digest.update(bytes.fromhex(checksum(file)))
         if self.checkpoint is not None:
             digest.update(self.checkpoint_sha256)
+        for folder, scale in self.adapters:
+            digest.update(hash_adapter(folder, scale))
         return digest.hexdigest()[:16]
 
 
@@ -91,6 +101,21 @@ def locate_model(model: str) -> Model:
             "command again; --checkpointing_steps says when the first one is written)"
         )
     return _of_checkpoint(complete[-1], model)
+
+
+def with_adapters(model: Model, adapters: str | None) -> Model:
+    """The model with the adapters of `--adapter` (`DIR[:scale],…`) put into it.
+
+    Raises:
+        UserError: there is no such adapter, or the model is a checkpoint.
+    """
+    named = [name.strip() for name in (adapters or "").split(",") if name.strip()]
+    if not named:
+        return model
+    if model.checkpoint is not None:
+        raise UserError(f"--adapter: is for the base that it was trained on, and {model.name} is a checkpoint of a run")
+    name = " + ".join([model.name, *named])
+    return dataclasses.replace(model, name=name, about="", adapters=tuple(map(locate_adapter, named)))
 
 
 def _of_checkpoint(checkpoint: Path, named: str) -> Model:

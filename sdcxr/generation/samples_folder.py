@@ -83,12 +83,12 @@ def load_sampler(config: GenerateConfig) -> tuple[Any, Any]:
     """
     import torch
 
-    from sdcxr.generation.models import locate_model
+    from sdcxr.generation.models import locate_model, with_adapters
     from sdcxr.generation.sampler import Sampler
     from sdcxr.runtime.threads import use_all_cores
 
     use_all_cores()
-    model = locate_model(config.model)
+    model = with_adapters(locate_model(config.model), config.adapter)
     dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.mixed_precision]
     with out_of_memory("the model does not fit: use --mixed_precision bf16"):
         sampler = Sampler(

@@ -1,6 +1,9 @@
-"""Hugging Face hub: tell names from local folders, and find snapshots in the local cache without downloading."""
+"""Hugging Face hub: tell names from local folders; find snapshots in the local cache, or download them."""
 
+from collections.abc import Sequence
 from pathlib import Path
+
+from sdcxr.runtime.errors import UserError
 
 
 def is_hub_name(name: str) -> bool:
@@ -18,3 +21,25 @@ def cached_snapshot(repository: str) -> Path | None:
         return Path(snapshot_download(repository, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError):
         return None
+
+
+def hub_folder(repository: str, flag: str, files: Sequence[str]) -> Path:
+    """The local folder of a repository `owner/name`, downloaded where it is not cached.
+
+    Args:
+        repository: its name.
+        flag: that named it, with its value, for messages.
+        files: patterns of what is downloaded.
+
+    Raises:
+        UserError: it cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, allow_patterns=list(files)))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{flag}: neither a folder here nor to be had from the Hugging Face hub "
+            f"({type(error).__name__}): check the name and the network, or download it elsewhere and give its folder"
+        ) from None

@@ -93,6 +93,35 @@ def read_label_csv(file: str) -> pd.DataFrame:
     return table[~table.index.duplicated()]
 
 
+def read_classes(rows: pd.DataFrame, column: str, file: str | None = None) -> pd.Series:
+    """Name of the class of each image, "" where it is unknown, in the order of `rows`.
+
+    Args:
+        rows: the images' rows of metadata.csv.
+        column: with the classes.
+        file: CSV with the column, joined by the id of the image; None: the column is one of `rows`.
+
+    Raises:
+        UserError: the file or the column is missing, or rows of one image contradict each other; no image has a row.
+    """
+    if file is None:
+        if column not in rows:
+            raise UserError(f"--class_column {column}: metadata.csv has no such column (it has: {', '.join(rows)})")
+        return rows[column].fillna("").astype(str).str.strip()
+    table = read_csv(file, "--labels", dtype=str)
+    if missing := [name for name in ("dicom_id", column) if name not in table]:
+        raise UserError(f"--labels {file}: no column {missing[0]} (it has: {', '.join(table.columns)})")
+    table["dicom_id"] = read_ids(table["dicom_id"], where=f"--labels {file}, dicom_id")
+    classes = table[["dicom_id", column]].drop_duplicates().set_index("dicom_id")[column]
+    if classes.index.duplicated().any():
+        odd = classes.index[classes.index.duplicated()][0]
+        raise UserError(f"--labels {file}: rows of {odd} contradict each other")
+    ids = rows["id"] if "id" in rows else image_ids(rows)
+    if not ids.isin(classes.index).all():
+        print_join("labels", ids, classes.index, "images", f"--labels {file}")
+    return classes.reindex(ids).fillna("").str.strip().reset_index(drop=True)
+
+
 def fill_labels(
     labels: pd.DataFrame, uncertain: UncertainPolicy = "ignore", blanks: UncertainPolicy = "ignore"
 ) -> pd.DataFrame:

@@ -14,10 +14,15 @@ from sdcxr.io.manifest import image_ids, read_metadata, split_folder
 from sdcxr.runtime.errors import UserError
 
 SUBSET = (1 << 63) - 1  # key of the draw of --max_train_samples, apart from positions and orderings
+FRACTION = (1 << 63) - 2  # of --data_fraction
+VALIDATION_IMAGES = 64
 
 
 class Task(Protocol):
-    """An nn.Module with these members."""
+    """An nn.Module with these members.
+
+    One may also have `after_step(step)`: called after optimizer step `step` (from 1), while the gradients are there.
+    """
 
     resolution: int
     """Side of the training images in pixels."""
@@ -55,12 +60,13 @@ def check_resolution(resolution: int, multiple: int) -> None:
         raise UserError(f"--resolution {resolution}: this base needs a multiple of {multiple}, such as {near}")
 
 
-def validation_rows(config: TrainConfig, n: int) -> pd.DataFrame | None:
-    """The first n rows of the validation split; None without validation.
+def validation_rows(config: TrainConfig, n: int | None) -> pd.DataFrame | None:
+    """The first n rows of the validation split (None: `VALIDATION_IMAGES`); None without validation.
 
     Raises:
         UserError: there is no such split.
     """
+    n = VALIDATION_IMAGES if n is None else n
     if not config.validation_steps or not n:
         return None
     assert config.data is not None
@@ -72,10 +78,15 @@ def validation_rows(config: TrainConfig, n: int) -> pd.DataFrame | None:
 
 
 def training_rows(config: TrainConfig, split: str = "train") -> pd.DataFrame:
-    """Rows of a split with a `path` and an `id` column, cut to `--max_train_samples` by a seeded draw."""
+    """Rows of a split with a `path` and an `id` column.
+
+    Those of training are cut to `--data_fraction`, then to `--max_train_samples`, by seeded draws.
+    """
     assert config.data is not None
     folder = split_folder(config.data, split)
     rows = read_metadata(folder)
+    if split == "train" and config.data_fraction < 1:
+        rows = fraction_of(rows, config.data_fraction, config.seed)
     if split == "train" and config.max_train_samples is not None:
         if config.max_train_samples > len(rows):
             raise UserError(f"--max_train_samples {config.max_train_samples}: {folder} has only {len(rows)} images")
@@ -84,6 +95,22 @@ def training_rows(config: TrainConfig, split: str = "train") -> pd.DataFrame:
     if not len(rows):
         raise UserError(f"{folder} has no images: its metadata.csv is empty")
     return _with_paths(rows, folder)
+
+
+def fraction_of(rows: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
+    """A share of the rows, by whole patients, in their order; that of a smaller share is a part of it.
+
+    Patients are put in an order that depends on the seed and on their ids alone; the first of them are taken until
+    their images reach the share, at least one patient. An image without a `subject_id` is a patient of its own.
+    """
+    own = image_ids(rows)
+    subjects = rows["subject_id"].astype(str) if "subject_id" in rows else own
+    patients = subjects.where(~subjects.isin(["", "nan"]), "image " + own)
+    distinct = np.array(sorted(set(patients)))
+    order = distinct[generator(seed, FRACTION).permutation(len(distinct))]
+    images = patients.value_counts()[order].cumsum().to_numpy()
+    taken = order[: 1 + int(np.searchsorted(images, share * len(rows) - 1e-9))]
+    return rows[patients.isin(taken)].reset_index(drop=True)
 
 
 def class_rows(config: TrainConfig) -> pd.DataFrame | None:

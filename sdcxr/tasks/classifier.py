@@ -1,65 +1,150 @@
-"""The classifier task: a timm network with one sigmoid output per finding."""
+"""The classifier task: a network of timm or transformers for several labels, or for one class of several."""
 
+import copy
+import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sdcxr.backbones.image_classifier import ARCHITECTURE, RESOLUTION, Classifier, network
+from sdcxr.backbones import classifier_base
+from sdcxr.backbones.image_classifier import (
+    Classifier,
+    Description,
+    logits_of,
+    probabilities_of,
+    write_classifier,
+)
 from sdcxr.backbones.pipeline_files import hash_weights
 from sdcxr.config import TrainConfig
 from sdcxr.data.examples import LabelledImages
-from sdcxr.io.files import atomic, write_json
-from sdcxr.io.labels import fill_labels, read_labels
+from sdcxr.io.image_files import BadImage
+from sdcxr.io.labels import fill_labels, read_classes, read_labels
+from sdcxr.io.pixels import open_image
 from sdcxr.runtime.errors import UserError
 from sdcxr.tasks.base import training_rows, validation_rows
+from sdcxr.tasks.classification_scores import classification_scores
+from sdcxr.tuning.adapter_folder import save_adapter
+from sdcxr.tuning.classifiers import tune_classifier
+
+LOOKED_AT = 1000  # images whose colour is looked at
+TOLERANCE = 1e-3  # of logits, of a saved network and the one that was trained
 
 
 class ClassifierTask(nn.Module):
-    """Binary cross-entropy over the known labels of a sample; unknown ones (empty or -1) do not count."""
+    """Cross-entropy over what is known of a sample; unknown labels (empty or -1) and classes do not count."""
 
     def __init__(self, config: TrainConfig):
         super().__init__()
         self.config = config
         self.rows = training_rows(config)
-        self.labels, self.targets = label_table(self.rows, config.labels)
-        self.architecture = config.base or ARCHITECTURE
+        # Of all patients: a small share of them may lack a label.
+        every = self.rows if config.data_fraction == 1 else training_rows(dataclasses.replace(config, data_fraction=1))
+        self.labels = table_of(every, config)[0]
+        self.network, self.about = self._begin()
+        self.labels, self.resolution = list(self.about.labels), self.about.resolution
+        self.targets = table_of(self.rows, config, self.labels)[1]
+        self.method = tune_classifier(self.network.train(), config)
+
+    def _begin(self) -> tuple[nn.Module, Description]:
+        """The network, and how it takes its images."""
+        config = self.config
+        colour = has_colour(self.rows["path"].tolist())
+        wanted = Description(
+            "", self.labels, config.resolution or 0, colour=colour, channels=3 if colour else 1,
+            problem="multi_class" if config.class_column else "multi_label",
+        )  # fmt: skip
         self.base_sha256: dict[str, str] = {}
-        if Path(self.architecture).expanduser().is_dir():
-            begun = Classifier(Path(self.architecture).expanduser(), torch.device("cpu"))
-            if set(begun.labels) != set(self.labels):
-                own, other = ", ".join(begun.labels), ", ".join(self.labels)
-                raise UserError(f"--base {config.base} names {own}; the labels of this data are {other}")
-            self.labels, self.targets = label_table(self.rows, config.labels, begun.labels)  # in the base's order
-            self.resolution = config.resolution or begun.resolution
-            self.architecture, self.network = begun.architecture, begun.network.train()
-            self.base_sha256 = {"classifier": hash_weights(self.network)}
-        else:
-            self.resolution = config.resolution or RESOLUTION
-            self.network = network(self.architecture, len(self.labels))
+        begun = None if config.base is None or config.random_weights else classifier_base.of_run(config.base)
+        if begun is None and (config.base is None or config.random_weights):
+            if config.method != "full" and not config.random_weights:
+                raise UserError(f"--method {config.method}: needs trained weights: name them with --base")
+            return classifier_base.untrained(config.base, dataclasses.replace(wanted, mean=(0.5,), std=(0.5,)))
+        if begun is None:
+            assert config.base is not None
+            network, about, sha256 = classifier_base.pretrained(config.base, config.architecture, wanted)
+            self.base_sha256 = {"classifier": sha256}
+            return network, dataclasses.replace(about, colour=colour and about.channels == 3)
+        self.base_sha256 = {"classifier": hash_weights(begun.network)}
+        labels = begun.labels
+        if config.new_head:
+            labels = self.labels
+            classifier_base.replace_head(begun.network, len(labels))
+        elif set(labels) != set(self.labels) or begun.about.problem != wanted.problem:
+            own, other = ", ".join(labels), ", ".join(self.labels)
+            raise UserError(
+                f"--base {config.base} names {own}; the labels of this data are {other} (--new_head takes them)"
+            )
+        if begun.about.prompt_tokens:
+            raise UserError(f"--base {config.base}: has visual prompts: begin from its own base")
+        about = dataclasses.replace(
+            begun.about, labels=labels, problem=wanted.problem, resolution=config.resolution or begun.resolution,
+            colour=colour and begun.about.channels == 3,
+        )  # fmt: skip
+        return begun.network, about
+
+    @property
+    def architecture(self) -> str:
+        """timm's name of the network, or the `model_type` of transformers."""
+        return self.about.architecture
 
     def groups(self) -> list[dict[str, Any]]:
-        return [{"name": "classifier", "params": list(self.network.parameters()), "lr": self.config.learning_rate}]
+        rate = self.config.learning_rate
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        if self.method.name == "full":
+            return [{"name": "classifier", "params": trained, "lr": rate}]
+        # Decay would pull scales to 0, which begin at 1.
+        vectors = [p for p in trained if p.ndim < 2]
+        groups = [
+            {"name": "classifier", "params": [p for p in trained if p.ndim >= 2], "lr": rate},
+            {"name": "its vectors", "params": vectors, "lr": rate, "weight_decay": 0.0},
+        ]
+        return [group for group in groups if group["params"]]
+
+    def after_step(self, step: int) -> None:
+        self.method.after_step(self.network, step, self.config)
 
     def examples(self) -> LabelledImages:
-        return LabelledImages(self.rows["path"].tolist(), self.rows["id"].tolist(), self.targets, self.resolution)
+        return self._images(self.rows, self.targets, augmented=True)
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        known = batch["labels"].isfinite()
-        logits = self.network(batch["pixels"]).float()
-        loss = nn.functional.binary_cross_entropy_with_logits(logits, batch["labels"].nan_to_num(0.0), reduction="none")
+        return self.loss(self.logits(batch), batch["labels"])
+
+    def logits(self, batch: dict[str, Tensor]) -> Tensor:
+        """Logits (batch, labels), float32."""
+        return logits_of(self.network, self.about.inputs(batch["pixels"])).float()
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Loss of each sample, shape (batch,)."""
+        known, labels = labels.isfinite(), labels.nan_to_num(0.0)
+        if self.about.problem == "multi_class":
+            return -(labels * logits.log_softmax(dim=1)).sum(dim=1)
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
         return (loss * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)
 
     def validation_examples(self) -> LabelledImages | None:
-        rows = validation_rows(self.config, self.config.validation_loss_images)
+        limit = self.config.validation_loss_images
+        rows = validation_rows(self.config, 1 << 62 if limit is None else limit)
         if rows is None:
             return None
-        targets = label_table(rows, self.config.labels, self.labels)[1]
-        return LabelledImages(rows["path"].tolist(), rows["id"].tolist(), targets, self.resolution)
+        return self._images(rows, table_of(rows, self.config, self.labels)[1], augmented=False)
+
+    def _images(self, rows: pd.DataFrame, targets: np.ndarray, augmented: bool) -> LabelledImages:
+        channels = 3 if self.about.colour else 1
+        return LabelledImages(rows["path"].tolist(), rows["id"].tolist(), targets, self.resolution, channels, augmented)
+
+    def observe(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Loss (batch,) and probabilities (batch, labels) of held-out images."""
+        logits = self.logits(batch)
+        return self.loss(logits, batch["labels"]), probabilities_of(logits, self.about.problem)
+
+    def scores(self, examples: LabelledImages, probabilities: np.ndarray) -> dict[str, float]:
+        """Scores of what was observed of all held-out images, for validation.jsonl."""
+        return classification_scores(examples.labels, probabilities, self.labels, self.about.problem)
 
     n_previews = 0
 
@@ -67,13 +152,65 @@ class ClassifierTask(nn.Module):
         return []
 
     def save(self, run: Path) -> None:
-        folder = run / "classifier"
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
-        with atomic(folder / "model.safetensors") as temporary:
-            save_file(tensors, temporary)
-        about = {"architecture": self.architecture, "labels": list(self.labels), "resolution": self.resolution}
-        write_json(folder / "config.json", about)
+        tuned = {"classifier": self.network}
+        save_adapter(run / "adapter", {"classifier": self.method}, tuned, self.config, self.base_sha256)
+        plain: Any = self.method.merge(self.network)
+        args = self.about.model_args | getattr(plain, "changed_model_args", {})
+        about = dataclasses.replace(self.about, model_args=args)
+        if self.method.name.startswith("vpt"):
+            about = dataclasses.replace(
+                about, prompt_tokens=self.config.prompt_tokens, deep_prompts=self.method.name == "vpt-deep"
+            )
+        scores = self._last_scores(run)
+        thresholds = {key.partition("/")[2]: value for key, value in scores.items() if key.startswith("threshold/")}
+        write_classifier(run / "classifier", plain, about, thresholds=thresholds, validation=scores)
+        self._check(run / "classifier")
+
+    def _last_scores(self, run: Path) -> dict[str, float]:
+        """Scores of the saved weights in the last row of validation.jsonl; none without validation."""
+        file = run / "validation.jsonl"
+        if not self.config.validation_steps or not file.is_file():
+            return {}
+        row = json.loads(file.read_text(encoding="utf-8").splitlines()[-1])
+        prefix = "ema_" if self.config.use_ema else ""
+        names = [
+            name.removeprefix(prefix) for name in row if name.startswith(prefix) and name not in ("step", "images")
+        ]
+        return {name: row[prefix + name] for name in names if not name.startswith("ema_")}
+
+    @torch.no_grad()
+    def _check(self, folder: Path) -> None:
+        """Compare the saved network with the one that was trained.
+
+        Raises:
+            RuntimeError: they differ: something could not be folded into plain layers.
+        """
+        draws = torch.Generator().manual_seed(0)
+        shape = (2, 3 if self.about.colour else 1, self.resolution, self.resolution)
+        pixels = torch.rand(shape, generator=draws) * 2 - 1
+        trained, saved = copy.deepcopy(self.network).cpu().eval(), Classifier(folder, torch.device("cpu"))
+        wanted, found = (logits_of(each, self.about.inputs(pixels)).float() for each in (trained, saved.network))
+        if (found - wanted).abs().max() > TOLERANCE * (1 + wanted.abs().max()):
+            raise RuntimeError(f"{folder} is not what was trained: --method {self.method.name} does not fold into it")
+
+
+def has_colour(paths: list[Path]) -> bool:
+    """Whether images are saved with three channels; looks at `LOOKED_AT` of them at most."""
+    for path in paths[:: -(-len(paths) // LOOKED_AT)]:
+        try:
+            with open_image(path) as image:
+                if image.mode not in ("1", "L", "LA", "I", "F", "I;16", "I;16B"):
+                    return True
+        except BadImage:
+            continue  # is reported where it is read
+    return False
+
+
+def table_of(rows: pd.DataFrame, config: TrainConfig, labels: list[str] | None = None) -> tuple[list[str], np.ndarray]:
+    """Names of labels or classes and their values (n, names), as the settings say; see `label_table`, `class_table`."""
+    if config.class_column is None:
+        return label_table(rows, config.labels, labels)
+    return class_table(rows, config.class_column, config.labels, labels)
 
 
 def label_table(rows: pd.DataFrame, file: str | None, labels: list[str] | None = None) -> tuple[list[str], np.ndarray]:
@@ -86,3 +223,16 @@ def label_table(rows: pd.DataFrame, file: str | None, labels: list[str] | None =
     if not learnable:
         raise UserError(f"no label has both positive and negative images in {file or 'metadata.csv'}")
     return learnable, values[learnable].to_numpy()
+
+
+def class_table(
+    rows: pd.DataFrame, column: str, file: str | None, classes: list[str] | None = None
+) -> tuple[list[str], np.ndarray]:
+    """Names of the classes and a row for each image (n, classes): 1 for its class, else 0; NaN where it is unknown."""
+    named = read_classes(rows, column, file)
+    known = classes or sorted(set(named) - {""})
+    if len(known) < 2:
+        raise UserError(f"--class_column {column}: has {len(known)} class in {file or 'metadata.csv'}, 2 are needed")
+    values = (named.to_numpy()[:, None] == np.array(known)).astype(float)
+    values[~named.isin(known)] = np.nan
+    return known, values

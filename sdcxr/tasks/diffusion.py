@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sdcxr import backbones
 from sdcxr.backbones.base import Conditioning
 from sdcxr.backbones.new_words import require_words
-from sdcxr.backbones.pipeline_files import hash_parts
+from sdcxr.backbones.pipeline_files import hash_base
 from sdcxr.config import TrainConfig
 from sdcxr.data.denoising import Captions, DenoisingExamples, Pixels, Source, TokenIds, WithPrior, prior_of
 from sdcxr.data.latents import Latents, cached_latents, hash_images
@@ -41,7 +41,7 @@ class DiffusionTask(nn.Module):
         self.backbone.adapt(config)
         if config.adapts_base:
             print(describe_text(self.backbone) + ("; the UNet has random weights" if config.random_unet else ""))
-        self.base_sha256 = hash_parts(self.backbone) | {"schedule": describe_schedule(self.backbone)}
+        self.base_sha256 = hash_base(self.backbone)
         self.process = self.backbone.noise_process(config)
         self.resolution = config.resolution or self.backbone.resolution
         check_resolution(self.resolution, self.backbone.multiple)
@@ -88,15 +88,21 @@ class DiffusionTask(nn.Module):
         new = self.backbone.untrained
         apart = {id(p) for module in new.values() for p in module.parameters()}
         modules = {name: self.backbone.parts[name] for name in sorted(self.methods, reverse=True)} | new
-        groups = [
-            {
-                "name": name,
-                "params": [p for p in module.parameters() if p.requires_grad and (name in new or id(p) not in apart)],
-                "lr": rates.get(name, self.config.learning_rate),
-            }
-            for name, module in modules.items()
-        ]
+        groups: list[dict[str, Any]] = []
+        for name, module in modules.items():
+            params = [p for p in module.parameters() if p.requires_grad and (name in new or id(p) not in apart)]
+            group = {"name": name, "lr": rates.get(name, self.config.learning_rate)}
+            # Decay draws to 0; the scales of norms begin at 1, and the adapter of nothing is the base itself.
+            whole = name in new or self.methods[name].name == "full"
+            decayed = [p for p in params if whole or p.ndim > 1]
+            others = [] if whole else [p for p in params if p.ndim <= 1]
+            groups += [group | {"params": decayed}, group | {"params": others, "weight_decay": 0.0}]
         return [group for group in groups if group["params"]]
+
+    def after_step(self, step: int) -> None:
+        """What methods do after optimizer step `step` (from 1), while the gradients are there."""
+        for name, method in self.methods.items():
+            method.after_step(self.backbone.parts[name], step, self.config)
 
     def examples(self) -> DenoisingExamples | WithPrior:
         rows = training_rows(self.config)
@@ -220,7 +226,10 @@ class DiffusionTask(nn.Module):
         """Write pipeline/ with the merged parts, and adapter/ where the method has one."""
         self.denoiser.to(memory_format=torch.contiguous_format)  # safetensors knows no other
         tuned = {name: self.backbone.parts[name] for name in self.methods}
-        save_adapter(run / "adapter", next(iter(self.methods.values())), tuned)
+        if self.config.adapts_base and "token" not in self.config.parts:
+            print("no adapter/: the base was changed before it was tuned, so the pipeline is all there is")
+        else:
+            save_adapter(run / "adapter", self.methods, tuned, self.config, self.base_sha256)
         self.backbone.parts |= {name: self.methods[name].merge(part) for name, part in tuned.items()}
         try:
             backbones.save(self.backbone, run / "pipeline")
@@ -236,19 +245,6 @@ def describe_text(backbone: Any) -> str:
     new = "".join(f"; {name} with random weights" for name in backbone.untrained)
     kind = type(backbone.parts["text"]).__name__
     return f"text encoder: {kind}, {tokens} tokens, {mask} attention mask, states {width} wide{new}"
-
-
-def describe_schedule(backbone: Any) -> str:
-    """Some values of a base's noise process and latent scale, which its weights do not tell, to three digits.
-
-    x₀ = 1 and noise = 2 corrupted, and what the network then predicts, at two times; a latent of 1 for the denoiser.
-    """
-    process, codec = backbone.inference_process(), backbone.codec
-    t = torch.as_tensor([process.stratum_start(part, 4) for part in (1, 3)])
-    x0 = torch.ones(2, 1, 1, 1)
-    latent = torch.ones(1, *codec.posterior_shape(backbone.multiple))
-    values = [process.corrupt(x0, 2 * x0, t), process.target(x0, 2 * x0, t), codec.to_model(latent).mean()]
-    return " ".join(f"{value:.3g}" for tensor in values for value in tensor.flatten().tolist())
 
 
 def enable_gradient_checkpointing(part: Any) -> None:

@@ -8,6 +8,7 @@ checkpoint.
 import dataclasses
 import math
 import secrets
+from collections import Counter
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -39,6 +40,7 @@ from sdcxr.training.optimizer import build_optimizer, learning_rate_factor
 from sdcxr.training.origin import Origin, check_folders, check_same_run, enlarged, is_begun
 from sdcxr.training.progress import Log, Meter, start_tracker, status
 from sdcxr.training.validation import previews, validation_loss
+from sdcxr.tuning import default_rates
 
 DROPOUT = 1 << 62  # keys of the seeds of dropout, apart from those of positions, orderings and validation
 
@@ -51,7 +53,8 @@ def train(config: TrainConfig) -> int:
     """
     use_all_cores()
     with out_of_memory(memory_advice(config)):
-        code = Run(config.filled(), build_accelerator(config)).run()
+        config = config.filled(default_rates(config, config.published))
+        code = Run(config, build_accelerator(config)).run()
     release_memory()
     return code
 
@@ -155,7 +158,10 @@ class Run:
         self.trained = [p for group in groups for p in group["params"]]
         self.require_space()
         self.ema = EMA(self.task, config.ema_decay or 0.0) if config.use_ema else None
-        counts = ", ".join(f"{g['name']} {sum(p.numel() for p in g['params']) / 1e6:.2f} M" for g in groups)
+        sizes: Counter[str] = Counter()
+        for group in groups:
+            sizes[group["name"]] += sum(p.numel() for p in group["params"])
+        counts = ", ".join(f"{name} {size / 1e6:.4g} M" for name, size in sizes.items())
         self.print0(
             f"tuning {counts} parameters on {len(self.stream.examples.ids)} images; {self.steps} steps of "
             f"{self.images_per_step} images ({accelerator.num_processes} × {config.gradient_accumulation_steps} × "
@@ -171,11 +177,11 @@ class Run:
         return flops, measured_peak(self.accelerator.device, PRECISION[self.accelerator.mixed_precision])
 
     def require_space(self) -> None:
-        """Refuse a disk without room for one more checkpoint and the result: at least what trains, in fp32."""
-        weights = 4 * sum(parameter.numel() for parameter in self.trained)
-        copies = 2 + (0.5 if self.config.use_8bit_adam else 2) + self.config.use_ema
+        """Refuse a disk without room for one more checkpoint of what trains and the result with all parts, in fp32."""
+        trained, every = (4 * sum(p.numel() for p in some) for some in (self.trained, self.task.parameters()))
+        copies = 1 + (0.5 if self.config.use_8bit_adam else 2) + self.config.use_ema
         if self.accelerator.is_main_process:
-            require_space(self.folder, int(weights * copies), "a checkpoint with the result")
+            require_space(self.folder, int(trained * copies) + every, "a checkpoint with the result")
 
     def resume(self) -> tuple[int, list[float]]:
         """Load the newest checkpoint that fits; its step and the losses not logged yet, (0, []) without one.
@@ -294,6 +300,8 @@ class Run:
             self.seen.append((positions, losses.detach().clone()))  # a replayed graph would overwrite them
         self.accelerator.clip_grad_norm_(self.trained, self.config.max_grad_norm)
         self.optimizer.step()
+        if hasattr(self.task, "after_step"):
+            self.task.after_step(step + 1)
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema is not None:
             self.ema.update(step + 1)

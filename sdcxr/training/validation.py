@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from sdcxr.data.stream import Examples, generator
@@ -30,11 +30,12 @@ def validation_loss(
         accelerator: the processes.
 
     Returns:
-        `loss`, and `loss_t<first timestep>` for every stratum.
+        `loss`, and `loss_t<first timestep>` for every stratum; of a task that can `observe` also its `scores`.
     """
     n, rank, world = len(examples.ids), accelerator.process_index, accelerator.num_processes
     losses = torch.zeros(n, dtype=torch.float64)
     strata = torch.zeros(n, dtype=torch.int64)
+    outputs: Tensor | None = None
     mine = range(rank, n, world)
     with evaluating(task):
         for first in range(0, len(mine), batch):
@@ -43,13 +44,29 @@ def validation_loss(
             if "stratum" in values:
                 strata[chunk] = values.pop("stratum")
             on_device = {name: value.to(accelerator.device) for name, value in values.items()}
-            losses[chunk] = task.forward(on_device).double().cpu()
+            if hasattr(task, "observe"):
+                loss, output = task.observe(on_device)
+                outputs = torch.zeros(n, output.shape[1]) if outputs is None else outputs
+                outputs[chunk] = output.float().cpu()
+            else:
+                loss = task.forward(on_device)
+            losses[chunk] = loss.double().cpu()
     sums = torch.stack([losses, strata.double()]).to(accelerator.device, torch.float32)
     losses, firsts = accelerator.reduce(sums, reduction="sum").cpu()
     row = {"loss": losses.mean().item()}
     if len(firsts.unique()) > 1:
         row |= {f"loss_t{int(first):03d}": losses[firsts == first].mean().item() for first in firsts.unique()}
-    return {name: round(value, 6) for name, value in row.items()}
+    row = {name: round(value, 6) for name, value in row.items()}
+    if hasattr(task, "observe"):
+        row |= task.scores(examples, gathered(outputs, n, accelerator))
+    return row
+
+
+def gathered(mine: Tensor | None, n: int, accelerator: Accelerator) -> np.ndarray:
+    """The outputs of all processes (n, width), each of which has zeros for the images of the others, or none at all."""
+    width = max(gather_object([0 if mine is None else mine.shape[1]]))
+    mine = torch.zeros(n, width) if mine is None else mine
+    return accelerator.reduce(mine.to(accelerator.device), reduction="sum").cpu().numpy()
 
 
 def previews(task: Any, accelerator: Accelerator) -> list[np.ndarray]:

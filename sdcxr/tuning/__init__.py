@@ -1,5 +1,5 @@
 """Tuning methods: which parameters of a part train, what is saved of them, and how they are merged."""
 
-from sdcxr.tuning.registry import find_method, register, tune
+from sdcxr.tuning.registry import choose_methods, default_rates, find_method, register, tune
 
-__all__ = ["find_method", "register", "tune"]
+__all__ = ["choose_methods", "default_rates", "find_method", "register", "tune"]

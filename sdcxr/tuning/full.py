@@ -5,12 +5,15 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from sdcxr.config import TrainConfig
+from sdcxr.tuning.base import TuningMethod
 
 
-class Full:
-    """See `base.TuningMethod`."""
+class Full(TuningMethod):
+    """All parameters; the merged weights are all there is."""
 
     name: ClassVar[str] = "full"
+    serves: ClassVar[tuple[str, ...]] = ("Module",)
+    learning_rate_factor: ClassVar[float] = 1.0
 
     def inject(self, module: nn.Module, config: TrainConfig) -> list[str]:
         # The states of BERT's tokens do not pass its pooler.

@@ -1,15 +1,25 @@
 """Registry of tuning methods by the name that `--method` takes, and their use on the parts of a backbone."""
 
+import dataclasses
 import difflib
 from typing import Any
 
+from torch import nn
+
 from sdcxr.config import TrainConfig
 from sdcxr.runtime.errors import UserError
-from sdcxr.tuning.base import TuningMethod, apply_method
+from sdcxr.tuning.base import NothingToTune, TuningMethod, apply_method, modules_of
+from sdcxr.tuning.difffit import DiffFit
 from sdcxr.tuning.full import Full
+from sdcxr.tuning.selectors import SELECTORS
+from sdcxr.tuning.svdiff import SVDiff
 from sdcxr.tuning.textual_inversion import TextualInversion
+from sdcxr.tuning.vision import VisionMethod, WithLastLayer
+from sdcxr.tuning.vision_adapters import OF_CLASSIFIERS
 
-METHODS: dict[str, type[TuningMethod]] = {Full.name: Full}
+METHODS: dict[str, type[TuningMethod]] = {each.name: each for each in (Full, *SELECTORS, SVDiff, DiffFit)}
+
+PRETRAINED_CLASSIFIER = {"learning_rate": 1e-4, "max_train_steps": 1000, "lr_warmup_steps": 50, "ema_decay": 0.995}
 
 
 def register(method: type[TuningMethod]) -> type[TuningMethod]:
@@ -18,16 +28,84 @@ def register(method: type[TuningMethod]) -> type[TuningMethod]:
     return method
 
 
-def find_method(name: str) -> TuningMethod:
-    """The method of that name.
+def methods_for(part: str) -> dict[str, type[TuningMethod]]:
+    """The methods for a part by name."""
+    return METHODS | OF_CLASSIFIERS if part == "classifier" else METHODS
+
+
+def find_method(name: str, part: str = "") -> TuningMethod:
+    """The method of that name for a part.
 
     Raises:
         UserError: there is none; names the nearest.
     """
-    if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=3) or sorted(METHODS)
+    known = methods_for(part)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3) or sorted(known)
         raise UserError(f"--method {name}: unknown (near: {', '.join(near)})")
-    return METHODS[name]()
+    method = known[name]()
+    whole = part != "classifier" or isinstance(method, VisionMethod | Full)
+    return method if whole else WithLastLayer(method)
+
+
+def choose_methods(config: TrainConfig) -> dict[str, TuningMethod]:
+    """The method of each part that trains: `--method` is one name for all, or `unet=lora,text=bias`.
+
+    Raises:
+        UserError: an unknown method or part, a part without a method, or a setting that no chosen method reads.
+    """
+    if config.parts == {"token"}:
+        return {"text": TextualInversion()}
+    named = [item.strip().partition("=") for item in config.method.split(",")]
+    if [part for part, equals, _ in named if equals]:
+        given = {part.strip(): name.strip() for part, _, name in named}
+        if given.keys() != config.parts or len(given) < len(named) or "" in given.values():
+            example = ",".join(f"{part}=bias" for part in sorted(config.parts, reverse=True))
+            raise UserError(
+                f"--method {config.method}: name one method for each part of --tune {config.tune}, as {example}, or "
+                "one for all"
+            )
+    else:
+        given = dict.fromkeys(config.parts, config.method)
+    methods = {part: find_method(given[part], part) for part in sorted(given)}
+    _refuse_options_of_others(config, set(given.values()))
+    return methods
+
+
+def _refuse_options_of_others(config: TrainConfig, chosen: set[str]) -> None:
+    readers: dict[str, list[str]] = {}
+    for name, method in (METHODS | OF_CLASSIFIERS).items():
+        for option in method.options:
+            readers.setdefault(option, []).append(name)
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    for option, names in readers.items():
+        if chosen.isdisjoint(names) and getattr(config, option) != defaults[option]:
+            raise UserError(f"--{option} is for --method {', '.join(sorted(names))}, not for {config.method}")
+
+
+def default_rates(config: TrainConfig, defaults: dict[str, Any]) -> dict[str, Any]:
+    """Default settings with the learning rates of the chosen methods: `defaults` has that of full fine-tuning.
+
+    Unchanged where the user gives a learning rate.
+    """
+    if config.parts == {"classifier"} and config.base is not None and not config.random_weights:
+        defaults = defaults | PRETRAINED_CLASSIFIER
+        if config.learning_rate is None:
+            factor = choose_methods(config)["classifier"].learning_rate_factor
+            defaults |= {"learning_rate": PRETRAINED_CLASSIFIER["learning_rate"] * factor}
+        return defaults
+    if config.learning_rate is not None or not config.parts <= {"unet", "text"}:
+        return defaults
+    factors = {part: method.learning_rate_factor for part, method in choose_methods(config).items()}
+    rates = {part: defaults["learning_rate"] * factor for part, factor in factors.items()}
+    first = rates.get("unet", rates.get("text"))
+    apart = {"text_encoder_lr": rates["text"]} if rates.get("text", first) != first else {}
+    return defaults | {"learning_rate": first} | apart
+
+
+def fitting_methods(module: nn.Module) -> list[str]:
+    """Names of the methods that serve some module within a part."""
+    return sorted(name for name, method in METHODS.items() if any(modules_of(module, method.serves)))
 
 
 def tune(backbone: Any, config: TrainConfig) -> dict[str, TuningMethod]:
@@ -38,17 +116,18 @@ def tune(backbone: Any, config: TrainConfig) -> dict[str, TuningMethod]:
         config: the settings, of a task on a text-to-image base.
 
     Raises:
-        UserError: the base has no such part, or nothing in it that the method serves.
+        UserError: the base has no such part, or nothing in it that the method serves, with those that do.
     """
-    methods: dict[str, TuningMethod] = dict.fromkeys(sorted(config.parts), find_method(config.method))
-    if config.parts == {"token"}:
-        methods = {"text": TextualInversion()}
+    methods = choose_methods(config)
     if missing := methods.keys() - backbone.parts.keys():
         raise UserError(f"--tune {config.tune}: this base has no part {', '.join(sorted(missing))} to tune")
     for name, part in backbone.parts.items():
         part.requires_grad_(False).eval()
         if name in methods:
-            apply_method(methods[name], part.train(), config)
+            try:
+                apply_method(methods[name], part.train(), config)
+            except NothingToTune as error:
+                raise UserError(f"{error}: this part takes {', '.join(fitting_methods(part))}") from None
     for module in backbone.untrained.values():
         module.requires_grad_(True)
     return methods

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sdcxr.config import TrainConfig
+from sdcxr.tuning.base import TuningMethod, copy_exactly
 
 
 class NewRows(nn.Module):
@@ -35,10 +36,13 @@ class NewRows(nn.Module):
         return torch.where(new[..., None], rows, self.table(ids))
 
 
-class TextualInversion:
-    """See `base.TuningMethod`; for a text encoder with `new_words` (see `sdcxr.backbones.new_words`)."""
+class TextualInversion(TuningMethod):
+    """For a text encoder with `new_words` (see `sdcxr.backbones.new_words`)."""
 
     name: ClassVar[str] = "textual_inversion"
+    serves: ClassVar[tuple[str, ...]] = ("Embedding",)
+    options: ClassVar[tuple[str, ...]] = ("placeholder_token", "initializer_token", "num_vectors")
+    learning_rate_factor: ClassVar[float] = 1.0
     file_per_tensor: ClassVar[bool] = True
     """One word a file, as `load_textual_inversion` of diffusers reads them."""
 
@@ -50,6 +54,14 @@ class TextualInversion:
     def state(self, module: Any) -> dict[str, Tensor]:
         embedding = module.get_input_embeddings()
         return {word: embedding.rows[[i - embedding.first for i in ids]] for word, ids in module.new_words.items()}
+
+    @torch.no_grad()
+    def load(self, module: Any, state: dict[str, Tensor]) -> None:
+        own = self.state(module)
+        copy_exactly(state, own, "an adapter of new words")
+        embedding = module.get_input_embeddings()
+        for word, ids in module.new_words.items():
+            embedding.rows[[i - embedding.first for i in ids]] = own[word]
 
     @torch.no_grad()
     def merge(self, module: Any) -> Any:

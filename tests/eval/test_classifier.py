@@ -214,7 +214,7 @@ def test_labels_and_findings_are_checked_before_images_are_read(tmp_path):
 
 def test_scores_of_two_folders_are_written_as_json(tmp_path, micro_dataset, train_micro, capfd):
     run, samples = tmp_path / "run", tmp_path / "samples"
-    train_micro(run, tune="classifier", base="test_resnet", max_train_steps=1)
+    train_micro(run, tune="classifier", base="test_resnet", random_weights=True, max_train_steps=1)
     samples.mkdir()
     table = pd.read_csv(micro_dataset / "test" / "metadata.csv", dtype=str)
     for name in table["file_name"]:

@@ -416,7 +416,7 @@ def test_networks_of_this_project(evaluate, folders, tmp_path, train_micro, micr
     data = str(folders.real.parent)
     (folders.real.parent / "validation").mkdir()
     small = {"data": data, "base": "test_resnet", "resolution": 64}
-    train_micro(tmp_path / "classifier", tune="classifier", **small)
+    train_micro(tmp_path / "classifier", tune="classifier", random_weights=True, **small)
     train_micro(tmp_path / "clip", tune="clip", **small)
     rows = evaluate(train=folders.train, classifier=tmp_path / "classifier", image_text_model=tmp_path / "clip")
     assert parts_of(rows) == [

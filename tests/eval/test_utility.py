@@ -112,7 +112,7 @@ def test_another_factor_is_another_training_set(experiment, tmp_path, monkeypatc
 
 
 def test_a_densenet_of_torchxrayvision_is_begun_from(experiment, tmp_path, monkeypatch):
-    from sdcxr.tasks.classifier import Classifier
+    from sdcxr.backbones.image_classifier import Classifier
     from sdcxr.training import loop
 
     library = xrv.torchxrayvision().models

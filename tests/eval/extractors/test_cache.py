@@ -233,7 +233,7 @@ def save_network(run: Path) -> Path:
     """A run folder with a small classifier."""
     from safetensors.torch import save_file
 
-    from sdcxr.tasks.classifier import network
+    from sdcxr.backbones.image_classifier import network
 
     (run / "classifier").mkdir(parents=True)
     torch.manual_seed(0)

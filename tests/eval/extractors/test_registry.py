@@ -51,7 +51,7 @@ def test_a_classifiers_features_are_what_its_last_layer_reads(tmp_path):
     from safetensors.torch import save_file
 
     from sdcxr.io.pixels import read_pixels
-    from sdcxr.tasks.classifier import Classifier, network
+    from sdcxr.backbones.image_classifier import Classifier, network
 
     folder = tmp_path / "classifier"
     folder.mkdir()

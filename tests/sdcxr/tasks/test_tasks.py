@@ -296,7 +296,7 @@ def test_a_trained_classifier_reads_its_folder(train_micro, tmp_path, micro_data
 
 def test_a_classifier_goes_on_from_anothers_weights(train_micro, tmp_path, micro_dataset):
     first, settings = tmp_path / "first", {"tune": "classifier", "use_ema": False}
-    train_micro(first, base="test_resnet", resolution=32, **settings)
+    train_micro(first, base="test_resnet", random_weights=True, resolution=32, **settings)
     task = ClassifierTask(config(first, micro_dataset, tune="classifier"))
     assert (task.architecture, task.resolution, task.network.training) == ("test_resnet", 32, True)
     for name, value in Classifier(first, CPU).network.state_dict().items():
@@ -310,7 +310,7 @@ def test_a_classifier_goes_on_from_anothers_weights(train_micro, tmp_path, micro
 
 def test_labels_follow_the_base_by_name(train_micro, tmp_path, micro_dataset):
     first = tmp_path / "first"
-    train_micro(first, tune="classifier", base="test_resnet")
+    train_micro(first, tune="classifier", base="test_resnet", random_weights=True)
     rows = training_rows(config(first, micro_dataset))
     labels = rows.rename(columns={"id": "key"})[["key", LABELS[1], LABELS[0]]].rename(columns={"key": "dicom_id"})
     labels.to_csv(tmp_path / "other-order.csv", index=False)

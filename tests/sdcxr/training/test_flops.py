@@ -91,7 +91,7 @@ def test_architectures_have_the_published_numbers_of_parameters(name, millions):
 )
 def test_a_step_of_stable_diffusion_costs_what_is_known(tune, checkpointing, expected, monkeypatch):
     monkeypatch.setattr(backbones, "load", lambda *_: on_meta("sd15"))
-    monkeypatch.setattr("sdcxr.tasks.diffusion.hash_parts", lambda _: {})  # on meta there are no values
+    monkeypatch.setattr("sdcxr.tasks.diffusion.hash_base", lambda _: {})  # on meta there are no values
     config = TrainConfig(
         tune=tune, base="sd15", validation_steps=0, learning_rate=1e-5, gradient_checkpointing=checkpointing
     )

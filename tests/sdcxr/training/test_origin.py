@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from sdcxr import backbones, tasks
+from sdcxr import backbones
+from sdcxr.backbones.pipeline_files import describe_schedule
 from sdcxr.config import TrainConfig
 from sdcxr.runtime.errors import UserError
 from sdcxr.training import checkpoint, origin
@@ -194,7 +195,7 @@ def test_a_run_on_enlarged_images_says_so_once(train_micro, tmp_path, capfd):
 
 
 def test_the_schedule_of_a_base_is_part_of_it(micro_base, micro_base_v):
-    described = [tasks.diffusion.describe_schedule(backbones.load(str(base))) for base in (micro_base, micro_base_v)]
+    described = [describe_schedule(backbones.load(str(base))) for base in (micro_base, micro_base_v)]
     assert described[0] != described[1]
     config = TrainConfig(base=str(micro_base))
     assert origin.base_state(config.base) == origin.base_state(f"{micro_base}/")

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from sdcxr.config import TrainConfig
+from sdcxr.runtime.errors import UserError
 from sdcxr.tuning.base import apply_method, trained_tensors
 from sdcxr.tuning.full import Full
 
@@ -37,18 +38,26 @@ def test_buffers_that_are_not_saved_are_not_kept():
     assert set(trained_tensors(part)) == {"weight", "bias"}
 
 
-def test_a_method_that_names_nothing_or_something_else_is_a_mistake():
+def test_a_method_without_anything_to_train_is_refused():
     class Nothing(Full):
         def inject(self, module, config):
             return []
 
+    class Elsewhere(Full):
+        serves = ("GroupNorm", "Conv2d")
+
+    for wrong, kinds in ((Nothing(), "Module"), (Elsewhere(), "GroupNorm, Conv2d")):
+        with pytest.raises(UserError, match=f"--method full: Linear has none of {kinds}"):
+            apply_method(wrong, nn.Linear(1, 1), TrainConfig())
+
+
+def test_a_method_that_names_something_else_is_a_bug():
     class Absent(Full):
         def inject(self, module, config):
             return ["weight", "absent"]
 
-    for wrong in (Nothing(), Absent()):
-        with pytest.raises(ValueError, match="--method full names"):
-            apply_method(wrong, nn.Linear(1, 1), TrainConfig())
+    with pytest.raises(ValueError, match="--method full names"):
+        apply_method(Absent(), nn.Linear(1, 1), TrainConfig())
 
 
 def test_only_what_the_method_names_requires_gradients():

@@ -1,0 +1,54 @@
+"""`--method` on the network of a classifier."""
+
+import dataclasses
+from typing import Any
+
+from torch import nn
+
+from sdcxr.config import TrainConfig
+from sdcxr.runtime.errors import UserError
+from sdcxr.tuning.base import NothingToTune, TuningMethod, apply_method, modules_of
+from sdcxr.tuning.registry import choose_methods, find_method, methods_for
+from sdcxr.tuning.vision import VisionMethod, kind_of
+
+RANK = 16  # of LoRA where none is given, as in Dutt et al. (arXiv 2305.08252)
+KINDS = {"cnn": "convolutional", "vit": "a vision transformer"}
+
+
+def tune_classifier(network: nn.Module, config: TrainConfig) -> TuningMethod:
+    """Let what `--method` chooses and the last layer train, and return the method.
+
+    Batch normalisations whose weights do not train are put in evaluation mode: in training mode their running
+    statistics would move, whatever is frozen.
+
+    Raises:
+        UserError: there is no such method, or it does not fit the network; lists those that do.
+    """
+    method = choose_methods(config)["classifier"]
+    try:
+        if not fits(method, network):
+            raise NothingToTune(method.name)
+        apply_method(method, network, with_rank(config))
+    except NothingToTune:
+        fitting = [name for name in sorted(methods_for("classifier")) if fits(find_method(name, "classifier"), network)]
+        raise UserError(
+            f"--method {method.name}: does not fit {type(network).__name__}, which is {KINDS[kind_of(network)]}: use "
+            f"{', '.join(fitting)}"
+        ) from None
+    for each in network.modules():
+        if isinstance(each, nn.modules.batchnorm._BatchNorm) and method.name != "full":
+            each.train(each.training and each.weight is not None and each.weight.requires_grad)
+    return method
+
+
+def with_rank(config: TrainConfig) -> TrainConfig:
+    """The settings with the rank of LoRA that classifiers have by default."""
+    ranked: Any = config
+    return dataclasses.replace(config, lora_rank=ranked.lora_rank or RANK) if hasattr(config, "lora_rank") else config
+
+
+def fits(method: TuningMethod, network: nn.Module) -> bool:
+    """Whether a method can tune a network."""
+    if isinstance(method, VisionMethod):
+        return kind_of(network) in method.kinds and bool(method.sites(network))
+    return any(modules_of(network, method.serves))
