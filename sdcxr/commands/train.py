@@ -5,6 +5,7 @@
     accelerate launch --num_processes 8 train.py --config configs/roentgen.yaml --data DIR
     accelerate launch train.py --tune vae --base ID --data DIR
     accelerate launch train.py --tune classifier --data DIR
+    accelerate launch train.py --tune segmenter --data DIR                 # of a dataset with masks
     accelerate launch train.py --tune clip --data DIR                      # for eval.retrieval and eval.alignment
 
 The same command again resumes.
@@ -44,7 +45,7 @@ def fill_in(config: TrainConfig) -> TrainConfig:
     start, data = config.base, config.data
     if data is None or embedded_base:
         with phantoms.building():
-            data = data or str(phantoms.ensure_phantoms())
+            data = data or str(phantoms.ensure_phantoms(masks="segmenter" in config.parts))
             start = str(base.ensure_base(user_cache())) if embedded_base else start
     return dataclasses.replace(config, base=start, data=data, output_dir=config.output_dir or f"runs/{config.tune}")
 

@@ -119,6 +119,30 @@ def image_ids(rows: pd.DataFrame) -> pd.Series:
     return rows["dicom_id"].where(rows["dicom_id"] != "", stems) if "dicom_id" in rows else stems
 
 
+def read_masks(rows: pd.DataFrame, folder: Path | pd.Series, structures: Sequence[str] | None = None) -> pd.DataFrame:
+    """Path of each image's mask by structure, None where it has none; the structure of the column `mask` is "mask".
+
+    Args:
+        rows: rows of metadata.csv.
+        folder: that of the split, one for all rows or for each.
+        structures: those wanted, in this order; default: all.
+
+    Raises:
+        UserError: the table has no masks, or not those.
+    """
+    columns = {name.removeprefix(f"{MASK_COLUMN}_"): name for name in rows if re.match(rf"{MASK_COLUMN}(_|$)", name)}
+    if not columns:
+        raise UserError("metadata.csv has no masks (columns mask, mask_lungs, …): prepare the dataset with --masks")
+    if missing := [name for name in structures or () if name not in columns]:
+        raise UserError(f"metadata.csv has no masks of {missing[0]} (it has: {', '.join(columns)})")
+    folders = [folder] * len(rows) if isinstance(folder, Path) else folder
+    paths = {
+        name: [inside(place, cell) if cell else None for place, cell in zip(folders, rows[columns[name]], strict=True)]
+        for name in structures or columns
+    }
+    return pd.DataFrame(paths, index=rows.index, dtype=object)
+
+
 def text_key(text: str) -> str:
     """Normalised text for comparing prompts: equal for texts of the same words.
 

@@ -1,4 +1,4 @@
-"""`--method` on the network of a classifier."""
+"""`--method` on the network of a classifier, or on the encoder of a segmenter."""
 
 import dataclasses
 from typing import Any
@@ -8,15 +8,21 @@ from torch import nn
 from sdcxr.config import TrainConfig
 from sdcxr.runtime.errors import UserError
 from sdcxr.tuning.base import NothingToTune, TuningMethod, apply_method, modules_of
+from sdcxr.tuning.decoder import WithDecoder, encoder_of
 from sdcxr.tuning.registry import choose_methods, find_method, methods_for
-from sdcxr.tuning.vision import VisionMethod, kind_of
+from sdcxr.tuning.vision import Linear, VisionMethod, kind_of
 
 RANK = 16  # of LoRA where none is given, as in Dutt et al. (arXiv 2305.08252)
 KINDS = {"cnn": "convolutional", "vit": "a vision transformer"}
 
 
 def tune_classifier(network: nn.Module, config: TrainConfig) -> TuningMethod:
-    """Let what `--method` chooses and the last layer train, and return the method.
+    """See `tune_network`."""
+    return tune_network(network, config, "classifier")
+
+
+def tune_network(network: nn.Module, config: TrainConfig, part: str) -> TuningMethod:
+    """Let what `--method` chooses and the last layer, or the decoder, train, and return the method.
 
     Batch normalisations whose weights do not train are put in evaluation mode: in training mode their running
     statistics would move, whatever is frozen.
@@ -24,13 +30,13 @@ def tune_classifier(network: nn.Module, config: TrainConfig) -> TuningMethod:
     Raises:
         UserError: there is no such method, or it does not fit the network; lists those that do.
     """
-    method = choose_methods(config)["classifier"]
+    method = choose_methods(config)[part]
     try:
         if not fits(method, network):
             raise NothingToTune(method.name)
         apply_method(method, network, with_rank(config))
     except NothingToTune:
-        fitting = [name for name in sorted(methods_for("classifier")) if fits(find_method(name, "classifier"), network)]
+        fitting = [name for name in sorted(methods_for(part)) if fits(find_method(name, part), network)]
         raise UserError(
             f"--method {method.name}: does not fit {type(network).__name__}, which is {KINDS[kind_of(network)]}: use "
             f"{', '.join(fitting)}"
@@ -49,6 +55,8 @@ def with_rank(config: TrainConfig) -> TrainConfig:
 
 def fits(method: TuningMethod, network: nn.Module) -> bool:
     """Whether a method can tune a network."""
+    if isinstance(method, WithDecoder):
+        return isinstance(method.inner, Linear) or fits(method.inner, encoder_of(network))
     if isinstance(method, VisionMethod):
         return kind_of(network) in method.kinds and bool(method.sites(network))
     return any(modules_of(network, method.serves))

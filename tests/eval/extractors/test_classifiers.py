@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 
 from eval.extractors import classifiers, xrv
 from eval.inputs.folders import read_folder
+from sdcxr.backbones.image_classifier import Classifier, network
 from sdcxr.io.files import write_json
 from sdcxr.runtime.errors import UserError
-from sdcxr.backbones.image_classifier import Classifier, network
 
 
 def save_run(folder: Path, labels: list[str], seed: int = 0) -> Path:

@@ -50,8 +50,8 @@ def test_grey_values_keep_their_place():
 def test_a_classifiers_features_are_what_its_last_layer_reads(tmp_path):
     from safetensors.torch import save_file
 
-    from sdcxr.io.pixels import read_pixels
     from sdcxr.backbones.image_classifier import Classifier, network
+    from sdcxr.io.pixels import read_pixels
 
     folder = tmp_path / "classifier"
     folder.mkdir()
