@@ -20,10 +20,10 @@ def write_splits(output_dir: Path, rows: pd.DataFrame, extra: list[str]) -> None
         extra: columns beside `COLUMNS` and those of class and masks.
     """
     masks = mask_columns(rows)
-    columns = [*COLUMNS, *[name for name in (CLASS_COLUMN, *extra) if name in rows], *masks]
+    columns = [*COLUMNS, *[name for name in (CLASS_COLUMN, *extra) if name in rows], *map(str, masks)]
     rows = rows.join(masks)
     for split in SPLITS:
-        _write_split(output_dir / split, rows[rows["split"] == split], columns, list(masks))
+        _write_split(output_dir / split, rows[rows["split"] == split], columns, list(map(str, masks)))
 
 
 def _write_split(folder: Path, rows: pd.DataFrame, columns: list[str], masks: list[str]) -> None:

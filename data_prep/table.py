@@ -29,7 +29,7 @@ from data_prep.prompts import PromptSettings, account_for, filter_lengths, texts
 from data_prep.raw_tables import image_files, unread_files
 from data_prep.sources import input_states
 from data_prep.splits import hash_splits
-from data_prep.table_files import may_unpack, read_any_table
+from data_prep.table_files import join_table, may_unpack, read_any_table
 from data_prep.table_images import Found, find_images, find_unread, image_key, image_names
 from data_prep.table_labels import merge_rows, parse_list, read_findings
 from data_prep.table_mapping import Repeats, TableMapping, column_cells, first_group, missing_column, quoted
@@ -43,8 +43,10 @@ from sdcxr.text.templates import as_list, check_templates, write_prompts
 
 LONG_NUMBER = "[0-9]{19,}"  # an integer that datasets.load_dataset cannot read
 PATH = "path in --images"  # a column of our own
-MAPPING_FLAGS = ("mapping", "columns", "prompt_template", "label_values", "repeats", "impression", "views")
-MAPPING_FLAGS += ("image_type", "keep")
+MAPPING_FLAGS = (
+    *("mapping", "columns", "prompt_template", "label_values", "repeats", "impression", "views"),
+    *("image_type", "keep"),
+)
 
 
 @dataclass
@@ -56,6 +58,8 @@ class TableConfig(PromptSettings):
     folder, texts, or a folder of images per class"""
     images: Path
     """folder of the images or of their subfolders; images inside the table are unpacked to it"""
+    join: Path | None = None
+    """another table whose columns are used, too, joined by image: by a column that both have, or as the mapping says"""
     mapping: str | None = None
     """shipped mapping, such as chexpert, or a YAML file of one's own; flags override it"""
     columns: str = ""
@@ -111,11 +115,13 @@ def main(config: TableConfig) -> int:
         config.masks = config.images
     table = read_any_table(config.table, config.images) if may_unpack(config.table) else None
     files = list(image_files(config.images))
-    inputs = input_states(config.images, files, table=config.table, masks=config.masks)
+    inputs = input_states(config.images, files, table=config.table, join=config.join, masks=config.masks)
     if is_finished(config.output_dir, settings, inputs):
         return 0
     if table is None:
         table = read_any_table(config.table, config.images)
+    if config.join is not None:
+        table = join_table(table, config.join, mapping.join)
     if is_npz(config.table):
         refuse_enlarging(config.table, table, config.images, config.resolution)
     return write_dataset(config, settings, select(config, mapping, table, files), inputs)

@@ -49,6 +49,8 @@ class TableMapping:
     """column of the table → words for {findings} in the prompt; default: the CheXpert labels"""
     positive_only: list[str] = field(default_factory=list)
     """labels of which the table tells only a part, so that 0 does not mean absent"""
+    join: dict[str, str] = field(default_factory=dict)
+    """column of the table of --join → column of the table that names the same"""
     keep: list[str] = field(default_factory=list)
     """columns of the table that metadata.csv has, too"""
     prompt_template: list[str] | str = ""

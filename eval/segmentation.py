@@ -11,7 +11,7 @@ Intervals resample patients.
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -124,7 +124,10 @@ def score_structures(
         for structure, (column, draws) in columns.items():
             known = np.isfinite(column)
             if known.any():
-                counts = {"n_real": int(known.sum()), "n_real_groups": len(np.unique(np.array(groups)[known]))}
+                counts: dict[str, Any] = {
+                    "n_real": int(known.sum()),
+                    "n_real_groups": len(np.unique(np.array(groups)[known])),
+                }
                 rows.append(
                     score_row(metric, mean(column), percentiles(draws), label=structure, images="real", **counts)
                 )

@@ -64,9 +64,9 @@ class TrainConfig:
     """What to train: `unet`, `text`, or both joined by `+`; or alone `token` (textual inversion: embeddings of new
     words), `vae`, `classifier`, `segmenter` or `clip` (image and text towers for the evaluation)."""
     base: str | None = None
-    """Stable Diffusion 1.x or 2.x: a hub name, a pipeline folder or a run folder. For `--tune classifier` or `segmenter` a name of
-    timm, a hub name, a folder (of timm, transformers or a run) or a safetensors file; for `clip` a name of timm.
-    Default: the embedded tiny model; a small network of random weights."""
+    """Stable Diffusion 1.x or 2.x: a hub name, a pipeline folder or a run folder. For `--tune classifier` and
+    `segmenter` a name of timm, a hub name, a folder (of timm, transformers or a run) or a safetensors file; for `clip`
+    a name of timm. Default: the embedded tiny model; a small network of random weights."""
     random_weights: bool = False
     """With `--tune classifier` or `segmenter`: begin with random weights; --base only names the network."""
     architecture: str | None = None

@@ -1,6 +1,8 @@
 """Dice and Hausdorff distance of masks, by MONAI."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -46,14 +48,12 @@ def hausdorff95(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return values
 
 
-class _monai(warnings.catch_warnings):
+@contextmanager
+def _monai() -> Iterator[None]:
     """A context in which MONAI may be imported and used; its warnings of itself and of empty masks are not shown."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-
-    def __exit__(self, kind: type[BaseException] | None, *others: object) -> None:
-        super().__exit__(kind, *others)
-        if kind is not None and issubclass(kind, ImportError):
+        try:
+            yield
+        except ImportError:
             raise UserError("eval.segmentation needs pip install sdcxr[segmentation]") from None

@@ -130,7 +130,8 @@ def read_masks(rows: pd.DataFrame, folder: Path | pd.Series, structures: Sequenc
     Raises:
         UserError: the table has no masks, or not those.
     """
-    columns = {name.removeprefix(f"{MASK_COLUMN}_"): name for name in rows if re.match(rf"{MASK_COLUMN}(_|$)", name)}
+    named = [name for name in map(str, rows.columns) if re.match(rf"{MASK_COLUMN}(_|$)", name)]
+    columns = {name.removeprefix(f"{MASK_COLUMN}_"): name for name in named}
     if not columns:
         raise UserError("metadata.csv has no masks (columns mask, mask_lungs, …): prepare the dataset with --masks")
     if missing := [name for name in structures or () if name not in columns]:

@@ -149,7 +149,7 @@ def known_masks(
     rows: pd.DataFrame, wanted: list[str] | None = None
 ) -> tuple[list[str], list[list[Path | None]], np.ndarray]:
     """Structures, masks of each image that has one of them (None where it lacks one), and which images these are."""
-    table = read_masks(rows, rows["path"].map(lambda path: path.parent), wanted)
+    table: Any = read_masks(rows, rows["path"].map(lambda path: path.parent), wanted)
     known = table.notna().any(axis=1).to_numpy()
     masks = [[None if pd.isna(mask) else mask for mask in row] for row in table[known].itertuples(index=False)]
     if not masks:

@@ -18,6 +18,7 @@ class WithDecoder(TuningMethod):
     `linear` leaves the encoder as it is.
     """
 
+    name = ""
     serves = ("Module",)
 
     def __init__(self, inner: TuningMethod):

@@ -1,6 +1,7 @@
 """Published classification sets in their published layouts: class, colour, patients and lesions, masks, damage."""
 
 import io
+import json
 import shutil
 from pathlib import Path
 
@@ -296,6 +297,51 @@ def test_rsna_has_a_class_of_its_dicom_files(tmp_path):
     assert rows["class"].tolist() == ["no pneumonia", "pneumonia", "no pneumonia", "pneumonia"]
     assert rows["Pneumonia"].tolist() == [0, 1, 0, 1]
     assert written(rows.iloc[0]).ndim == 2
+
+
+def test_rsna_joins_patients_or_three_classes(tmp_path):
+    """By the published table of ChestX-ray14's images, or that of detailed classes."""
+    for number in range(4):
+        save(tmp_path / f"images/uuid-{number}.png", picture(number, (40, 40)))
+    table = tmp_path / "stage_2_train_labels.csv"
+    cells = ["uuid-0,,,,,0", "uuid-1,1,2,3,4,1", "uuid-1,9,2,3,4,1", "uuid-2,,,,,0", "uuid-3,1,2,3,4,1"]
+    table.write_text("\n".join(["patientId,x,y,width,height,Target", *cells]) + "\n")
+    images = [
+        {"subset_img_id": f"uuid-{n}", "img_id": f"0000000{n // 2}_00{n}.png", "SOPInstanceUID": f"1.{n}", "boxes": [n]}
+        for n in range(4)
+    ]
+    mappings = tmp_path / "mappings.json"
+    mappings.write_text(json.dumps(images))
+    rows = prepare(table, tmp_path / "images", mapping="rsna", join=mappings)
+    assert rows["subject_id"].tolist() == ["00000000", "00000000", "00000001", "00000001"]
+    assert rows["class"].tolist() == ["no pneumonia", "pneumonia", "no pneumonia", "pneumonia"]
+
+    names = ("Normal", "Lung Opacity", "No Lung Opacity / Not Normal", "Lung Opacity")
+    detailed = [f"uuid-{n},{name}" for n, name in enumerate(names)]
+    (tmp_path / "detailed.csv").write_text("\n".join(["patientId,class", *detailed, detailed[1]]) + "\n")
+    rows = prepare(
+        table, tmp_path / "images", mapping="rsna", join=tmp_path / "detailed.csv", output_dir=tmp_path / "out2"
+    )
+    assert rows["class"].tolist() == list(names)
+    assert rows["Pneumonia"].tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("patientId,class\nuuid-0,a\nuuid-0,b\n", "rows of uuid-0 contradict each other"),
+        ("file,class\nuuid-0,a\n", r"has no column of the table \(it has: file, class\)"),
+        ("patientId,class\nother,a\n", "other"),
+    ],
+)
+def test_a_table_that_does_not_join_is_one_line(tmp_path, content, message):
+    save(tmp_path / "images/uuid-0.png", picture(0))
+    table = tmp_path / "t.csv"
+    table.write_text("patientId,x,Target\nuuid-0,,0\n")
+    (tmp_path / "j.csv").write_text(content)
+    with pytest.raises(UserError, match=message) as error:
+        prepare(table, tmp_path / "images", mapping="rsna", join=tmp_path / "j.csv")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("build", [ham10000, fitzpatrick17k, smdg])

@@ -235,7 +235,7 @@ def test_what_cannot_be_is_one_line(squares, base, more, message):
 
 
 def test_a_dataset_without_masks_is_one_line(micro_dataset):
-    with pytest.raises(UserError, match="has no masks .* prepare the dataset with --masks"):
+    with pytest.raises(UserError, match=r"has no masks .* prepare the dataset with --masks"):
         SegmenterTask(TrainConfig(**settings(micro_dataset)))
 
 
