@@ -6,6 +6,7 @@ in_channels=<channels>, classes=<structures>, **model_args)` takes model.safeten
 
 import warnings
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,14 @@ from sdcxr.backbones.image_classifier import Description, read_description
 from sdcxr.io.files import atomic, write_json
 from sdcxr.runtime.errors import UserError
 
+MISSING = "--tune segmenter needs pip install sdcxr[segmentation]"
 MULTIPLE = 32  # of the side of its images: the encoder halves them five times
+
+
+def require_package() -> None:
+    """Raise a `UserError` if segmentation_models_pytorch is not installed; it is not imported."""
+    if find_spec("segmentation_models_pytorch") is None:
+        raise UserError(MISSING)
 
 
 def unet(about: Description, flag: str = "--base") -> nn.Module:
@@ -33,7 +41,7 @@ def unet(about: Description, flag: str = "--base") -> nn.Module:
         try:
             from segmentation_models_pytorch import Unet
         except ImportError:
-            raise UserError("--tune segmenter needs pip install sdcxr[segmentation]") from None
+            raise UserError(MISSING) from None
         try:
             return Unet(
                 f"tu-{about.architecture}", encoder_weights=None, in_channels=about.channels,

@@ -23,12 +23,15 @@ from sdcxr.runtime.signals import leaving
 
 def main(config: TrainConfig) -> int:
     with leaving():
+        from sdcxr.backbones.segmenter import require_package
         from sdcxr.training.loop import train  # torch only once the arguments are known to be good
         from sdcxr.training.progress import require_tracker
         from sdcxr.tuning import choose_methods
 
         require_tracker(config.report_to)
         choose_methods(config)
+        if "segmenter" in config.parts:
+            require_package()
         return train(fill_in(config))
 
 
