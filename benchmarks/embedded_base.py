@@ -11,6 +11,8 @@ encoder with random weights beside it.
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +26,7 @@ from sdcxr.runtime.errors import UserError
 ROOT = Path(__file__).parents[1]
 FINDINGS = "Cardiomegaly,Right Effusion,Left Effusion,Right Pneumothorax,Left Pneumothorax"
 SAMPLING = ["--num_images_per_prompt", "1", "--num_inference_steps", "15", "--scheduler", "dpm++", "--batch_size", "32"]
-T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}  # Student's t by degrees of freedom
+T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t for 2, 3, … values
 
 
 class Row(NamedTuple):
@@ -74,9 +76,7 @@ def main(config: EmbeddedBaseConfig) -> int:
     }
     for name, error in figures["vae_l1"].items():
         print(f"VAE, L1 on {name}: {error:.4f}", flush=True)
-    judge = root / "classifier"
-    judged = ["--config", "configs/demo-classifier.yaml", "--labels", labels]
-    command("train.py", *judged, "--data", dataset, "--output_dir", judge)
+    judge = train_classifier(root / "classifier", dataset, labels)
     figures["rows"] = []
     print("| start | --tune | seeds | macro AUROC | average precision |")
     for row in ROWS:
@@ -145,29 +145,88 @@ def measure(
         if row.tune:
             places += ["--latents_dir", root / "latents"] if row.tune != "vae" else []
             command("train.py", *settings, *places, "--seed", seed)
-        prompts = ["--prompts", dataset / "test", "--output_dir", folder / "samples", "--seed", seed, *SAMPLING]
         model = run_folder if row.tune else bases[row.start]
-        command("generate.py", "--model", model, *prompts, "--guidance_scale", config.guidance_scale)
-        compared = ["--real", dataset / "test", "--synthetic", folder / "samples", "--labels", labels]
-        command("-m", "eval.classifier", "--classifier", judge, *compared, "--findings", FINDINGS, "--output", scores)
-    rows = [entry for entry in read_json(scores) if entry["images"] == "synthetic" and entry["label"] == "macro"]
-    return {entry["metric"]: round(entry["value"], 4) for entry in rows}
+        samples = folder / "samples"
+        score_samples(model, dataset / "test", samples, scores, judge, labels, seed, config.guidance_scale)
+    return read_scores(scores)
 
 
-def command(*arguments: object) -> None:
-    """Run one of the project's commands from the repository's root; its output goes to this one's standard error."""
+def train_classifier(folder: Path, dataset: Path, labels: Path, **how: Any) -> Path:
+    """The demo's classifier, trained first where it is absent; `how`: see `command`."""
+    if not (folder / "classifier").is_dir():
+        judged = ["--config", "configs/demo-classifier.yaml", "--labels", labels]
+        command("train.py", *judged, "--data", dataset, "--output_dir", folder, **how)
+    return folder
+
+
+def score_samples(
+    model: Path,
+    split: Path,
+    samples: Path,
+    scores: Path,
+    judge: Path,
+    labels: Path,
+    seed: int,
+    guidance_scale: float,
+    options: Sequence[object] = (),
+    **how: Any,
+) -> None:
+    """Sample an image for each prompt of a split, and write the scores of the classifier.
+
+    Args:
+        model: run or pipeline folder.
+        split: of a dataset, with the prompts.
+        samples: folder for the images.
+        scores: JSON file to write.
+        judge: folder of the classifier.
+        labels: table of the truth.
+        seed: of the images.
+        guidance_scale: of the images.
+        options: more flags of generate.py.
+        how: see `command`.
+    """
+    prompts = ["--prompts", split, "--output_dir", samples, "--seed", seed, *SAMPLING, *options]
+    command("generate.py", "--model", model, *prompts, "--guidance_scale", guidance_scale, **how)
+    compared = ["--real", split, "--synthetic", samples, "--labels", labels, "--findings", FINDINGS]
+    command("-m", "eval.classifier", "--classifier", judge, *compared, "--output", scores, **how)
+
+
+def read_scores(scores: Path, label: str = "macro") -> dict[str, float]:
+    """AUROC and average precision of the synthetic images, of one finding or their mean."""
+    rows = [entry for entry in read_json(scores) if entry["images"] == "synthetic" and entry["label"] == label]
+    return {entry["metric"]: round(entry["value"], 4) for entry in rows if entry["value"] is not None}
+
+
+def command(*arguments: object, log: Path | None = None, threads: int | None = None) -> None:
+    """Run one of the project's commands from the repository's root.
+
+    Args:
+        arguments: of Python.
+        log: file to which its output is added. Default: it goes to this one's standard output.
+        threads: of OpenMP. Default: what the environment says.
+
+    Raises:
+        CalledProcessError: it failed.
+    """
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"PYTHONPATH": path} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
     texts = [sys.executable, *map(str, arguments)]
-    subprocess.run(texts, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, stdout=sys.stderr, check=True)
+    with log.open("a", encoding="utf-8") if log else nullcontext(sys.stdout) as output:
+        errors = subprocess.STDOUT if log else None
+        subprocess.run(texts, cwd=ROOT, env=environment, stdout=output, stderr=errors, check=True)
+
+
+def half_width(values: Sequence[float]) -> float:
+    """Half the 95 % interval of a mean (Student's t), of 2 to 10 values."""
+    return float(T_975[len(values) - 2] * np.std(values, ddof=1) / len(values) ** 0.5)
 
 
 def line(row: Row, scores: list[dict[str, float]]) -> str:
     """A row of the table: mean and 95 % interval over the seeds (Student's t)."""
     cells = []
     for metric in ("auroc", "average_precision"):
-        values = np.array([score[metric] for score in scores])
-        mean, n = f"{values.mean():.3f}", len(values)
-        cells.append(f"{mean} ± {T_975[n - 1] * values.std(ddof=1) / n**0.5:.3f}" if n > 1 else mean)
+        values = [score[metric] for score in scores]
+        cells.append(f"{np.mean(values):.3f}" + (f" ± {half_width(values):.3f}" if len(values) > 1 else ""))
     return f"| {row.start} | {row.tune or 'not tuned'} | {len(scores)} | " + " | ".join(cells) + " |"
 
 

@@ -17,8 +17,8 @@ NO_BASE = {"classifier", "segmenter", "clip"}  # tasks without a text-to-image b
 
 # Settings that only some parts of --tune use; given with others they are refused. All else is for every task.
 USED_BY: dict[str, str] = {
-    "unet, text, classifier or segmenter": "method",
-    "unet or text": "caption_dropout class_data_dir num_class_images prior_preservation_weight",
+    "unet, text, classifier or segmenter": "method lora_rank lora_alpha lora_dropout lora_targets",
+    "unet or text": "lora_format caption_dropout class_data_dir num_class_images prior_preservation_weight",
     "unet, text or token": "snr_gamma prediction_type rescale_betas_zero_snr noise_offset cache_latents latents_dir "
     "cache_in_memory channels_last text_encoder text_projection text_length text_skip_layers text_attention_mask "
     "trust_remote_code",
@@ -36,8 +36,8 @@ USED_BY: dict[str, str] = {
 # fmt: off
 POSITIVE = (
     "max_train_steps", "num_train_epochs", "max_train_samples", "resolution", "learning_rate", "text_encoder_lr",
-    "vae_lr", "max_grad_norm", "snr_gamma", "text_length", "num_vectors", "num_class_images",
-    "prior_preservation_weight", "adapter_width", "prompt_tokens", "data_fraction",
+    "vae_lr", "max_grad_norm", "snr_gamma", "text_length", "num_vectors", "num_class_images", "lora_rank", "lora_alpha",
+    "prior_preservation_weight", "checkpoints_total_limit", "adapter_width", "prompt_tokens", "data_fraction",
 )
 NOT_NEGATIVE = (
     "lr_warmup_steps", "validation_steps", "validation_loss_images", "preview_images", "noise_offset",
@@ -64,9 +64,8 @@ class TrainConfig:
     """What to train: `unet`, `text`, or both joined by `+`; or alone `token` (textual inversion: embeddings of new
     words), `vae`, `classifier`, `segmenter` or `clip` (image and text towers for the evaluation)."""
     base: str | None = None
-    """Stable Diffusion 1.x or 2.x: a hub name, a pipeline folder or a run folder. For `--tune classifier` and
-    `segmenter` a name of timm, a hub name, a folder (of timm, transformers or a run) or a safetensors file; for `clip`
-    a name of timm. Default: the embedded tiny model; a small network of random weights."""
+    """Stable Diffusion 1.x or 2.x: a hub name, a pipeline folder or a run folder; of a classifier or segmenter
+    docs/classifiers.md, of `clip` a name of timm. Default: the embedded tiny model; a small network of random weights."""
     random_weights: bool = False
     """With `--tune classifier` or `segmenter`: begin with random weights; --base only names the network."""
     architecture: str | None = None
@@ -74,12 +73,22 @@ class TrainConfig:
     new_head: bool = False
     """With `--tune classifier` and a run as --base: a new last layer, for other labels."""
     method: str = "full"
-    """With `--tune unet`, `text`, `classifier` or `segmenter`: how to tune a part, one name for all or one for each
-    (`unet=svdiff,text=bias`); `full` trains all of its parameters (docs/tuning.md)."""
+    """How to tune a part: one name for all, or one for each, `unet=svdiff,text=bias` (docs/tuning.md, classifiers.md)."""
     adapter_width: int = 64
     """With `--method adaptformer`: width of the bottleneck."""
     prompt_tokens: int = 10
     """With `--method vpt-shallow` and `vpt-deep`: tokens, of vpt-deep before each block."""
+    lora_rank: int | None = None
+    """Rank of LoRA and its relatives, or largest side of a rotation. Default: 4; hra 8, boft 10; classifiers 16."""
+    lora_alpha: float | None = None
+    """What LoRA adds is scaled by this over the rank. Default: the rank."""
+    lora_dropout: float = 0.0
+    """Dropout of the input of LoRA's layers while training."""
+    lora_targets: str | None = None
+    """Layers to adapt: ends of their names, separated by commas (to_q,to_v), or a regular expression of whole names.
+    Default: the projections of the attention."""
+    lora_format: Literal["diffusers", "kohya"] = "diffusers"
+    """Names in adapter/pytorch_lora_weights.safetensors: those of diffusers, or of kohya's scripts for web UIs."""
     data: str | None = None
     """Dataset folder made by data_prep. Default: the embedded phantoms."""
     output_dir: str | None = None
@@ -230,8 +239,7 @@ class TrainConfig:
     validation_steps: int = 500
     """Optimizer steps between validations (loss and pictures); 0 for none."""
     validation_loss_images: int | None = None
-    """Images of the validation split for the validation loss, always with the same noise; 0 for none. Default: 64, with
-    `--tune classifier` all."""
+    """Images for the validation loss, always with the same noise; 0: none. Default: 64, of classifier, segmenter all."""
     preview_images: int = 8
     """Images in a validation picture, from the first captions of the validation split; 0 for none."""
     report_to: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
@@ -248,14 +256,12 @@ class TrainConfig:
         for name in ("data", "output_dir", "latents_dir", "continue_from", "class_data_dir"):
             if getattr(self, name) is not None:
                 setattr(self, name, str(Path(getattr(self, name)).expanduser()))
-        for name in ("train_batch_size", "gradient_accumulation_steps", "logging_steps", "checkpointing_steps"):
-            _at_least(self, name, 1)
+        counts = ("train_batch_size", "gradient_accumulation_steps", "logging_steps", "checkpointing_steps")
+        for name, minimum in (dict.fromkeys(counts, 1) | dict.fromkeys(NOT_NEGATIVE, 0)).items():
+            _at_least(self, name, minimum)
         for name in POSITIVE:
             if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"--{name} {getattr(self, name)}: must be positive")
-        for name in NOT_NEGATIVE:
-            _at_least(self, name, 0)
-        _at_least(self, "checkpoints_total_limit", 1)
         self._check_text_settings()
         if self.cache_in_memory and not self.cache_latents:
             raise UserError("--cache_in_memory holds cached latents: it needs --cache_latents")
@@ -265,10 +271,10 @@ class TrainConfig:
             raise UserError(f"--seed {self.seed}: must be below 2^64")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise UserError(f"--ema_decay {self.ema_decay}: must be at least 0 and below 1")
-        if self.data_fraction > 1:
-            raise UserError(f"--data_fraction {self.data_fraction}: is a share of the images, 1 at most")
         if not 0 <= self.caption_dropout <= 1:
             raise UserError(f"--caption_dropout {self.caption_dropout}: must lie between 0 and 1")
+        if not 0 <= self.lora_dropout < 1:
+            raise UserError(f"--lora_dropout {self.lora_dropout}: must be at least 0 and below 1")
         if self.max_train_steps is not None and self.num_train_epochs is not None:
             raise UserError("--max_train_steps and --num_train_epochs: give one of the two")
 
@@ -278,8 +284,6 @@ class TrainConfig:
                 raise UserError(f"--{name}: is for a --text_encoder, and none is given")
         if self.class_data_dir is None and (self.num_class_images or self.prior_preservation_weight != 1.0):
             raise UserError("--num_class_images and --prior_preservation_weight: are for --class_data_dir")
-        if self.random_weights and self.architecture:
-            raise UserError("--random_weights: --base names the network, leave --architecture out")
         if self.random_unet and self.text_projection:
             raise UserError("--random_unet takes the width of the text encoder: leave --text_projection out")
         if self.parts == {"token"} and not (self.placeholder_token and self.initializer_token):
@@ -335,8 +339,7 @@ class GenerateConfig:
     """Samples folder; the same command again goes on where it stopped, with more prompts or more images per prompt it
     adds those."""
     adapter: str | None = None
-    """Adapters to put into the base that --model names: adapter/ folders or runs of train.py, separated by commas; each
-    with `:0.7` behind it to scale what it adds."""
+    """Adapters to put into the base of --model: adapter/ folders or runs, with commas; `:0.7` behind one scales it."""
     num_images_per_prompt: int = 4
     """Images per prompt; RoentGen's evaluation uses 4."""
     num_inference_steps: int = 75
@@ -367,14 +370,11 @@ class GenerateConfig:
     """Half precision is faster on a GPU and changes the images slightly."""
 
     def __post_init__(self) -> None:
-        for name in ("num_images_per_prompt", "num_inference_steps", "batch_size"):
-            _at_least(self, name, 1)
-        for name in ("seed", "guidance_scale"):
-            _at_least(self, name, 0)
+        names = ("num_images_per_prompt", "num_inference_steps", "batch_size", "resolution", "max_prompts", "clip_skip")
+        for name, minimum in (dict.fromkeys(names, 1) | {"seed": 0, "guidance_scale": 0}).items():
+            _at_least(self, name, minimum)
         self.prompt_template = as_recorded(self.prompt_template)
         check_templates(as_list(self.prompt_template))
-        for name in ("resolution", "max_prompts", "clip_skip"):
-            _at_least(self, name, 1)
         for name in ("model", "output_dir"):
             if not getattr(self, name).strip():
                 raise UserError(f"--{name}: is empty")

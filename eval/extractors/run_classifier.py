@@ -21,7 +21,10 @@ def matches(name: str) -> bool:
 
 def build(request: Request) -> Extractor:
     folder = _folder(request.name)
-    resolution = int(read_json(folder / "config.json")["resolution"])
+    about = read_json(folder / "config.json")
+    if about.get("colour"):
+        raise UserError(f"{request.name}: was trained on colour images, and images are read in grey here")
+    resolution = int(about["resolution"])
     request.choose(("default",))
     return Extractor(
         name=request.name,

@@ -85,6 +85,8 @@ def training_rows(config: TrainConfig, split: str = "train") -> pd.DataFrame:
     assert config.data is not None
     folder = split_folder(config.data, split)
     rows = read_metadata(folder)
+    if config.data_fraction > 1:
+        raise UserError(f"--data_fraction {config.data_fraction}: is a share of the images, 1 at most")
     if split == "train" and config.data_fraction < 1:
         rows = fraction_of(rows, config.data_fraction, config.seed)
     if split == "train" and config.max_train_samples is not None:

@@ -29,7 +29,8 @@ from sdcxr.runtime.errors import UserError
 from sdcxr.tasks.base import training_rows, validation_rows
 from sdcxr.tasks.classification_scores import classification_scores
 from sdcxr.tuning.adapter_folder import save_adapter
-from sdcxr.tuning.classifiers import tune_classifier
+from sdcxr.tuning.classifiers import tune_classifier, with_rank
+from sdcxr.tuning.lora_files import write_peft_folder
 
 LOOKED_AT = 1000  # images whose colour is looked at
 TOLERANCE = 1e-3  # of logits, of a saved network and the one that was trained
@@ -48,7 +49,8 @@ class ClassifierTask(nn.Module):
         self.network, self.about = self._begin()
         self.labels, self.resolution = list(self.about.labels), self.about.resolution
         self.targets = table_of(self.rows, config, self.labels)[1]
-        self.method = tune_classifier(self.network.train(), config)
+        self.tuning = with_rank(config)
+        self.method = tune_classifier(self.network.train(), self.tuning)
 
     def _begin(self) -> tuple[nn.Module, Description]:
         """The network, and how it takes its images."""
@@ -61,6 +63,8 @@ class ClassifierTask(nn.Module):
         self.base_sha256: dict[str, str] = {}
         begun = None if config.base is None or config.random_weights else classifier_base.of_run(config.base)
         if begun is None and (config.base is None or config.random_weights):
+            if config.architecture:
+                raise UserError("--architecture is for weights in a file: --base names a network of random weights")
             if config.method != "full" and not config.random_weights:
                 raise UserError(f"--method {config.method}: needs trained weights: name them with --base")
             return classifier_base.untrained(config.base, dataclasses.replace(wanted, mean=(0.5,), std=(0.5,)))
@@ -96,7 +100,7 @@ class ClassifierTask(nn.Module):
         return parameter_groups("classifier", self.network, self.method.name, self.config.learning_rate)
 
     def after_step(self, step: int) -> None:
-        self.method.after_step(self.network, step, self.config)
+        self.method.after_step(self.network, step, self.tuning)
 
     def examples(self) -> LabelledImages:
         return self._images(self.rows, self.targets, augmented=True)
@@ -143,7 +147,9 @@ class ClassifierTask(nn.Module):
 
     def save(self, run: Path) -> None:
         tuned = {"classifier": self.network}
-        save_adapter(run / "adapter", {"classifier": self.method}, tuned, self.config, self.base_sha256)
+        save_adapter(run / "adapter", {"classifier": self.method}, tuned, self.tuning, self.base_sha256)
+        if self.about.library == "transformers" and hasattr(self.network, "peft_config"):
+            write_peft_folder(run / "adapter" / "peft", self.network, self.method.state(self.network))
         plain: Any = self.method.merge(self.network)
         args = self.about.model_args | getattr(plain, "changed_model_args", {})
         about = dataclasses.replace(self.about, model_args=args)

@@ -23,6 +23,7 @@ from sdcxr.runtime.errors import UserError
 from sdcxr.tasks.base import check_resolution, class_rows, training_rows, validation_rows
 from sdcxr.tuning import tune
 from sdcxr.tuning.adapter_folder import save_adapter
+from sdcxr.tuning.lora_files import export_adapter
 
 PREVIEW_STEPS = 25  # of DPM-Solver++, enough for a validation picture
 PREVIEW_GUIDANCE = 4.0
@@ -94,8 +95,8 @@ class DiffusionTask(nn.Module):
             group = {"name": name, "lr": rates.get(name, self.config.learning_rate)}
             # Decay draws to 0; the scales of norms begin at 1, and the adapter of nothing is the base itself.
             whole = name in new or self.methods[name].name == "full"
-            decayed = [p for p in params if whole or p.ndim > 1]
-            others = [] if whole else [p for p in params if p.ndim <= 1]
+            decayed = [p for p in params if whole or is_matrix(p)]
+            others = [] if whole else [p for p in params if not is_matrix(p)]
             groups += [group | {"params": decayed}, group | {"params": others, "weight_decay": 0.0}]
         return [group for group in groups if group["params"]]
 
@@ -230,11 +231,17 @@ class DiffusionTask(nn.Module):
             print("no adapter/: the base was changed before it was tuned, so the pipeline is all there is")
         else:
             save_adapter(run / "adapter", self.methods, tuned, self.config, self.base_sha256)
+            export_adapter(run / "adapter", self.methods, tuned, self.backbone.components, self.config)
         self.backbone.parts |= {name: self.methods[name].merge(part) for name, part in tuned.items()}
         try:
             backbones.save(self.backbone, run / "pipeline")
         finally:
             self.backbone.parts |= tuned
+
+
+def is_matrix(parameter: Tensor) -> bool:
+    """Whether more than one side is longer than 1: not a bias, nor the gains of IA3 (out, 1) or DoRA (1, out, 1, 1)."""
+    return sum(side > 1 for side in parameter.shape) > 1
 
 
 @torch.no_grad()

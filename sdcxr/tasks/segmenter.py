@@ -21,7 +21,7 @@ from sdcxr.runtime.errors import UserError
 from sdcxr.tasks.base import check_resolution, training_rows, validation_rows
 from sdcxr.tasks.classifier import TOLERANCE, has_colour, parameter_groups
 from sdcxr.tuning.adapter_folder import save_adapter
-from sdcxr.tuning.classifiers import tune_network
+from sdcxr.tuning.classifiers import tune_network, with_rank
 
 SMOOTHING = 1.0  # pixels; the soft Dice of an empty mask is 1 where nothing is predicted
 
@@ -39,7 +39,8 @@ class SegmenterTask(nn.Module):
         self.network, self.about = self._begin()
         self.resolution = self.about.resolution
         check_resolution(self.resolution, MULTIPLE)
-        self.method = tune_network(self.network.train(), config, "segmenter")
+        self.tuning = with_rank(config)
+        self.method = tune_network(self.network.train(), self.tuning, "segmenter")
 
     def _begin(self) -> tuple[nn.Module, Description]:
         """The network, and how it takes its images."""
@@ -78,7 +79,7 @@ class SegmenterTask(nn.Module):
         return parameter_groups("segmenter", self.network, self.method.name, self.config.learning_rate)
 
     def after_step(self, step: int) -> None:
-        self.method.after_step(self.network, step, self.config)
+        self.method.after_step(self.network, step, self.tuning)
 
     def examples(self) -> SegmentationImages:
         return self._images(self.rows, self.masks, augmented=True)
@@ -125,7 +126,7 @@ class SegmenterTask(nn.Module):
 
     def save(self, run: Path) -> None:
         save_adapter(
-            run / "adapter", {"segmenter": self.method}, {"segmenter": self.network}, self.config, self.base_sha256
+            run / "adapter", {"segmenter": self.method}, {"segmenter": self.network}, self.tuning, self.base_sha256
         )
         write_segmenter(run / "segmenter", self.method.merge(self.network), self.about)
         self._check(run / "segmenter")

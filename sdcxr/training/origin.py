@@ -19,6 +19,7 @@ from sdcxr.io.run_folder import CONTENT, parent_run, read_config, read_run_state
 from sdcxr.runtime.errors import UserError
 from sdcxr.tasks.base import training_rows
 from sdcxr.training import checkpoint
+from sdcxr.tuning import choose_methods
 
 LOOKED_AT = 1000  # images whose size is looked at
 # Settings that may change between two calls of one run: they do not alter what is learnt. The batch may be split
@@ -28,7 +29,7 @@ RESUME_MUTABLE = {
     "total_train_batch_size", "gradient_checkpointing", "torch_compile", "cuda_graphs", "channels_last",
     "fused_optimizer", "deterministic", "cache_latents", "cache_in_memory", "dataloader_num_workers",
     "logging_steps", "checkpointing_steps", "checkpoints_total_limit", "validation_steps", "validation_loss_images",
-    "preview_images", "report_to",
+    "preview_images", "report_to", "lora_format",
 }  # fmt: skip
 
 
@@ -61,8 +62,8 @@ def is_begun(run: Path) -> bool:
 def check_same_run(run: Path, config: TrainConfig, images_per_step: int) -> None:
     """Refuse to resume a run under settings that would have given another one.
 
-    A longer `max_train_steps` is the same run continued, as long as the learning rate does not depend on it. The path
-    of a base may change where run.json has the hash of its weights.
+    A longer `max_train_steps` is the same run continued, as long as neither the learning rate nor the tuning method
+    depends on it. The path of a base may change where run.json has the hash of its weights.
 
     Raises:
         UserError: lists the settings that differ, old and new; or the run's own notes are damaged.
@@ -82,7 +83,8 @@ def check_same_run(run: Path, config: TrainConfig, images_per_step: int) -> None
         free.remove("train_batch_size")  # its loss compares the images of a micro-batch with each other
     begun = old["max_train_steps"] if isinstance(old["max_train_steps"], int) else 0
     shorter = min(begun, config.max_train_steps or 0)
-    if config.lr_scheduler == "constant" and shorter >= (config.lr_warmup_steps or 0):
+    by_length = any(method.by_run_length for method in choose_methods(config).values())
+    if config.lr_scheduler == "constant" and shorter >= (config.lr_warmup_steps or 0) and not by_length:
         free.add("max_train_steps")
     compared = [key for key in new if key not in free and key not in config.unused]
     check_same_settings(run, {key: old.get(key) for key in compared}, {key: new[key] for key in compared})

@@ -17,9 +17,7 @@ KEYS = (1 << 63) + (1 << 62)  # of the draws of validation images, apart from po
 
 
 @torch.no_grad()
-def validation_loss(
-    task: nn.Module, examples: Examples, seed: int, batch: int, accelerator: Accelerator
-) -> dict[str, float]:
+def validation_loss(task: Any, examples: Examples, seed: int, batch: int, accelerator: Accelerator) -> dict[str, float]:
     """Mean loss of the examples, each with draws that depend on its index alone; every process takes its share.
 
     Args:

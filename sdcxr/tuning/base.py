@@ -33,6 +33,8 @@ class TuningMethod(Protocol):
 
     As a difference of weights: W + Σ scale (merged W - W). Not so where the method multiplies (rotations, gains).
     """
+    by_run_length: ClassVar[bool] = False
+    """Whether what it does in a step depends on --max_train_steps, which then cannot change within a run."""
     file_per_tensor: ClassVar[bool] = False
     """Whether the adapter has a file for each tensor of `state`, named after it, and not one for the part."""
 

@@ -1,7 +1,6 @@
 """`--method` on the network of a classifier, or on the encoder of a segmenter."""
 
 import dataclasses
-from typing import Any
 
 from torch import nn
 
@@ -30,11 +29,11 @@ def tune_network(network: nn.Module, config: TrainConfig, part: str) -> TuningMe
     Raises:
         UserError: there is no such method, or it does not fit the network; lists those that do.
     """
-    method = choose_methods(config)[part]
+    config, method = with_rank(config), choose_methods(config)[part]
     try:
         if not fits(method, network):
             raise NothingToTune(method.name)
-        apply_method(method, network, with_rank(config))
+        apply_method(method, network, config)
     except NothingToTune:
         fitting = [name for name in sorted(methods_for(part)) if fits(find_method(name, part), network)]
         raise UserError(
@@ -48,9 +47,9 @@ def tune_network(network: nn.Module, config: TrainConfig, part: str) -> TuningMe
 
 
 def with_rank(config: TrainConfig) -> TrainConfig:
-    """The settings with the rank of LoRA that classifiers have by default."""
-    ranked: Any = config
-    return dataclasses.replace(config, lora_rank=ranked.lora_rank or RANK) if hasattr(config, "lora_rank") else config
+    """The settings with the rank of LoRA that networks for images have by default."""
+    reads_rank = any("lora_rank" in method.options for method in choose_methods(config).values())
+    return dataclasses.replace(config, lora_rank=RANK) if reads_rank and config.lora_rank is None else config
 
 
 def fits(method: TuningMethod, network: nn.Module) -> bool:

@@ -23,7 +23,7 @@ class WithDecoder(TuningMethod):
 
     def __init__(self, inner: TuningMethod):
         self.inner = inner
-        for name in ("name", "options", "learning_rate_factor"):
+        for name in ("name", "options", "learning_rate_factor", "additive", "by_run_length"):
             setattr(self, name, getattr(inner, name))
 
     def inject(self, module: nn.Module, config: TrainConfig) -> list[str]:

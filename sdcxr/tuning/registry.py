@@ -12,13 +12,17 @@ from sdcxr.tuning.base import NothingToTune, TuningMethod, apply_method, modules
 from sdcxr.tuning.decoder import WithDecoder
 from sdcxr.tuning.difffit import DiffFit
 from sdcxr.tuning.full import Full
+from sdcxr.tuning.lycoris_methods import LYCORIS_METHODS
+from sdcxr.tuning.peft_methods import PEFT_METHODS
 from sdcxr.tuning.selectors import SELECTORS
 from sdcxr.tuning.svdiff import SVDiff
 from sdcxr.tuning.textual_inversion import TextualInversion
 from sdcxr.tuning.vision import VisionMethod, WithLastLayer
 from sdcxr.tuning.vision_adapters import OF_CLASSIFIERS
 
-METHODS: dict[str, type[TuningMethod]] = {each.name: each for each in (Full, *SELECTORS, SVDiff, DiffFit)}
+METHODS: dict[str, type[TuningMethod]] = {
+    each.name: each for each in (Full, *SELECTORS, SVDiff, DiffFit, *PEFT_METHODS, *LYCORIS_METHODS)
+}
 
 OF_IMAGES = {"classifier", "segmenter"}  # parts that read images: networks of timm or transformers
 PRETRAINED_CLASSIFIER = {"learning_rate": 1e-4, "max_train_steps": 1000, "lr_warmup_steps": 50, "ema_decay": 0.995}

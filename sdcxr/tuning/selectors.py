@@ -14,9 +14,9 @@ from sdcxr.tuning.base import TuningMethod, modules_of
 # takes for attention tuning (a UNet's `attentions.*`: also feed-forward layers, norms, projections).
 ATTENTION = (
     "Attention", "MultiheadAttention",  # diffusers, torch
-    "CLIPAttention", "SiglipAttention", "T5Attention", "UMT5Attention", "ModernBertAttention",
-    "DistilBertSelfAttention", "BertAttention", "RobertaAttention", "XLMRobertaAttention", "CamembertAttention", "ElectraAttention",
-    "DebertaAttention", "DebertaV2Attention", "MPNetAttention", "AlbertAttention",
+    "CLIPAttention", "SiglipAttention", "T5Attention", "UMT5Attention", "ModernBertAttention", "MPNetAttention",
+    "BertAttention", "RobertaAttention", "XLMRobertaAttention", "CamembertAttention", "ElectraAttention",
+    "DebertaAttention", "DebertaV2Attention", "AlbertAttention", "DistilBertSelfAttention",
 )  # fmt: skip
 ATTENTION_BLOCKS = ("Transformer2DModel", "DualTransformer2DModel", *ATTENTION)
 NORMS = (

@@ -60,6 +60,9 @@ class Attention(VisionMethod):
 class WithLastLayer(TuningMethod):
     """A method for networks of all kinds, and the last layer, which trains and is in its adapter too."""
 
+    name: ClassVar[str] = ""  # of the method, as the others
+    serves: ClassVar[tuple[str, ...]] = ()
+
     def __init__(self, inner: TuningMethod):
         self.inner = inner
         for name in ("name", "serves", "options", "learning_rate_factor", "additive", "file_per_tensor"):
@@ -85,7 +88,7 @@ class WithLastLayer(TuningMethod):
         return self.inner.merge(module)
 
 
-def last_layer(network: nn.Module) -> dict[str, nn.Parameter]:
+def last_layer(network: nn.Module) -> dict[str, Tensor]:
     """The parameters of the last layer by name."""
     head = head_of(network)
     return {name: parameter for name, parameter in network.named_parameters() if is_in(name, head)}

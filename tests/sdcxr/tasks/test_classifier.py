@@ -11,12 +11,15 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from sdcxr.backbones.image_classifier import Classifier
+from sdcxr.backbones.classifier_base import pretrained
+from sdcxr.backbones.image_classifier import Classifier, Description, logits_of
 from sdcxr.config import TrainConfig
 from sdcxr.io.manifest import LABELS, read_metadata, write_metadata
 from sdcxr.runtime.errors import UserError
 from sdcxr.tasks.classifier import ClassifierTask
+from sdcxr.tuning.adapter_folder import read_adapter
 from tests.sdcxr.backbones.test_classifier_base import save_timm, save_transformers
+from tests.sdcxr.tuning.test_vision import OPTIONS
 
 CPU = torch.device("cpu")
 
@@ -42,21 +45,52 @@ def validation_rows(run: Path) -> list[dict[str, float]]:
 @pytest.mark.parametrize(
     ("kind", "method"),
     [
-        ("cnn", "tsa"), ("cnn", "ssf"), ("cnn", "norm"), ("vit", "adaptformer"), ("vit", "vpt-deep"),
+        ("cnn", "tsa"), ("cnn", "ssf"), ("cnn", "norm"), ("vit", "adaptformer"), ("vit", "lora"), ("vit", "vpt-deep"),
         ("transformers", "ssf"), ("transformers", "adaptformer"), ("transformers", "vpt-shallow"),
     ],
 )  # fmt: skip
 def test_a_run_saves_its_adapter_and_the_network_that_was_trained(train_micro, tmp_path, bases, kind, method):
-    small = {"adapter_width": 4, "prompt_tokens": 3, "resolution": None} if kind == "vit" else {"adapter_width": 4}
-    size = {"resolution": 160} if kind == "vit" else {}
+    more = OPTIONS.get(method, {}) | ({"resolution": 160} if kind == "vit" else {})
     run = tmp_path / "run"
-    train_micro(run, **run_settings(bases[kind], method, **small | size, max_train_steps=1, learning_rate=0.01))
+    train_micro(run, **run_settings(bases[kind], method, **more, max_train_steps=1, learning_rate=0.01))
     adapter = load_file(run / "adapter" / "classifier.safetensors")
     checkpoint = load_file(next((run / "checkpoints").iterdir()) / "model.safetensors")
-    assert {f"network.{name}" for name in adapter} == checkpoint.keys()
+    assert {f"network.{name}" for name in adapter} == {name.replace(".default", "") for name in checkpoint}
     whole = load_file(run / "classifier" / "model.safetensors")
     assert sum(t.numel() for t in adapter.values()) < sum(t.numel() for t in whole.values()) / 1.5
     assert Classifier(run, CPU).labels == list(LABELS[:2])  # that it is the trained one, saving has compared
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"), [("cnn", "ssf"), ("cnn", "norm"), ("vit", "lora"), ("transformers", "vpt-deep")]
+)
+def test_the_adapter_on_its_base_is_the_network_that_was_trained(train_micro, tmp_path, bases, kind, method):
+    run, size = tmp_path / "run", 160 if kind == "vit" else 32
+    train_micro(run, **run_settings(bases[kind], method, resolution=size, max_train_steps=1, learning_rate=0.01))
+    network, about, sha256 = pretrained(str(bases[kind]), None, Description("", LABELS[:2], size))
+    adapter = read_adapter(run / "adapter")
+    adapter.check_base({"classifier": sha256})
+    with pytest.raises(UserError, match="was trained on another base"):
+        adapter.check_base({"classifier": "0"})
+    adapted = adapter.inject_into("classifier", network.eval()).eval()
+    pixels = torch.rand(2, 1, size, size) * 2 - 1
+    with torch.no_grad():
+        logits = logits_of(adapted, about.inputs(pixels))
+        torch.testing.assert_close(logits, Classifier(run, CPU).logits(pixels), atol=1e-4, rtol=1e-4)
+
+
+def test_peft_reads_lora_of_an_image_classifier_of_transformers(train_micro, tmp_path, bases):
+    from peft import PeftModel
+    from transformers import AutoModelForImageClassification
+
+    run = tmp_path / "run"
+    train_micro(run, **run_settings(bases["transformers"], "lora", max_train_steps=2, learning_rate=0.01))
+    base = AutoModelForImageClassification.from_pretrained(bases["transformers"], num_labels=2)
+    plain = PeftModel.from_pretrained(base, run / "adapter" / "peft").eval()
+    ours = Classifier(run, CPU)
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(plain(x).logits, ours.network(x).logits, atol=1e-5, rtol=1e-4)
 
 
 def test_plain_timm_has_no_place_for_prompts(train_micro, tmp_path, bases):
@@ -168,7 +202,6 @@ def test_scales_do_not_decay(micro_dataset, bases):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"random_weights": True, "architecture": "resnet18"}, "leave --architecture out"),
         ({"adapter_width": 0}, "--adapter_width 0: must be positive"),
         ({"prompt_tokens": 0}, "--prompt_tokens 0: must be positive"),
     ],
@@ -183,6 +216,8 @@ def test_a_method_needs_trained_weights(micro_dataset):
     with pytest.raises(UserError, match="--method norm: needs trained weights: name them with --base"):
         ClassifierTask(TrainConfig(**settings))
     ClassifierTask(TrainConfig(**settings, random_weights=True))
+    with pytest.raises(UserError, match="--architecture is for weights in a file"):
+        ClassifierTask(TrainConfig(**settings, random_weights=True, architecture="resnet18"))
 
 
 def test_a_column_of_classes_that_is_none(micro_dataset):

@@ -7,7 +7,7 @@ import pytest
 
 from sdcxr.config import TrainConfig
 from sdcxr.runtime.errors import UserError
-from sdcxr.tasks.base import fraction_of
+from sdcxr.tasks.base import fraction_of, training_rows
 
 ROWS = pd.DataFrame(
     {"file_name": [f"{i}.png" for i in range(400)], "subject_id": [str(i // 4 if i < 200 else i) for i in range(400)]}
@@ -41,6 +41,6 @@ def test_images_without_a_patient_are_drawn_alone():
 
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.1])
-def test_a_share_is_above_0_and_at_most_1(share):
+def test_a_share_is_above_0_and_at_most_1(share, micro_dataset):
     with pytest.raises(UserError, match=f"--data_fraction {share}: "):
-        TrainConfig(data_fraction=share)
+        training_rows(TrainConfig(data=str(micro_dataset), data_fraction=share))

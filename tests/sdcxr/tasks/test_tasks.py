@@ -258,7 +258,7 @@ def test_wrong_label_tables_are_one_line(tmp_path, content, message):
 
 
 def test_unknown_labels_do_not_count(micro_dataset):
-    task = ClassifierTask(config(None, micro_dataset))
+    task = ClassifierTask(config(None, micro_dataset, tune="classifier"))
     assert task.labels == [LABELS[0], LABELS[1]]
     task.network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))  # type: ignore[assignment]
     with torch.no_grad():
@@ -318,7 +318,10 @@ def test_labels_follow_the_base_by_name(train_micro, tmp_path, micro_dataset):
     assert task.labels == [LABELS[0], LABELS[1]]
     np.testing.assert_array_equal(task.targets[:, 0], rows[LABELS[0]])
     labels.drop(columns=LABELS[1]).to_csv(tmp_path / "fewer.csv", index=False)
-    with pytest.raises(UserError, match=r"--base .*first names Atelectasis, Cardiomegaly; the labels .* Atelectasis$"):
+    with pytest.raises(
+        UserError,
+        match=r"--base .*first names Atelectasis, Cardiomegaly; the labels .* Atelectasis \(--new_head takes them\)$",
+    ):
         ClassifierTask(config(first, micro_dataset, tune="classifier", labels=str(tmp_path / "fewer.csv")))
 
 

@@ -5,13 +5,19 @@ A method that is added to the registry is tested here without a change, unless a
 
 import copy
 import functools
+import inspect
+import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sdcxr import backbones
@@ -24,9 +30,9 @@ from sdcxr.tuning.adapter_folder import save_adapter
 from sdcxr.tuning.base import TuningMethod, apply_method
 from sdcxr.tuning.registry import METHODS, fitting_methods
 
+ROOT = Path(__file__).parents[3]
 PARTS = ("unet", "text")
 CASES = [(name, part) for name in METHODS for part in PARTS]
-ADAPTERS = [name for name in METHODS if name != "full"]
 RATE = 1e-3  # times the method's factor, of a plain Adam
 # Softmax does not feel a bias of all keys: its true gradient is zero (tests/sdcxr/training/test_exactness.py).
 WITHOUT_EFFECT = ("k_proj.bias",)
@@ -134,16 +140,14 @@ def structure(module: nn.Module) -> tuple[dict[str, type], dict[str, torch.Size]
 
 
 FRESH = """
-import sys, torch
+import copy, sys, torch
 from pathlib import Path
 from sdcxr import backbones
 from sdcxr.tuning.adapter_folder import read_adapter
-from tests.sdcxr.tuning.test_every_method import output_of
 
 parts = backbones.load(sys.argv[1]).parts
 for folder in sys.argv[2:]:
     adapter, part = read_adapter(Path(folder)), Path(folder).name.rsplit("-")[-1]
-    import copy
     with torch.no_grad():
         output = output_of(adapter.inject_into(part, copy.deepcopy(parts[part])).eval(), part)
     torch.save(output, folder + "/output.pt")
@@ -162,7 +166,8 @@ def test_a_fresh_process_loads_what_was_saved_exactly(parts, micro_base, tmp_pat
         save_adapter(folder, {part: method}, {part: module}, settings(name, part), {})
         with torch.no_grad():
             outputs[folder] = output_of(module.eval(), part)
-    subprocess.run([sys.executable, "-c", FRESH, str(micro_base), *map(str, outputs)], check=True, timeout=280)
+    script = "from typing import Any\nimport torch\nfrom torch import Tensor\n" + inspect.getsource(output_of) + FRESH
+    subprocess.run([sys.executable, "-c", script, str(micro_base), *map(str, outputs)], check=True, timeout=280)
     for folder, output in outputs.items():
         assert torch.equal(torch.load(folder / "output.pt"), output), folder.name
 
@@ -197,3 +202,27 @@ def test_a_run_resumes_exactly_and_its_adapter_makes_the_images_of_its_pipeline(
         for loaded in (model.load(torch.float32), backbones.load(str(run)))
     ]
     assert np.abs(images[0] - images[1]).max() <= 1 and images[0].std() > 1
+
+
+@pytest.mark.multiprocess
+def test_two_processes_train_the_same(parts, train_micro, read_log, tmp_path):
+    """In one launch for all methods; the images of a step are the same eight."""
+    split = []
+    for name in METHODS:
+        own = of_both_parts(parts, name) | {"max_train_steps": 4, "adam_epsilon": 1e-6}
+        train_micro(tmp_path / name, **own, train_batch_size=8)
+        one = yaml.safe_load((tmp_path / name / "config.yaml").read_text())
+        split.append(one | {"train_batch_size": 4, "output_dir": str(tmp_path / f"{name} in two")})
+    (tmp_path / "settings.json").write_text(json.dumps(split))
+    script = Path(__file__).parents[1] / "training" / "train_in_turn.py"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    own = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    subprocess.run([*torchrun, str(script), str(tmp_path / "settings.json")], check=True, timeout=280, env=own)
+    for name in METHODS:
+        one, two = tmp_path / name, tmp_path / f"{name} in two"
+        np.testing.assert_allclose(*([row["loss"] for row in read_log(run)] for run in (one, two)), rtol=1e-5)
+        expected, found = (load_file(run / "checkpoints" / "checkpoint-4" / "ema.safetensors") for run in (one, two))
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            if not key.endswith(WITHOUT_EFFECT):
+                torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-5, msg=f"{name}: {key}")

@@ -76,7 +76,7 @@ def test_diffusers_reads_the_files_of_the_words(micro_base, train_micro, tmp_pat
     caption = {"token_caption": "<lung-xray> with <large effusion>"}
     train_micro(tmp_path / "run", **TOKEN | words | caption, num_vectors=vectors)
     files = sorted(path.name for path in (tmp_path / "run" / "adapter").iterdir())
-    assert files == ["largeeffusion.safetensors", "lung-xray.safetensors", "method.json"]
+    assert files == ["adapter.json", "largeeffusion.safetensors", "lung-xray.safetensors"]
     pipe = plain(micro_base)
     for name in ("lung-xray", "largeeffusion"):
         pipe.load_textual_inversion(tmp_path / "run" / "adapter" / f"{name}.safetensors")

@@ -15,6 +15,7 @@ from sdcxr.config import TrainConfig
 from sdcxr.runtime.errors import UserError
 from sdcxr.tuning import registry
 from sdcxr.tuning.adapter_folder import save_adapter
+from sdcxr.tuning.base import apply_method
 from tests.sdcxr.tuning.toy_method import OutputScale, Scaled
 
 SETTINGS = {"tune": "unet", "method": "output_scale", "max_train_steps": 6, "checkpointing_steps": 3}
@@ -40,7 +41,8 @@ def test_checkpoints_averages_and_adapter_hold_the_scales_alone(run):
     assert {key.rsplit("/", 1)[0] for key in load_file(newest / "optimizer.safetensors")} == trained.keys()
     adapter = load_file(run / "adapter" / "unet.safetensors")
     assert {f"unet.{name}" for name in adapter} == trained.keys()
-    assert json.loads((run / "adapter" / "method.json").read_text()) == {"method": "output_scale", "parts": ["unet"]}
+    about = json.loads((run / "adapter" / "adapter.json").read_text())
+    assert about["parts"] == {"unet": {"method": "output_scale", "options": {}, "files": ["unet"]}}
 
 
 def test_it_resumes_exactly(run, train_micro, tmp_path, read_log):
@@ -54,7 +56,8 @@ def test_it_resumes_exactly(run, train_micro, tmp_path, read_log):
 
 def test_the_adapter_of_another_method_does_not_stay(run, tmp_path):
     shutil.copytree(run / "adapter", tmp_path / "adapter")
-    save_adapter(tmp_path / "adapter", tuning.find_method("full"), {})
+    full = {"unet": tuning.find_method("full")}
+    save_adapter(tmp_path / "adapter", full, {"unet": nn.Linear(1, 1)}, TrainConfig(), {})
     assert not (tmp_path / "adapter").exists()
 
 
@@ -102,7 +105,7 @@ def test_unknown_methods_and_parts_without_a_place_are_one_line(micro_base, micr
     config = {"base": str(micro_base), "data": str(micro_dataset), "validation_steps": 0, "tune": "unet"}
     with pytest.raises(UserError, match=r"--method outputscale: unknown .near: output_scale"):
         tasks.build(TrainConfig(**config, method="outputscale").filled(), torch.device("cpu"))
-    with pytest.raises(UserError, match="no linear layer"):
-        OutputScale().inject(nn.Conv2d(1, 1, 1), TrainConfig())
+    with pytest.raises(UserError, match="--method output_scale: Conv2d has none of Linear"):
+        apply_method(OutputScale(), nn.Conv2d(1, 1, 1), TrainConfig())
     with pytest.raises(UserError, match="--method is for --tune unet, text or classifier, not for vae"):
         TrainConfig(tune="vae", method="output_scale")

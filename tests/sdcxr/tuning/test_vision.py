@@ -16,7 +16,20 @@ from sdcxr.tuning.registry import find_method
 from sdcxr.tuning.vision import kind_of
 
 CNN = ["full", "linear", "norm", "bias", "ssf", "tsa"]
-VIT = ["full", "linear", "norm", "bias", "attention", "ssf", "adaptformer", "vpt-shallow", "vpt-deep"]
+VIT = [
+    "full",
+    "linear",
+    "norm",
+    "bias",
+    "attention",
+    "ssf",
+    "lora",
+    "dora",
+    "loha",
+    "adaptformer",
+    "vpt-shallow",
+    "vpt-deep",
+]
 SIZES = {"B": "vit_base_patch16_224", "L": "vit_large_patch16_224", "H": "vit_huge_patch14_224"}
 
 
@@ -73,6 +86,7 @@ COUNTS = {
     "bias": {"B": 102_912, "L": 272_384, "H": 453_120},
     "ssf": {"B": 205_824, "L": 544_768, "H": 906_240},
     "adaptformer": {"B": 1_189_632, "L": 3_171_840, "H": 5_285_888},
+    "lora": {"B": 589_824, "L": 1_572_864, "H": 2_621_440},
     "vpt-shallow": {"B": 7_680, "L": 10_240, "H": 12_800},
     "vpt-deep": {"B": 92_160, "L": 245_760, "H": 409_600},
 }
@@ -83,6 +97,7 @@ NAMES = {
     "bias": r"(patch_embed\.proj|blocks\.\d+\.(norm[12]|attn\.qkv|attn\.proj|mlp\.fc[12])|norm)\.bias",
     "ssf": r"(patch_embed\.proj|blocks\.\d+\.(norm[12]|attn\.qkv|attn\.proj|mlp\.fc[12])|norm)\.ssf\.(gamma|beta)",
     "adaptformer": r"blocks\.\d+\.mlp\.adapter\.(down|up)\.(weight|bias)",
+    "lora": r"blocks\.\d+\.attn\.qkv\.lora_[AB]\.default\.weight",
     "vpt-shallow": r"blocks\.0\.prompt\.tokens",
     "vpt-deep": r"blocks\.\d+\.prompt\.tokens",
 }
@@ -164,7 +179,8 @@ CASES = [
     *(("test_efficientnet", method) for method in ("norm", "ssf", "tsa")),  # activations inside the normalisations
     *(("test_convnext", method) for method in ("norm", "bias", "ssf", "tsa")),  # no batch normalisation
 ]
-SAME_OUTPUT = {"vpt-shallow", "vpt-deep"}  # prompts are not an identity
+PROMPTS = {"vpt-shallow", "vpt-deep"}  # are not an identity
+OPTIONS = {"adaptformer": {"adapter_width": 4}} | {name: {"prompt_tokens": 3} for name in PROMPTS}
 
 
 @pytest.mark.parametrize(("name", "method"), CASES)
@@ -172,9 +188,9 @@ def test_a_method_begins_as_the_network_trains_what_it_names_and_folds(name, met
     network = small(name)
     x = torch.randn(4, 3, 32, 32)
     before, plain = outputs(network, x).detach(), copy.deepcopy(network.state_dict())
-    chosen = tune_classifier(network.train(), settings(method, adapter_width=4, prompt_tokens=3))
+    chosen = tune_classifier(network.train(), settings(method, **OPTIONS.get(method, {})))
     begun = outputs(network.eval(), x)
-    if method not in SAME_OUTPUT:
+    if method not in PROMPTS:
         torch.testing.assert_close(begun, before, atol=1e-5, rtol=1e-5)
     train(network, x)
     for key, value in plain.items():
@@ -189,7 +205,7 @@ def test_a_method_begins_as_the_network_trains_what_it_names_and_folds(name, met
     merged = chosen.merge(network)
     torch.testing.assert_close(outputs(merged.eval(), x), adapted, atol=1e-4, rtol=1e-4)
     assert [key for key, _ in network.named_parameters()] == names  # merging leaves it as it is
-    if method not in SAME_OUTPUT:
+    if method not in PROMPTS:
         assert merged.state_dict().keys() == plain.keys()
 
 
@@ -226,7 +242,7 @@ def test_running_statistics_move_where_the_normalisation_trains_alone():
     [
         ("test_resnet", "attention", "bias, full, linear, norm, ssf, tsa"),
         ("test_resnet", "adaptformer", "bias, full, linear, norm, ssf, tsa"),
-        ("test_vit", "tsa", "adaptformer, attention, bias, full, linear, norm, ssf, vpt-deep, vpt-shallow"),
+        ("test_vit", "tsa", "adaptformer, attention, bias, full, linear, lora, norm, ssf, vpt-deep, vpt-shallow"),
     ],
 )
 def test_a_method_for_another_kind_of_network_names_those_that_fit(name, method, fitting):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sdcxr.config import TrainConfig
-from sdcxr.runtime.errors import UserError
+from sdcxr.tuning.base import TuningMethod
 
 
 class Scaled(nn.Module):
@@ -21,23 +21,19 @@ class Scaled(nn.Module):
         return self.linear(x) * self.scale
 
 
-class OutputScale:
-    """See sdcxr.tuning.base.TuningMethod."""
+class OutputScale(TuningMethod):
+    """One scale for each output of every linear layer."""
 
     name: ClassVar[str] = "output_scale"
+    serves: ClassVar[tuple[str, ...]] = ("Linear",)
+    additive: ClassVar[bool] = False
 
     def inject(self, module: nn.Module, config: TrainConfig) -> list[str]:
         for parent in list(module.modules()):
             for name, child in list(parent.named_children()):
                 if type(child) is nn.Linear:
                     setattr(parent, name, Scaled(child))
-        names = [name for name, _ in module.named_parameters() if name.endswith(".scale")]
-        if not names:
-            raise UserError(f"--method {self.name}: this part has no linear layer")
-        return names
-
-    def state(self, module: nn.Module) -> dict[str, Tensor]:
-        return {name: p.detach() for name, p in module.named_parameters() if name.endswith(".scale")}
+        return [name for name, _ in module.named_parameters() if name.endswith(".scale")]
 
     def merge(self, module: nn.Module) -> nn.Module:
         merged = copy.deepcopy(module)
