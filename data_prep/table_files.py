@@ -73,7 +73,8 @@ def join_table(table: pd.DataFrame, path: Path, keys: Mapping[str, str]) -> pd.D
         raise UserError(f"--join {path}: rows of {repeated.iloc[0]} contradict each other")
     images = table[ours].map(str).map(image_stem)
     print_join("joined rows", images, rows[theirs], "rows", f"--join {path}")
-    return table.join(rows.set_index(theirs), on=images).fillna("")
+    partners = rows.set_index(theirs).reindex(images).set_axis(table.index)
+    return table.join(partners).fillna("")
 
 
 def may_unpack(path: Path) -> bool:

@@ -64,8 +64,8 @@ class TrainConfig:
     """What to train: `unet`, `text`, or both joined by `+`; or alone `token` (textual inversion: embeddings of new
     words), `vae`, `classifier`, `segmenter` or `clip` (image and text towers for the evaluation)."""
     base: str | None = None
-    """Stable Diffusion 1.x or 2.x: a hub name, a pipeline folder or a run folder; of a classifier or segmenter
-    docs/classifiers.md, of `clip` a name of timm. Default: the embedded tiny model; a small network of random weights."""
+    """Stable Diffusion 1.x or 2.x: a hub name, a pipeline folder or a run folder; of classifier and segmenter see
+    docs/classifiers.md, of `clip` a name of timm. Default: the embedded tiny model; a small network, random weights."""
     random_weights: bool = False
     """With `--tune classifier` or `segmenter`: begin with random weights; --base only names the network."""
     architecture: str | None = None
@@ -73,7 +73,7 @@ class TrainConfig:
     new_head: bool = False
     """With `--tune classifier` and a run as --base: a new last layer, for other labels."""
     method: str = "full"
-    """How to tune a part: one name for all, or one for each, `unet=svdiff,text=bias` (docs/tuning.md, classifiers.md)."""
+    """How to tune a part: one name for all, or `unet=svdiff,text=bias` (docs/tuning.md, docs/classifiers.md)."""
     adapter_width: int = 64
     """With `--method adaptformer`: width of the bottleneck."""
     prompt_tokens: int = 10
@@ -239,7 +239,7 @@ class TrainConfig:
     validation_steps: int = 500
     """Optimizer steps between validations (loss and pictures); 0 for none."""
     validation_loss_images: int | None = None
-    """Images for the validation loss, always with the same noise; 0: none. Default: 64, of classifier, segmenter all."""
+    """Images for the validation loss, always with the same noise; 0: none. Default: 64, classifier, segmenter: all."""
     preview_images: int = 8
     """Images in a validation picture, from the first captions of the validation split; 0 for none."""
     report_to: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
