@@ -26,11 +26,7 @@ COMPARED = (
     "In comparison with the study from ___, ",
     "As compared to the previous radiograph, ",
 )
-UNCHANGED = (
-    ", unchanged since ___",
-    ", stable compared to the prior study",
-    ", unchanged from the previous radiograph",
-)
+UNCHANGED = (", unchanged since ___", ", stable compared to the prior study", ", unchanged from the previous radiograph")
 SENTENCES = (
     ("No relevant change since the prior study of ___.", "There has been no significant interval change."),
     ("Clinical correlation is recommended.", "Follow-up radiographs are suggested if symptoms persist."),

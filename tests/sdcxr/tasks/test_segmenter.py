@@ -114,7 +114,8 @@ def test_a_method_trains_the_encoder_and_the_decoder_always_trains(train_micro, 
         assert not (run / "adapter").exists()
         return
     adapter = load_file(run / "adapter/segmenter.safetensors")
-    assert {f"network.{name}" for name in adapter} == checkpoint.keys()
+    # peft leaves the name of an adapter out of its files.
+    assert {f"network.{name}" for name in adapter} == {name.replace(".default", "") for name in checkpoint}
     if method == "bias":
         assert all(name.endswith("bias") for name in of_encoder)
 
