@@ -100,7 +100,7 @@ def main(config: Nih14Config) -> int:
     folder, config.labels = config.images.absolute(), whole_table(config.labels)
     images = index_images(folder)
     lists = {"train_list": config.train_list, "test_list": config.test_list}
-    inputs = input_states(folder, images.by_name.values(), labels=config.labels, **lists)
+    inputs = input_states(folder, images.by_name.values(), labels=config.labels, **lists, masks=config.masks)
     if is_finished(config.output_dir, settings, inputs):
         return 0
     cohort = select(config, images)

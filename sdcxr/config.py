@@ -11,13 +11,13 @@ from sdcxr.runtime.errors import UserError
 from sdcxr.text.refocusing import TextMode
 from sdcxr.text.templates import as_list, as_recorded, check_dropout, check_templates
 
-PARTS = ("unet", "text", "token", "vae", "classifier", "clip")
-EXCLUSIVE = {"token", "vae", "classifier", "clip"}  # parts that train by themselves
-NO_BASE = {"classifier", "clip"}  # tasks without a text-to-image base
+PARTS = ("unet", "text", "token", "vae", "classifier", "segmenter", "clip")
+EXCLUSIVE = {"token", "vae", "classifier", "segmenter", "clip"}  # parts that train by themselves
+NO_BASE = {"classifier", "segmenter", "clip"}  # tasks without a text-to-image base
 
 # Settings that only some parts of --tune use; given with others they are refused. All else is for every task.
 USED_BY: dict[str, str] = {
-    "unet, text or classifier": "method lora_rank lora_alpha lora_dropout lora_targets",
+    "unet, text, classifier or segmenter": "method lora_rank lora_alpha lora_dropout lora_targets",
     "unet or text": "lora_format caption_dropout prompt_template field_dropout class_data_dir num_class_images "
     "prior_preservation_weight",
     "unet, text or token": "snr_gamma prediction_type rescale_betas_zero_snr noise_offset cache_latents latents_dir "
@@ -27,17 +27,18 @@ USED_BY: dict[str, str] = {
     "token": "placeholder_token initializer_token num_vectors token_caption",
     "text or clip": "text_encoder_lr",
     "vae": "vae_part vae_lr kl_weight lpips_weight lpips_alexnet",
-    "classifier": "labels class_column random_weights architecture new_head adapter_width prompt_tokens",
+    "classifier or segmenter": "random_weights architecture adapter_width",
+    "classifier": "labels class_column new_head prompt_tokens",
+    "segmenter": "structures",
     "unet, text, token or vae": "gradient_checkpointing preview_images",
-    "unet, text, token, vae or classifier": "validation_loss_images",
+    "unet, text, token, vae, classifier or segmenter": "validation_loss_images",
 }
 
 # fmt: off
 POSITIVE = (
     "max_train_steps", "num_train_epochs", "max_train_samples", "resolution", "learning_rate", "text_encoder_lr",
-    "vae_lr", "max_grad_norm", "snr_gamma", "text_length", "num_vectors", "num_class_images", "lora_rank",
-    "prior_preservation_weight", "checkpoints_total_limit", "lora_alpha", "adapter_width", "prompt_tokens",
-    "data_fraction",
+    "vae_lr", "max_grad_norm", "snr_gamma", "text_length", "num_vectors", "num_class_images", "lora_rank", "lora_alpha",
+    "prior_preservation_weight", "checkpoints_total_limit", "adapter_width", "prompt_tokens", "data_fraction",
 )
 NOT_NEGATIVE = (
     "lr_warmup_steps", "validation_steps", "validation_loss_images", "preview_images", "noise_offset",
@@ -62,19 +63,18 @@ class TrainConfig:
 
     tune: str = "unet+text"
     """What to train: `unet`, `text`, or both joined by `+`; or alone `token` (textual inversion: embeddings of new
-    words), `vae`, `classifier` or `clip` (image and text towers for the evaluation)."""
+    words), `vae`, `classifier`, `segmenter` or `clip` (image and text towers for the evaluation)."""
     base: str | None = None
-    """Stable Diffusion 1.x or 2.x: a hub name, a pipeline folder or a run folder; of a classifier docs/classifiers.md,
-    of `clip` a name of timm. Default: the embedded tiny model; a small network of random weights."""
+    """Stable Diffusion 1.x or 2.x: a hub name, a pipeline folder or a run folder; of classifier and segmenter see
+    docs/classifiers.md, of `clip` a name of timm. Default: the embedded tiny model; a small network, random weights."""
     random_weights: bool = False
-    """With `--tune classifier`: begin with random weights; --base only names the network."""
+    """With `--tune classifier` or `segmenter`: begin with random weights; --base only names the network."""
     architecture: str | None = None
-    """With `--tune classifier`: timm's name of the network of a safetensors file."""
+    """With `--tune classifier` or `segmenter`: timm's name of the network of a safetensors file."""
     new_head: bool = False
     """With `--tune classifier` and a run as --base: a new last layer, for other labels."""
     method: str = "full"
-    """With `--tune unet`, `text` or `classifier`: how to tune a part (docs/tuning.md, docs/classifiers.md), one name
-    for all or one for each (`unet=svdiff,text=bias`)."""
+    """How to tune a part: one name for all, or `unet=svdiff,text=bias` (docs/tuning.md, docs/classifiers.md)."""
     adapter_width: int = 64
     """With `--method adaptformer`: width of the bottleneck."""
     prompt_tokens: int = 10
@@ -149,6 +149,8 @@ class TrainConfig:
     """With `--tune classifier`: CSV with a dicom_id column and 0/1 columns. Default: the dataset's labels."""
     class_column: str | None = None
     """With `--tune classifier`: column of --labels or metadata.csv with the class of each image, in place of labels."""
+    structures: str | None = None
+    """With `--tune segmenter`: structures to draw, separated by commas. Default: all of which the dataset has masks."""
 
     train_batch_size: int = 16
     """Images per process and micro-step."""
@@ -245,8 +247,7 @@ class TrainConfig:
     validation_steps: int = 500
     """Optimizer steps between validations (loss and pictures); 0 for none."""
     validation_loss_images: int | None = None
-    """Images of the validation split for the validation loss, always with the same noise; 0 for none. Default: 64, with
-    `--tune classifier` all."""
+    """Images for the validation loss, always with the same noise; 0: none. Default: 64, classifier, segmenter: all."""
     preview_images: int = 8
     """Images in a validation picture, from the first captions of the validation split; 0 for none."""
     report_to: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
@@ -256,9 +257,9 @@ class TrainConfig:
         parts = self.tune.split("+")
         unknown = [part for part in parts if part not in PARTS]
         if unknown or len(set(parts)) < len(parts):
-            raise UserError(f"--tune {self.tune}: use unet, text, unet+text, token, vae, classifier or clip")
+            raise UserError(f"--tune {self.tune}: use unet, text, unet+text, token, vae, classifier, segmenter or clip")
         if len(parts) > 1 and EXCLUSIVE & set(parts):
-            raise UserError(f"--tune {self.tune}: token, vae, classifier and clip train alone")
+            raise UserError(f"--tune {self.tune}: token, vae, classifier, segmenter and clip train alone")
         self._refuse_settings_of_other_tasks()
         for name in ("data", "output_dir", "latents_dir", "continue_from", "class_data_dir"):
             if getattr(self, name) is not None:
@@ -355,8 +356,7 @@ class GenerateConfig:
     """Samples folder; the same command again goes on where it stopped, with more prompts or more images per prompt it
     adds those."""
     adapter: str | None = None
-    """Adapters to put into the base that --model names: adapter/ folders or runs of train.py, separated by commas; each
-    with `:0.7` behind it to scale what it adds."""
+    """Adapters to put into the base of --model: adapter/ folders or runs, with commas; `:0.7` behind one scales it."""
     num_images_per_prompt: int = 4
     """Images per prompt; RoentGen's evaluation uses 4."""
     num_inference_steps: int = 75

@@ -237,7 +237,7 @@ def test_other_names_are_given_by_flags(tmp_path, images, capsys):
         ({"views": "LL"}, "--views LL: no image has such a view (there are: 'PA' 6)"),
         ({"columns": "view=", "views": "PA"}, "--views PA: no column is the view"),
         ({"mapping": "chexpert"}, "has no column 'Path'"),
-        ({"mapping": "nothing"}, "is neither a YAML file nor one of chexgenbench"),
+        ({"mapping": "nothing"}, "is neither a YAML file nor one of busi, chexgenbench"),
         ({"min_chars": 100}, "no image is left after the filters"),
         ({"min_chars": 9, "max_chars": 8}, "--min_chars 9 is more than --max_chars 8"),
     ],

@@ -61,6 +61,8 @@ class Config:
     workers: int = 1
     max_rejected_fraction: float = 0.05
     duplicates: str = "keep"
+    image_type: str = "radiograph"
+    masks: Path | None = None
 
 
 SETTINGS = {"source": "test", "resolution": 16}
@@ -251,6 +253,7 @@ def test_recorded_settings_are_what_decides_the_content(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings = recorded_settings(Source(Path("out"), workers=4), "openi")
     kept = {"verify_checksums": False, "duplicates": "keep"}
+    kept |= {"image_type": "radiograph"}
     expected = {"source": "openi", "resolution": 16, "square": "crop"} | kept  # paths tell where, not what
     assert settings == expected | {"views": ["PA", "AP"]}
     assert json.loads(json.dumps(settings)) == settings  # compared after a round trip
@@ -327,6 +330,8 @@ class Config:
     max_rejected_fraction: float = 0.05
     duplicates: str = "keep"
     verify_checksums: bool = False
+    image_type: str = "radiograph"
+    masks: Path | None = None
 
 def main(config: Config) -> int:
     rows = pd.read_csv("rows.csv", dtype=str)
