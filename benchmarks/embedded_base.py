@@ -183,7 +183,7 @@ def train(
 ) -> None:
     """A training of the demo's kind; all share the latents. Compiling would take longer than the training."""
     settings = ["--config", "configs/demo.yaml", "--max_train_steps", steps, "--validation_steps", 0]
-    lean = ["--report_to", "none", "--torch_compile", "false"]
+    lean: list[object] = ["--report_to", "none", "--torch_compile", "false"]
     lean += ["--latents_dir", root / "latents"] if tune != "vae" else []
     places = ["--base", base, "--data", data, "--output_dir", run_folder, "--tune", tune]
     command("train.py", *settings, *lean, *places, *options, **how)

@@ -63,7 +63,6 @@ from sdcxr.text.clip_tokens import CLIP_TOKENS, describe_longer, n_longer
 NOT_RECORDED = ("output_dir", "workers", "max_rejected_fraction", "masks")  # no image and no row depends on them
 LEAST = {"resolution": 1, "workers": 0, "limit": 1, "max_no_finding": 0, "max_tokens": 1}
 ADDED = {"text": "raw", "prompt_template": "", "field_dropout": 0.0}  # settings of sources that version 0.1 lacked
-UNKNOWN = "unknown"
 SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 

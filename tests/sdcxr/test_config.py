@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from sdcxr.config import PUBLISHED, USED_BY, GenerateConfig, TrainConfig
+from sdcxr.config import PUBLISHED, USED_BY, TrainConfig
+from sdcxr.generation.config import GenerateConfig
 from sdcxr.runtime import cli
 from sdcxr.runtime.errors import UserError
 

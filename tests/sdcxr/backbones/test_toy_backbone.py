@@ -14,9 +14,10 @@ from torch import nn
 
 from sdcxr import backbones, tasks
 from sdcxr.backbones import registry
-from sdcxr.config import GenerateConfig, TrainConfig
+from sdcxr.config import TrainConfig
 from sdcxr.data import shard_cache
 from sdcxr.data.text_cache import cached_captions
+from sdcxr.generation.config import GenerateConfig
 from sdcxr.generation.sampler import Sampler
 from sdcxr.generation.samples_folder import generate
 from sdcxr.runtime.errors import UserError
