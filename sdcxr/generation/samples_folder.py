@@ -110,7 +110,7 @@ def make_images(sampler: Any, jobs: list[dict[str, Any]], folder: Path, batch_si
     from sdcxr.io.pixels import write_png
     from sdcxr.runtime.threads import LoadFollower
 
-    load = LoadFollower(fixed=sampler.pipeline.device.type != "cpu")
+    load = LoadFollower(fixed=state.device.type != "cpu")
 
     def between_steps(_: int) -> None:
         if (message := load.follow()) and state.is_main_process:

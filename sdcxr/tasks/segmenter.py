@@ -51,6 +51,7 @@ class SegmenterTask(nn.Module):
             std=(0.5,),
         )  # fmt: skip
         self.base_sha256: dict[str, str] = {}
+        self.notes: dict[str, Any] = {}
         if config.base is None or config.random_weights:
             if config.method != "full" and not config.random_weights:
                 raise UserError(f"--method {config.method}: needs trained weights: name them with --base")

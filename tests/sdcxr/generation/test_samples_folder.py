@@ -1,6 +1,7 @@
 """Images are written beside sampling, and none that fails is passed over."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ JOBS = [{"text": f"Prompt {i}.", "seed": i, "file_name": f"{i}.png"} for i in ra
 class Grey:
     """Samples a picture of the seed's grey."""
 
-    def sample(self, texts: list[str], seeds: list[int]) -> list[np.ndarray]:
+    def sample(self, texts: list[str], seeds: list[int], on_step: Any) -> list[np.ndarray]:
         assert len(texts) == len(seeds)
         return [np.full((8, 8), seed, dtype=np.uint8) for seed in seeds]
 

@@ -136,7 +136,7 @@ def test_wrong_words_are_refused(train_micro, tmp_path, settings, message):
         ({"tune": "token"}, "--tune token needs --placeholder_token and --initializer_token"),
         (TOKEN | {"placeholder_token": " ,"}, "--tune token needs --placeholder_token and --initializer_token"),
         ({"tune": "unet", "placeholder_token": "<a>"}, "--placeholder_token is for --tune token, not for unet"),
-        ({"tune": "token+unet"}, "token, vae, classifier and clip train alone"),
+        ({"tune": "token+unet"}, "token, vae, classifier, segmenter and clip train alone"),
         (TOKEN | {"caption_dropout": 0.2}, "--caption_dropout is for --tune unet or text"),
     ],
 )

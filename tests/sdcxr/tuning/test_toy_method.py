@@ -107,5 +107,5 @@ def test_unknown_methods_and_parts_without_a_place_are_one_line(micro_base, micr
         tasks.build(TrainConfig(**config, method="outputscale").filled(), torch.device("cpu"))
     with pytest.raises(UserError, match="--method output_scale: Conv2d has none of Linear"):
         apply_method(OutputScale(), nn.Conv2d(1, 1, 1), TrainConfig())
-    with pytest.raises(UserError, match="--method is for --tune unet, text or classifier, not for vae"):
+    with pytest.raises(UserError, match="--method is for --tune unet, text, classifier or segmenter, not for vae"):
         TrainConfig(tune="vae", method="output_scale")
