@@ -201,18 +201,19 @@ def cost(method: str, unet: Any, size: str) -> dict[str, Any]:
     x = torch.randn(n, 4, unet.config.sample_size, unet.config.sample_size, device=device)
     context = torch.randn(n, 77, unet.config.cross_attention_dim, device=device)
     t = torch.randint(0, 1000, (n,), device=device)
+    wait: Callable[[], None] = torch.cuda.synchronize if cuda else lambda: None
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     for step in range(WARM_UP + STEPS):
         if step == WARM_UP:
-            _ = cuda and torch.cuda.synchronize()
+            wait()
             began = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16, enabled=cuda):
             predicted = unet(x, t, context).sample
         (predicted.float() - x).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    _ = cuda and torch.cuda.synchronize()
+    wait()
     rate = n * STEPS / (time.perf_counter() - began)
     about = {"size": size, "parameters_measured": sum(p.numel() for p in trained), "images_per_s": round(rate, 2)}
     return about | ({"peak_memory_gb": round(torch.cuda.max_memory_allocated() / 1e9, 2)} if cuda else {})
@@ -348,7 +349,7 @@ def figures(study: Study, rows: list[Row], costs: dict[str, Any]) -> dict[str, A
 
 
 def scores_of(folder: Path) -> dict[str, float]:
-    (fd,) = [row for row in read_json(folder / "fd.json") if row["metric"] == "fd" and row["label"] == "all"]
+    (fd,) = [row for row in read_json(folder / "fd.json") if row["metric"] == "fd" and row["label"] is None]
     return read_scores(folder / "scores.json") | {"fd": fd["value"], "fd_floor": fd["floor"]}
 
 

@@ -6,6 +6,7 @@ that LyCORIS chooses on some GPUs would make a run depend on the machine.
 """
 
 import copy
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -39,12 +40,14 @@ class Rotated(nn.Module):
         weight = self.layer.weight
         assert isinstance(weight, Tensor)
         # In half precision the rotations would be none, and the weight be rounded a second time.
-        with torch.autocast(weight.device.type, enabled=False):
+        device = weight.device.type
+        single = torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+        with single:  # meta, on which work is counted, has no autocast
             change: Tensor = self.difference(weight.float(), self.blocks.float(), None, backend="torch")
             return weight + change.to(weight.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.func.functional_call(self.layer, {"weight": self.weight}, x)  # type: ignore[no-any-return]
+        return torch.func.functional_call(self.layer, {"weight": self.weight}, x)
 
 
 class RotationMethod(TuningMethod):

@@ -59,7 +59,7 @@ class PeftMethod(TuningMethod):
             layer.merge()
             merged.set_submodule(name, layer.get_base_layer())
         del merged.peft_config
-        return merged  # type: ignore[no-any-return]
+        return merged
 
 
 def tuner_layers(module: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -120,11 +120,22 @@ class Dora(Lora):
     use_dora: ClassVar[bool] = True
 
 
-class Loha(PeftMethod):
+class ProductMethod(PeftMethod):
+    """Adapters whose layers peft leaves out of a step by a draw, if it is not above their dropout: also at 0."""
+
+    grouped: ClassVar[bool] = True
+
+    def inject(self, module: nn.Module, config: TrainConfig) -> list[str]:
+        names = super().inject(module, config)
+        for _, layer in tuner_layers(module):
+            layer.module_dropout[ADAPTER] = -1.0  # every draw is above; several processes need all layers in all steps
+        return names
+
+
+class Loha(ProductMethod):
     """Hadamard product of two low-rank matrices (Hyeon-Woo et al. 2022, arXiv 2108.06098)."""
 
     name: ClassVar[str] = "loha"
-    grouped: ClassVar[bool] = True
 
     def settings(self, config: TrainConfig, rank: int, alpha: float, targets: list[str]) -> Any:
         from peft import LoHaConfig
@@ -132,11 +143,10 @@ class Loha(PeftMethod):
         return LoHaConfig(r=rank, alpha=alpha, target_modules=targets)
 
 
-class Lokr(PeftMethod):
+class Lokr(ProductMethod):
     """Kronecker product (Yeh et al. 2024, arXiv 2309.14859)."""
 
     name: ClassVar[str] = "lokr"
-    grouped: ClassVar[bool] = True
 
     def settings(self, config: TrainConfig, rank: int, alpha: float, targets: list[str]) -> Any:
         from peft import LoKrConfig

@@ -19,9 +19,8 @@ from sdcxr.tuning.textual_inversion import TextualInversion
 from sdcxr.tuning.vision import VisionMethod, WithLastLayer
 from sdcxr.tuning.vision_adapters import OF_CLASSIFIERS
 
-METHODS: dict[str, type[TuningMethod]] = {
-    each.name: each for each in (Full, *SELECTORS, SVDiff, DiffFit, *PEFT_METHODS, *LYCORIS_METHODS)
-}
+_ALL: tuple[type[TuningMethod], ...] = (Full, *SELECTORS, SVDiff, DiffFit, *PEFT_METHODS, *LYCORIS_METHODS)
+METHODS: dict[str, type[TuningMethod]] = {each.name: each for each in _ALL}
 
 PRETRAINED_CLASSIFIER = {"learning_rate": 1e-4, "max_train_steps": 1000, "lr_warmup_steps": 50, "ema_decay": 0.995}
 

@@ -95,7 +95,7 @@ class Bias(Selector):
 
 
 class Norm(Selector):
-    """Norm tuning (Basu et al. 2023, arXiv 2304.05216): scales and shifts of all normalisations."""
+    """Norm tuning (Basu et al. 2023, arXiv 2304.01917): scales and shifts of all normalisations."""
 
     name: ClassVar[str] = "norm"
     serves: ClassVar[tuple[str, ...]] = NORMS

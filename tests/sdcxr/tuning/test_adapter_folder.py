@@ -108,6 +108,18 @@ def test_what_was_trained_is_all_that_an_adapter_holds(runs):
         assert torch.equal(tensor, average[f"unet.{name}"])
 
 
+@pytest.mark.parametrize("name", ["bias", "svdiff", "difffit"])
+def test_what_was_not_trained_is_the_base_to_the_bit(runs, micro_base, name):
+    base, run = weights_of(str(micro_base)), weights_of(str(runs / name))
+    moved = {key for key, value in base.items() if not torch.equal(run[key], value)}
+    trained = load_file(runs / name / "checkpoints" / "checkpoint-2" / "model.safetensors")
+    layers = {key.rpartition(".")[0].replace("text_encoder.", "text.") for key in trained}
+    if name == "difffit":  # gains of a whole module lie in the last linear layer of it
+        layers |= {f"{layer}{last}" for layer in layers for last in (".to_out.0", ".net.2")}
+    assert moved and {key.rpartition(".")[0] for key in moved} <= layers
+    assert not any(key.startswith(("vae.", "text." if name != "bias" else "vae.")) for key in moved)
+
+
 @pytest.fixture
 def broken(runs, tmp_path) -> Path:
     shutil.copytree(runs / "bias" / "adapter", tmp_path / "adapter")

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from sdcxr.config import TrainConfig
 from sdcxr.tuning.base import apply_method
@@ -16,8 +18,6 @@ PROJECTIONS = "to_q,to_k,to_v,to_out.0"
 
 
 def unet() -> nn.Module:
-    from diffusers import UNet2DConditionModel
-
     return UNet2DConditionModel(cross_attention_dim=768)  # Stable Diffusion 1.5
 
 
@@ -37,11 +37,30 @@ def counted(module: nn.Module, method: str, **settings: object) -> tuple[int, se
         ("lora", {"lora_targets": PROJECTIONS + FEEDFORWARD}, 1_695_744),
         ("lora", {"lora_targets": PROJECTIONS + CONVOLUTIONS}, 4_203_264),
         ("dora", {}, 897_024),
+        # Not of the paper: that these stay what they are.
+        ("loha", {}, 1_594_368),
+        ("lokr", {}, 106_496),
+        ("adalora", {}, 1_196_544),
+        ("ia3", {}, 99_840),
+        ("hra", {}, 795_648),
+        ("oft", {}, 560_640),
+        ("boft", {}, 2_803_200),
     ],
 )
 def test_parameters_of_stable_diffusions_unet(method, settings, expected):
     with torch.device("meta"):
         assert counted(unet(), method, **settings)[0] == expected
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_work_can_be_counted_on_the_meta_device(method):
+    with torch.device("meta"):
+        small = UNet2DConditionModel(block_out_channels=(32, 64, 64, 64), cross_attention_dim=16, layers_per_block=1)
+        counted(small, method)
+        inputs = torch.randn(1, 4, 8, 8), torch.zeros(1), torch.randn(1, 7, 16)
+    with FlopCounterMode(display=False) as work:
+        small.train()(*inputs).sample.sum().backward()
+    assert work.get_total_flops() > 1e6
 
 
 def test_lora_adapts_the_four_projections_of_both_attentions():

@@ -19,6 +19,8 @@ from sdcxr.tuning.peft_methods import (
     Adalora,
     Dora,
     Hra,
+    Loha,
+    Lokr,
     Lora,
     PeftMethod,
     most_important,
@@ -122,6 +124,16 @@ def test_dropout_acts_in_training_alone(unet):
     tuned.eval()
     assert torch.equal(predicted(tuned), predicted(tuned))
     torch.testing.assert_close(predicted(Lora().merge(tuned)), predicted(tuned), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", [Loha, Lokr])
+def test_no_draw_leaves_a_layer_out(unet, method, monkeypatch):
+    """peft skips a layer if a draw from [0, 1) is not above its dropout of 0, which one in 2^24 is not."""
+    tuned = injected(unet, method())
+    disturb(tuned)
+    expected = predicted(tuned.eval())
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.zeros(shape))
+    assert torch.equal(predicted(tuned.train()), expected)
 
 
 def test_an_odd_number_of_reflections_would_begin_with_another_model(unet):

@@ -67,7 +67,9 @@ def test_default_learning_rates_follow_the_methods_and_given_ones_stay():
 def test_a_method_that_finds_nothing_names_those_that_fit(micro_base):
     backbone = backbones.load(str(micro_base))
     backbone.parts["text"] = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
-    with pytest.raises(UserError, match=r"--method difffit: Sequential has none of .*: this part takes .*bias, .*svdiff"):
+    with pytest.raises(
+        UserError, match=r"--method difffit: Sequential has none of .*: this part takes .*bias, .*svdiff"
+    ):
         tuning.tune(backbone, TrainConfig(tune="text", method="difffit"))
 
 
