@@ -85,8 +85,11 @@ class TSA(VisionMethod):
     kinds: ClassVar[tuple[str, ...]] = ("cnn",)
 
     def sites(self, network: nn.Module) -> list[str]:
-        about: Any = getattr(network, "group_matcher", None)
-        stem = about()["stem"] if about else r"^\w+\.embedder"
+        groups: Any = getattr(network, "group_matcher", dict)()  # of timm
+        stem = groups.get("stem", r"^\w+\.embedder")
+        if not isinstance(stem, str):  # some of timm's networks have functions
+            of_timm: Any = network
+            stem = re.escape(str(of_timm.pretrained_cfg["first_conv"]))
         names = [name for name, each in body(network).items() if _has_centre(each)]
         beside = {"downsample", "shortcut", "se"}  # of the blocks' own path
         return [name for name in names if not re.match(stem, name) and beside.isdisjoint(name.split("."))]
