@@ -30,13 +30,13 @@ demo: setup
 	    --views PA,AP --resolution 128
 	$(LAUNCH) train.py --config configs/demo.yaml --data $(DATASET) --output_dir demo/run
 	$(LAUNCH) generate.py --model demo/run --prompts $(DATASET)/test --output_dir demo/samples \
-	    --num_images_per_prompt 1 --num_inference_steps 25 --scheduler dpm++ --guidance_scale 4 --batch_size 32
-	$(LAUNCH) train.py --config configs/demo-classifier.yaml --data $(DATASET) --labels $(RAW)/phantom-truth.csv \
+	    --num_images_per_prompt 1 --num_inference_steps 20 --scheduler dpm++ --guidance_scale 4 --batch_size 32
+	python train.py --config configs/demo-classifier.yaml --data $(DATASET) --labels $(RAW)/phantom-truth.csv \
 	    --output_dir demo/classifier
 	python -m eval.classifier --classifier demo/classifier --real $(DATASET)/test --synthetic demo/samples \
 	    --labels $(RAW)/phantom-truth.csv --findings "$(FINDINGS)" --output demo/scores.json
 	python -m eval.montage --real $(DATASET)/test --synthetic demo/samples --output demo/montage.png
-	$(LAUNCH) train.py --config configs/demo-clip.yaml --data $(DATASET) --output_dir demo/clip
+	python train.py --config configs/demo-clip.yaml --data $(DATASET) --output_dir demo/clip
 	python -m eval --real $(DATASET)/test --synthetic demo/samples --train $(DATASET)/train \
 	    --classifier demo/classifier --labels $(RAW)/phantom-truth.csv --findings "$(FINDINGS)" \
 	    --image_text_model demo/clip --model demo/run --output_dir demo/eval

@@ -5,8 +5,8 @@ from typing import Any, Literal
 import torch
 
 from sdcxr.backbones.stable_diffusion import StableDiffusion
-from sdcxr.backbones.text_encoders import clip_tokenizer
 from sdcxr.embedded import base
+from sdcxr.text.clip_tokens import clip_tokenizer
 
 Name = Literal["sd15", "sd21", "tiny"]
 

@@ -1,6 +1,6 @@
 """What pretraining gives the embedded base: fine-tuning against training from random weights, part by part.
 
-    python benchmarks/embedded_base.py --output_dir DIR                    # about an hour on two cores; resumes
+    python benchmarks/embedded_base.py --output_dir DIR                    # two hours on two cores; resumes
     python benchmarks/embedded_base.py --output_dir DIR --images FOLDER    # and its VAE on other images than phantoms
 
 Each row is `train.py --config configs/demo.yaml` on the embedded phantoms with another start, part or seed, then one
@@ -11,9 +11,11 @@ encoder with random weights beside it.
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,10 +24,12 @@ import numpy as np
 from sdcxr.io.files import existing_folder, read_json, write_json
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.threads import available_cores
 
 ROOT = Path(__file__).parents[1]
 FINDINGS = "Cardiomegaly,Right Effusion,Left Effusion,Right Pneumothorax,Left Pneumothorax"
 SAMPLING = ["--num_images_per_prompt", "1", "--num_inference_steps", "15", "--scheduler", "dpm++", "--batch_size", "32"]
+LOG_LINES = 8  # of a failed training that are shown
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t for 2, 3, … values
 
 
@@ -39,9 +43,10 @@ ROWS = (
     Row("pretrained", "unet+text", 3),
     Row("random", "unet+text", 3),
     Row("pretrained", "unet", 3),
-    Row("pretrained", "text", 1),
-    Row("pretrained", "vae", 1),
-    Row("pretrained", "", 1),
+    Row("random", "unet", 3),
+    Row("pretrained", "text", 3),
+    Row("pretrained", "vae", 3),
+    Row("pretrained", "", 3),
 )
 
 
@@ -55,6 +60,8 @@ class EmbeddedBaseConfig:
     """Optimizer steps of each run; a quarter for the VAE, whose steps cost several times as much."""
     guidance_scale: float = 4.0
     """Of the samples."""
+    jobs: int = 1
+    """Runs at the same time; they share the cores."""
     images: Path | None = None
     """Folder of images for the VAE's error, beside held-out phantoms."""
     output: Path | None = None
@@ -77,15 +84,26 @@ def main(config: EmbeddedBaseConfig) -> int:
     for name, error in figures["vae_l1"].items():
         print(f"VAE, L1 on {name}: {error:.4f}", flush=True)
     judge = train_classifier(root / "classifier", dataset, labels)
-    figures["rows"] = []
+    if not (root / "encoded").is_dir():  # before anything runs at the same time that would write them twice
+        train(root, bases["pretrained"], dataset, root / "encoded", "text", 1)
+    jobs: dict[str, Callable[..., Any]] = {
+        f"{row.start}-{row.tune or 'untuned'}-{seed}": partial(
+            measure, config, root, bases, row, seed, dataset, labels, judge
+        )
+        for row in ROWS
+        for seed in range(row.seeds)
+    }
+    failed = {name: error for name, error in at_once(jobs, config.jobs, root) if error}
+    for name, error in failed.items():
+        print(f"failed: {name}\n{error}", flush=True)
+    scored = {row: [scores_file(config, root, row, seed) for seed in range(row.seeds)] for row in ROWS}
+    results = {row: [read_scores(file) for file in files if file.is_file()] for row, files in scored.items()}
+    figures["rows"] = [row._asdict() | {"scores": scores} for row, scores in results.items()]
     print("| start | --tune | seeds | macro AUROC | average precision |")
-    for row in ROWS:
-        scores = [measure(config, root, bases, row, seed, dataset, labels, judge) for seed in range(row.seeds)]
-        figures["rows"].append(row._asdict() | {"scores": scores})
-        print(line(row, scores), flush=True)
+    print("\n".join(line(row, scores) for row, scores in results.items() if scores), flush=True)
     if config.output is not None:
         write_json(config.output, figures)
-    return 0
+    return 1 if failed else 0
 
 
 def make_bases(root: Path) -> dict[str, Path]:
@@ -124,6 +142,11 @@ def vae_error(base: Path, images: Path) -> float:
     return float(np.mean(errors))
 
 
+def scores_file(config: EmbeddedBaseConfig, root: Path, row: Row, seed: int) -> Path:
+    settled = f"{config.steps}-{config.guidance_scale:g}"  # other settings are other rows
+    return root / f"{row.start}-{row.tune or 'untuned'}-{seed}-{settled}" / "scores.json"
+
+
 def measure(
     config: EmbeddedBaseConfig,
     root: Path,
@@ -133,22 +156,37 @@ def measure(
     dataset: Path,
     labels: Path,
     judge: Path,
-) -> dict[str, float]:
-    """Macro AUROC and average precision of one run's samples; kept in its folder, so that the benchmark resumes."""
-    settled = f"{config.steps}-{config.guidance_scale:g}"  # other settings are other rows
-    folder = root / f"{row.start}-{row.tune or 'untuned'}-{seed}-{settled}"
-    scores, run_folder = folder / "scores.json", folder / "run"
-    if not scores.is_file():
+    **how: Any,
+) -> None:
+    """Score the samples of one run; kept in its folder, so that the benchmark resumes. `how`: see `command`."""
+    scores = scores_file(config, root, row, seed)
+    run_folder, samples = scores.parent / "run", scores.parent / "samples"
+    if scores.is_file():
+        return
+    model = bases[row.start]
+    if row.tune:
         steps = config.steps // 4 if row.tune == "vae" else config.steps
-        settings = ["--config", "configs/demo.yaml", "--max_train_steps", steps, "--validation_steps", 0]
-        places = ["--base", bases[row.start], "--data", dataset, "--output_dir", run_folder, "--tune", row.tune]
-        if row.tune:
-            places += ["--latents_dir", root / "latents"] if row.tune != "vae" else []
-            command("train.py", *settings, *places, "--seed", seed)
-        model = run_folder if row.tune else bases[row.start]
-        samples = folder / "samples"
-        score_samples(model, dataset / "test", samples, scores, judge, labels, seed, config.guidance_scale)
-    return read_scores(scores)
+        train(root, model, dataset, run_folder, row.tune, steps, "--seed", seed, **how)
+        model = run_folder
+    score_samples(model, dataset / "test", samples, scores, judge, labels, seed, config.guidance_scale, **how)
+
+
+def train(
+    root: Path,
+    base: Path,
+    data: Path,
+    run_folder: Path,
+    tune: str,
+    steps: int,
+    *options: object,
+    **how: Any,
+) -> None:
+    """A training of the demo's kind; all share the latents. Compiling would take longer than the training."""
+    settings = ["--config", "configs/demo.yaml", "--max_train_steps", steps, "--validation_steps", 0]
+    lean: list[object] = ["--report_to", "none", "--torch_compile", "false"]
+    lean += ["--latents_dir", root / "latents"] if tune != "vae" else []
+    places = ["--base", base, "--data", data, "--output_dir", run_folder, "--tune", tune]
+    command("train.py", *settings, *lean, *places, *options, **how)
 
 
 def train_classifier(folder: Path, dataset: Path, labels: Path, **how: Any) -> Path:
@@ -214,6 +252,27 @@ def command(*arguments: object, log: Path | None = None, threads: int | None = N
     with log.open("a", encoding="utf-8") if log else nullcontext(sys.stdout) as output:
         errors = subprocess.STDOUT if log else None
         subprocess.run(texts, cwd=ROOT, env=environment, stdout=output, stderr=errors, check=True)
+
+
+def at_once(jobs: dict[str, Callable[..., Any]], n: int, root: Path) -> Iterable[tuple[str, str]]:
+    """Run functions that take `log` and `threads`, n at the same time; yields each name and "" or what went wrong."""
+    threads = max(1, available_cores() // max(1, min(n, len(jobs))))
+    (root / "logs").mkdir(parents=True, exist_ok=True)
+    logs = {name: root / "logs" / f"{name}.txt" for name in jobs}
+    pool = ThreadPoolExecutor(n)
+    try:
+        running = {pool.submit(job, log=logs[name], threads=threads): name for name, job in jobs.items()}
+        for future in as_completed(running):
+            name, error = running[future], future.exception()
+            failed = isinstance(error, subprocess.CalledProcessError)
+            yield name, last_lines(logs[name]) if failed else repr(error) if error else ""
+    finally:
+        pool.shutdown(cancel_futures=True)  # of an interrupted study nothing else begins
+
+
+def last_lines(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join([line for line in lines if "%|" not in line][-LOG_LINES:])  # without progress bars
 
 
 def half_width(values: Sequence[float]) -> float:

@@ -21,17 +21,24 @@ training that fails is reported with the last lines of its log, and the others g
 import itertools
 import math
 import shutil
-import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from embedded_base import T_975, EmbeddedBaseConfig, command, half_width, read_scores, score_samples, train_classifier
+from embedded_base import (
+    T_975,
+    EmbeddedBaseConfig,
+    at_once,
+    command,
+    half_width,
+    read_scores,
+    score_samples,
+    train_classifier,
+)
 from language_inputs import (
     MODES,
     STYLES,
@@ -46,12 +53,10 @@ from sdcxr.io.files import read_json, write_json
 from sdcxr.io.manifest import read_metadata
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
-from sdcxr.runtime.threads import available_cores
 from sdcxr.text.refocusing import TextMode
 
 ENCODERS = ("own", "domain", "random BERT")
 METRICS = {"auroc": "macro AUROC", "average_precision": "average precision", "cardiomegaly": "AUROC of cardiomegaly"}
-LOG_LINES = 8  # of a failed training that are shown
 
 
 class Training(NamedTuple):
@@ -174,7 +179,7 @@ def prepare(config: LanguageConfig, rows: Sequence[Row]) -> tuple[Study, dict[st
     judge = config.classifier.expanduser().resolve() if config.classifier else root / "classifier"
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     study = Study(root, ensure_base(user_cache()), labels, judge, config, device)
-    for captions in sorted({"impression"} | {row.training.captions for row in rows}):
+    for captions in sorted({"impression", "raw reports"} | {row.training.captions for row in rows}):
         write_dataset(phantoms, study.data(captions), partial(captions_of, captions))
     (root / "encoders").mkdir(parents=True, exist_ok=True)
     jobs: dict[str, Callable[..., Any]] = {"latents": partial(encode_images, study)}
@@ -182,7 +187,7 @@ def prepare(config: LanguageConfig, rows: Sequence[Row]) -> tuple[Study, dict[st
         jobs["classifier"] = partial(train_classifier, judge, phantoms, labels)
     if any(row.training.encoder == "domain" for row in rows):
         jobs |= {f"domain-{seed}": partial(train_encoder, study, seed) for seed in range(config.seeds)}
-    failed = {}
+    failed: dict[str, str] = {}
     for name, error in at_once(jobs, config.jobs, root):
         print(f"{name}: {'failed' if error else 'ready'}", flush=True)
         failed |= {name: error} if error else {}
@@ -201,33 +206,14 @@ def train_all(study: Study, rows: Sequence[Row]) -> dict[str, str]:
             missing = [row for row in rows if row.training == training and not study.scores(row, seed).is_file()]
             if missing:
                 jobs[study.folder(training, seed).name] = partial(measure, study, missing, seed)
-    failed, start = {}, time.monotonic()
+    failed: dict[str, str] = {}
+    start = time.monotonic()
     for n, (name, error) in enumerate(at_once(jobs, study.config.jobs, study.root), start=1):
         passed = f"{time.monotonic() - start:.0f} s"
         print(f"{n} of {len(jobs)}, {passed}: {name}: {'failed' if error else 'finished'}", flush=True)
         failed |= {name: error} if error else {}
         write_json(study.config.output or study.root / "language.json", figures(study, rows))
     return failed
-
-
-def at_once(jobs: dict[str, Callable[..., Any]], n: int, root: Path) -> Iterable[tuple[str, str]]:
-    """Run functions that take `log` and `threads`, n at the same time; yields the name and "", or its last log lines."""
-    threads = max(1, available_cores() // max(1, min(n, len(jobs))))
-    (root / "logs").mkdir(parents=True, exist_ok=True)
-    logs = {name: root / "logs" / f"{name}.txt" for name in jobs}
-    pool = ThreadPoolExecutor(n)
-    try:
-        running = {pool.submit(job, log=logs[name], threads=threads): name for name, job in jobs.items()}
-        for future in as_completed(running):
-            name, error = running[future], future.exception()
-            failed = isinstance(error, subprocess.CalledProcessError)
-            yield name, last_lines(logs[name]) if failed else repr(error) if error else ""
-    finally:
-        pool.shutdown(cancel_futures=True)  # of an interrupted study nothing else begins
-
-
-def last_lines(log: Path) -> str:
-    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]) or f"{log} is empty"
 
 
 def measure(study: Study, rows: Sequence[Row], seed: int, **how: Any) -> None:
@@ -304,7 +290,7 @@ def tables(about: dict[str, Any]) -> list[str]:
         keys = {"styles": ["captions", "tune"], "encoders": ["encoder", "tune"], "refocusing": ["captions", "prompts"]}
         metrics = {key: name for key, name in METRICS.items() if key != "cardiomegaly" or part == "styles"}
         heads = [key if key != "tune" else "`--tune`" for key in keys[part]]
-        lines = [heads + ["seeds"] + list(metrics.values()), ["-"] * len(heads) + ["-:"] + ["-"] * len(metrics)]
+        lines = [[*heads, "seeds", *metrics.values()], [*["-"] * len(heads), "-:", *["-"] * len(metrics)]]
         for row in rows:
             cells = [summary([score.get(key, math.nan) for score in row["scores"]]) for key in metrics]
             lines.append([*(row[key] for key in keys[part]), str(len(row["scores"])), *cells])

@@ -1,4 +1,4 @@
-"""Captions and text encoders for language.py: styles, reports with added clauses, a tower trained on phantoms, a BERT."""
+"""Captions and text encoders for language.py: styles, reports with added clauses, a tower of `--tune clip`, a BERT."""
 
 import random
 import re
@@ -26,7 +26,11 @@ COMPARED = (
     "In comparison with the study from ___, ",
     "As compared to the previous radiograph, ",
 )
-UNCHANGED = (", unchanged since ___", ", stable compared to the prior study", ", unchanged from the previous radiograph")
+UNCHANGED = (
+    ", unchanged since ___",
+    ", stable compared to the prior study",
+    ", unchanged from the previous radiograph",
+)
 SENTENCES = (
     ("No relevant change since the prior study of ___.", "There has been no significant interval change."),
     ("Clinical correlation is recommended.", "Follow-up radiographs are suggested if symptoms persist."),

@@ -1,10 +1,11 @@
 """Training beside other busy processes: images/s of the tiny base with 0, 1 and 2 loops of `while :; do :; done`.
 
     python benchmarks/shared_machine.py                                 # before and now
-    python benchmarks/shared_machine.py --spin_counts 0,300,1000,3000   # and with these fixed values of GOMP_SPINCOUNT
+    python benchmarks/shared_machine.py --spin_counts 0,300,1000,3000   # and a thread per core that spins so long
 
-"before" is libgomp's own waiting, "now" what every command sets. Every run is a train.py of its own, the settings in
-turn within each round, so that slow changes of the machine's speed reach them all. Let nothing else run meanwhile.
+"before" is a thread per core and libgomp's own waiting, "now" as many threads as find a free core. Every run is a
+train.py of its own, the settings in turn within each round, so that slow changes of the machine's speed reach them
+all. Let nothing else run meanwhile.
 """
 
 import statistics
@@ -22,9 +23,11 @@ from train_throughput import RESULTS, ThroughputConfig, hardware, measure, write
 from sdcxr.io.files import write_json
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.threads import available_cores
 
 BUSY_LOOP = ["sh", "-c", "while :; do :; done"]
-BEFORE = {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"}  # what the libraries do by themselves
+FIXED = {"OMP_NUM_THREADS": str(available_cores())}  # a number that the user sets stays
+BEFORE = FIXED | {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"}  # what the libraries do by themselves
 
 
 @dataclass
@@ -52,7 +55,7 @@ class SharedMachineConfig:
 def main(config: SharedMachineConfig) -> int:
     """Measure, print a table, and write."""
     counts = config.spin_counts.split(",") if config.spin_counts else []
-    settings = {"before": BEFORE, "now": {}} | {f"GOMP_SPINCOUNT={n}": {"GOMP_SPINCOUNT": n} for n in counts}
+    settings = {"before": BEFORE, "now": {}} | {f"GOMP_SPINCOUNT={n}": FIXED | {"GOMP_SPINCOUNT": n} for n in counts}
     what = ThroughputConfig("tiny", 128, "unet+text", 16, config.steps, device="cpu")
     row, numbers = full("cpu", 16), range(config.most_competitors + 1)
     speeds: dict[tuple[str, int], list[float]] = {(name, n): [] for n in numbers for name in settings}

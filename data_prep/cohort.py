@@ -17,6 +17,7 @@ class Cohort:
             without images may have a row with an empty dicom_id.
         rejected: what was dropped, in `REJECTED_COLUMNS`.
         counts: images and studies left after each filter: {"filter", "images", "studies"}.
+        extra: columns of `rows` that metadata.csv has beside those of every dataset.
         texts: what `--text` did, for prep.json; empty for sources without texts.
     """
 
@@ -25,6 +26,7 @@ class Cohort:
         self.rows = rows
         self.rejected = pd.DataFrame(columns=list(REJECTED_COLUMNS))
         self.counts: list[dict[str, Any]] = []
+        self.extra: list[str] = []
         self.texts: dict[str, Any] = {}
         self._count(name)
 

@@ -31,9 +31,9 @@ _DCT = np.cos(np.pi / SIDE_PX * np.outer(np.arange(SIDE_PX), np.arange(SIDE_PX) 
 # Hashes of one picture
 
 
-def digest(grey: NDArray[np.uint8]) -> str:
-    """Digest of a picture (H, W), 32 hexadecimal digits: equal for equal pixels, whatever the file's format."""
-    return hashlib.sha256(np.ascontiguousarray(grey).data).hexdigest()[:32]
+def digest(pixels: NDArray[np.uint8]) -> str:
+    """Digest of a picture (H, W) or (H, W, 3), 32 hexadecimal digits: equal for equal pixels, whatever the format."""
+    return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()[:32]
 
 
 def perceptual_hash(grey: NDArray[np.uint8]) -> str:

@@ -80,7 +80,7 @@ def main(config: MimicCxrConfig) -> int:
     names: list[TableName] = ["metadata", "chexpert"]
     names += ["split"] if config.split == "official" else []
     tables = {name: mimic_files.table_path(name, folders) for name in names}
-    inputs = input_states(root, reports=reports, patients=config.patients, **tables)
+    inputs = input_states(root, reports=reports, patients=config.patients, **tables, masks=config.masks)
     if is_finished(config.output_dir, settings, inputs):
         return 0
     metadata = mimic_files.read_table("metadata", tables["metadata"])

@@ -100,7 +100,7 @@ def main(config: Nih14Config) -> int:
     folder, config.labels = config.images.absolute(), whole_table(config.labels)
     images = index_images(folder)
     lists = {"train_list": config.train_list, "test_list": config.test_list}
-    inputs = input_states(folder, images.by_name.values(), labels=config.labels, **lists)
+    inputs = input_states(folder, images.by_name.values(), labels=config.labels, **lists, masks=config.masks)
     if is_finished(config.output_dir, settings, inputs):
         return 0
     cohort = select(config, images)
@@ -139,7 +139,7 @@ def select(config: Nih14Config, images: Collection[str]) -> Cohort:
     fields = {"view": cohort.rows["view"].map(view_words)}
     fields |= person_fields(cohort.rows) | finding_fields(words, cohort.rows["dicom_id"], config.seed)
     use_templates(cohort, config, fields)
-    cohort.rows = cohort.rows.drop(columns=["findings", "given", "age", "sex"]).join(labels)
+    cohort.rows = cohort.rows.drop(columns=["findings", "given"]).join(labels)
     return cohort
 
 

@@ -69,7 +69,9 @@ def main(config: OpenIConfig) -> int:
     folder = config.images.absolute()
     images = index_images(folder, image_key)
     views = views_table(config)
-    inputs = input_states(folder, images.by_name.values(), reports=config.reports, views_table=views)
+    inputs = input_states(
+        folder, images.by_name.values(), reports=config.reports, views_table=views, masks=config.masks
+    )
     if is_finished(config.output_dir, settings, inputs):
         return 0
     cohort = select(config)

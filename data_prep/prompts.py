@@ -9,9 +9,15 @@ import pandas as pd
 from data_prep.cohort import Cohort
 from data_prep.filters import length_reasons, reason_where
 from data_prep.writer import Settings
-from sdcxr.runtime.errors import UserError
 from sdcxr.text.refocusing import TextMode, describe_change, use_mode
-from sdcxr.text.templates import as_list, as_recorded, check_templates, write_prompts
+from sdcxr.text.templates import (
+    PERSON_FIELDS,
+    as_list,
+    as_recorded,
+    check_dropout,
+    check_templates,
+    write_prompts,
+)
 
 
 @dataclass(kw_only=True)
@@ -29,8 +35,7 @@ class PromptSettings(Settings):
         super().__post_init__()
         self.prompt_template = as_recorded(self.prompt_template)
         check_templates(self.templates)
-        if not 0 <= self.field_dropout <= 1:
-            raise UserError(f"--field_dropout {self.field_dropout:g}: expected 0 to 1")
+        check_dropout(self.field_dropout)
 
     @property
     def templates(self) -> list[str]:
@@ -69,6 +74,8 @@ def account_for(cohort: Cohort, mode: TextMode, before: pd.Series, after: pd.Ser
 def use_templates(cohort: Cohort, config: PromptSettings, fields: Mapping[str, pd.Series]) -> None:
     """Write the column `text` by templates; rows that lack a field outside brackets are rejected.
 
+    Age, race and sex become columns, for templates in training and generation.
+
     Args:
         cohort: with dicom_id.
         config: the settings.
@@ -78,13 +85,18 @@ def use_templates(cohort: Cohort, config: PromptSettings, fields: Mapping[str, p
         UserError: a template has a field that there is not.
     """
     templates = config.templates
+    check_dropout(config.field_dropout, templates)
+    keep_persons(cohort, fields)
     if not templates:
-        if config.field_dropout:
-            raise UserError(f"--field_dropout {config.field_dropout:g}: is for fields of a --prompt_template: give one")
         return
     prompts = write_prompts(templates, fields, cohort.rows["dicom_id"], config.seed, config.field_dropout)
     cohort.rows = cohort.rows.assign(text=pd.Series(prompts, cohort.rows.index, dtype=object))
     cohort.apply("prompt template", reason_where(cohort.rows["text"] == "", "no prompt by the template"))
+
+
+def keep_persons(cohort: Cohort, fields: Mapping[str, pd.Series]) -> None:
+    """Add age, race and sex to the rows, as far as they are known."""
+    cohort.rows = cohort.rows.assign(**{name: fields[name] for name in PERSON_FIELDS if name in fields})
 
 
 def filter_lengths(cohort: Cohort, min_chars: int, max_chars: int | None, what: str) -> None:

@@ -115,9 +115,9 @@ def image_stem(name: str) -> str:
     return without_image_suffix(name.strip().replace("\\", "/").rsplit("/", 1)[-1])
 
 
-def image_files(folder: Path) -> Iterator[Path]:
+def image_files(folder: Path, flag: str = "--images") -> Iterator[Path]:
     """Every image file below `folder`; see `_files`."""
-    return filter(looks_like_image, _files(folder))
+    return filter(looks_like_image, _files(folder, flag))
 
 
 def unread_files(folder: Path) -> Iterator[Path]:
@@ -129,7 +129,7 @@ def unread_files(folder: Path) -> Iterator[Path]:
     )
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _files(folder: Path, flag: str = "--images") -> Iterator[Path]:
     """Every file at any depth below `folder`, in a fixed order; follows links to folders.
 
     Dataset folders (with prep.json) are left out.
@@ -137,9 +137,9 @@ def _files(folder: Path) -> Iterator[Path]:
     Raises:
         UserError: `folder` does not exist, or is a dataset folder.
     """
-    existing_folder(folder, "--images")
+    existing_folder(folder, flag)
     if any((place / "prep.json").is_file() for place in (folder, folder.absolute().parent)):
-        raise UserError(f"--images {folder}: was written by data_prep: give the folder of the original images")
+        raise UserError(f"{flag} {folder}: was written by data_prep: give the folder of the original images")
     seen: set[str] = set()
     for root, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(root)

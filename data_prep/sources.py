@@ -15,7 +15,9 @@ from typing import Any
 import pandas as pd
 
 from data_prep.cohort import Cohort
-from data_prep.raw_tables import image_stem
+from data_prep.masks import COLUMN as MASKS
+from data_prep.masks import mask_folders
+from data_prep.raw_tables import image_files, image_stem
 from sdcxr.io.content_hash import in_threads
 from sdcxr.io.files import atomic, checksum
 from sdcxr.io.ids import LEAST_SHARE
@@ -26,6 +28,7 @@ SOURCES = "sources.csv"
 MISSING = ("missing image", "format not read")  # reasons of images that are not there
 COLUMNS = ("file_name", "source", "bytes", "mtime_ns", "reason", "detail", "digest", "phash", "png_bytes")
 IMAGES = "images"  # the input whose path the column `source` is relative to
+AND = "\t"  # between the paths of an image and its masks in the column `source`
 
 State = dict[str, Any]
 
@@ -33,12 +36,15 @@ State = dict[str, Any]
 # Inputs: the folder of images, tables, archives, folders of reports
 
 
-def input_states(images: Path, found: Iterable[Path] = (), /, **inputs: Path | None) -> dict[str, State]:
+def input_states(
+    images: Path, found: Iterable[Path] = (), /, *, masks: Path | None = None, **inputs: Path | None
+) -> dict[str, State]:
     """State of everything that a preparation reads, by flag, for prep.json; taken before anything is read.
 
     Args:
         images: folder of the images.
         found: the images in it, where new ones are to be noticed for which `SOURCES` has no row.
+        masks: folder of masks, in which new ones are to be noticed.
         inputs: files, or folders of which every file counts; None is left out.
     """
     names = sorted(str(path).removeprefix(f"{images}/") for path in found)
@@ -46,6 +52,9 @@ def input_states(images: Path, found: Iterable[Path] = (), /, **inputs: Path | N
     for flag, path in inputs.items():
         if path is not None:
             states[flag] = _folder_state(path.absolute()) if path.is_dir() else _file_state(path.absolute())
+    if masks is not None:
+        files = sorted(str(path).removeprefix(f"{masks}/") for path in image_files(masks, "--masks"))
+        states["masks"] = {"path": str(masks.absolute()), "names": _digest(files)}
     return states
 
 
@@ -178,12 +187,38 @@ class Journal:
 
 
 def source_state(path: str) -> tuple[str, str]:
-    """Size in bytes and mtime in ns of a file, as `SOURCES` has them; empty if it does not exist."""
+    """Size in bytes and mtime in ns of a file, as `SOURCES` has them; empty if it does not exist.
+
+    Of an image with masks, paths joined by `AND`: the sum of the sizes, and the latest time.
+    """
     try:
-        stat = os.stat(path)  # noqa: PTH116 (a Path for each of 300,000 images takes as long as the call)
+        # os.stat: a Path for each of 300,000 images takes as long as the call.
+        stats = [os.stat(one) for one in path.split(AND)]  # noqa: PTH116
     except OSError:
         return "", ""
-    return str(stat.st_size), str(stat.st_mtime_ns)
+    return str(sum(stat.st_size for stat in stats)), str(max(stat.st_mtime_ns for stat in stats))
+
+
+def whole_sources(rows: pd.DataFrame) -> pd.Series:
+    """The paths of each image and its masks, joined by `AND`."""
+    if MASKS not in rows:
+        return rows["source"].astype(str)
+    pairs = zip(rows["source"], rows[MASKS], strict=True)
+    joined = [AND.join([str(source), *(path for paths in masks.values() for path in paths)]) for source, masks in pairs]
+    return pd.Series(joined, index=rows.index, dtype=object)
+
+
+def written_bytes(output_dir: Path, names: Iterable[str]) -> list[str]:
+    """Size in bytes of each written image and its masks together, "" if the image is missing."""
+    folders = functools.cache(lambda split: [str(path) for path in mask_folders(output_dir / split)])
+
+    def size(name: str) -> str:
+        image = source_state(f"{output_dir}/{name}")[0]
+        split, _, file = name.partition("/")
+        masks = [source_state(f"{folder}/{file}")[0] for folder in folders(split)] if image else []
+        return str(int(image) + sum(map(int, filter(None, masks)))) if masks else image
+
+    return in_threads(size, list(names))
 
 
 def changed_images(output_dir: Path, images: str, n_written: int) -> tuple[int, list[str]]:
@@ -195,9 +230,8 @@ def changed_images(output_dir: Path, images: str, n_written: int) -> tuple[int, 
         n_written: number of images in the dataset.
     """
     rows = read_sources(output_dir).astype(object)
-    paths = [os.path.join(images, source) for source in rows["source"]]  # noqa: PTH118
-    written = [f"{output_dir}/{name}" for name in rows["file_name"]]
-    now, pngs = in_threads(source_state, paths), in_threads(source_state, written)
+    paths = [AND.join(os.path.join(images, one) for one in source.split(AND)) for source in rows["source"]]  # noqa: PTH118
+    now, pngs = in_threads(source_state, paths), written_bytes(output_dir, rows["file_name"])
     stems_in = functools.cache(_image_stems)  # a missing image may have come under another suffix
     counts = dict.fromkeys(("new or changed", "gone", "PNG"), 0)
     known = zip(rows["bytes"], rows["mtime_ns"], rows["reason"], rows["png_bytes"], strict=True)
@@ -206,7 +240,7 @@ def changed_images(output_dir: Path, images: str, n_written: int) -> tuple[int, 
             counts["new or changed" if state[0] else "gone"] += 1
         elif not state[0] and image_stem(path) in stems_in(os.path.dirname(path)):  # noqa: PTH120
             counts["new or changed"] += 1
-        elif not reason and png[0] != png_bytes:
+        elif not reason and png != png_bytes:
             counts["PNG"] += 1
     words = {
         "new or changed": "{:,} source images are new or changed",
@@ -227,12 +261,12 @@ def _image_stems(folder: str) -> set[str]:
 def source_rows(rows: pd.DataFrame, images: str) -> pd.DataFrame:
     """The columns of `SOURCES` that are known before the conversion, as str; index of `rows`."""
     prefix = images.rstrip("/") + "/"
-    paths = rows["source"].astype(str)
+    paths = whole_sources(rows)
     states = pd.DataFrame(in_threads(source_state, paths.tolist()), columns=["bytes", "mtime_ns"], dtype=object)
     return pd.DataFrame(
         {
             "file_name": rows["split"] + "/" + rows["dicom_id"] + ".png",
-            "source": paths.str.removeprefix(prefix),
+            "source": paths.map(lambda path: AND.join(one.removeprefix(prefix) for one in path.split(AND))),
             "bytes": states["bytes"].set_axis(rows.index),
             "mtime_ns": states["mtime_ns"].set_axis(rows.index),
         },
@@ -246,9 +280,8 @@ def up_to_date(output_dir: Path, now: pd.DataFrame, earlier: pd.DataFrame) -> pd
     was = earlier[["bytes", "mtime_ns"]].reindex(now["file_name"]).set_axis(now.index)
     same = (rows["reason"] == "") & (was["bytes"] == rows["bytes"]) & (was["mtime_ns"] == rows["mtime_ns"])
     rows = rows[same]
-    whole = [
-        source_state(f"{output_dir}/{name}")[0] == size for name, size in rows[["file_name", "png_bytes"]].to_numpy()
-    ]
+    sizes = written_bytes(output_dir, rows["file_name"])
+    whole = [now == size for now, size in zip(sizes, rows["png_bytes"], strict=True)]
     return rows[pd.Series(whole, index=rows.index, dtype=bool)]
 
 
@@ -270,9 +303,8 @@ def check_same_images(output_dir: Path, cohort: Cohort, was: str, now: str, allo
     if used.empty:
         return
     ids = used["file_name"].map(lambda name: Path(name).stem)
-    sizes = {
-        name: source_state(path)[0] for name, path in zip(cohort.rows["dicom_id"], cohort.rows["source"], strict=True)
-    }
+    paths = whole_sources(cohort.rows)
+    sizes = {name: source_state(path)[0] for name, path in zip(cohort.rows["dicom_id"], paths, strict=True)}
     sizes |= dict.fromkeys(cohort.rejected["dicom_id"][cohort.rejected["reason"].isin(MISSING)], "")
     sizes_now = ids.map(sizes)
     gone = ids[sizes_now == ""]

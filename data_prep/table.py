@@ -3,11 +3,15 @@
     python -m data_prep.table --table my.csv --images DIR --columns image=file,text=report --output_dir DIR
     python -m data_prep.table --table train.csv --images CheXpert-v1.0-small --mapping chexpert --output_dir DIR
     python -m data_prep.table … --columns Cardiomegaly=heart --label_values yes=1,no=0 --prompt_template "{findings}."
+    python -m data_prep.table --table HAM10000_metadata --images HAM10000 --mapping ham10000 --output_dir DIR
+    python -m data_prep.table --table Dataset_BUSI_with_GT --images Dataset_BUSI_with_GT --mapping busi --output_dir DIR
+    python -m data_prep.table --table pathmnist.npz --images unpacked --resolution 28 --output_dir DIR
 
-Tables: CSV, TSV, JSON, JSON lines, Parquet, Hugging Face datasets on disk, folders of texts; images: everything that
-the other commands read, found by path or by name. Shipped mappings: chexpert, chexpert_plus, padchest, vindr_cxr, rsna,
-mimic_cxr_sectioned, r2gen, roentgen_v2, chexgenbench (docs/preparation.md). The same command again resumes. Exit code
-1: more images were unreadable than --max_rejected_fraction allows.
+Tables: CSV, TSV, JSON, JSON lines, Parquet, Hugging Face datasets on disk, folders of texts, a folder per class, .npz
+of MedMNIST; images: everything that the other commands read, found by path or by name. Shipped mappings: chexpert,
+chexpert_plus, padchest, vindr_cxr, rsna, mimic_cxr_sectioned, r2gen, roentgen_v2, chexgenbench, busi, fitzpatrick17k,
+ham10000, smdg, medmnist (docs/preparation.md). The same command again resumes. Exit code 1: more images were unreadable
+than --max_rejected_fraction allows.
 """
 
 import sys
@@ -19,25 +23,31 @@ import pandas as pd
 from data_prep import table_mapping
 from data_prep.cohort import Cohort
 from data_prep.filters import hash_order, limit_reasons, reason_where, view_reasons
-from data_prep.prompts import PromptSettings, account_for, filter_lengths, texts_in
+from data_prep.images import ImageType
+from data_prep.medmnist import MEDMNIST, is_npz, refuse_enlarging
+from data_prep.prompts import PromptSettings, account_for, filter_lengths, keep_persons, texts_in
 from data_prep.raw_tables import image_files, unread_files
 from data_prep.sources import input_states
 from data_prep.splits import hash_splits
-from data_prep.table_files import may_unpack, read_any_table
+from data_prep.table_files import join_table, may_unpack, read_any_table
 from data_prep.table_images import Found, find_images, find_unread, image_key, image_names
 from data_prep.table_labels import merge_rows, parse_list, read_findings
 from data_prep.table_mapping import Repeats, TableMapping, column_cells, first_group, missing_column, quoted
-from data_prep.table_text import FRONTAL, split_names, template_fields, text_cells, view_of
+from data_prep.table_text import FRONTAL, split_names, template_fields, text_cells, text_of, view_of, words_of
 from data_prep.writer import is_finished, recorded_settings, write_dataset
 from sdcxr.io.ids import LEAST_SHARE, print_join, read_ids, read_patients
-from sdcxr.io.manifest import IDS, LABELS
+from sdcxr.io.manifest import CLASS_COLUMN, IDS, LABELS
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
-from sdcxr.text.templates import as_list, check_templates, write_prompts
+from sdcxr.text.fields import person_fields
+from sdcxr.text.templates import as_list, check_dropout, check_templates, write_prompts
 
 LONG_NUMBER = "[0-9]{19,}"  # an integer that datasets.load_dataset cannot read
 PATH = "path in --images"  # a column of our own
-MAPPING_FLAGS = ("mapping", "columns", "prompt_template", "label_values", "repeats", "impression", "views")
+MAPPING_FLAGS = (
+    *("mapping", "columns", "prompt_template", "label_values", "repeats", "impression", "views"),
+    *("image_type", "keep"),
+)
 
 
 @dataclass
@@ -45,14 +55,18 @@ class TableConfig(PromptSettings):
     """Prepare any dataset that has a table."""
 
     table: Path
-    """CSV, TSV, JSON, JSON lines, Parquet; or a folder: a Hugging Face dataset on disk, an image folder, texts"""
+    """CSV, TSV, JSON, JSON lines, Parquet, .npz of MedMNIST; or a folder: a Hugging Face dataset on disk, an image
+    folder, texts, or a folder of images per class"""
     images: Path
     """folder of the images or of their subfolders; images inside the table are unpacked to it"""
+    join: Path | None = None
+    """another table whose columns are used, too, joined by image: by a column that both have, or as the mapping says"""
     mapping: str | None = None
     """shipped mapping, such as chexpert, or a YAML file of one's own; flags override it"""
     columns: str = ""
-    """ours=theirs, several joined by commas; ours: image, text, subject_id, study_id, dicom_id, view, split, labels (a
-    list of findings), or a CheXpert label; theirs: a column, or a|b for the first that is not empty"""
+    """ours=theirs, several joined by commas; ours: image, text, subject_id, study_id, dicom_id, view, split, class (one
+    of several), labels (a list of findings), or a CheXpert label; theirs: a column, or a|b for the first that is not
+    empty"""
     label_values: str = ""
     """what the cells of label columns mean: Yes=1,No=0,Unsure=-1"""
     repeats: Repeats | None = None
@@ -61,6 +75,10 @@ class TableConfig(PromptSettings):
     """the text is a whole report of which the impression is wanted"""
     views: str | None = None
     """views to keep: PA,AP, or frontal, or all; default: all, or what the mapping says"""
+    keep: str = ""
+    """columns of the table that metadata.csv gets, too, joined by commas: age,sex"""
+    image_type: ImageType | None = field(default=None, kw_only=True)  # type: ignore[assignment]
+    """radiograph, other grey pictures, or colour; default: radiograph, or what the mapping says"""
     min_chars: int = 1
     """shortest text to keep, in characters"""
     max_chars: int | None = None
@@ -77,28 +95,35 @@ class TableConfig(PromptSettings):
 def main(config: TableConfig) -> int:
     """Prepare the dataset; returns the exit code of `write_dataset`."""
     mapping = table_mapping.with_flags(
-        table_mapping.load_mapping(config.mapping),
+        table_mapping.load_mapping(config.mapping or (MEDMNIST if is_npz(config.table) else None)),
         config.columns,
         config.label_values,
         config.prompt_template,
         repeats=config.repeats,
         impression=config.impression,
         views=config.views,
+        image_type=config.image_type,
+        keep=[name.strip() for name in config.keep.split(",")] if config.keep else None,
     )
     check_templates(as_list(mapping.prompt_template))
-    if config.field_dropout and not mapping.prompt_template:
-        raise UserError("--field_dropout is for fields of a --prompt_template: give one")
+    check_dropout(config.field_dropout, as_list(mapping.prompt_template))
     # How the table is read, whether flags or a file say so.
     flags = {name: value for name, value in recorded_settings(config, "table").items() if name not in MAPPING_FLAGS}
     settings = flags | table_mapping.as_settings(mapping)
-    config.images = config.images.absolute()
+    config.images, config.image_type = config.images.absolute(), mapping.image_type
+    if mapping.masks_beside_images and config.masks is None:
+        config.masks = config.images
     table = read_any_table(config.table, config.images) if may_unpack(config.table) else None
     files = list(image_files(config.images))
-    inputs = input_states(config.images, files, table=config.table)
+    inputs = input_states(config.images, files, table=config.table, join=config.join, masks=config.masks)
     if is_finished(config.output_dir, settings, inputs):
         return 0
     if table is None:
         table = read_any_table(config.table, config.images)
+    if config.join is not None:
+        table = join_table(table, config.join, mapping.join)
+    if is_npz(config.table):
+        refuse_enlarging(config.table, table, config.images, config.resolution)
     return write_dataset(config, settings, select(config, mapping, table, files), inputs)
 
 
@@ -134,6 +159,7 @@ def select(config: TableConfig, mapping: TableMapping, table: pd.DataFrame, file
 
     view = column_cells(mapping, table, mapping.columns["view"]).map(view_of) if "view" in mapping.columns else ""
     cohort = Cohort(ids_of(mapping, table, image, config).assign(view=view).join(labels), "all rows")
+    use_columns(mapping, cohort, table)
     _print_columns(mapping)
     cleaned = use_prompts(config, mapping, cohort, table, findings)
     _filter(config, mapping, cohort, image, found, files, cleaned)
@@ -171,6 +197,8 @@ def _filter(
     empty = "no impression" if mapping.impression else "no text"
     reasons = reason_where(cohort.rows["text"] == "", empty)
     cohort.apply("text", reasons.mask(cleaned[cohort.rows.index], "empty after cleaning"))
+    if CLASS_COLUMN in mapping.columns:
+        cohort.apply("class", reason_where(cohort.rows[CLASS_COLUMN] == "", "no class"))
     if config.min_chars > 1 or config.max_chars is not None:
         filter_lengths(cohort, config.min_chars, config.max_chars, "text")
 
@@ -211,7 +239,8 @@ def image_cells(mapping: TableMapping, table: pd.DataFrame, where: str) -> pd.Se
     if ours is None:
         why = "which column names the images? say so with --columns image=…"
         raise UserError(missing_column("image", table.columns, why, where))
-    return column_cells(mapping, table, mapping.columns[ours]).map(str)
+    cells = column_cells(mapping, table, mapping.columns[ours]).map(str)
+    return first_group(cells, mapping.patterns["image"]) if "image" in mapping.patterns else cells
 
 
 def ids_of(mapping: TableMapping, table: pd.DataFrame, image: pd.Series, config: TableConfig) -> pd.DataFrame:
@@ -244,11 +273,27 @@ def ids_of(mapping: TableMapping, table: pd.DataFrame, image: pd.Series, config:
     return ids[list(IDS)]
 
 
+def use_columns(mapping: TableMapping, cohort: Cohort, table: pd.DataFrame) -> None:
+    """Add the class of each row, "" where there is none, and the columns that are kept as they are.
+
+    Numbers stay numbers of one type in all splits: `datasets.load_dataset` refuses splits of different types.
+    """
+    if CLASS_COLUMN in mapping.columns:
+        names = column_cells(mapping, table, mapping.columns[CLASS_COLUMN]).map(words_of)
+        cohort.rows = cohort.rows.assign(**{CLASS_COLUMN: names})
+    kept = {name: column_cells(mapping, table, name).map(text_of) for name in mapping.keep}
+    for name, cells in kept.items():
+        numbers = pd.to_numeric(cells.mask(cells == ""), errors="coerce")
+        kept[name] = numbers.astype("Float64") if numbers.notna().sum() == (cells != "").sum() else cells
+    cohort.rows, cohort.extra = cohort.rows.assign(**kept), list(kept)
+
+
 def use_prompts(
     config: TableConfig, mapping: TableMapping, cohort: Cohort, table: pd.DataFrame, findings: pd.DataFrame
 ) -> pd.Series:
     """Write the column `text`, "" where there is none; returns where cleaning has left nothing of it."""
     where, ids, templates = config.table.name, cohort.rows["dicom_id"], as_list(mapping.prompt_template)
+    keep_persons(cohort, person_fields(table))
     if templates:
         fields, written = template_fields(templates, mapping, table, findings, ids, config.seed, where)
     else:

@@ -1,13 +1,20 @@
-"""Read a table for preparation: a file of any kind, an image folder, a Hugging Face dataset on disk, or texts."""
+"""Read a table for preparation: a file of any kind, an image folder, a Hugging Face dataset on disk, texts, classes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from data_prep.masks import without_mask_end
+from data_prep.medmnist import is_npz, read_medmnist
+from data_prep.raw_tables import image_files, image_stem
+from data_prep.table_text import SPLIT_NAMES
 from sdcxr.io.files import read_json
+from sdcxr.io.ids import print_join
+from sdcxr.io.manifest import CLASS_COLUMN
 from sdcxr.io.table_formats import SPLIT, arrow_rows, pyarrow, read_table, to_frame
+from sdcxr.io.tables import read_csv
 from sdcxr.runtime.errors import UserError
 
 FLAG = "--table"
@@ -24,15 +31,55 @@ def read_any_table(path: Path, unpack_to: Path) -> pd.DataFrame:
     Raises:
         UserError: missing, of a kind that is not read, damaged, empty, or a package is not installed.
     """
-    table = _read_folder(path, unpack_to) if path.is_dir() else read_table(path, FLAG, unpack_to=unpack_to)
+    if path.is_dir():
+        table = _read_folder(path, unpack_to)
+    elif is_npz(path) and path.is_file():
+        table = read_medmnist(path, unpack_to)
+    elif not path.suffix and path.is_file():  # HAM10000_metadata
+        table = read_csv(path, FLAG, sep=None)
+    else:
+        table = read_table(path, FLAG, unpack_to=unpack_to)
     if table.empty:
         raise UserError(f"{FLAG} {path}: has no rows")
     return table.reset_index(drop=True)
 
 
+def join_table(table: pd.DataFrame, path: Path, keys: Mapping[str, str]) -> pd.DataFrame:
+    """The table with the columns of another, joined by image; rows without a partner get empty cells.
+
+    Args:
+        table: a row or several per image.
+        path: the other table, of any kind that `read_table` reads.
+        keys: column of the other table → column of `table`; default: one that both have.
+
+    Raises:
+        UserError: no column to join by, no row joins, or rows of one image contradict each other.
+    """
+    other = read_table(path, "--join")
+    pairs = [*keys.items(), *((column, column) for column in other)]
+    theirs, ours = next(((one, two) for one, two in pairs if one in other and two in table), ("", ""))
+    if not ours:
+        raise UserError(
+            f"--join {path}: has no column of the table (it has: {', '.join(map(str, other.columns[:30]))})"
+        )
+    new = [
+        column
+        for column in other
+        if column not in table and other[column].map(lambda cell: isinstance(cell, str)).all()
+    ]
+    rows = other[[theirs, *(column for column in new if column != theirs)]].drop_duplicates()
+    rows[theirs] = rows[theirs].map(image_stem)
+    if (repeated := rows[theirs][rows[theirs].duplicated()]).size:
+        raise UserError(f"--join {path}: rows of {repeated.iloc[0]} contradict each other")
+    images = table[ours].map(str).map(image_stem)
+    print_join("joined rows", images, rows[theirs], "rows", f"--join {path}")
+    partners = rows.set_index(theirs).reindex(images).set_axis(table.index)
+    return table.join(partners).fillna("")
+
+
 def may_unpack(path: Path) -> bool:
     """Whether a table of this kind may have images inside."""
-    return path.suffix.lower() == ".parquet" or path.is_dir()
+    return path.suffix.lower() == ".parquet" or is_npz(path) or path.is_dir()
 
 
 def _read_folder(path: Path, unpack_to: Path) -> pd.DataFrame:
@@ -48,10 +95,28 @@ def _read_folder(path: Path, unpack_to: Path) -> pd.DataFrame:
         # errors: the text goes into prompts, where a replacement character is seen; its other words are right.
         rows = ({IMAGE: text.stem, TEXT: text.read_text(encoding="utf-8-sig", errors="replace")} for text in texts)
         return to_frame(rows)
+    if of_classes := list(_class_folders(path)):
+        return to_frame(of_classes)
     raise UserError(
         f"{FLAG} {path}: the folder holds no table (looked for a dataset saved by save_to_disk, metadata.csv or "
-        "metadata.jsonl of an image folder, Parquet files, and .txt files named as the images)"
+        "metadata.jsonl of an image folder, Parquet files, .txt files named as the images, and a folder of images per "
+        "class)"
     )
+
+
+def _class_folders(root: Path) -> Iterator[dict[str, Any]]:
+    """Images in folders named after their classes, which may lie in folders of splits; masks beside them left out."""
+    files = [path.relative_to(root) for path in image_files(root, FLAG)]
+    stems = {path.parent / image_stem(path.name) for path in files}
+    for path in files:
+        stem = image_stem(path.name)
+        if without_mask_end(stem) != stem and path.parent / without_mask_end(stem) in stems:
+            continue
+        *above, name = path.parts[:-1] or ("",)
+        if not name:  # loose images have no class
+            return
+        row = {IMAGE: path.as_posix(), CLASS_COLUMN: name}
+        yield row | {SPLIT: above[-1]} if above and above[-1].lower() in SPLIT_NAMES else row
 
 
 def _imagefolder(root: Path, table: Path, unpack_to: Path) -> pd.DataFrame:

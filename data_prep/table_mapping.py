@@ -11,12 +11,13 @@ from typing import Any, Literal
 import pandas as pd
 import yaml
 
+from data_prep.images import ImageType
 from sdcxr.io.labels import chexpert_name
-from sdcxr.io.manifest import IDS, LABELS, LONGEST_SHOWN
+from sdcxr.io.manifest import CLASS_COLUMN, IDS, LABELS, LONGEST_SHOWN
 from sdcxr.runtime.errors import UserError
 
 SHIPPED = Path(__file__).with_name("mappings")
-OURS = ("image", "text", *IDS, "view", "split", "labels")
+OURS = ("image", "text", *IDS, "view", "split", CLASS_COLUMN, "labels")
 """What --columns can name beside the labels: the image's path or name, and `labels`, a list of findings in one cell."""
 Repeats = Literal["refuse", "first", "any", "majority"]
 ALTERNATIVE, UNION = "|", "+"
@@ -35,7 +36,7 @@ class TableMapping:
     columns: dict[str, str] = field(default_factory=dict)
     """name in metadata.csv, image or labels → column of the table"""
     patterns: dict[str, str] = field(default_factory=dict)
-    """name in metadata.csv → regular expression; its first group in the cell is the value"""
+    """name in metadata.csv, or image → regular expression; its first group in the cell is the value"""
     path_patterns: dict[str, str] = field(default_factory=dict)
     """name in metadata.csv → regular expression for the path of the image in --images"""
     replacements: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -48,11 +49,18 @@ class TableMapping:
     """column of the table → words for {findings} in the prompt; default: the CheXpert labels"""
     positive_only: list[str] = field(default_factory=list)
     """labels of which the table tells only a part, so that 0 does not mean absent"""
+    join: dict[str, str] = field(default_factory=dict)
+    """column of the table of --join → column of the table that names the same"""
+    keep: list[str] = field(default_factory=list)
+    """columns of the table that metadata.csv has, too"""
     prompt_template: list[str] | str = ""
     """one template, or several of which each image gets one"""
     views: str = "all"
     repeats: Repeats = "refuse"
     impression: bool = False
+    image_type: ImageType = "radiograph"
+    masks_beside_images: bool = False
+    """files NAME_mask.png and NAME_mask_1.png are the masks of NAME.png"""
 
 
 def load_mapping(name: str | None) -> TableMapping:
@@ -179,7 +187,13 @@ def resolve(mapping: TableMapping, table: pd.DataFrame, where: str) -> TableMapp
         if assumed is not None and ours not in mapping.columns and not (ours == "text" and mapping.prompt_template):
             named[ours] = assumed
     findings = {column: words for column, words in mapping.findings.items() if column in table}
-    return replace(mapping, columns=named, findings=findings)
+    kept = [name.removesuffix("?") for name in mapping.keep]
+    for wanted, name in zip(mapping.keep, kept, strict=True):
+        if name not in table and not wanted.endswith("?"):
+            raise UserError(missing_column(name, table.columns, f"--keep {name}", where))
+        if name in (*OURS, *LABELS, "file_name"):
+            raise UserError(f"--keep {name}: metadata.csv has a column of that name: leave it out, or use --columns")
+    return replace(mapping, columns=named, findings=findings, keep=[name for name in kept if name in table])
 
 
 def names_in(wanted: str, table: pd.DataFrame, separator: str) -> str:

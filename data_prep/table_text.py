@@ -31,7 +31,7 @@ _VIEWS = {
 }
 _VIEW_OF = {name: view for view, names in _VIEWS.items() for name in names}
 _UNKNOWN = {"", "NAN", "NA", "N/A", "NONE", "NULL", "UNKNOWN", "UNK", "<NA>", "-"}
-_SPLITS = {
+SPLIT_NAMES = {
     "train": "train",
     "training": "train",
     "val": "validation",
@@ -59,13 +59,13 @@ def split_names(cells: pd.Series, where: str) -> pd.Series:
         UserError: a cell names no split; lists the values.
     """
     keys = cells.map(lambda cell: str(cell).strip().lower())
-    if odd := [value for value in keys.unique() if value and value != "nan" and value not in _SPLITS]:
+    if odd := [value for value in keys.unique() if value and value != "nan" and value not in SPLIT_NAMES]:
         shown = ", ".join(dict.fromkeys(map(quoted, odd[:5])))
         raise UserError(
             f"--table {where}: the split column holds {shown}: expected train, validation (val, valid, dev) "
             "and test; --columns split= leaves it out, for a random split by patient"
         )
-    return keys.map(lambda key: _SPLITS.get(key, "")).astype(object)
+    return keys.map(lambda key: SPLIT_NAMES.get(key, "")).astype(object)
 
 
 def text_of(cell: Any) -> str:

@@ -21,7 +21,7 @@ import PIL
 
 import sdcxr
 from data_prep.checksums import difference, expected_sums
-from data_prep.cohort import REJECTED_COLUMNS, Cohort
+from data_prep.cohort import Cohort
 from data_prep.duplicates import (
     DuplicatePolicy,
     count_duplicates,
@@ -30,8 +30,11 @@ from data_prep.duplicates import (
     surplus_copies,
 )
 from data_prep.filters import reason_where
-from data_prep.images import Converted, SquareMode, convert
+from data_prep.images import Converted, ImageType, SquareMode, convert, mask_path
+from data_prep.masks import COLUMN as MASKS
+from data_prep.masks import find_masks
 from data_prep.sources import (
+    AND,
     IMAGES,
     Journal,
     State,
@@ -47,14 +50,17 @@ from data_prep.sources import (
     with_checksums,
     write_sources,
 )
+from data_prep.split_tables import print_counts, warn_mixed_ids, write_rejected, write_splits
 from data_prep.splits import shared_patients
 from data_prep.workers import in_workers, progress
 from sdcxr.io.files import atomic, check_same_settings, read_json, write_json
 from sdcxr.io.locks import locked
-from sdcxr.io.manifest import COLUMNS, IDS, LABELS, SPLITS, write_metadata
+from sdcxr.io.manifest import SPLITS
+from sdcxr.io.png import is_colour
 from sdcxr.runtime.errors import UserError
+from sdcxr.text.clip_tokens import CLIP_TOKENS, describe_longer, n_longer
 
-NOT_RECORDED = ("output_dir", "workers", "max_rejected_fraction")  # no image and no row depends on them
+NOT_RECORDED = ("output_dir", "workers", "max_rejected_fraction", "masks")  # no image and no row depends on them
 LEAST = {"resolution": 1, "workers": 0, "limit": 1, "max_no_finding": 0, "max_tokens": 1}
 ADDED = {"text": "raw", "prompt_template": "", "field_dropout": 0.0}  # settings of sources that version 0.1 lacked
 SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -70,6 +76,10 @@ class Settings:
     """side of the written images in pixels"""
     square: SquareMode = "crop"
     """crop the centre, or pad with black"""
+    image_type: ImageType = "radiograph"
+    """radiograph, other grey pictures, or colour: whether colour stays, and how strictly empty pictures are refused"""
+    masks: Path | None = None
+    """folder of masks for segmentation, called as the images; the last folder below it is the structure's name"""
     verify_checksums: bool = False
     """compare every source image with the collection's own SHA256SUMS.txt; one that differs is rejected"""
     limit: int | None = None
@@ -193,7 +203,8 @@ def write_dataset(config: Settings, settings: dict[str, Any], cohort: Cohort, in
         config: the source's settings; see `is_finished` for what the output folder may contain.
         settings: the result of `recorded_settings`.
         cohort: its rows have `dicom_id`, `study_id`, `subject_id`, `text`, any other column of metadata.csv, `split`
-            (train, validation or test) and `source` (absolute path of the image). Unusable images are dropped from it.
+            (train, validation or test) and `source` (absolute path of the image), and may have `class` and those that
+            `cohort.extra` names. Unusable images are dropped from it.
         inputs: the result of `input_states`, from before anything was read.
 
     Returns:
@@ -217,6 +228,8 @@ def write_dataset(config: Settings, settings: dict[str, Any], cohort: Cohort, in
 def _write(config: Settings, settings: dict[str, Any], cohort: Cohort, inputs: Mapping[str, State]) -> int:
     output_dir, rejected_csv = config.output_dir, config.output_dir / "rejected.csv"
     images, was = inputs[IMAGES]["path"], begun(output_dir, "prep.json", settings).get("inputs", inputs)[IMAGES]["path"]
+    if config.masks is not None:
+        cohort.rows = cohort.rows.assign(**{MASKS: find_masks(config.masks, cohort.rows)})
     check_same_images(output_dir, cohort, was, images, config.max_rejected_fraction)
     phantom = any(map(_is_phantom, cohort.rows["source"].head(1)))
     prep = {"settings": settings, "inputs": inputs, "phantom": phantom}
@@ -225,7 +238,7 @@ def _write(config: Settings, settings: dict[str, Any], cohort: Cohort, inputs: M
     cohort.drop(reason_where(unsafe, "name with a blank or other characters than A–Z, a–z, 0–9, '.', '_', '-'"))
     cohort.drop(reason_where(cohort.rows["dicom_id"].duplicated(), "duplicate dicom_id"), "its first row is kept")
     if cohort.rows.empty:
-        _write_rejected(rejected_csv, cohort.rejected)
+        write_rejected(rejected_csv, cohort.rejected)
         raise UserError(f"no image is left after the filters: {rejected_csv} has the reasons")
 
     cohort.rows = cohort.rows.sort_values(["split", "dicom_id"], ignore_index=True)
@@ -236,19 +249,22 @@ def _write(config: Settings, settings: dict[str, Any], cohort: Cohort, inputs: M
     duplicates = _account_for_duplicates(config, cohort, sources)
     left_out = ~sources.index.isin(cohort.rows.index) & (sources["reason"] == "")
     write_sources(output_dir, sources.assign(reason=sources["reason"].mask(left_out, "left out")))
-    _write_rejected(rejected_csv, cohort.rejected)
+    write_rejected(rejected_csv, cohort.rejected)
     kept = cohort.rows
     if kept.empty:
         raise UserError(f"none of the {n_images} images can be used: {rejected_csv} has the reasons")
-    for split in SPLITS:
-        _write_split(output_dir / split, kept[kept["split"] == split])
-    _warn_mixed_ids(kept)
+    write_splits(output_dir, kept, cohort.extra)
+    warn_mixed_ids(kept)
 
     usable = n_unusable <= config.max_rejected_fraction * n_images
+    n_cut = n_longer(kept["text"])
+    cut = {"cut": n_cut, "of": len(kept), "tokens": CLIP_TOKENS}
     tables = table_sums(output_dir, [split for split in SPLITS if (kept["split"] == split).any()])
-    _write_prep(output_dir, prep | {"duplicates": duplicates, "tables": tables}, cohort, usable)
-    _print_counts(cohort)
+    prep |= {"channels": channels(config, kept), "duplicates": duplicates, "captions": cut, "tables": tables}
+    _write_prep(output_dir, prep, cohort, usable)
+    print_counts(cohort)
     print(describe_duplicates(duplicates, config.duplicates))
+    print(describe_longer(n_cut, len(kept)), end="")
     if usable:
         return 0
     print(
@@ -275,21 +291,25 @@ def _account_for_duplicates(config: Settings, cohort: Cohort, sources: pd.DataFr
 def _convert_images(config: Settings, rows: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:
     """Write the images that are not there yet or whose source has changed; the rows of sources.csv, index of `rows`."""
     output_dir = config.output_dir
+    masks = rows.get(MASKS, pd.Series([{}] * len(rows), index=rows.index))
     for split in rows["split"].unique():
+        for structure in {structure for one in masks[rows["split"] == split] for structure in one}:
+            Path(mask_path(f"{output_dir}/{split}/x", structure)).parent.mkdir(parents=True, exist_ok=True)
         (output_dir / split).mkdir(exist_ok=True)
     done = up_to_date(output_dir, now, read_sources(output_dir))
     write_sources(output_dir, done)
     todo = now[~now.index.isin(done.index)]
     if len(done):
         print(f"images: {len(todo):,} to convert, {len(done):,} are up to date")
-    convert_one = partial(_convert_one, resolution_px=config.resolution, mode=config.square)
+    options = {"resolution_px": config.resolution, "mode": config.square, "image_type": config.image_type}
+    convert_one = partial(_convert_one, options=options)
     targets = [f"{output_dir}/{name}" for name in todo["file_name"]]
     files = rows["source"][todo.index].astype(str).tolist()
     sums = [""] * len(files)
     if config.verify_checksums:
         sums = expected_sums(files)
         print(f"checksums: {len(files) - sums.count(''):,} images are listed, {sums.count(''):,} are not")
-    results = in_workers(convert_one, files, targets, sums, workers=config.workers)
+    results = in_workers(convert_one, files, targets, sums, masks[todo.index].tolist(), workers=config.workers)
     outcomes = []
     with Journal(output_dir) as journal:
         known = zip(todo["file_name"], todo["source"], todo["bytes"], todo["mtime_ns"], strict=True)
@@ -301,41 +321,22 @@ def _convert_images(config: Settings, rows: pd.DataFrame, now: pd.DataFrame) -> 
     return pd.concat([done, new]).reindex(rows.index)
 
 
-def _convert_one(source: str, target: str, sha256: str, resolution_px: int, mode: SquareMode) -> tuple[str, ...]:
-    """`convert`, unless another `sha256` is listed for the source, and the size of the PNG in bytes."""
-    differs = difference(source, sha256)
-    converted = Converted("checksum differs", differs) if differs else convert(source, target, resolution_px, mode)
-    return *converted, "" if converted.reason else source_state(target)[0]
+def _convert_one(
+    source: str, target: str, sha256: str, masks: dict[str, list[str]], options: dict[str, Any]
+) -> tuple[str, ...]:
+    """`convert`, unless another `sha256` is listed for the source, and the size in bytes of what it wrote."""
+    if differs := difference(source, sha256):
+        return *Converted("checksum differs", differs), ""
+    converted = convert(source, target, masks=masks, **options)
+    written = AND.join([target, *(mask_path(target, structure) for structure in masks)])
+    return *converted, "" if converted.reason else source_state(written)[0]
 
 
-def _write_split(folder: Path, rows: pd.DataFrame) -> None:
-    """Write the split's table; delete images of an earlier run that it does not list, and an empty split's folder."""
-    if not rows.empty:
-        # An empty column has another type than one of words, and `load_dataset` refuses splits of different types.
-        view = rows["view"].fillna("").replace("", "unknown") if "view" in rows else ""
-        table = rows.assign(file_name=rows["dicom_id"] + ".png", view=view).reindex(columns=list(COLUMNS))
-        write_metadata(folder, table)
-    elif not folder.is_dir():
-        return
-    wanted = set(rows["dicom_id"] + ".png") | ({"metadata.csv"} if len(rows) else set())
-    for path in folder.iterdir():
-        if path.name not in wanted and (path.suffix in (".png", ".tmp") or path.name == "metadata.csv"):
-            path.unlink()
-    if rows.empty and not any(folder.iterdir()):
-        folder.rmdir()
-
-
-def _warn_mixed_ids(rows: pd.DataFrame) -> None:
-    """Warn of ids that are numbers in one split and names in another: `load_dataset` guesses a type for each split."""
-    for column in IDS:
-        numbers = rows[column].astype(str).str.fullmatch("[0-9]+").groupby(rows["split"]).all()
-        if numbers.any() and not numbers.all():
-            split = numbers.index[numbers][0]
-            print(
-                f"warning: {column} has only numbers in the split {split!r} and names in another: "
-                f'datasets.load_dataset("imagefolder") needs features= with {column} as string',
-                file=sys.stderr,
-            )
+def channels(config: Settings, rows: pd.DataFrame) -> int:
+    """Channels of the written images: 3 if one of them is in colour."""
+    names = rows["split"] + "/" + rows["dicom_id"] + ".png"
+    colour = config.image_type == "colour" and any(is_colour(config.output_dir / name) for name in names)
+    return 3 if colour else 1
 
 
 def _is_phantom(source: str) -> bool:
@@ -365,24 +366,3 @@ def _write_prep(output_dir: Path, record: dict[str, Any], cohort: Cohort, usable
         "rejected": {str(reason): int(n) for reason, n in reasons.items()},
     }
     write_json(output_dir / "prep.json", prep)
-
-
-def _write_rejected(path: Path, rejected: pd.DataFrame) -> None:
-    """Write rejected.csv in an order that does not depend on that of the filters or the source's tables."""
-    table = rejected.astype("string").sort_values(list(REJECTED_COLUMNS), ignore_index=True)
-    with atomic(path) as temporary:
-        table.to_csv(temporary, index=False)
-
-
-def _print_counts(cohort: Cohort) -> None:
-    width = max(len(str(count["filter"])) for count in cohort.counts)
-    print(f"{'after':<{width}}  {'images':>9}  {'studies':>9}")
-    for count in cohort.counts:
-        print(f"{count['filter']:<{width}}  {count['images']:>9,}  {count['studies']:>9,}")
-    for split in SPLITS:
-        rows = cohort.rows[cohort.rows["split"] == split]
-        if rows.empty:
-            print(f"  the split {split!r} is empty")
-            continue
-        labelled = int(rows.reindex(columns=list(LABELS)).notna().any(axis=1).sum())
-        print(f"  {split}: {len(rows):,} images of {rows['subject_id'].nunique():,} patients, {labelled:,} with labels")

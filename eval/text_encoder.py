@@ -42,7 +42,7 @@ from sdcxr.io.run_folder import read_config
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
-VERSION = 3  # of the rows: raise it when a value changes for the same texts
+VERSION = 4  # of the rows: raise it when a value changes for the same texts
 MIN_TEXTS = 5  # with and without a finding, in training and test: an AUROC of fewer says nothing
 NEIGHBOURS = 5
 OPTIONS = ("pooling", "regularisation", "seed", "trust_remote_code")  # of `evaluate`, as in the configuration
@@ -136,14 +136,19 @@ def evaluate(
     for which, name in (("base", base), ("model", model)):
         found[which] = embed(load_encoder(name, f"--{which}", trust_remote_code), texts, pooling)
     embedded = {which: one.vectors for which, one in found.items()}
+    n_texts = sum(map(len, texts))
     warnings = [
-        f"{n_cut} texts are longer than the text encoder of {name} reads: what is behind the cut is not seen"
-        for name, n_cut in ((base, found["base"].n_cut), (model, found["model"].n_cut))
-        if n_cut
+        f"{one.n_cut} of {n_texts} texts are longer than the text encoder of {name} reads: what follows is not seen"
+        for name, one in ((base, found["base"]), (model, found["model"]))
+        if one.n_cut
     ]
-    if found["base"].architecture != found["model"].architecture:
-        kinds = " and ".join(one.architecture for one in found.values())
-        warnings.append(f"different text encoders ({kinds}): their differences are not of training alone")
+    same_kind = found["base"].architecture == found["model"].architecture
+    if not same_kind:
+        kinds = ", the model a ".join(one.architecture for one in found.values())
+        warnings.append(
+            f"different text encoders (the base is a {kinds}): their differences are not of training alone, and their "
+            "embeddings have no common directions (no kept_cosine)"
+        )
     groups = test["group"].to_numpy()
     scores = {
         which: np.stack(
@@ -157,7 +162,7 @@ def evaluate(
         ("everyday captions", embedded["base"][2], embedded["model"][2], np.arange(len(CAPTIONS))),
         ("texts of the dataset", embedded["base"][1], embedded["model"][1], groups),
     ):
-        rows += kept_rows(before, after, who, label, seed)
+        rows += kept_rows(before, after, who, label, seed, cosine=same_kind)
     omitted = []
     if absent:
         omitted.append(f"{', '.join(absent)} (fewer than {MIN_TEXTS} texts with or without, in train or test)")
@@ -248,16 +253,15 @@ def embed(encoder: Any, lists: Sequence[Sequence[str]], pooling: Literal["mean",
         lists: the texts; what passes the tokenizer's length is cut off.
         pooling: "mean" of the last states over a text's tokens without padding, or the state of its "end" token.
     """
-    from sdcxr.backbones.text_encoders import is_cut
     from sdcxr.runtime.processes import processes
     from sdcxr.runtime.threads import use_all_cores
 
     use_all_cores()
     module = encoder.module.eval().to(processes().device)
-    cut = is_cut(encoder.tokenizer, [text for texts in lists for text in texts], encoder.tokenizer.model_max_length)
+    n_cut = encoder.tokenize([text for texts in lists for text in texts]).n_cut
     kind = f"{module.config.num_hidden_layers}-layer {type(module).__name__} of width {module.config.hidden_size}"
     architecture = f"{kind} {'with' if encoder.use_mask else 'without'} attention mask"
-    return Embedded([encoder.embed(texts, pooling) for texts in lists], int(cut.sum()), architecture)
+    return Embedded([encoder.embed(texts, pooling) for texts in lists], n_cut, architecture)
 
 
 def probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray, regularisation: float = 1.0) -> np.ndarray:
@@ -314,11 +318,16 @@ def _gain(everything: np.ndarray, findings: list[int], first: int, second: int) 
     return _area(everything, findings, second, 0) - _area(everything, findings, first, 0)
 
 
-def kept_rows(before: np.ndarray, after: np.ndarray, groups: np.ndarray, label: str, seed: int = 0) -> Rows:
-    """Similarity to the embeddings of the base, (n, width) and (n, other width): cosine, linear CKA and neighbours."""
+def kept_rows(
+    before: np.ndarray, after: np.ndarray, groups: np.ndarray, label: str, seed: int = 0, cosine: bool = True
+) -> Rows:
+    """Similarity to the embeddings of the base, (n, width) and (n, other width): cosine, linear CKA and neighbours.
+
+    The cosine is left out between other encoders, whose directions mean nothing to each other, also of the same width.
+    """
     n = len(before)
     rows = []
-    if before.shape[1] == after.shape[1]:
+    if cosine and before.shape[1] == after.shape[1]:
         cosines = unit(before) @ unit(after).T
         own = np.diag(cosines)
         others = float((cosines.sum() - own.sum()) / (n * (n - 1))) if n > 1 else float("nan")
@@ -362,13 +371,13 @@ def neighbours_kept(before: np.ndarray, after: np.ndarray, k: int) -> np.ndarray
 def table(rows: Rows) -> str:
     """The rows as text: probes and compositional prompts of both encoders side by side, then the similarities."""
     cells = {(row["metric"], row["label"]): row for row in rows}
-    lines = []
+    lines = [f"{which + ':':8}{rows[0][key]}" for which, key in (("base", "base"), ("model", "extractor"))]
     for kind, title, counted in (
         ("probe_auroc", "AUROC of the linear probe", "n_positive"),
         ("composition", f"Searches won (chance {composition.CHANCE})", "n_pairs"),
     ):
         over = {"n_positive": "texts with", "n_pairs": "pairs"}[counted]
-        lines.append(f"{title:32}{over:>10}" + "".join(f"{w:>23}" for w in ("base", "tuned", "gain")))
+        lines.append(f"{title:32}{over:>10}" + "".join(f"{w:>23}" for w in ("base", "model", "gain of model")))
         for label in (row["label"] for row in rows if row["metric"] == f"{kind}_base"):
             trio = [cells[f"{kind}_{which}", label] for which in ("base", "tuned", "gain")]
             lines.append(f"{label:32}{trio[0][counted]:>10}" + "".join(f"{value_text(row):>23}" for row in trio))

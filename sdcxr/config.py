@@ -1,4 +1,4 @@
-"""Settings of training and generation, named as in diffusers' train_text_to_image.py where the meaning is the same."""
+"""Settings of training, named as in diffusers' train_text_to_image.py where the meaning is the same."""
 
 import dataclasses
 import math
@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from sdcxr.runtime.errors import UserError
-from sdcxr.text.refocusing import TextMode
-from sdcxr.text.templates import as_list, as_recorded, check_templates
+from sdcxr.text.templates import as_list, as_recorded, check_dropout, check_templates
 
-PARTS = ("unet", "text", "token", "vae", "classifier", "clip")
-EXCLUSIVE = {"token", "vae", "classifier", "clip"}  # parts that train by themselves
-NO_BASE = {"classifier", "clip"}  # tasks without a text-to-image base
+PARTS = ("unet", "text", "token", "vae", "classifier", "segmenter", "clip")
+EXCLUSIVE = {"token", "vae", "classifier", "segmenter", "clip"}  # parts that train by themselves
+NO_BASE = {"classifier", "segmenter", "clip"}  # tasks without a text-to-image base
 
 # Settings that only some parts of --tune use; given with others they are refused. All else is for every task.
 USED_BY: dict[str, str] = {
-    "unet, text or classifier": "method lora_rank lora_alpha lora_dropout lora_targets",
-    "unet or text": "lora_format caption_dropout class_data_dir num_class_images prior_preservation_weight",
+    "unet, text, classifier or segmenter": "method lora_rank lora_alpha lora_dropout lora_targets",
+    "unet or text": "lora_format caption_dropout prompt_template field_dropout class_data_dir num_class_images "
+    "prior_preservation_weight",
     "unet, text or token": "snr_gamma prediction_type rescale_betas_zero_snr noise_offset cache_latents latents_dir "
     "cache_in_memory channels_last text_encoder text_projection text_length text_skip_layers text_attention_mask "
     "trust_remote_code",
@@ -26,17 +26,18 @@ USED_BY: dict[str, str] = {
     "token": "placeholder_token initializer_token num_vectors token_caption",
     "text or clip": "text_encoder_lr",
     "vae": "vae_part vae_lr kl_weight lpips_weight lpips_alexnet",
-    "classifier": "labels class_column random_weights architecture new_head adapter_width prompt_tokens",
+    "classifier or segmenter": "random_weights architecture adapter_width",
+    "classifier": "labels class_column new_head prompt_tokens",
+    "segmenter": "structures",
     "unet, text, token or vae": "gradient_checkpointing preview_images",
-    "unet, text, token, vae or classifier": "validation_loss_images",
+    "unet, text, token, vae, classifier or segmenter": "validation_loss_images",
 }
 
 # fmt: off
 POSITIVE = (
     "max_train_steps", "num_train_epochs", "max_train_samples", "resolution", "learning_rate", "text_encoder_lr",
-    "vae_lr", "max_grad_norm", "snr_gamma", "text_length", "num_vectors", "num_class_images", "lora_rank",
-    "prior_preservation_weight", "checkpoints_total_limit", "lora_alpha", "adapter_width", "prompt_tokens",
-    "data_fraction",
+    "vae_lr", "max_grad_norm", "snr_gamma", "text_length", "num_vectors", "num_class_images", "lora_rank", "lora_alpha",
+    "prior_preservation_weight", "checkpoints_total_limit", "adapter_width", "prompt_tokens", "data_fraction",
 )
 NOT_NEGATIVE = (
     "lr_warmup_steps", "validation_steps", "validation_loss_images", "preview_images", "noise_offset",
@@ -61,19 +62,18 @@ class TrainConfig:
 
     tune: str = "unet+text"
     """What to train: `unet`, `text`, or both joined by `+`; or alone `token` (textual inversion: embeddings of new
-    words), `vae`, `classifier` or `clip` (image and text towers for the evaluation)."""
+    words), `vae`, `classifier`, `segmenter` or `clip` (image and text towers for the evaluation)."""
     base: str | None = None
-    """Stable Diffusion 1.x or 2.x: a hub name, a pipeline folder or a run folder; of a classifier docs/classifiers.md,
-    of `clip` a name of timm. Default: the embedded tiny model; a small network of random weights."""
+    """Stable Diffusion 1.x or 2.x: a hub name, a pipeline folder or a run folder; of classifier and segmenter see
+    docs/classifiers.md, of `clip` a name of timm. Default: the embedded tiny model; a small network, random weights."""
     random_weights: bool = False
-    """With `--tune classifier`: begin with random weights; --base only names the network."""
+    """With `--tune classifier` or `segmenter`: begin with random weights; --base only names the network."""
     architecture: str | None = None
-    """With `--tune classifier`: timm's name of the network of a safetensors file."""
+    """With `--tune classifier` or `segmenter`: timm's name of the network of a safetensors file."""
     new_head: bool = False
     """With `--tune classifier` and a run as --base: a new last layer, for other labels."""
     method: str = "full"
-    """With `--tune unet`, `text` or `classifier`: how to tune a part (docs/tuning.md, docs/classifiers.md), one name
-    for all or one for each (`unet=svdiff,text=bias`)."""
+    """How to tune a part: one name for all, or `unet=svdiff,text=bias` (docs/tuning.md, docs/classifiers.md)."""
     adapter_width: int = 64
     """With `--method adaptformer`: width of the bottleneck."""
     prompt_tokens: int = 10
@@ -115,7 +115,8 @@ class TrainConfig:
     """From a --text_encoder of another width to the UNet's cross-attention. `linear` is folded into its keys and values
     when the pipeline is saved; one with `mlp` needs a few lines to load (docs/training.md)."""
     text_length: int | None = None
-    """Tokens of a caption. Default: as many as the base takes, 77 in Stable Diffusion."""
+    """Tokens of a caption. Default: as many as the base takes, 77 in Stable Diffusion. CLIP takes more in windows of 77
+    (154, 231, …); such a pipeline needs a few lines in plain diffusers (docs/training.md)."""
     text_skip_layers: int = 0
     """Layers to leave out at the end of the text encoder, counted as --clip_skip; the saved one does not have them."""
     text_attention_mask: bool | None = None
@@ -147,6 +148,8 @@ class TrainConfig:
     """With `--tune classifier`: CSV with a dicom_id column and 0/1 columns. Default: the dataset's labels."""
     class_column: str | None = None
     """With `--tune classifier`: column of --labels or metadata.csv with the class of each image, in place of labels."""
+    structures: str | None = None
+    """With `--tune segmenter`: structures to draw, separated by commas. Default: all of which the dataset has masks."""
 
     train_batch_size: int = 16
     """Images per process and micro-step."""
@@ -164,6 +167,11 @@ class TrainConfig:
     """Train on this share of the images, drawn by patient by the seed; a larger share holds a smaller one."""
     caption_dropout: float = 0.1
     """Share of captions replaced by the empty one, which classifier-free guidance needs."""
+    prompt_template: list[str] | str = ""
+    """Caption with fields in braces, such as "[{view} view. ]{text}", written anew whenever an image is seen; one of
+    several is drawn. Fields: the columns of metadata.csv, findings, finding, word, demographics. Default: {text}."""
+    field_dropout: float = 0.0
+    """Probability that a field of the template that stands in brackets is left out, drawn anew each time."""
     seed: int = 0
     """Order, noise, timesteps and dropout are functions of this and of the number of images seen."""
 
@@ -218,7 +226,8 @@ class TrainConfig:
     fused_optimizer: bool = True
     """AdamW in one kernel."""
     deterministic: bool = False
-    """Only kernels whose results repeat bit by bit, on CUDA too, where it costs speed. CPUs always do."""
+    """Only kernels whose results repeat bit by bit, on CUDA too, where it costs speed. CPUs do with the same number of
+    threads, which this keeps also while other processes need the cores."""
     cache_latents: bool = True
     """Encode every image once and keep mean and deviation of its latents; off: encode in every step."""
     latents_dir: str | None = None
@@ -237,8 +246,7 @@ class TrainConfig:
     validation_steps: int = 500
     """Optimizer steps between validations (loss and pictures); 0 for none."""
     validation_loss_images: int | None = None
-    """Images of the validation split for the validation loss, always with the same noise; 0 for none. Default: 64, with
-    `--tune classifier` all."""
+    """Images for the validation loss, always with the same noise; 0: none. Default: 64, classifier, segmenter: all."""
     preview_images: int = 8
     """Images in a validation picture, from the first captions of the validation split; 0 for none."""
     report_to: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
@@ -248,16 +256,16 @@ class TrainConfig:
         parts = self.tune.split("+")
         unknown = [part for part in parts if part not in PARTS]
         if unknown or len(set(parts)) < len(parts):
-            raise UserError(f"--tune {self.tune}: use unet, text, unet+text, token, vae, classifier or clip")
+            raise UserError(f"--tune {self.tune}: use unet, text, unet+text, token, vae, classifier, segmenter or clip")
         if len(parts) > 1 and EXCLUSIVE & set(parts):
-            raise UserError(f"--tune {self.tune}: token, vae, classifier and clip train alone")
+            raise UserError(f"--tune {self.tune}: token, vae, classifier, segmenter and clip train alone")
         self._refuse_settings_of_other_tasks()
         for name in ("data", "output_dir", "latents_dir", "continue_from", "class_data_dir"):
             if getattr(self, name) is not None:
                 setattr(self, name, str(Path(getattr(self, name)).expanduser()))
         counts = ("train_batch_size", "gradient_accumulation_steps", "logging_steps", "checkpointing_steps")
         for name, minimum in (dict.fromkeys(counts, 1) | dict.fromkeys(NOT_NEGATIVE, 0)).items():
-            _at_least(self, name, minimum)
+            at_least(self, name, minimum)
         for name in POSITIVE:
             if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"--{name} {getattr(self, name)}: must be positive")
@@ -278,6 +286,9 @@ class TrainConfig:
             raise UserError("--max_train_steps and --num_train_epochs: give one of the two")
 
     def _check_text_settings(self) -> None:
+        self.prompt_template = as_recorded(self.prompt_template)
+        check_templates(self.templates)
+        check_dropout(self.field_dropout, self.templates)
         for name in ("text_projection", "trust_remote_code"):
             if getattr(self, name) and self.text_encoder is None:
                 raise UserError(f"--{name}: is for a --text_encoder, and none is given")
@@ -285,7 +296,8 @@ class TrainConfig:
             raise UserError("--num_class_images and --prior_preservation_weight: are for --class_data_dir")
         if self.random_unet and self.text_projection:
             raise UserError("--random_unet takes the width of the text encoder: leave --text_projection out")
-        if self.parts == {"token"} and not (self.placeholder_token and self.initializer_token):
+        words = ((each or "").strip(" ,") for each in (self.placeholder_token, self.initializer_token))
+        if self.parts == {"token"} and not all(words):
             raise UserError("--tune token needs --placeholder_token and --initializer_token")
 
     def _refuse_settings_of_other_tasks(self) -> None:
@@ -319,81 +331,21 @@ class TrainConfig:
         return self.random_unet or self.text_skip_layers > 0 or any(value is not None for value in changed)
 
     @property
+    def templates(self) -> list[str]:
+        """The templates of the captions; none: the texts themselves."""
+        return as_list(self.prompt_template)
+
+    @property
     def parts(self) -> frozenset[str]:
         """The parts that train."""
         return frozenset(self.tune.split("+"))
 
 
-@dataclass
-class GenerateConfig:
-    """Sampling settings."""
+def at_least(config: Any, name: str, minimum: int) -> None:
+    """Refuse a setting below a minimum; None is no setting.
 
-    model: str
-    """Run folder (of one that is not finished its newest checkpoint), RUN/checkpoints/checkpoint-N, pipeline folder or
-    hub name."""
-    prompts: str
-    """One prompt; a .txt (one per line); a .csv, .tsv, .json, .jsonl or .parquet (text or prompt, optionally id); or a
-    split of a dataset folder."""
-    output_dir: str
-    """Samples folder; the same command again goes on where it stopped, with more prompts or more images per prompt it
-    adds those."""
-    adapter: str | None = None
-    """Adapters to put into the base that --model names: adapter/ folders or runs of train.py, separated by commas; each
-    with `:0.7` behind it to scale what it adds."""
-    num_images_per_prompt: int = 4
-    """Images per prompt; RoentGen's evaluation uses 4."""
-    num_inference_steps: int = 75
-    """Denoising steps (RoentGen: 75)."""
-    guidance_scale: float = 4.0
-    """Classifier-free guidance (RoentGen: 4); 1 switches it off."""
-    negative_prompt: str | None = None
-    """What guidance leads away from. Default: the empty prompt."""
-    clip_skip: int | None = None
-    """Layers of CLIP to leave out at the end, as diffusers counts: 1 takes the last but one (other programs say 2)."""
-    scheduler: Literal["pndm", "ddim", "dpm++", "euler"] = "pndm"
-    """Sampler (RoentGen: pndm). For diffusion models: pndm, ddim or dpm++; for rectified flow: euler."""
-    seed: int = 0
-    """With the prompt's id and the image's number it gives every image's own seed."""
-    batch_size: int = 16
-    """Images per step and process; the images do not depend on it."""
-    resolution: int | None = None
-    """Side in pixels. Default: the model's own."""
-    max_prompts: int | None = None
-    """Take only the first prompts."""
-    text: TextMode = "raw"
-    """The prompts as they are; clean: without ___ and XXXX; refocused: also without comparison, time, advice and
-    communication."""
-    prompt_template: list[str] | str = ""
-    """Prompt with fields in braces, such as "[{demographics}. ]{text}"; of several each prompt gets one. Fields: the
-    columns of a table; findings, finding, word (from labels), demographics, age, sex, race, view. Default: {text}."""
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
-    """Half precision is faster on a GPU and changes the images slightly."""
-
-    def __post_init__(self) -> None:
-        names = ("num_images_per_prompt", "num_inference_steps", "batch_size", "resolution", "max_prompts", "clip_skip")
-        for name, minimum in (dict.fromkeys(names, 1) | {"seed": 0, "guidance_scale": 0}).items():
-            _at_least(self, name, minimum)
-        self.prompt_template = as_recorded(self.prompt_template)
-        check_templates(as_list(self.prompt_template))
-        for name in ("model", "output_dir"):
-            if not getattr(self, name).strip():
-                raise UserError(f"--{name}: is empty")
-        if not math.isfinite(self.guidance_scale):
-            raise UserError(f"--guidance_scale {self.guidance_scale}: must be a number")
-        if self.negative_prompt is not None and not self.negative_prompt.strip():
-            self.negative_prompt = None
-        if self.negative_prompt is not None and self.guidance_scale <= 1:
-            raise UserError(
-                f"--negative_prompt: has no effect without guidance (--guidance_scale {self.guidance_scale})"
-            )
-        self.output_dir = str(Path(self.output_dir).expanduser())
-
-    @property
-    def templates(self) -> list[str]:
-        """The templates of the prompts; none: the texts themselves."""
-        return as_list(self.prompt_template)
-
-
-def _at_least(config: Any, name: str, minimum: int) -> None:
+    Raises:
+        UserError: it is below.
+    """
     if getattr(config, name) is not None and getattr(config, name) < minimum:
         raise UserError(f"--{name} {getattr(config, name)}: must be at least {minimum}")

@@ -86,7 +86,7 @@ def micro_tokenizer() -> Any:
     import open_clip
     from transformers import CLIPTokenizer
 
-    from sdcxr.backbones.text_encoders import byte_letters
+    from sdcxr.text.clip_tokens import byte_letters
 
     with gzip.open(Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz", "rt", encoding="utf-8") as file:
         merges = [tuple(line.split()) for line in file.read().split("\n")[1:1001]]

@@ -5,7 +5,8 @@
     python -m data_prep.mimic_cxr --images phantom --reports phantom/mimic-cxr-reports.zip --output_dir dataset
 
 The same settings give the same bytes with any number of workers. The same command again resumes.
-phantom-truth.csv has the ground truth of every image: findings, grades and measurements.
+phantom-truth.csv has the ground truth of every image: findings, grades and measurements. With --masks, masks/lungs,
+masks/heart and masks/finding have the outlines of every frontal image, for `data_prep.mimic_cxr --masks phantom/masks`.
 """
 
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ class PhantomConfig:
     """shorter side of the images in pixels"""
     seed: int = 0
     """random seed; another one gives other patients"""
+    masks: bool = False
+    """also write masks of lungs, heart and findings; may be added to a finished folder"""
     workers: int = 0
     """processes that draw images; 0: one per core"""
 
@@ -50,20 +53,24 @@ def main(config: PhantomConfig) -> None:
             raise UserError(f"--{flag} {value}: expected {least} to {most}")
     output_dir = Path(config.output_dir).expanduser()
     settings = {"studies": config.studies, "resolution": config.resolution, "seed": config.seed, "version": VERSION}
-    if begun(output_dir, SETTINGS_FILE, settings).get("finished"):
+    state = begun(output_dir, SETTINGS_FILE, settings)
+    if state.get("finished") and (state.get("masks") or not config.masks):
         print(f"{output_dir}: finished already ({config.studies} studies)")
         return
     output_dir.mkdir(parents=True, exist_ok=True)
-    write_json(output_dir / SETTINGS_FILE, {"settings": settings, "finished": False})
+    masks = config.masks or bool(state.get("masks"))
+    record = {"settings": settings, **({"masks": True} if masks else {})}
+    write_json(output_dir / SETTINGS_FILE, record | {"finished": False})
     patients = plan_patients(config.studies, config.seed)
-    draw = partial(draw_patient, output_dir=output_dir, resolution_px=config.resolution, seed=config.seed)
+    options = {"output_dir": output_dir, "resolution_px": config.resolution, "seed": config.seed, "masks": masks}
+    draw = partial(draw_patient, **options)  # type: ignore[arg-type]
     drawn = []
     with progress(config.studies, "phantom", "study") as bar:
         for one in in_workers(draw, patients, workers=config.workers, chunksize=4):
             drawn.append(one)
             bar.update(len(one.labels))
     images = write_tables(output_dir, drawn, config.seed)
-    write_json(output_dir / SETTINGS_FILE, {"settings": settings, "finished": True, "images": images})
+    write_json(output_dir / SETTINGS_FILE, record | {"finished": True, "images": images})
     print(f"{output_dir}: {images} images of {config.studies} studies of {len(patients)} patients")
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from data_prep.phantom.anatomy import Anatomy, View
+from data_prep.phantom.masks import STRUCTURES, film_masks
 from data_prep.phantom.render import render
 from data_prep.phantom.reports import report
 from data_prep.phantom.sampling import sample_acquisition, sample_build, sample_findings
@@ -21,7 +22,7 @@ from data_prep.phantom.truth import truth
 from sdcxr.io.files import atomic, write_text
 from sdcxr.io.image_files import BadImage
 from sdcxr.io.manifest import LABELS
-from sdcxr.io.pixels import open_image
+from sdcxr.io.pixels import open_image, write_png
 
 JPEG_QUALITY = 95  # as MIMIC-CXR-JPG
 SPLITS = ("train",) * 8 + ("validate", "test")
@@ -81,8 +82,11 @@ def plan_patients(studies: int, seed: int) -> list[Patient]:
     return patients
 
 
-def draw_patient(patient: Patient, output_dir: Path, resolution_px: int, seed: int) -> Drawn:
-    """Draw the images of a patient, skipping those that exist, and return the rows of the tables."""
+def draw_patient(patient: Patient, output_dir: Path, resolution_px: int, seed: int, masks: bool = False) -> Drawn:
+    """Draw the images of a patient, and masks of the frontal ones if asked for, skipping those that exist.
+
+    Returns the rows of the tables.
+    """
     rng = np.random.default_rng([seed, 1, patient.number])
     build = sample_build(rng)
     drawn = Drawn([], [], [], [])
@@ -100,8 +104,11 @@ def draw_patient(patient: Patient, output_dir: Path, resolution_px: int, seed: i
         for view in views:
             dicom_id = "-".join(f"{part:08x}" for part in rng.integers(0, 2**32, 5))
             anatomy = Anatomy(build, findings, sample_acquisition(rng, view))
-            pixels_rng = np.random.default_rng(rng.integers(2**62))
+            pixels_seed = rng.integers(2**62)
+            pixels_rng = np.random.default_rng(pixels_seed)
             rows, columns = _draw_image(anatomy, resolution_px, pixels_rng, output_dir / folder / f"{dicom_id}.jpg")
+            if masks and anatomy.acquisition.frontal:
+                _draw_masks(anatomy, resolution_px, np.random.default_rng(pixels_seed), output_dir, dicom_id)
             position = "" if rng.random() < 0.03 else view  # missing in 4 % of the images of MIMIC-CXR
             shown = {"ViewPosition": position, "ViewCodeSequence_CodeMeaning": VIEW_MEANING[view]}
             image = {"dicom_id": dicom_id, "path": f"{folder}/{dicom_id}.dcm", "Rows": rows, "Columns": columns}
@@ -119,6 +126,18 @@ def _draw_image(anatomy: Anatomy, resolution_px: int, rng: np.random.Generator, 
     with atomic(path) as temporary:
         Image.fromarray(pixels).save(temporary, format="JPEG", quality=JPEG_QUALITY)
     return pixels.shape[0], pixels.shape[1]
+
+
+def _draw_masks(
+    anatomy: Anatomy, resolution_px: int, rng: np.random.Generator, output_dir: Path, dicom_id: str
+) -> None:
+    """Write masks/STRUCTURE/DICOM_ID.png of each structure, unless all exist."""
+    paths = {name: output_dir / "masks" / name / f"{dicom_id}.png" for name in STRUCTURES}
+    if all(path.is_file() for path in paths.values()):
+        return
+    for name, mask in film_masks(anatomy, resolution_px, rng).items():
+        paths[name].parent.mkdir(parents=True, exist_ok=True)
+        write_png(paths[name], mask)
 
 
 def _study_columns(views: tuple[View, ...], day: int, rng: np.random.Generator) -> dict[str, Any]:

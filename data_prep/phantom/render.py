@@ -35,7 +35,7 @@ def render(anatomy: Anatomy, resolution_px: int, rng: np.random.Generator) -> Ar
 
 def expose(thickness: Array, acquisition: Acquisition, resolution_px: int, rng: np.random.Generator) -> Array:
     """Place the film on the canvas, expose it, apply the tone curve: uint8, shorter side `resolution_px`."""
-    film = _lay(thickness, acquisition, resolution_px)
+    film = lay(thickness, acquisition, resolution_px)
     received = np.exp(-np.maximum(film, 0, out=film), out=film)
     received += np.float32(acquisition.scatter)
     grain = rng.standard_normal(received.shape, dtype=np.float32)
@@ -51,11 +51,11 @@ def expose(thickness: Array, acquisition: Acquisition, resolution_px: int, rng: 
     tone = np.clip(tone, 0, 1) ** (1 - 0.25 * acquisition.exposure)
     picture = np.round(255 * tone).astype(np.uint8)[levels]
     _mark(picture, acquisition, resolution_px)
-    _collimate(picture, acquisition)
+    collimate(picture, acquisition)
     return picture
 
 
-def _lay(thickness: Array, acquisition: Acquisition, resolution_px: int) -> Array:
+def lay(thickness: Array, acquisition: Acquisition, resolution_px: int) -> Array:
     """The part of the canvas under the film after rotation, scaling and shift; float32, shape of the film."""
     height = round(resolution_px * max(acquisition.aspect, 1.0))
     width = round(resolution_px * max(1 / acquisition.aspect, 1.0))
@@ -89,7 +89,7 @@ def _mark(picture: Array, acquisition: Acquisition, resolution_px: int) -> None:
     np.maximum(corner, stamp, out=corner)
 
 
-def _collimate(picture: Array, acquisition: Acquisition) -> None:
+def collimate(picture: Array, acquisition: Acquisition) -> None:
     """Set the collimated borders to black."""
     height, width = picture.shape
     left, top, right, bottom = acquisition.collimation

@@ -257,6 +257,7 @@ def utility(rows: Rows) -> Section:
 def text_encoder(rows: Rows) -> Section:
     """Linear probes and compositional prompts before and after fine-tuning, and the similarity of the embeddings."""
     section = Section("text-encoder", folded=[score_table(rows)])
+    notes = [f"before: {name}" for name in dict.fromkeys(filter(None, (row.get("base") for row in rows)))]
     for kind, title in (
         ("probe_auroc", "AUROC ↑ of linear probes for findings"),
         ("composition", "Compositional prompts ↑: searches that find the equivalent of two prompts (chance: 0.5)"),
@@ -269,11 +270,13 @@ def text_encoder(rows: Rows) -> Section:
                 lines.append(Line(line_name(row["label"]), (mark(row), *base)))
         if lines:
             kinds = {SYNTHETIC: "after fine-tuning", FLOOR: "before"}
-            section.cards.append(Card(title, lines, (0.0, 1.0), kinds))
-    kept = [Line(display_name(row), (mark(row),)) for row in rows if row["metric"].startswith("kept_")]
+            section.cards.append(Card(title, lines, (0.0, 1.0), kinds, notes))
+    found = [row for row in rows if row["metric"].startswith("kept_")]
+    kept = [Line(display_name(row), (mark(row), *reference_mark(row))) for row in found]
     if kept:
         bounds = spread([*kept, Line("", (Mark(1.0, FLOOR),))])
-        section.cards.append(Card("Similarity of the embeddings before and after (1: the same)", kept, bounds))
+        kinds = {SYNTHETIC: "the same text before and after", FLOOR: "chance, of unrelated texts"}
+        section.cards.append(Card("Similarity of the embeddings before and after (1: the same)", kept, bounds, kinds))
     return section
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sdcxr.backbones.encoder_classes import text_positions
+from sdcxr.backbones.encoder_classes import clip_positions, text_positions
 from sdcxr.runtime.errors import UserError
 
 # What a UNet with more input channels than its VAE has latent channels is made for.
@@ -12,6 +12,7 @@ OTHER_UNETS = {
     8: "it edits an image by an instruction (InstructPix2Pix)",
     9: "an inpainting model",
 }
+MOST_WINDOWS = 10  # of a CLIP; more is the mistake of a tokenizer_config.json
 MOST_UNUSED = 0.25  # of the rows of an embedding; tables are padded by a few hundred at most
 
 
@@ -60,7 +61,8 @@ def fit_tokenizer(tokenizer: Any, text_encoder: Any, usual: int | None = None) -
     positions = text_positions(text_encoder) or usual
     if tokenizer.model_max_length > 1e6 and positions is None:  # transformers' number for an unknown length
         raise UserError("its tokenizer_config.json has no model_max_length: add the longest text in tokens")
-    tokenizer.model_max_length = min(tokenizer.model_max_length, positions or tokenizer.model_max_length)
+    if not fills_windows(tokenizer.model_max_length, text_encoder):
+        tokenizer.model_max_length = min(tokenizer.model_max_length, positions or tokenizer.model_max_length)
     rows, words = len(text_encoder.get_input_embeddings().weight), max(tokenizer.get_vocab().values()) + 1
     if words > rows:
         raise UserError(
@@ -82,10 +84,22 @@ def set_length(tokenizer: Any, text_encoder: Any, given: int | None, usual: int)
         UserError: the encoder does not take `given`; see `fit_tokenizer`.
     """
     fit_tokenizer(tokenizer, text_encoder, given or usual)
-    most = tokenizer.model_max_length
-    if given is not None and given > most:
-        raise UserError(f"--text_length {given}: this text encoder with its tokenizer takes at most {most}")
-    tokenizer.model_max_length = min(most, given or usual)
+    if given is not None and text_positions(text_encoder) is None:
+        tokenizer.model_max_length = given  # T5's relative positions take any length, whatever its tokenizer says
+        return
+    window = clip_positions(text_encoder)
+    most = tokenizer.model_max_length if window is None else min(tokenizer.model_max_length, window)
+    if given is not None and given > most and not fills_windows(given, text_encoder):
+        windows = f", or a multiple of it, such as {3 * window}" if window else ""
+        raise UserError(f"--text_length {given}: this text encoder with its tokenizer takes at most {most}{windows}")
+    wanted = given or usual
+    tokenizer.model_max_length = wanted if fills_windows(wanted, text_encoder) else min(most, wanted)
+
+
+def fills_windows(length: int, text_encoder: Any) -> bool:
+    """Whether a length in tokens is that of several whole windows of a CLIP (see `TextEncoder`)."""
+    window = clip_positions(text_encoder)
+    return window is not None and window < length <= MOST_WINDOWS * window and length % window == 0
 
 
 def attended_widths(unet: Any) -> set[int]:

@@ -68,6 +68,13 @@ def text_positions(encoder: Any) -> int | None:
     return None if positions is None or positions < 0 else int(positions)
 
 
+def clip_positions(encoder: Any) -> int | None:
+    """The tokens that a CLIP takes at once; None for other encoders, which take texts of their length whole."""
+    if not getattr(encoder.config, "model_type", "").startswith("clip"):
+        return None
+    return int(encoder.config.max_position_embeddings)
+
+
 def without_last_layers(encoder: Any, n: int) -> Any:
     """A copy of an encoder without its last n layers, whose states a final normalisation, if there is one, follows.
 

@@ -75,7 +75,9 @@ def load_encoder(name: str, trust_remote_code: bool = False, flag: str = "--text
         if is_out_of_memory(error):
             raise
         raise _refusal(flag, name, error) from None
-    except (SafetensorError, UserError) as error:
+    except SafetensorError as error:
+        raise _refusal(flag, name, UserError(f"its weights are damaged ({error}): copy them again")) from None
+    except UserError as error:
         raise _refusal(flag, name, error) from None
 
 

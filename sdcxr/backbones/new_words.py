@@ -36,9 +36,8 @@ def add_words(tokenizer: Any, encoder: Any, config: TrainConfig) -> None:
             f"--initializer_token {config.initializer_token}: give one word, or one for each of {', '.join(words)}, "
             "which have to differ"
         )
-    known = tokenizer.get_vocab()
     tokens = [token for each in words.values() for token in each]
-    if taken := next((token for token in tokens if token in known), None):
+    if taken := next((token for token in tokens if is_known(tokenizer, token)), None):
         raise UserError(f"--placeholder_token {taken}: the tokenizer has this word already, choose another")
     for token in tokens:
         tokenizer.add_tokens(token)
@@ -62,6 +61,13 @@ def token_ids(tokenizer: Any, word: str) -> list[int]:
     if not ids or (tokenizer.unk_token_id in ids and tokenizer.unk_token_id != tokenizer.eos_token_id):
         raise UserError(f"--initializer_token {word}: the tokenizer does not know this word, choose another")
     return ids
+
+
+def is_known(tokenizer: Any, word: str) -> bool:
+    """Whether a tokenizer has a word: as an entry, or as the one token that the text is (`lung</w>` of CLIP)."""
+    ids = tokenizer(word, add_special_tokens=False)["input_ids"]
+    unknown = tokenizer.unk_token_id if tokenizer.unk_token_id != tokenizer.eos_token_id else None
+    return word in tokenizer.get_vocab() or (len(ids) == 1 and ids[0] != unknown)
 
 
 def require_words(ids: np.ndarray, words: dict[str, list[int]]) -> None:

@@ -7,10 +7,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sdcxr.backbones.encoder_classes import encoder_class, plain_encoder
-from sdcxr.backbones.text_encoders import clip_tokenizer
 from sdcxr.io.files import read_json
 from sdcxr.io.hub import cached_snapshot
 from sdcxr.runtime.errors import UserError
+from sdcxr.text.clip_tokens import clip_tokenizer
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "model.safetensors")

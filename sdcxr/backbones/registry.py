@@ -44,7 +44,7 @@ def locate_pipeline(model: str) -> str:
     if folder.is_dir():
         if (folder / "pipeline" / "model_index.json").is_file():
             folder = folder / "pipeline"
-        elif network := next((name for name in ("classifier", "clip") if (folder / name).is_dir()), None):
+        elif network := next((name for name in ("classifier", "segmenter", "clip") if (folder / name).is_dir()), None):
             raise UserError(f"{model} is the run of a {network}: it generates nothing")
         elif (folder / "config.yaml").is_file():
             raise UserError(f"{model} is a run without a pipeline yet: let its training finish (same command again)")

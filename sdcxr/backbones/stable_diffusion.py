@@ -17,7 +17,7 @@ from sdcxr.backbones.guidance import shared_guidance
 from sdcxr.backbones.latent_codec import KLCodec
 from sdcxr.backbones.new_words import add_words
 from sdcxr.backbones.pipeline_files import component_class, hash_weights, load_part
-from sdcxr.backbones.text_encoders import TextEncoder, tokenize
+from sdcxr.backbones.text_encoders import TextEncoder
 from sdcxr.backbones.text_projection import add_projection
 from sdcxr.config import TrainConfig
 from sdcxr.noise.ddpm import Ddpm, training_process
@@ -150,9 +150,10 @@ class StableDiffusion:
         return training_process(self.scheduler)[0]
 
     def tokenize(self, texts: list[str]) -> tuple[dict[str, np.ndarray], int]:
-        tokens = tokenize(self.tokenizer, with_all_vectors(self.tokenizer, texts))
+        encoder = self.text_encoder
+        tokens = encoder.tokenize(with_all_vectors(self.tokenizer, texts))
         arrays = {"input_ids": tokens.ids}
-        return arrays | ({"attention_mask": tokens.mask} if self.text_encoder.use_mask else {}), tokens.n_cut
+        return arrays | ({"attention_mask": tokens.mask} if encoder.use_mask else {}), tokens.n_cut
 
     def encode_text(self, tokens: dict[str, Tensor], clip_skip: int = 0) -> Conditioning:
         return Conditioning(self.text_encoder.states(tokens["input_ids"], tokens.get("attention_mask"), clip_skip))

@@ -10,7 +10,7 @@ Images are 8-bit grey PNGs, <id>_<k>.png, with a metadata.csv that says how each
 The same command again continues where it stopped; with more prompts or more images per prompt it adds those.
 """
 
-from sdcxr.config import GenerateConfig
+from sdcxr.generation.config import GenerateConfig
 from sdcxr.runtime.cli import run
 
 

@@ -5,6 +5,7 @@
     accelerate launch --num_processes 8 train.py --config configs/roentgen.yaml --data DIR
     accelerate launch train.py --tune vae --base ID --data DIR
     accelerate launch train.py --tune classifier --data DIR
+    accelerate launch train.py --tune segmenter --data DIR                 # of a dataset with masks
     accelerate launch train.py --tune clip --data DIR                      # for eval.retrieval and eval.alignment
 
 The same command again resumes.
@@ -22,12 +23,15 @@ from sdcxr.runtime.signals import leaving
 
 def main(config: TrainConfig) -> int:
     with leaving():
+        from sdcxr.backbones.segmenter import require_package
         from sdcxr.training.loop import train  # torch only once the arguments are known to be good
         from sdcxr.training.progress import require_tracker
         from sdcxr.tuning import choose_methods
 
         require_tracker(config.report_to)
         choose_methods(config)
+        if "segmenter" in config.parts:
+            require_package()
         return train(fill_in(config))
 
 
@@ -44,7 +48,7 @@ def fill_in(config: TrainConfig) -> TrainConfig:
     start, data = config.base, config.data
     if data is None or embedded_base:
         with phantoms.building():
-            data = data or str(phantoms.ensure_phantoms())
+            data = data or str(phantoms.ensure_phantoms(masks="segmenter" in config.parts))
             start = str(base.ensure_base(user_cache())) if embedded_base else start
     return dataclasses.replace(config, base=start, data=data, output_dir=config.output_dir or f"runs/{config.tune}")
 

@@ -1,5 +1,6 @@
 """Training examples of diffusion: latents, captions with caption dropout, timesteps and noise (with noise offset)."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,6 +10,9 @@ from torch import Tensor
 
 from sdcxr.io.pixels import read_pixels
 from sdcxr.noise.base import NoiseProcess
+from sdcxr.text.prompt_writer import PromptWriter
+
+Tokenize = Callable[[list[str]], tuple[dict[str, np.ndarray], int]]
 
 
 class Source(Protocol):
@@ -25,7 +29,7 @@ class Source(Protocol):
 class Captions(Protocol):
     """Where the conditioning comes from: token ids that the task encodes, or cached outputs of a frozen encoder."""
 
-    def fields(self, index: int | None) -> dict[str, Tensor]:
+    def fields(self, index: int | None, draws: np.random.Generator) -> dict[str, Tensor]:
         """What a batch carries of the caption of image `index`, or of the empty caption."""
 
     def content(self) -> dict[str, np.ndarray]:
@@ -38,12 +42,32 @@ class TokenIds:
     def __init__(self, tokens: dict[str, np.ndarray], empty: dict[str, np.ndarray]):
         self.tokens, self.empty = tokens, empty
 
-    def fields(self, index: int | None) -> dict[str, Tensor]:
+    def fields(self, index: int | None, draws: np.random.Generator) -> dict[str, Tensor]:
         rows = ((name, self.empty[name][0] if index is None else ids[index]) for name, ids in self.tokens.items())
         return {name: torch.from_numpy(row) for name, row in rows}
 
     def content(self) -> dict[str, np.ndarray]:
         return self.tokens | {f"no_caption_{name}": row[0] for name, row in self.empty.items()}
+
+
+class WrittenCaptions:
+    """Captions that templates write anew whenever an image is seen, as token ids.
+
+    Args:
+        writer: of the images' rows.
+        tokenize: of the backbone.
+        texts: all that the captions are made of, see `content`.
+    """
+
+    def __init__(self, writer: PromptWriter, tokenize: Tokenize, texts: list[str]):
+        self.writer, self.tokenize, self.texts = writer, tokenize, texts
+
+    def fields(self, index: int | None, draws: np.random.Generator) -> dict[str, Tensor]:
+        caption = "" if index is None else self.writer.prompt(index, str(draws.integers(1 << 63)))
+        return {name: torch.from_numpy(ids[0]) for name, ids in self.tokenize([caption])[0].items()}
+
+    def content(self) -> dict[str, np.ndarray]:
+        return {"texts": np.frombuffer("\0".join(self.texts).encode(), dtype=np.uint8)}
 
 
 class DenoisingExamples:
@@ -92,7 +116,9 @@ class DenoisingExamples:
             example["noise"] += self.noise_offset * torch.from_numpy(offset)
         if self.strata:
             example["stratum"] = self.process.stratum_start(part, parts)
-        return self.source.fields(index) | self.captions.fields(None if dropped else index) | example
+        # Last: noise and timestep of a sample are the same whatever its caption draws.
+        caption = self.captions.fields(None if dropped else index, draws)
+        return self.source.fields(index) | caption | example
 
 
 PRIOR = "prior."  # of a batch's fields

@@ -1,4 +1,4 @@
-"""Training examples of images: for the autoencoder, with labels (classifier), with captions (CLIP); augmentation."""
+"""Training examples of images: for the autoencoder, with labels, masks or captions (CLIP); augmentation."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sdcxr.io.pixels import read_pixels
+from sdcxr.io.pixels import read_mask, read_pixels
 
 
 class ImageExamples:
@@ -59,6 +59,45 @@ class LabelledImages:
         return {"pixels": pixels, "labels": torch.from_numpy(self.labels[index])}
 
 
+class SegmentationImages:
+    """Pixels (channels, H, W) float32 in [-1, 1] with masks (structures, H, W) of 1 and 0, NaN where one is unknown.
+
+    Args:
+        paths: of the images.
+        ids: of the images.
+        masks: path of the mask of each structure of each image, or None.
+        resolution: side in pixels.
+        channels: 1 (grey) or 3.
+        augmented: whether images and masks are shifted, and images exposed anew, as in training.
+    """
+
+    def __init__(
+        self,
+        paths: list[Path],
+        ids: list[str],
+        masks: list[list[Path | None]],
+        resolution: int,
+        channels: int = 1,
+        augmented: bool = True,
+    ):
+        self.paths, self.ids, self.masks, self.resolution = paths, ids, masks, resolution
+        self.channels, self.augmented = channels, augmented
+
+    def content(self) -> dict[str, np.ndarray]:
+        return {"masks": np.array([[mask is not None for mask in masks] for masks in self.masks])}
+
+    def example(self, index: int, draws: np.random.Generator) -> dict[str, Any]:
+        pixels = read_pixels(self.paths[index], self.resolution, self.channels)
+        masks = torch.full((len(self.masks[index]), self.resolution, self.resolution), torch.nan)
+        for structure, path in enumerate(self.masks[index]):
+            if path is not None:
+                masks[structure] = torch.from_numpy(read_mask(path, self.resolution))
+        if self.augmented:
+            shift = draw_shift(self.resolution, draws)
+            pixels, masks = expose(moved(pixels, shift), draws), moved(masks, shift)
+        return {"pixels": pixels, "masks": masks}
+
+
 class CaptionedImages:
     """Pixels (1, H, W) float32 in [-1, 1] with the caption's input_ids (tokens,) int64 and its number, for CLIP.
 
@@ -82,8 +121,20 @@ class CaptionedImages:
 
 def augment(pixels: torch.Tensor, draws: np.random.Generator) -> torch.Tensor:
     """A square image with a small shift and change of exposure; never mirrored, the side is part of the finding."""
-    reach = pixels.shape[-1]
-    shift = draws.integers(-reach // 32, reach // 32 + 1, size=2)
-    pixels = torch.roll(pixels, shifts=tuple(int(s) for s in shift), dims=(1, 2))
-    pixels = pixels * draws.uniform(0.8, 1.2) + draws.uniform(-0.2, 0.2)
-    return pixels.clamp(-1, 1).float()
+    return expose(moved(pixels, draw_shift(pixels.shape[-1], draws)), draws)
+
+
+def draw_shift(resolution: int, draws: np.random.Generator) -> tuple[int, int]:
+    """A shift of up to 1/32 of the side in either direction, in pixels."""
+    down, right = draws.integers(-resolution // 32, resolution // 32 + 1, size=2)
+    return int(down), int(right)
+
+
+def moved(planes: torch.Tensor, shift: tuple[int, int]) -> torch.Tensor:
+    """Planes (n, H, W) shifted; what leaves on one side comes back on the other."""
+    return torch.roll(planes, shifts=shift, dims=(1, 2))
+
+
+def expose(pixels: torch.Tensor, draws: np.random.Generator) -> torch.Tensor:
+    """Pixels in [-1, 1] with another contrast and brightness."""
+    return (pixels * draws.uniform(0.8, 1.2) + draws.uniform(-0.2, 0.2)).clamp(-1, 1).float()

@@ -23,7 +23,7 @@ class CachedCaptions:
         # One shape for all batches: the longest caption's.
         self.tokens = max(len(cache[row]["hidden"]) for row in range(cache.n))
 
-    def fields(self, index: int | None) -> dict[str, Tensor]:
+    def fields(self, index: int | None, draws: np.random.Generator) -> dict[str, Tensor]:
         values = dict(self.cache[0 if index is None else self.rows[index]])
         padding = self.tokens - len(values["hidden"])
         for name in ("hidden", "mask"):

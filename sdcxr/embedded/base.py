@@ -13,12 +13,12 @@ import torch
 
 from sdcxr import backbones
 from sdcxr.backbones.stable_diffusion import StableDiffusion
-from sdcxr.backbones.text_encoders import clip_tokenizer
 from sdcxr.io.files import atomic, checksum, inside
 from sdcxr.io.manifest import read_metadata, split_folder
 from sdcxr.io.pixels import read_pixels
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.processes import processes
+from sdcxr.text.clip_tokens import clip_tokenizer
 
 RESOLUTION = 128
 VERSION = 2  # raise when the architecture or the weights change

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from sdcxr.config import GenerateConfig
+from sdcxr.generation.config import GenerateConfig
 from sdcxr.io.manifest import LABELS, SAMPLE_COLUMNS
 from sdcxr.text.templates import template_of
 

@@ -9,9 +9,9 @@ import pandas as pd
 from sdcxr.io.manifest import LABELS, SPLITS, image_ids, read_metadata, with_labels
 from sdcxr.io.table_formats import REFUSED, TABLE_KINDS, kind_of, read_lines, read_table
 from sdcxr.runtime.errors import UserError
-from sdcxr.text.fields import chexpert_findings, finding_fields, person_fields, view_words
+from sdcxr.text.prompt_writer import note_on_text, prompts_of
 from sdcxr.text.refocusing import TextMode, describe_change, use_mode
-from sdcxr.text.templates import places, write_prompts
+from sdcxr.text.templates import places
 
 TEXTS = ("text", "prompt", "impression")
 IDS = ("id", "dicom_id")
@@ -37,6 +37,8 @@ def read_prompts(prompts: str, mode: TextMode = "raw", templates: Sequence[str] 
     path = _path(prompts)
     if path and path.is_dir():
         rows = _read_split(path)
+        if note := note_on_text(path, templates):
+            print(note)
     elif path and (path.exists() or path.is_symlink()):
         rows = _read_file(path, templates)
     elif path and speaks_for_a_path(prompts, path):
@@ -62,29 +64,15 @@ def _used_prompts(rows: pd.DataFrame, mode: TextMode, templates: Sequence[str], 
     if mode != "raw" and "text" in rows:
         used = rows["text"].map(lambda text: use_mode(text, mode))
         print(describe_change(mode, rows["text"], used))
-        _check_left(rows["id"][used == ""], f"--text {mode}: nothing is left of the prompt")
+        if len(empty := rows["id"][used == ""]):
+            which = f" {empty.iloc[0]} ({len(empty)} in all)" if len(rows) > 1 else ""
+            raise UserError(
+                f"--text {mode}: nothing is left of the prompt{which}: leave it out, or use another setting"
+            )
         rows = rows.assign(text=used)
     if not templates:
         return rows
-    fields = {str(name): rows[name].map(_words) for name in rows if name not in LABELS}
-    fields |= person_fields(rows) | ({"text": rows["text"]} if "text" in rows else {})
-    if "view" in rows:
-        fields["view"] = rows["view"].map(view_words)
-    if {*rows} & {*LABELS}:
-        fields = finding_fields(chexpert_findings(rows), rows["id"], seed) | fields  # a column comes first
-    written = pd.Series(write_prompts(templates, fields, rows["id"], seed), rows.index, dtype=object)
-    _check_left(rows["id"][written == ""], "--prompt_template: a field outside brackets is empty for the prompt")
-    return rows.assign(text=written)
-
-
-def _check_left(empty: pd.Series, what: str) -> None:
-    if len(empty):
-        raise UserError(f"{what} {empty.iloc[0]} ({len(empty)} in all): leave it out, or use another setting")
-
-
-def _words(cell: object) -> str:
-    text = " ".join(str(cell).split())
-    return "" if text.lower() in ("nan", "<na>", "none") else re.sub(r"^(\d+)\.0+$", r"\1", text)
+    return rows.assign(text=pd.Series(prompts_of(rows, templates, seed), rows.index, dtype=object))
 
 
 def _path(prompts: str) -> Path | None:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from sdcxr.config import GenerateConfig
+from sdcxr.generation.config import GenerateConfig
 from sdcxr.generation.plan import plan_samples
 from sdcxr.generation.prompts import read_prompts
 from sdcxr.io.files import check_same_settings, read_json, write_json
@@ -108,6 +108,13 @@ def make_images(sampler: Any, jobs: list[dict[str, Any]], folder: Path, batch_si
     from torch import inference_mode
 
     from sdcxr.io.pixels import write_png
+    from sdcxr.runtime.threads import LoadFollower
+
+    load = LoadFollower(fixed=sampler.pipeline.device.type != "cpu")
+
+    def between_steps(_: int) -> None:
+        if (message := load.follow()) and state.is_main_process:
+            tqdm.write(message)
 
     mine = jobs[state.process_index :: state.num_processes]
     written: list[Future[None]] = []
@@ -118,7 +125,8 @@ def make_images(sampler: Any, jobs: list[dict[str, Any]], folder: Path, batch_si
     ):
         for start in range(0, len(mine), batch_size):
             batch = mine[start : start + batch_size]
-            images = sampler.sample([job["text"] for job in batch], [job["seed"] for job in batch])
+            texts, seeds = [job["text"] for job in batch], [job["seed"] for job in batch]
+            images = sampler.sample(texts, seeds, between_steps)
             raise_errors(written)
             paths = [folder / job["file_name"] for job in batch]
             written = [pool.submit(write_png, path, image) for path, image in zip(paths, images, strict=True)]
@@ -134,9 +142,11 @@ def raise_errors(written: list[Future[None]]) -> None:
 
 def cut_texts(backbone: Any, texts: list[str], negative_prompt: str | None) -> list[str]:
     """A line for prompts that are longer than the text encoder takes, and one for such a negative prompt."""
+    from sdcxr.backbones.text_encoders import describe_cut
+
     tokens, cut = backbone.tokenize(texts)
     length = next(iter(tokens.values())).shape[1]
-    lines = [f"{cut} of {len(texts)} prompts are cut to {length} tokens ({cut / len(texts):.1%})"] if cut else []
+    lines = [describe_cut(cut, len(texts), length, "prompts")]
     if negative_prompt and backbone.tokenize([negative_prompt])[1]:
         lines.append(f"the negative prompt is cut to {length} tokens")
     return lines

@@ -23,6 +23,11 @@ LONGEST_SHOWN = 12  # characters of an invalid label that messages quote
 SPLITS = ("train", "validation", "test")
 IDS = ("subject_id", "study_id", "dicom_id")
 COLUMNS = ("file_name", "text", *IDS, "view", *LABELS)
+CLASS_COLUMN = "class"
+"""Of datasets whose images have one of several classes: its name."""
+MASK_COLUMN = "mask"
+"""Of datasets with masks: path of the mask relative to the split's folder, empty without one; `mask_STRUCTURE` where
+masks show several structures."""
 SAMPLE_COLUMNS = ("file_name", "text", "id", "seed", "guidance_scale", "num_inference_steps", "scheduler", "model")
 
 
@@ -112,6 +117,31 @@ def image_ids(rows: pd.DataFrame) -> pd.Series:
     """Id of each row of a dataset folder: its dicom_id, or the stem of its file name if it has none."""
     stems = rows["file_name"].map(lambda name: Path(name).stem)
     return rows["dicom_id"].where(rows["dicom_id"] != "", stems) if "dicom_id" in rows else stems
+
+
+def read_masks(rows: pd.DataFrame, folder: Path | pd.Series, structures: Sequence[str] | None = None) -> pd.DataFrame:
+    """Path of each image's mask by structure, None where it has none; the structure of the column `mask` is "mask".
+
+    Args:
+        rows: rows of metadata.csv.
+        folder: that of the split, one for all rows or for each.
+        structures: those wanted, in this order; default: all.
+
+    Raises:
+        UserError: the table has no masks, or not those.
+    """
+    named = [name for name in map(str, rows.columns) if re.match(rf"{MASK_COLUMN}(_|$)", name)]
+    columns = {name.removeprefix(f"{MASK_COLUMN}_"): name for name in named}
+    if not columns:
+        raise UserError("metadata.csv has no masks (columns mask, mask_lungs, …): prepare the dataset with --masks")
+    if missing := [name for name in structures or () if name not in columns]:
+        raise UserError(f"metadata.csv has no masks of {missing[0]} (it has: {', '.join(columns)})")
+    folders = [folder] * len(rows) if isinstance(folder, Path) else folder
+    paths = {
+        name: [inside(place, cell) if cell else None for place, cell in zip(folders, rows[columns[name]], strict=True)]
+        for name in structures or columns
+    }
+    return pd.DataFrame(paths, index=rows.index, dtype=object)
 
 
 def text_key(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The one way from any image file to upright grey pixels; greyscale PNG and grids the other way.
+"""The one way from any image file to upright pixels, grey unless colour is asked for; PNG and grids the other way.
 
 Used by preparation, training and evaluation alike. torch is imported by `read_pixels` only: preparation does without.
 """
@@ -156,27 +156,44 @@ def read_pixels(path: Path, resolution: int, channels: int = 1) -> "torch.Tensor
     """Read a square image as float32 in [-1, 1], shape (channels, resolution, resolution), resized where necessary.
 
     Args:
-        path: of the file.
+        path: the file.
         resolution: side in pixels.
-        channels: 1 (grey) or 3 (red, green, blue).
+        channels: 1: grey, colour is converted; 3: red, green and blue, equal where the file is grey.
 
     Raises:
         UserError: the file is missing or unreadable, or the image has more than 8 bits per pixel or is not square.
     """
     import torch
 
+    image = _read_square(path).convert("L" if channels == 1 else "RGB")
+    if image.width != resolution:
+        image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
+    pixels = np.asarray(image, dtype=np.float32)
+    return torch.from_numpy((pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)) / 127.5 - 1)
+
+
+def read_mask(path: Path, resolution: int) -> np.ndarray:
+    """Read a square mask as bool (resolution, resolution), resized to the nearest pixel: True where it is not black.
+
+    Raises:
+        UserError: see `read_pixels`.
+    """
+    mask = _read_square(path).convert("L")
+    if mask.width != resolution:
+        mask = mask.resize((resolution, resolution), Image.Resampling.NEAREST)
+    return np.asarray(mask) > 0
+
+
+def _read_square(path: Path) -> Image.Image:
     try:
-        image = load_upright(path).image.convert("L" if channels == 1 else "RGB")
+        image = load_upright(path).image
     except NeedsStretch as deep:
         raise UserError(f"{path} {deep}: data_prep makes images of 8 bits") from None
     except BadImage as bad:
         raise UserError(f"{path} is named in metadata.csv and {bad}: run data_prep again") from None
     if image.width != image.height:
         raise UserError(f"{path} is not square ({image.width} × {image.height}): data_prep makes square images")
-    if image.width != resolution:
-        image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
-    values = np.asarray(image, dtype=np.float32)
-    return torch.from_numpy((values[None] if channels == 1 else values.transpose(2, 0, 1)) / 127.5 - 1)
+    return image
 
 
 def to_grey(images: "torch.Tensor") -> "torch.Tensor":
@@ -184,10 +201,10 @@ def to_grey(images: "torch.Tensor") -> "torch.Tensor":
     return ((images.float().mean(dim=1) / 2 + 0.5).clamp(0, 1) * 255).round().byte().cpu()
 
 
-def write_png(path: Path, grey: np.ndarray) -> None:
-    """Write a uint8 image (H, W) atomically as greyscale PNG."""
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Write a uint8 image atomically as PNG: grey (H, W), or colour (H, W, 3)."""
     with atomic(path) as temporary:
-        temporary.write_bytes(encode_png(grey))
+        temporary.write_bytes(encode_png(pixels))
 
 
 def grid(images: Sequence[np.ndarray], columns: int) -> np.ndarray:

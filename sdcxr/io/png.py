@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -10,27 +11,35 @@ from PIL import Image
 from sdcxr.io.image_files import BadImage
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_BIT_DEPTH = 24  # place of the byte in the file
+_BIT_DEPTH, _COLOUR_TYPE = 24, 25  # places of the bytes in the file
 _UP = 2  # filter type: differences to the row above
+_GREY, _RGB = 0, 2  # colour types
 
 
-def encode_png(grey: np.ndarray) -> bytes:
-    """A uint8 image (H, W) as greyscale PNG.
+def encode_png(pixels: np.ndarray) -> bytes:
+    """A uint8 image as PNG: grey (H, W) or red, green, blue (H, W, 3).
 
     Film grain has few repetitions to find, and Pillow tries five filters on every row: one filter and run lengths alone
     take 2.6 ms for 512 × 512 pixels, Pillow's defaults 37 ms for the same size of file (docs/decisions.md).
     """
-    height, width = grey.shape
-    rows = np.full((height, 1 + width), _UP, dtype=np.uint8)
-    rows[0, 1:] = grey[0]
-    np.subtract(grey[1:], grey[:-1], out=rows[1:, 1:])
+    height, width = pixels.shape[:2]
+    values = pixels.reshape(height, -1)
+    rows = np.full((height, 1 + values.shape[1]), _UP, dtype=np.uint8)
+    rows[0, 1:] = values[0]
+    np.subtract(values[1:], values[:-1], out=rows[1:, 1:])
     packer = zlib.compressobj(level=1, strategy=zlib.Z_RLE)
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)  # 8 bits, grey
+    header = struct.pack(">IIBBBBB", width, height, 8, _RGB if pixels.ndim == 3 else _GREY, 0, 0, 0)  # 8 bits
     chunks = {b"IHDR": header, b"IDAT": packer.compress(rows.data) + packer.flush(), b"IEND": b""}
     return SIGNATURE + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         for kind, data in chunks.items()
     )
+
+
+def is_colour(path: Path) -> bool:
+    """Whether a PNG file is red, green and blue; only its header is read."""
+    with path.open("rb") as file:
+        return file.read(_COLOUR_TYPE + 1)[_COLOUR_TYPE:] == bytes([_RGB])
 
 
 def check_png(data: bytes) -> None:

@@ -13,7 +13,7 @@ from sdcxr.runtime.errors import UserError
 RUN_STATE = "run.json"
 CONTENT = (
     "config.yaml", "log.jsonl", "validation.jsonl", "checkpoints", "samples", "logs", "pipeline", "adapter",
-    "classifier", "clip",
+    "classifier", "segmenter", "clip",
 )  # fmt: skip
 
 

@@ -1,19 +1,15 @@
 """CPU cores available to this process, the threads that torch uses on CPUs, and how these wait for each other."""
 
+import math
 import os
-import threading
 import time
-from collections.abc import MutableMapping
-from functools import cache
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 WAITING = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
 """How long OpenMP's threads spin at a barrier before they sleep: GNU's in loops (about 0.2 ms; 300,000 by default),
 LLVM's and Intel's in ms (200 by default)."""
 CHECK_S = 1.0
-BUSY, QUIET = 0.1, 0.05
-"""Seconds per second of waiting for a core: above BUSY other processes need the cores, below QUIET no more."""
-GRAIN = 32768  # elements per thread at which torch shares an element-wise operation
 
 
 def available_cores() -> int:
@@ -24,16 +20,18 @@ def available_cores() -> int:
 def use_all_cores() -> None:
     """Undo OMP_NUM_THREADS=1, which `accelerate launch` sets by default: share the cores among the local ranks.
 
-    MKL_NUM_THREADS, or OMP_NUM_THREADS other than 1, was set by the user and is respected. From then on threads that
-    wait sleep while other processes need the cores.
+    MKL_NUM_THREADS, or OMP_NUM_THREADS other than 1, was set by the user and is respected.
     """
     import torch
 
-    launched = "ACCELERATE_MIXED_PRECISION" in os.environ
-    if launched and os.environ.get("OMP_NUM_THREADS") == "1" and "MKL_NUM_THREADS" not in os.environ:
+    if "OMP_NUM_THREADS" in os.environ and not threads_as_told(os.environ):
         torch.set_num_threads(max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
-    if torch.get_num_threads() > 1 and not waits_as_told(os.environ) and waited_s() is not None:
-        _watch_cores()
+
+
+def threads_as_told(environment: Mapping[str, str]) -> bool:
+    """Whether the user has set the number of threads; OMP_NUM_THREADS=1 under `accelerate launch` is the launcher's."""
+    launched = "ACCELERATE_MIXED_PRECISION" in environment and environment.get("OMP_NUM_THREADS") == "1"
+    return "MKL_NUM_THREADS" in environment or ("OMP_NUM_THREADS" in environment and not launched)
 
 
 def limit_spinning(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -45,55 +43,68 @@ def limit_spinning(environment: MutableMapping[str, str] = os.environ) -> None:
         environment.update(WAITING)
 
 
-def waits_as_told(environment: MutableMapping[str, str]) -> bool:
+def waits_as_told(environment: Mapping[str, str]) -> bool:
     """Whether the user has set how OpenMP's threads wait, by any of its variables."""
     changed = (environment.get(name, value) != value for name, value in WAITING.items())
     return "OMP_WAIT_POLICY" in environment or any(changed)
 
 
-def waited_s() -> float | None:
-    """Seconds that all threads of this process have been ready without a core; None where the system does not count."""
-    total = None
-    for path in Path("/proc/self/task").glob("*/schedstat"):
-        try:
-            total = (total or 0.0) + int(path.read_text().split()[1]) / 1e9
-        except (OSError, IndexError):  # the thread has ended
-            continue
-    return total
+class LoadFollower:
+    """Fewer threads of torch while other processes need the cores, all of them again afterwards.
 
+    The threads of an operator wait for one another many times a step. Beside a busy process, one of them is always
+    without a core, and several are slower than one (docs/decisions.md). The last bits of sums depend on their number.
 
-def is_shared(before: bool, waiting: float) -> bool:
-    """Whether other processes need the cores: by whether they did, and the seconds per second of waiting for one."""
-    return waiting > (QUIET if before else BUSY)
-
-
-@cache  # one watch a process
-def _watch_cores() -> None:
-    threading.Thread(target=_watch, name="watch-cores", daemon=True).start()
-
-
-def _watch() -> None:
-    release: threading.Event | None = None
-    waited, since = waited_s() or 0.0, time.monotonic()
-    while True:
-        time.sleep(CHECK_S)
-        last, start, waited, since = waited, since, waited_s() or 0.0, time.monotonic()
-        shared = is_shared(release is not None, (waited - last) / (since - start))
-        if shared and release is None:
-            release = threading.Event()
-            threading.Thread(target=hold_team, args=(release,), name="hold-team", daemon=True).start()
-        elif release is not None and not shared:
-            release.set()
-            release = None
-
-
-def hold_team(release: threading.Event) -> None:
-    """Keep an OpenMP team of the calling thread, asleep, until `release` is set.
-
-    libgomp then counts more threads than cores and waits in 100 loops instead of GOMP_SPINCOUNT, in all teams: its one
-    switch that works while a process runs. No number of threads, and so no result, changes.
+    Args:
+        fixed: keep the number, as where the user has set it and on systems without /proc/stat.
     """
-    import torch
 
-    torch.empty(torch.get_num_threads() * GRAIN).fill_(0.0)
-    release.wait()
+    def __init__(self, fixed: bool = False):
+        import torch
+
+        self.most = torch.get_num_threads()
+        self.fixed = fixed or self.most == 1 or threads_as_told(os.environ) or busy_s() is None
+        self.said = False
+        self.last = self._read()
+
+    def follow(self) -> str:
+        """Between two steps: look at the load, once a second; a message the first time that threads are given up."""
+        if self.fixed or time.monotonic() - self.last[0] < CHECK_S:
+            return ""
+        import torch
+
+        before, self.last = self.last, self._read()
+        seconds, busy, own = (now - then for now, then in zip(self.last, before, strict=True))
+        threads = threads_beside((busy - own) / seconds, available_cores(), self.most)
+        if threads != torch.get_num_threads():
+            torch.set_num_threads(threads)
+        if threads == self.most or self.said:
+            return ""
+        self.said = True
+        return (
+            f"other processes use the cores: {threads} of {self.most} threads until they end; the last bits of results "
+            "depend on it (with OMP_NUM_THREADS set, the number stays)"
+        )
+
+    def _read(self) -> tuple[float, float, float]:
+        return time.monotonic(), busy_s() or 0.0, time.process_time()
+
+
+def threads_beside(others: float, cores: int, most: int) -> int:
+    """How many threads are fastest beside processes that take `others` cores: each thread should find a free one.
+
+    A thread less costs 1 / cores of the speed, as does leaving one to share its core for as much of the time.
+    """
+    return max(1, min(most, math.floor(cores - others + 1 / cores)))
+
+
+def busy_s() -> float | None:
+    """Seconds that the cores available to this process have worked, for whomever; None on systems that do not say."""
+    try:
+        rows = [line.split() for line in Path("/proc/stat").read_text().splitlines() if line.startswith("cpu")]
+        ours = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+        idle = {4, 5}  # columns of proc_stat(5): idle and waiting for a disk; 9 and 10 are counted in 1 and 2
+        ticks = [int(row[i]) for row in rows if row[0] in ours for i in range(1, 9) if i not in idle]
+    except (OSError, AttributeError, IndexError, ValueError):
+        return None
+    return sum(ticks) / os.sysconf("SC_CLK_TCK")

@@ -14,6 +14,10 @@ def build(config: TrainConfig, device: torch.device) -> Any:
         from sdcxr.tasks.classifier import ClassifierTask
 
         return ClassifierTask(config).to(device)
+    if config.parts == {"segmenter"}:
+        from sdcxr.tasks.segmenter import SegmenterTask
+
+        return SegmenterTask(config).to(device)
     if config.parts == {"clip"}:
         from sdcxr.tasks.contrastive import ClipTask
 

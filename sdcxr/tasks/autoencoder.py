@@ -27,6 +27,7 @@ class AutoencoderTask(nn.Module):
         self.preview_rows = validation_rows(config, config.preview_images)
         self.backbone = backbones.load(config.base)
         self.base_sha256 = hash_parts(self.backbone)
+        self.notes: dict[str, Any] = {}
         self.vae: Any = self.backbone.parts["vae"]
         if not isinstance(self.backbone.codec, KLCodec):
             raise UserError(f"--tune vae: the {type(self.vae).__name__} of this base is no AutoencoderKL")

@@ -29,6 +29,9 @@ class Task(Protocol):
     base_sha256: dict[str, str]
     """Hashes of the weights that it was built on, by part, before anything was added or trained; none if random."""
 
+    notes: dict[str, Any]
+    """What run.json records of the examples, once they are made."""
+
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """The loss of each sample, shape (batch,)."""
 

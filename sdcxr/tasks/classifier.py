@@ -61,6 +61,7 @@ class ClassifierTask(nn.Module):
             problem="multi_class" if config.class_column else "multi_label",
         )  # fmt: skip
         self.base_sha256: dict[str, str] = {}
+        self.notes: dict[str, Any] = {}
         begun = None if config.base is None or config.random_weights else classifier_base.of_run(config.base)
         if begun is None and (config.base is None or config.random_weights):
             if config.architecture:
@@ -97,17 +98,7 @@ class ClassifierTask(nn.Module):
         return self.about.architecture
 
     def groups(self) -> list[dict[str, Any]]:
-        rate = self.config.learning_rate
-        trained = [p for p in self.network.parameters() if p.requires_grad]
-        if self.method.name == "full":
-            return [{"name": "classifier", "params": trained, "lr": rate}]
-        # Decay would pull scales to 0, which begin at 1.
-        vectors = [p for p in trained if p.ndim < 2]
-        groups = [
-            {"name": "classifier", "params": [p for p in trained if p.ndim >= 2], "lr": rate},
-            {"name": "its vectors", "params": vectors, "lr": rate, "weight_decay": 0.0},
-        ]
-        return [group for group in groups if group["params"]]
+        return parameter_groups("classifier", self.network, self.method.name, self.config.learning_rate)
 
     def after_step(self, step: int) -> None:
         """Called by the loop while the gradients are there.
@@ -209,6 +200,20 @@ class ClassifierTask(nn.Module):
         wanted, found = (logits_of(each, self.about.inputs(pixels)).float() for each in (trained, saved.network))
         if (found - wanted).abs().max() > TOLERANCE * (1 + wanted.abs().max()):
             raise RuntimeError(f"{folder} is not what was trained: --method {self.method.name} does not fold into it")
+
+
+def parameter_groups(part: str, network: nn.Module, method: str, rate: float | None) -> list[dict[str, Any]]:
+    """`Task.groups` of a network that a method tunes: vectors have no weight decay, but with full tuning."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    if method == "full":
+        return [{"name": part, "params": trained, "lr": rate}]
+    # Decay would pull scales to 0, which begin at 1.
+    vectors = [p for p in trained if p.ndim < 2]
+    groups = [
+        {"name": part, "params": [p for p in trained if p.ndim >= 2], "lr": rate},
+        {"name": "its vectors", "params": vectors, "lr": rate, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def has_colour(paths: list[Path]) -> bool:

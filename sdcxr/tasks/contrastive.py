@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from sdcxr.backbones.image_classifier import ARCHITECTURE, RESOLUTION
 from sdcxr.backbones.image_text_towers import Towers, text_config
-from sdcxr.backbones.text_encoders import clip_tokenizer, tokenize
+from sdcxr.backbones.text_encoders import describe_cut, tokenize
 from sdcxr.config import TrainConfig
 from sdcxr.data.examples import CaptionedImages
 from sdcxr.io.files import atomic, write_json
 from sdcxr.io.manifest import text_key
 from sdcxr.runtime.errors import UserError
 from sdcxr.tasks.base import training_rows
+from sdcxr.text.clip_tokens import clip_tokenizer
 
 
 class ClipTask(nn.Module):
@@ -44,6 +45,7 @@ class ClipTask(nn.Module):
         self.resolution = config.resolution or RESOLUTION
         self.architecture = config.base or ARCHITECTURE
         self.base_sha256: dict[str, str] = {}
+        self.notes: dict[str, Any] = {}
         self.tokenizer = clip_tokenizer()
         self.towers = Towers(self.architecture, text_config(self.tokenizer))
 
@@ -58,8 +60,9 @@ class ClipTask(nn.Module):
     def examples(self) -> CaptionedImages:
         tokens = tokenize(self.tokenizer, self.rows["text"].tolist())
         input_ids = tokens.ids
-        if tokens.n_cut:
-            print(f"{tokens.n_cut} of {len(input_ids)} captions are cut to {input_ids.shape[1]} tokens")
+        self.notes["captions"] = {"cut": tokens.n_cut, "of": len(input_ids), "tokens": input_ids.shape[1]}
+        if line := describe_cut(tokens.n_cut, *input_ids.shape):
+            print(line)
         # The tower is causal and reads at the first end token: what follows the longest caption changes nothing.
         longest = int((input_ids != self.tokenizer.eos_token_id).sum(axis=1).max()) + 1
         paths, ids = self.rows["path"].tolist(), self.rows["id"].tolist()

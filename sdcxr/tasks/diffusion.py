@@ -13,14 +13,26 @@ from sdcxr import backbones
 from sdcxr.backbones.base import Conditioning
 from sdcxr.backbones.new_words import require_words
 from sdcxr.backbones.pipeline_files import hash_base
+from sdcxr.backbones.text_encoders import describe_cut
 from sdcxr.config import TrainConfig
-from sdcxr.data.denoising import Captions, DenoisingExamples, Pixels, Source, TokenIds, WithPrior, prior_of
+from sdcxr.data.denoising import (
+    Captions,
+    DenoisingExamples,
+    Pixels,
+    Source,
+    TokenIds,
+    WithPrior,
+    WrittenCaptions,
+    prior_of,
+)
 from sdcxr.data.latents import Latents, cached_latents, hash_images
 from sdcxr.data.text_cache import cached_captions, conditioning_of
 from sdcxr.generation.plan import image_seed
 from sdcxr.generation.sampler import Sampler
+from sdcxr.io.manifest import split_folder
 from sdcxr.runtime.errors import UserError
 from sdcxr.tasks.base import check_resolution, class_rows, training_rows, validation_rows
+from sdcxr.text.prompt_writer import PromptWriter, note_on_text, prompts_of
 from sdcxr.tuning import tune
 from sdcxr.tuning.adapter_folder import save_adapter
 from sdcxr.tuning.lora_files import export_adapter
@@ -38,11 +50,13 @@ class DiffusionTask(nn.Module):
         assert config.base is not None
         self.config = config
         self.preview_rows = validation_rows(config, config.preview_images)
+        self.preview_texts = [] if self.preview_rows is None else self.texts(self.preview_rows)
         self.backbone = backbones.load(config.base)
         self.backbone.adapt(config)
         if config.adapts_base:
             print(describe_text(self.backbone) + ("; the UNet has random weights" if config.random_unet else ""))
         self.base_sha256 = hash_base(self.backbone)
+        self.notes: dict[str, Any] = {}
         self.process = self.backbone.noise_process(config)
         self.resolution = config.resolution or self.backbone.resolution
         check_resolution(self.resolution, self.backbone.multiple)
@@ -69,7 +83,7 @@ class DiffusionTask(nn.Module):
 
     @property
     def caches_text(self) -> bool:
-        return self.backbone.caches_text and "text" not in self.methods
+        return self.backbone.caches_text and "text" not in self.methods and not self.config.templates
 
     @contextmanager
     def encoders_on_device(self) -> Iterator[torch.device]:
@@ -124,22 +138,25 @@ class DiffusionTask(nn.Module):
     def _examples(
         self, rows: Any, caption_dropout: float, noise_offset: float = 0.0, strata: int = 0, kind: str = "train"
     ) -> DenoisingExamples:
-        captions = self._captions(self.texts(rows), kind)
+        captions = self._captions(rows.drop(columns="path"), kind)
         source = self._source(rows, kind)
         noise_shape = self.backbone.codec.latent_shape(self.resolution)
         return DenoisingExamples(source, captions, self.process, caption_dropout, noise_shape, noise_offset, strata)
 
-    def texts(self, rows: Any) -> list[str]:
-        """The captions of rows, in the form of `--token_caption`."""
+    def texts(self, rows: Any, kind: str = "validation") -> list[str]:
+        """The captions of rows, in the form of `--token_caption` or by the templates; class images keep their own."""
+        if self.config.templates and kind != "class":
+            return prompts_of(rows, self.config.templates, self.config.seed)
         form = self.config.token_caption
         return [text if form is None else form.replace("{text}", text) for text in rows["text"]]
 
-    def _captions(self, texts: list[str], kind: str) -> Captions:
+    def _captions(self, rows: Any, kind: str) -> Captions:
+        if kind == "train" and self.config.templates:
+            return self._written_captions(rows)
+        texts = self.texts(rows, kind)
         tokens, cut = self.backbone.tokenize(texts)
-        if cut and kind == "train":
-            length = next(iter(tokens.values())).shape[1]
-            print(f"{cut} of {len(texts)} captions are cut to {length} tokens ({cut / len(texts):.1%})")
         if kind == "train":
+            self._account_for(cut, len(texts), tokens)
             require_words(tokens["input_ids"], getattr(self.backbone.parts.get("text"), "new_words", {}))
         if self.caches_text:
             assert self.config.data is not None
@@ -147,6 +164,25 @@ class DiffusionTask(nn.Module):
                 folder = Path(self.config.latents_dir or self.config.data) / ".conditioning"
                 return cached_captions(self.backbone, device, texts, folder)
         return TokenIds(tokens, self.backbone.tokenize([""])[0])
+
+    def _written_captions(self, rows: Any) -> WrittenCaptions:
+        """Captions that are drawn anew each time; all templates are tried on all rows first."""
+        config = self.config
+        assert config.data is not None
+        if note := note_on_text(split_folder(config.data, "train"), config.templates):
+            print(note)
+        writer = PromptWriter(rows, config.templates, config.seed, config.field_dropout)
+        texts = [text for template in config.templates for text in prompts_of(rows, [template], config.seed)]
+        tokens, cut = self.backbone.tokenize(texts)
+        self._account_for(cut, len(texts), tokens)
+        return WrittenCaptions(writer, self.backbone.tokenize, texts)
+
+    def _account_for(self, n_cut: int, n: int, tokens: dict[str, np.ndarray]) -> None:
+        """Print and record the share of the captions that is cut."""
+        length = next(iter(tokens.values())).shape[1]
+        self.notes["captions"] = {"cut": n_cut, "of": n, "tokens": length}
+        if line := describe_cut(n_cut, n, length):
+            print(line)
 
     def _source(self, rows: Any, kind: str) -> Source:
         paths, ids = rows["path"].tolist(), rows["id"].tolist()
@@ -221,7 +257,7 @@ class DiffusionTask(nn.Module):
         )
         seeds = [image_seed(self.config.seed, f"validation/{name}", 0) for name in rows["id"]]
         with self.encoders_on_device():
-            return list(sampler.sample(self.texts(rows), seeds))
+            return list(sampler.sample([self.preview_texts[i] for i in indices], seeds))
 
     def save(self, run: Path) -> None:
         """Write pipeline/ with the merged parts, and adapter/ where the method has one."""

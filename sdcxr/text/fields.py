@@ -52,6 +52,12 @@ def race_words(cell: object) -> str:
     return "" if text.lower() in _UNKNOWN else text
 
 
+def cell_words(cell: object) -> str:
+    """A cell as words: white space normalised, whole numbers without a decimal point, "" if missing."""
+    text = " ".join(str(cell).split())
+    return "" if text.lower() in ("nan", "<na>", "none") else re.sub(r"^(\d+)\.0+$", r"\1", text)
+
+
 def view_words(cell: object) -> str:
     """A view position in words: PA, AP, lateral; "" if unknown."""
     text = str(cell).strip()
@@ -89,13 +95,14 @@ def finding_fields(findings: Sequence[Sequence[str]], ids: pd.Series, seed: int)
         ids: which finding is the one depends on the id and on `seed` only.
         seed: see `ids`.
     """
-    chosen = [
-        names[int(uniform(f"{seed}:finding:{name}") * len(names))] if names else ""
-        for names, name in zip(findings, ids, strict=True)
-    ]
-    words = (map(join_words, findings), chosen, ("normal" if name == NORMAL else name for name in chosen))
-    series = (pd.Series(list(values), index=ids.index, dtype=object) for values in words)
-    return dict(zip(FINDING_FIELDS, series, strict=True))
+    words = [finding_words(names, name, seed) for names, name in zip(findings, ids, strict=True)]
+    return {field: pd.Series([row[field] for row in words], index=ids.index, dtype=object) for field in FINDING_FIELDS}
+
+
+def finding_words(findings: Sequence[str], name: str, seed: int) -> dict[str, str]:
+    """`FINDING_FIELDS` of one row, whose id is `name`."""
+    one = findings[int(uniform(f"{seed}:finding:{name}") * len(findings))] if findings else ""
+    return {"findings": join_words(findings), "finding": one, "word": "normal" if one == NORMAL else one}
 
 
 def join_words(words: Iterable[str]) -> str:

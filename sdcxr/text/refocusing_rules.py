@@ -164,6 +164,11 @@ _DEGREE = (
     r"|fairly|radiographic"
     r"|recent|relevant|dramatic(?:ally)?|further|some|subtle|not|perhaps|possibly|probably|grossly)\s+)*"
 )
+# Of an effusion it is a change; an organ's is a finding.
+_ENLARGEMENT = (
+    r"enlargement(?!\s+of\s+(?:the\s+|an?\s+)?(?:\w+\s+)?(?:heart|cardi|mediastin|hil[ua]|aort|azygos|vessel|arter|atri"
+    r"|ventric))"
+)
 _SIZE = (
     r"(?:\s+(?:in|of)(?:\s+the)?\s+(?:appearance|position|positioning|size|extent|amount|severity|degree|prominence"
     r"|conspicuity"
@@ -244,13 +249,13 @@ TIME = _deletes(
     rf",?\s*\b(?:with|without)\s+{_DEGREE}(?:interval\s+)?(?:change|progression|improvement|worsening)\b"
     rf"(?!\s+(?:of|in)\b){_SIZE}",
     # "There has been interval development of X" leaves X.
-    rf"\bthere\s+(?:has|have)\s+been\s+{_DEGREE}(?:increase|decrease|improvement|worsening|progression|enlargement"
+    rf"\bthere\s+(?:has|have)\s+been\s+{_DEGREE}(?:increase|decrease|improvement|worsening|progression|{_ENLARGEMENT}"
     rf"|development"
     rf"|appearance|placement|insertion|re-?accumulation|clearing|reduction){_SIZE}\s+(?:in|of)\s+(?:the\s+|an?\s+)?",
     rf"\b{_DEGREE}(?:interval|further|continued|slight|mild)\s+(?:(?:slight|mild|further|significant|marked"
     rf"|partial)\s+)*"
-    r"(?:increase|decrease|improvement|worsening|progression|enlargement|development|appearance|placement|insertion"
-    r"|reduction"
+    rf"(?:increase|decrease|improvement|worsening|progression|{_ENLARGEMENT}|development|appearance|placement"
+    rf"|insertion|reduction"
     rf"|re-?accumulation|clearing){_SIZE}\s+(?:in|of)\s+(?:the\s+|an?\s+)?",
     rf"\b(?:partial|near\scomplete|incomplete)\s+resolution{_SIZE}\s+of\s+(?:the\s+)?|\b(?:partially|incompletely"
     rf"|nearly)\s+resolved\s+",

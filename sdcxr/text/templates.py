@@ -53,6 +53,14 @@ def check_templates(templates: Iterable[str]) -> None:
             )
 
 
+def check_dropout(dropout: float, templates: Sequence[str] | None = None) -> None:
+    """Raise a `UserError` if `--field_dropout` is no probability, or where it is given without templates."""
+    if not 0 <= dropout <= 1:
+        raise UserError(f"--field_dropout {dropout:g}: expected 0 to 1")
+    if dropout and templates is not None and not templates:
+        raise UserError(f"--field_dropout {dropout:g}: is for fields of a {FLAG}: give one")
+
+
 def check_fields(templates: Iterable[str], known: Iterable[str]) -> None:
     """Raise a `UserError` for a field that there is not, or a template that is the bare name of one."""
     known = list(known)

@@ -29,7 +29,7 @@ from sdcxr.io.run_folder import RUN_STATE, check_own_folder, read_run_state, wri
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.memory import out_of_memory, release_memory
 from sdcxr.runtime.signals import Signals, exit_code
-from sdcxr.runtime.threads import use_all_cores
+from sdcxr.runtime.threads import LoadFollower, use_all_cores
 from sdcxr.tasks.base import training_rows
 from sdcxr.training import checkpoint
 from sdcxr.training.ema import EMA
@@ -144,6 +144,7 @@ class Run:
         self.print0(enlarged(self.origin.paths, self.task.resolution))
         examples = self.task.examples()
         self.origin.check_examples(examples)
+        self.origin.notes |= self.task.notes
         self.stream = Stream(examples, config.seed)
         groups = self.task.groups()
         self.rates = [group["lr"] for group in groups]
@@ -241,10 +242,12 @@ class Run:
         losses = list(torch.tensor(unlogged, device=self.accelerator.device).unbind())
         self.measured = start
         self.meter.restart()
+        load = LoadFollower(fixed=config.deterministic or self.accelerator.device.type != "cpu")
         with tqdm(total=self.steps, initial=start, desc="training", unit="step", disable=not main) as bar:
             while step < self.steps and not self.stopping(step):
                 losses.append(self.step(step, batches))
                 step += 1
+                self.print0(load.follow())
                 bar.update()
                 if before is not None and not self.accelerator.optimizer_step_was_skipped:  # fp16 skips some at first
                     assert_only_tuned_parts_moved(self.task, before)

@@ -192,7 +192,9 @@ def base_state(base: str | None) -> str:
     folder = Path(base or "").expanduser()
     if base is None or not folder.is_dir():
         return base or ""
-    folder = next((folder / name for name in ("pipeline", "classifier") if (folder / name).is_dir()), folder)
+    folder = next(
+        (folder / name for name in ("pipeline", "classifier", "segmenter") if (folder / name).is_dir()), folder
+    )
     states = [(str(path.relative_to(folder)), state_of(path)) for path in sorted(folder.rglob("*.safetensors"))]
     return hashlib.sha256(repr(states).encode()).hexdigest()
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sdcxr import backbones
-from sdcxr.backbones.text_encoders import TextEncoder, tokenize
+from sdcxr.backbones.text_encoders import TextEncoder
 from sdcxr.config import TrainConfig
 from sdcxr.data.stream import generator
 from sdcxr.runtime.errors import UserError
@@ -105,7 +105,7 @@ def pair_of_states(new: TextEncoder, own: TextEncoder, device: torch.device, tex
     states = []
     with torch.no_grad():
         for encoder in (new, own):
-            tokens = tokenize(encoder.tokenizer, texts)
+            tokens = encoder.tokenize(texts)
             ids, mask = (torch.from_numpy(array).to(device) for array in (tokens.ids, tokens.mask))
             states.append(encoder.states(ids, mask))
     length = min(each.shape[1] for each in states)

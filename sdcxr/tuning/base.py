@@ -65,6 +65,7 @@ class TuningMethod(Protocol):
 
     def after_step(self, module: nn.Module, step: int, config: TrainConfig) -> None:
         """Called after optimizer step `step` (from 1) while the gradients are still there."""
+        return
 
     def merge(self, module: nn.Module) -> nn.Module:
         """The part as plain diffusers knows it, with what was trained folded in; `module` itself stays as it is."""

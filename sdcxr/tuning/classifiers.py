@@ -1,4 +1,4 @@
-"""`--method` on the network of a classifier."""
+"""`--method` on the network of a classifier, or on the encoder of a segmenter."""
 
 import dataclasses
 
@@ -7,16 +7,22 @@ from torch import nn
 from sdcxr.config import TrainConfig
 from sdcxr.runtime.errors import UserError
 from sdcxr.tuning.base import NothingToTune, TuningMethod, apply_method, modules_of
+from sdcxr.tuning.decoder import WithDecoder, encoder_of
 from sdcxr.tuning.registry import choose_methods, find_method, methods_for
 from sdcxr.tuning.targets import ATTENTION, target_layers
-from sdcxr.tuning.vision import VisionMethod, WithLastLayer, kind_of
+from sdcxr.tuning.vision import Linear, VisionMethod, WithLastLayer, kind_of
 
 RANK = 16  # of LoRA where none is given, as in Dutt et al. (arXiv 2305.08252)
 KINDS = {"cnn": "convolutional", "vit": "a vision transformer"}
 
 
 def tune_classifier(network: nn.Module, config: TrainConfig) -> TuningMethod:
-    """Let what `--method` chooses and the last layer train, and return the method.
+    """See `tune_network`."""
+    return tune_network(network, config, "classifier")
+
+
+def tune_network(network: nn.Module, config: TrainConfig, part: str) -> TuningMethod:
+    """Let what `--method` chooses and the last layer, or the decoder, train, and return the method.
 
     Batch normalisations whose weights do not train are put in evaluation mode: in training mode their running
     statistics would move, whatever is frozen.
@@ -24,13 +30,13 @@ def tune_classifier(network: nn.Module, config: TrainConfig) -> TuningMethod:
     Raises:
         UserError: there is no such method, or it does not fit the network; lists those that do.
     """
-    config, method = with_rank(config), choose_methods(config)["classifier"]
+    config, method = with_rank(config), choose_methods(config)[part]
     try:
         if not fits(method, network):
             raise NothingToTune(method.name)
         apply_method(method, network, config)
     except NothingToTune:
-        fitting = [name for name in sorted(methods_for("classifier")) if fits_unasked(name, network)]
+        fitting = [name for name in sorted(methods_for(part)) if fits_unasked(name, network, part)]
         raise UserError(
             f"--method {method.name}: does not fit {type(network).__name__}, which is {KINDS[kind_of(network)]}: use "
             f"{', '.join(fitting)}"
@@ -42,25 +48,28 @@ def tune_classifier(network: nn.Module, config: TrainConfig) -> TuningMethod:
 
 
 def with_rank(config: TrainConfig) -> TrainConfig:
-    """The settings with the rank of LoRA that classifiers have by default."""
-    reads_rank = "lora_rank" in choose_methods(config)["classifier"].options
+    """The settings with the rank of LoRA that networks for images have by default."""
+    reads_rank = any("lora_rank" in method.options for method in choose_methods(config).values())
     return dataclasses.replace(config, lora_rank=RANK) if reads_rank and config.lora_rank is None else config
 
 
 def fits(method: TuningMethod, network: nn.Module) -> bool:
     """Whether a method can tune a network."""
+    if isinstance(method, WithDecoder):
+        return isinstance(method.inner, Linear) or fits(method.inner, encoder_of(network))
     if isinstance(method, VisionMethod):
         return kind_of(network) in method.kinds and bool(method.sites(network))
     return any(modules_of(network, method.serves))
 
 
-def fits_unasked(name: str, network: nn.Module) -> bool:
+def fits_unasked(name: str, network: nn.Module, part: str) -> bool:
     """Whether a method can tune a network without `--lora_targets`."""
-    method = find_method(name, "classifier")
-    inner = method.inner if isinstance(method, WithLastLayer) else method
+    method = find_method(name, part)
+    inner = method.inner if isinstance(method, WithLastLayer | WithDecoder) else method
     if not fits(method, network) or "lora_targets" not in inner.options:
         return fits(method, network)
+    tuned = encoder_of(network) if isinstance(method, WithDecoder) else network
     try:
-        return bool(target_layers(network, TrainConfig(), inner, getattr(inner, "table", ATTENTION)))
+        return bool(target_layers(tuned, TrainConfig(), inner, getattr(inner, "table", ATTENTION)))
     except UserError:
         return False

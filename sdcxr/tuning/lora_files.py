@@ -46,7 +46,9 @@ def export_adapter(
         method = methods[name]
         if isinstance(method, PeftMethod) and name.startswith("text"):
             write_peft_folder(folder / name, module, method.state(module))
-        if isinstance(method, Lora) and (not name.startswith("text") or type(module).__name__ in Lora.kohya):
+        # Loaded into a text encoder by diffusers, DoRA would lose its gains: transformers expects other names of them.
+        fits = not name.startswith("text") or (type(module).__name__ in Lora.kohya and method.name == Lora.name)
+        if isinstance(method, Lora) and fits:
             states[components[name]] = method.state(module)
             rank = config.lora_rank or method.rank
             scales[components[name]] = (config.lora_alpha or rank) / rank

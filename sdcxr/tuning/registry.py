@@ -9,6 +9,7 @@ from torch import nn
 from sdcxr.config import TrainConfig
 from sdcxr.runtime.errors import UserError
 from sdcxr.tuning.base import NothingToTune, TuningMethod, apply_method, modules_of
+from sdcxr.tuning.decoder import WithDecoder
 from sdcxr.tuning.difffit import DiffFit
 from sdcxr.tuning.full import Full
 from sdcxr.tuning.lycoris_methods import LYCORIS_METHODS
@@ -22,6 +23,7 @@ from sdcxr.tuning.vision_adapters import OF_CLASSIFIERS
 _ALL: tuple[type[TuningMethod], ...] = (Full, *SELECTORS, SVDiff, DiffFit, *PEFT_METHODS, *LYCORIS_METHODS)
 METHODS: dict[str, type[TuningMethod]] = {each.name: each for each in _ALL}
 
+OF_IMAGES = {"classifier", "segmenter"}  # parts that read images: networks of timm or transformers
 PRETRAINED_CLASSIFIER = {"learning_rate": 1e-4, "max_train_steps": 1000, "lr_warmup_steps": 50, "ema_decay": 0.995}
 
 
@@ -33,7 +35,7 @@ def register(method: type[TuningMethod]) -> type[TuningMethod]:
 
 def methods_for(part: str) -> dict[str, type[TuningMethod]]:
     """The methods for a part by name."""
-    return METHODS | OF_CLASSIFIERS if part == "classifier" else METHODS
+    return METHODS | OF_CLASSIFIERS if part in OF_IMAGES else METHODS
 
 
 def find_method(name: str, part: str = "") -> TuningMethod:
@@ -47,6 +49,8 @@ def find_method(name: str, part: str = "") -> TuningMethod:
         near = difflib.get_close_matches(name, known, n=3) or sorted(known)
         raise UserError(f"--method {name}: unknown (near: {', '.join(near)})")
     method = known[name]()
+    if part == "segmenter":
+        return WithDecoder(method)
     whole = part != "classifier" or isinstance(method, VisionMethod | Full)
     return method if whole else WithLastLayer(method)
 
@@ -91,10 +95,10 @@ def default_rates(config: TrainConfig, defaults: dict[str, Any]) -> dict[str, An
 
     Unchanged where the user gives a learning rate.
     """
-    if config.parts == {"classifier"} and config.base is not None and not config.random_weights:
+    if config.parts <= OF_IMAGES and config.base is not None and not config.random_weights:
         defaults = defaults | PRETRAINED_CLASSIFIER
         if config.learning_rate is None:
-            factor = choose_methods(config)["classifier"].learning_rate_factor
+            factor = next(iter(choose_methods(config).values())).learning_rate_factor
             defaults |= {"learning_rate": PRETRAINED_CLASSIFIER["learning_rate"] * factor}
         return defaults
     if config.learning_rate is not None or not config.parts <= {"unet", "text"}:

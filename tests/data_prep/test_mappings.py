@@ -311,7 +311,7 @@ def test_a_wrong_mapping_file_is_one_line(tmp_path, text, message):
 
 
 def test_an_unknown_mapping_lists_the_shipped_ones():
-    with pytest.raises(UserError, match=r"one of chexgenbench, chexpert, .*: did you mean 'chexpert'\?"):
+    with pytest.raises(UserError, match=r"one of busi, chexgenbench, chexpert, .*: did you mean 'chexpert'\?"):
         load_mapping("chexprt")
 
 

@@ -323,6 +323,8 @@ def test_texts_are_refocused_and_written_by_a_template_with_the_person(tmp_path)
     assert read_metadata(tmp_path / "out/train")["text"].tolist() == [
         "86 year old female. PA view. Mild edema.", "Male. PA view. Mild edema.", "PA view. Mild edema.",
     ]  # fmt: skip
+    rows = read_metadata(tmp_path / "out/train")  # the person stays, for templates in training
+    assert rows["sex"].tolist() == ["female", "male", "unknown"] and rows["age"].tolist() == ["86.0", "", ""]
     prep = read_json(tmp_path / "out/prep.json")
     assert prep["rejected"] == {"empty after cleaning": 2, "prompt too long": 2}
     assert prep["settings"]["prompt_template"] == template and "patients" in prep["inputs"]

@@ -311,6 +311,7 @@ def test_dataset_folder(collection):
     assert row["text"] == "22 year old male. Pleural effusion and pneumonia."
     assert (row["subject_id"], row["study_id"], row["view"]) == ("2", "00000002_001", "AP")
     assert (row["Pneumonia"], row["No Finding"]) == (1, 0) and np.isnan(row["Fracture"])
+    assert (row["age"], row["sex"]) == ("22.0", "male")
     with Image.open(collection / "out" / row["split"] / row["file_name"]) as image:
         assert (image.size, image.mode) == ((16, 16), "L")
 
@@ -322,6 +323,8 @@ def test_imagefolder_reads_it(collection, tmp_path_factory):
     loaded = datasets.load_dataset("imagefolder", data_dir=str(collection / "out"), cache_dir=cache)
     assert sum(len(loaded[split]) for split in SPLITS) == 80
     assert loaded["train"][0]["text"] in ("No finding.", "Pleural effusion and pneumonia.")
+    kinds = {(loaded[split].features["age"].dtype, loaded[split].features["sex"].dtype) for split in SPLITS}
+    assert len(kinds) == 1 and next(iter(kinds))[0] == "float64"
 
 
 def test_views(collection):

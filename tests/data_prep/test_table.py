@@ -237,7 +237,7 @@ def test_other_names_are_given_by_flags(tmp_path, images, capsys):
         ({"views": "LL"}, "--views LL: no image has such a view (there are: 'PA' 6)"),
         ({"columns": "view=", "views": "PA"}, "--views PA: no column is the view"),
         ({"mapping": "chexpert"}, "has no column 'Path'"),
-        ({"mapping": "nothing"}, "is neither a YAML file nor one of chexgenbench"),
+        ({"mapping": "nothing"}, "is neither a YAML file nor one of busi, chexgenbench"),
         ({"min_chars": 100}, "no image is left after the filters"),
         ({"min_chars": 9, "max_chars": 8}, "--min_chars 9 is more than --max_chars 8"),
     ],
@@ -615,3 +615,5 @@ def test_persons_of_a_table(tmp_path, images):
     assert found["text"].tolist() == [
         "58 year old male", "60 year old female", "Female", "58 year old patient", "7 year old patient", "Male",
     ]  # fmt: skip
+    assert found["age"].tolist() == ["58.0", "60.0", "", "58.0", "7.0", ""]
+    assert found["sex"].tolist() == ["male", "female", "female", "unknown", "unknown", "male"]

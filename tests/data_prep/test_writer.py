@@ -61,6 +61,8 @@ class Config:
     workers: int = 1
     max_rejected_fraction: float = 0.05
     duplicates: str = "keep"
+    image_type: str = "radiograph"
+    masks: Path | None = None
 
 
 SETTINGS = {"source": "test", "resolution": 16}
@@ -251,6 +253,7 @@ def test_recorded_settings_are_what_decides_the_content(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings = recorded_settings(Source(Path("out"), workers=4), "openi")
     kept = {"verify_checksums": False, "duplicates": "keep"}
+    kept |= {"image_type": "radiograph"}
     expected = {"source": "openi", "resolution": 16, "square": "crop"} | kept  # paths tell where, not what
     assert settings == expected | {"views": ["PA", "AP"]}
     assert json.loads(json.dumps(settings)) == settings  # compared after a round trip
@@ -327,6 +330,8 @@ class Config:
     max_rejected_fraction: float = 0.05
     duplicates: str = "keep"
     verify_checksums: bool = False
+    image_type: str = "radiograph"
+    masks: Path | None = None
 
 def main(config: Config) -> int:
     rows = pd.read_csv("rows.csv", dtype=str)
@@ -359,3 +364,14 @@ def test_ctrl_c_ends_at_once_with_one_line(tmp_path, workers):
     assert "Traceback" not in err
     assert len(list(tmp_path.glob("out/train/*.png"))) < 400
     assert not list(tmp_path.glob("out/train/.*"))
+
+
+def test_captions_beyond_the_tokens_of_clip_are_counted(sources, tmp_path, capsys):
+    rows = table(sources)
+    rows.loc[:1, "text"] = "Effusion. " * 60
+    assert write(tmp_path / "out", rows) == 0
+    assert "captions: 2 of 20 (10.0%) have more than 77 tokens of CLIP" in capsys.readouterr().out
+    assert read_json(tmp_path / "out" / "prep.json")["captions"] == {"cut": 2, "of": 20, "tokens": 77}
+    assert write(tmp_path / "short", table(sources)) == 0
+    assert "CLIP" not in capsys.readouterr().out
+    assert read_json(tmp_path / "short" / "prep.json")["captions"]["cut"] == 0

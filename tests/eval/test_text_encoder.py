@@ -233,12 +233,13 @@ def test_an_encoder_alone_embeds_as_in_the_pipeline_that_holds_it(kind, micro_ba
 
 
 def test_encoders_of_two_classes_are_compared_with_a_warning(dataset, tmp_path, capfd):
-    bert, t5 = (str(save_encoder(kind, tmp_path / kind, width)) for kind, width in (("bert", 16), ("t5", 24)))
+    bert, t5 = (str(save_encoder(kind, tmp_path / kind, 16)) for kind in ("bert", "t5"))
     assert main(TextEncoderConfig(t5, str(dataset), base=bert)) == 0
     out = capfd.readouterr().out
-    bert, t5 = "2-layer BertModel of width 16 with", "2-layer T5EncoderModel of width 24 with"
-    assert f"different text encoders ({bert} attention mask and {t5} attention mask)" in out
-    assert "kept_cka" in out and "kept_cosine" not in out
+    assert f"base:   {bert}\nmodel:  {t5}\n" in out
+    bert, t5 = "2-layer BertModel of width 16 with", "2-layer T5EncoderModel of width 16 with"
+    assert f"different text encoders (the base is a {bert} attention mask, the model a {t5} attention mask)" in out
+    assert "kept_cka" in out and "kept_cosine (" not in out
 
 
 @pytest.mark.parametrize(

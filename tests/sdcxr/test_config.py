@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from sdcxr.config import PUBLISHED, USED_BY, GenerateConfig, TrainConfig
+from sdcxr.config import PUBLISHED, USED_BY, TrainConfig
+from sdcxr.generation.config import GenerateConfig
 from sdcxr.runtime import cli
 from sdcxr.runtime.errors import UserError
 
@@ -95,7 +96,7 @@ def test_the_published_configurations_are_valid(pytestconfig):
         ("unet+text", {"vae_part": "all"}, "vae"),
         ("text", {"labels": "labels.csv"}, "classifier"),
         ("classifier", {"preview_images": 2}, "unet, text, token or vae"),
-        ("clip", {"validation_loss_images": 2}, "unet, text, token, vae or classifier"),
+        ("clip", {"validation_loss_images": 2}, "unet, text, token, vae, classifier or segmenter"),
     ],
 )
 def test_settings_of_another_task_are_refused_by_name(tune, setting, parts):

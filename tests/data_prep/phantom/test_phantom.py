@@ -211,3 +211,18 @@ def test_impossible_settings_are_refused(tmp_path: Path, flag: str, value: int) 
     setattr(config, flag, value)
     with pytest.raises(UserError, match=f"--{flag}"):
         main(config)
+
+
+def test_masks_may_be_added_and_leave_everything_else_alone(tmp_path: Path) -> None:
+    before = digests(draw(tmp_path / "raw"))
+    after = digests(draw(tmp_path / "raw", masks=True))
+    assert before.items() - after.items() <= {(SETTINGS_FILE, before[SETTINGS_FILE])}
+    new = after.keys() - before.keys()
+    truth = pd.read_csv(tmp_path / "raw/phantom-truth.csv")
+    frontal = truth["dicom_id"][truth["view"].isin(["PA", "AP"])]
+    assert new == {f"masks/{part}/{name}.png" for part in ("lungs", "heart", "finding") for name in frontal}
+    assert digests(draw(tmp_path / "raw", masks=True)) == after
+    again = digests(draw(tmp_path / "again", masks=True))
+    assert again.items() - {(SETTINGS_FILE, again[SETTINGS_FILE])} == after.items() - {
+        (SETTINGS_FILE, after[SETTINGS_FILE])
+    }

@@ -260,6 +260,15 @@ def test_probes_and_searches_are_above_those_before_fine_tuning(kind):
     assert marks(section(rows, "text-encoder")) == {"Edema": [(SYNTHETIC, 0.7), (FLOOR, 0.9)]}
 
 
+def test_similarities_of_text_encoders_stand_beside_chance_and_the_base_is_named():
+    own = {"base": "runs/begun", "chance": 0.5}
+    rows = [row("text encoder", "kept_cosine", 0.6, label="everyday captions", images=None) | own]
+    rows += [row("text encoder", "composition_tuned", 0.7, label="left or right", images=None) | own]
+    found = section(rows, "text-encoder")
+    assert list(found.cards[0].notes) == ["before: runs/begun"]
+    assert list(marks(found, 1).values()) == [[(SYNTHETIC, 0.6), (FLOOR, 0.5)]]
+
+
 @pytest.mark.parametrize(("value", "ci_low", "left"), [(0.4, None, 0.4), (0.8, 0.3, 0.3), (0.8, 0.7, 0.5)])
 def test_an_arm_worse_than_chance_is_on_the_axis(value, ci_low, left):
     rows = [row("utility", "utility_auroc", value, label="macro", ci_low=ci_low, ci_high=0.9) | {"arm": "S"}]

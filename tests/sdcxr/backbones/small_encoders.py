@@ -28,7 +28,7 @@ def byte_pairs() -> Any:
     """RoBERTa's tokenizer without merges."""
     from transformers import RobertaTokenizer
 
-    from sdcxr.backbones.text_encoders import byte_letters
+    from sdcxr.text.clip_tokens import byte_letters
 
     pieces = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *byte_letters()]
     return RobertaTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[], model_max_length=512)

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdcxr import backbones
-from sdcxr.backbones.text_encoders import TextEncoder, clip_tokenizer, tokenize
+from sdcxr.backbones.text_encoders import TextEncoder, tokenize
+from sdcxr.text.clip_tokens import clip_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +24,41 @@ def test_token_ids_are_padded_cut_and_counted(clip, capfd):
     assert ids[0, 0] == 49406 and (ids[0, 5:] == 49407).all()
     assert (ids[:, 0] == 49406).all() and (ids[:, -1] == 49407).all()
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_long_text_is_taken_in_windows_each_with_start_end_and_padding(capfd):
+    clip = clip_tokenizer(231)
+    texts = ["pleural", "the " * 75, "the " * 76, "the " * 225, "the " * 226, ""]
+    tokens = tokenize(clip, texts, window=77)
+    assert tokens.ids.shape == tokens.mask.shape == (6, 231) and tokens.ids.dtype == np.int64 and tokens.n_cut == 1
+    windows = tokens.ids.reshape(6, 3, 77)
+    assert (windows[:, :, 0] == 49406).all() and (windows[:, :, -1] == 49407).all()
+    the = clip("the").input_ids[1]
+    assert (windows == the).sum(axis=2).tolist() == [[0] * 3, [75, 0, 0], [75, 1, 0], [75] * 3, [75] * 3, [0] * 3]
+    assert tokens.mask.reshape(6, 3, 77).sum(axis=2)[:3].tolist() == [[4, 2, 2], [77, 2, 2], [77, 3, 2]]
+    assert (windows[0, 1] == clip("", padding="max_length", max_length=77).input_ids).all()
+    assert (windows[:3, 0] == tokenize(clip_tokenizer(), texts[:3]).ids).all()
+    assert capfd.readouterr() == ("", "")
+
+
+@torch.no_grad()
+def test_windows_are_encoded_each_by_itself_and_embedded_without_the_empty_ones(micro_base):
+    encoder = backbones.load(str(micro_base)).text_encoder
+    texts = ["Large left pneumothorax.", " ".join(["effusion"] * 40)]
+    short = encoder.embed(texts[:1]), encoder.embed(texts[:1], "end")
+    encoder.tokenizer.model_max_length = 231
+    tokens = encoder.tokenize(texts)
+    states = encoder.states(torch.from_numpy(tokens.ids))
+    assert states.shape == (2, 231, 16) and tokens.mask[1, 77:154].sum() > 2
+    for number in range(3):
+        part = slice(77 * number, 77 * (number + 1))
+        alone = encoder.module(torch.from_numpy(tokens.ids[:, part]))[0]
+        torch.testing.assert_close(states[:, part], alone)
+    np.testing.assert_allclose(encoder.embed(texts)[:1], short[0], atol=1e-6)
+    np.testing.assert_allclose(encoder.embed(texts, "end")[:1], short[1], atol=1e-6)
+    used = tokens.mask[1].reshape(3, 77).sum(axis=1)
+    end = max(77 * number + n - 1 for number, n in enumerate(used) if n > 2)
+    np.testing.assert_allclose(encoder.embed(texts, "end")[1], states[1, end].numpy(), atol=1e-6)
 
 
 @pytest.fixture(scope="module")

@@ -14,15 +14,17 @@ from torch import nn
 
 from sdcxr import backbones, tasks
 from sdcxr.backbones import registry
-from sdcxr.config import GenerateConfig, TrainConfig
+from sdcxr.config import TrainConfig
 from sdcxr.data import shard_cache
 from sdcxr.data.text_cache import cached_captions
+from sdcxr.generation.config import GenerateConfig
 from sdcxr.generation.sampler import Sampler
 from sdcxr.generation.samples_folder import generate
 from sdcxr.runtime.errors import UserError
 from tests.sdcxr.backbones import toy_backbone
 from tests.sdcxr.backbones.toy_backbone import WIDTH, Denoiser, ToyBackbone, Vae
 
+DRAWS = np.random.default_rng(0)  # cached captions draw nothing
 SETTINGS: dict[str, Any] = {"tune": "unet", "max_train_steps": 6, "checkpointing_steps": 3, "caption_dropout": 0.5}
 
 
@@ -83,17 +85,17 @@ def test_cached_captions_are_read_again_and_never_those_of_another_encoder_or_to
     backbone, texts = backbones.load(str(base)), ["one", "three", "one"]
     first = cached_captions(backbone, torch.device("cpu"), texts, tmp_path / "cache")
     assert first.cache.n == 3 and first.tokens == 6
-    row = first.fields(0)
-    assert torch.equal(row["conditioning.hidden"], first.fields(2)["conditioning.hidden"])
+    row = first.fields(0, DRAWS)
+    assert torch.equal(row["conditioning.hidden"], first.fields(2, DRAWS)["conditioning.hidden"])
     assert row["conditioning.mask"].tolist() == [1, 1, 1, 1, 0, 0] and not row["conditioning.hidden"][4:].any()
-    assert first.fields(None)["conditioning.mask"].tolist() == [1, 0, 0, 0, 0, 0]
+    assert first.fields(None, DRAWS)["conditioning.mask"].tolist() == [1, 0, 0, 0, 0, 0]
     with monkeypatch.context() as patched:
         patched.setattr(backbone, "encode_text", lambda tokens: pytest.fail("encoded again"))
         cached_captions(backbone, torch.device("cpu"), texts, tmp_path / "cache")
     with torch.no_grad():
         backbone.parts["text"].weight += 1
     other = cached_captions(backbone, torch.device("cpu"), texts, tmp_path / "cache")
-    torch.testing.assert_close(other.fields(0)["conditioning.hidden"][:4], row["conditioning.hidden"][:4] + 1)
+    torch.testing.assert_close(other.fields(0, DRAWS)["conditioning.hidden"][:4], row["conditioning.hidden"][:4] + 1)
     monkeypatch.setattr(toy_backbone, "TOKENS", 4)
     assert cached_captions(backbone, torch.device("cpu"), texts, tmp_path / "cache").tokens == 4
     assert len(list((tmp_path / "cache").iterdir())) == 3
@@ -104,7 +106,7 @@ def test_captions_of_several_shards_and_batches_keep_their_lengths(base, tmp_pat
     monkeypatch.setattr(shard_cache, "BATCH", 3)
     texts = ["x" * n for n in range(1, 10)]
     captions = cached_captions(backbones.load(str(base)), torch.device("cpu"), texts, tmp_path)
-    assert [int(captions.fields(i)["conditioning.mask"].sum()) for i in range(9)] == list(range(2, 11))
+    assert [int(captions.fields(i, DRAWS)["conditioning.mask"].sum()) for i in range(9)] == list(range(2, 11))
 
 
 def test_what_this_family_lacks_is_one_line(train_micro, base, data, tmp_path):

@@ -86,7 +86,7 @@ def test_a_named_base_takes_the_published_settings(micro_base, micro_dataset):
 
 
 def test_the_embedded_base_takes_its_own_and_keeps_what_is_given(monkeypatch, tmp_path):
-    monkeypatch.setattr(phantoms, "ensure_phantoms", lambda: tmp_path / "phantoms")
+    monkeypatch.setattr(phantoms, "ensure_phantoms", lambda masks: tmp_path / "phantoms")
     monkeypatch.setattr(tiny, "ensure_base", lambda cache: tmp_path / "tiny")
     config = train.fill_in(TrainConfig(learning_rate=0.5))
     assert config.base == str(tmp_path / "tiny") and config.data == str(tmp_path / "phantoms")
@@ -96,7 +96,7 @@ def test_the_embedded_base_takes_its_own_and_keeps_what_is_given(monkeypatch, tm
 
 
 def test_a_run_that_goes_on_takes_base_and_data_of_its_parent(monkeypatch, tmp_path):
-    monkeypatch.setattr(phantoms, "ensure_phantoms", lambda: pytest.fail("built the phantoms"))
+    monkeypatch.setattr(phantoms, "ensure_phantoms", lambda masks: pytest.fail("built the phantoms"))
     (tmp_path / "config.yaml").write_text("base: there\ndata: here\n")
     for parent in (tmp_path, tmp_path / "checkpoints" / "checkpoint-2"):
         config = train.fill_in(TrainConfig(continue_from=str(parent), data="elsewhere"))
@@ -106,19 +106,19 @@ def test_a_run_that_goes_on_takes_base_and_data_of_its_parent(monkeypatch, tmp_p
 
 
 def test_a_tracker_that_is_not_installed_is_refused_before_the_base_is_built(monkeypatch, capfd):
-    monkeypatch.setattr(phantoms, "ensure_phantoms", lambda: pytest.fail("built the phantoms"))
+    monkeypatch.setattr(phantoms, "ensure_phantoms", lambda masks: pytest.fail("built the phantoms"))
     monkeypatch.setitem(sys.modules, "wandb", None)
     assert command(train, "--report_to", "wandb") == 2
     assert capfd.readouterr().err.startswith("error: --report_to wandb: ")
 
 
 def test_an_unknown_method_is_refused_before_the_base_is_built(monkeypatch, capfd):
-    monkeypatch.setattr(phantoms, "ensure_phantoms", lambda: pytest.fail("built the phantoms"))
+    monkeypatch.setattr(phantoms, "ensure_phantoms", lambda masks: pytest.fail("built the phantoms"))
     assert command(train, "--tune", "unet", "--method", "fulll", "--report_to", "none") == 2
     assert "error: --method fulll: unknown (near: full)" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("tune", ["classifier", "clip"])
+@pytest.mark.parametrize("tune", ["classifier", "segmenter", "clip"])
 def test_the_judges_need_no_base(monkeypatch, micro_dataset, tune):
     monkeypatch.setattr(tiny, "ensure_base", lambda *_: pytest.fail("built the base"))
     config = train.fill_in(TrainConfig(tune=tune, data=str(micro_dataset)))
@@ -139,8 +139,10 @@ def test_embedded_phantoms_are_prepared_once_like_real_data(monkeypatch, tmp_pat
     (data / "prep.json").write_text(json.dumps(record | {"usable": False}))  # as a preparation leaves it that is killed
     (data / "train" / "metadata.csv").unlink()
     assert (phantoms.ensure_phantoms() / "train" / "metadata.csv").is_file()
-    monkeypatch.setattr(phantoms, "prepare_phantoms", lambda *_: pytest.fail("prepared again"))
-    assert phantoms.ensure_phantoms() == data
+    masked = phantoms.ensure_phantoms(masks=True)  # of the same drawings, in a folder of its own
+    assert len(list((masked / "train/masks/lungs").iterdir())) == len(list((data / "train").glob("*.png")))
+    monkeypatch.setattr(phantoms, "prepare_phantoms", lambda *_, **__: pytest.fail("prepared again"))
+    assert (phantoms.ensure_phantoms(), phantoms.ensure_phantoms(masks=True)) == (data, masked)
 
 
 def test_phantoms_that_cannot_be_prepared_are_one_line(tmp_path):

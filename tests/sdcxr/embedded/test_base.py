@@ -9,11 +9,11 @@ import torch
 from safetensors import safe_open
 
 from sdcxr import backbones
-from sdcxr.backbones.text_encoders import byte_letters, clip_tokenizer
 from sdcxr.embedded import base as tiny
 from sdcxr.io.files import checksum
 from sdcxr.io.pixels import read_pixels
 from sdcxr.runtime.errors import UserError
+from sdcxr.text.clip_tokens import byte_letters, clip_tokenizer
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_one_others():

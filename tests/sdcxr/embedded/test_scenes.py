@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from sdcxr.backbones.text_encoders import clip_tokenizer
 from sdcxr.embedded.scenes import NUMBERS, PLACES, SHAPES, SIZES, TONES, scene
 from sdcxr.embedded.textures import TEXTURES, texture
+from sdcxr.text.clip_tokens import clip_tokenizer
 
 SCENES = [scene(0, index) for index in range(200)]
 

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from sdcxr import backbones
-from sdcxr.config import GenerateConfig
 from sdcxr.embedded.base import tiny
+from sdcxr.generation.config import GenerateConfig
 from sdcxr.generation.samples_folder import generate
 
 OLDER = [folder for folder in os.environ.get("SDCXR_OLDER_LIBRARIES", "").split(":") if folder]

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from sdcxr import backbones
-from sdcxr.config import GenerateConfig
+from sdcxr.generation.config import GenerateConfig
 from sdcxr.generation.plan import image_seed
 from sdcxr.generation.sampler import Sampler
 from sdcxr.generation.samples_folder import generate

@@ -234,6 +234,8 @@ def test_a_prompt_of_which_nothing_is_left_is_one_line(tmp_path):
     for mode in ("clean", "refocused"):
         with pytest.raises(UserError, match=rf"--text {mode}: nothing is left of the prompt b \(1 in all\)"):
             read_prompts(str(tmp_path / "a.csv"), mode)
+    with pytest.raises(UserError, match="nothing is left of the prompt: leave it out"):
+        read_prompts("___", "clean")
 
 
 def test_templates_take_columns_labels_and_persons_of_a_table(tmp_path):
@@ -253,7 +255,7 @@ def test_templates_take_columns_labels_and_persons_of_a_table(tmp_path):
 
 def test_a_template_without_text_needs_no_column_of_texts(tmp_path):
     (tmp_path / "a.csv").write_text("id,Edema\na,1\nb,0\n")
-    with pytest.raises(UserError, match=r"a field outside brackets is empty for the prompt b \(1 in all\)"):
+    with pytest.raises(UserError, match=r"a field outside brackets is empty for b \(1 of 2\)"):
         read_prompts(str(tmp_path / "a.csv"), templates=["{findings}."])
     assert read_prompts(str(tmp_path / "a.csv"), templates=["CXR[. {findings}]."])["text"].tolist() == [
         "CXR. Edema.",

@@ -1,4 +1,4 @@
-"""All cores under `accelerate launch` unless the user said otherwise, and no spinning beside other processes."""
+"""All cores under `accelerate launch` unless the user said otherwise, and fewer beside other processes."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from sdcxr.runtime import cli
-from sdcxr.runtime.threads import WAITING, available_cores, is_shared, limit_spinning
+from sdcxr.runtime.threads import WAITING, available_cores, limit_spinning, threads_as_told, threads_beside
 
 CORES = "import os; print(len(os.sched_getaffinity(0)))"
 THREADS = (
@@ -75,41 +75,57 @@ def test_every_command_has_it_set_before_main_imports_torch(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("before", "waiting", "after"),
-    [(False, 0.0, False), (False, 0.08, False), (False, 0.3, True), (True, 0.08, True), (True, 0.02, False)],
+    ("others", "cores", "most", "threads"),
+    [
+        (0.1, 2, 2, 2),
+        (0.7, 2, 2, 1),
+        (1.0, 2, 2, 1),  # as seen with one thread beside a busy process
+        (1.3, 2, 2, 1),
+        (0.1, 8, 8, 8),
+        (0.6, 8, 8, 7),
+        (1.0, 8, 8, 7),
+        (8.0, 8, 8, 1),
+        (4.0, 8, 4, 4),  # beside another rank of the same run
+        (-0.01, 2, 2, 2),  # clocks are coarse
+        (0.5, 1, 1, 1),
+    ],
 )
-def test_cores_are_shared_from_a_tenth_of_waiting_until_half_of_that(before: bool, waiting: float, after: bool) -> None:
-    assert is_shared(before, waiting) is after
+def test_each_thread_finds_a_free_core_or_nearly(others: float, cores: int, most: int, threads: int) -> None:
+    assert threads_beside(others, cores, most) == threads
 
 
-# Two threads that have to take turns on one core, after libgomp has counted two.
-TAKE_TURNS = """
-import os, threading, time, torch
-from sdcxr.runtime.threads import hold_team
-torch.set_num_threads(2)
-values = torch.zeros(1 << 18)
-values.fill_(1.0)
-core = {min(os.sched_getaffinity(0))}
-for thread in os.listdir("/proc/self/task"):
-    os.sched_setaffinity(int(thread), core)
-def seconds():
-    start = time.process_time()
-    for _ in range(20):
-        values.fill_(1.0)
-    return time.process_time() - start
-spinning, release = seconds(), threading.Event()
-holder = threading.Thread(target=hold_team, args=(release,))
-holder.start()
-time.sleep(0.3)
-held = seconds()
-release.set()
-holder.join()
-time.sleep(0.3)  # the system ends a thread after Python
-print(min(spinning, seconds()) / held)
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [({}, False), (LAUNCHED, False), ({"OMP_NUM_THREADS": "1"}, True), (LAUNCHED | {"MKL_NUM_THREADS": "1"}, True)],
+)
+def test_a_number_of_threads_that_the_user_set_stays(environment: dict[str, str], told: bool) -> None:
+    assert threads_as_told(environment) is told
+
+
+# Prints the threads beside a busy process for each core, and after it.
+FOLLOW = """
+import os, subprocess, sys, time, torch
+from sdcxr.runtime.threads import LoadFollower, available_cores
+load, values = LoadFollower(fixed=sys.argv[1:] == ["fixed"]), torch.ones(1 << 20)
+def threads(wanted):
+    end = time.monotonic() + 20
+    while time.monotonic() < end and torch.get_num_threads() != wanted:
+        values.mul_(1.0)
+        load.follow()
+    return torch.get_num_threads()
+busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(available_cores())]
+beside = threads(1) if sys.argv[1:] != ["fixed"] else (time.sleep(2), load.follow(), torch.get_num_threads())[-1]
+for process in busy:
+    process.kill()
+    process.wait()
+print(beside, file=sys.stderr)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux") or available_cores() < 2, reason="needs two cores of Linux")
-def test_a_held_team_keeps_threads_from_spinning_and_its_release_lets_them() -> None:
-    assert printed(TAKE_TURNS, GOMP_SPINCOUNT="300000") > 3
+@pytest.mark.parametrize(("mode", "threads"), [("", 1), ("fixed", available_cores())])
+def test_threads_are_given_up_beside_busy_processes_unless_fixed(mode: str, threads: int) -> None:
+    command = [sys.executable, "-c", FOLLOW, *mode.split()]
+    done = subprocess.run(command, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=True)
+    assert int(done.stderr.split()[-1]) == threads

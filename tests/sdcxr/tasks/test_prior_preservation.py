@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
-from sdcxr.config import GenerateConfig, TrainConfig
+from sdcxr.config import TrainConfig
 from sdcxr.data.stream import Stream, generator, tensors
+from sdcxr.generation.config import GenerateConfig
 from sdcxr.generation.samples_folder import generate
 from sdcxr.runtime.errors import UserError
 from sdcxr.tasks.diffusion import DiffusionTask

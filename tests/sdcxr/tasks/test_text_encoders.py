@@ -1,16 +1,19 @@
 """`--text_encoder`: every kind trains, what is saved gives the same images in plain diffusers, misfits are refused."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from torch.utils.data import default_collate
+from transformers import BertConfig, BertModel
 
 from sdcxr import backbones
 from sdcxr.backbones.text_projection import add_projection, folded
@@ -18,9 +21,10 @@ from sdcxr.config import TrainConfig
 from sdcxr.data.stream import Stream, tensors
 from sdcxr.generation.models import locate_model
 from sdcxr.generation.sampler import Sampler
+from sdcxr.io.files import read_json
 from sdcxr.runtime.errors import UserError
 from sdcxr.tasks.diffusion import DiffusionTask
-from tests.sdcxr.backbones.small_encoders import ENCODERS, WIDTH, save_encoder
+from tests.sdcxr.backbones.small_encoders import ENCODERS, WIDTH, bert_settings, save_encoder, wordpiece
 
 PROMPTS = ["Large left pneumothorax.", "small right effusion"]
 
@@ -114,6 +118,80 @@ def test_plain_diffusers_gives_the_same_images_in_a_fresh_process(folders, train
     assert_plain_images([tmp_path / name for name in settings])
 
 
+LINES = """
+def embed(text, window=77):
+    windows = pipe.tokenizer(
+        text, max_length=window, truncation=True, padding="max_length", return_overflowing_tokens=True
+    ).input_ids
+    n = pipe.tokenizer.model_max_length // window
+    empty = pipe.tokenizer("", max_length=window, padding="max_length").input_ids
+    ids = torch.tensor((windows + n * [empty])[:n])
+    return pipe.text_encoder(ids)[0].reshape(1, n * window, -1)
+"""
+
+
+def test_long_captions_in_windows_of_clip(train_micro, micro_dataset, tmp_path, capsys, read_log):
+    """Plain diffusers refuses a prompt instead of cutting it, and with the lines of the documentation agrees."""
+    from diffusers import StableDiffusionPipeline
+
+    data = Path(shutil.copytree(micro_dataset, tmp_path / "data"))
+    rows = pd.read_csv(data / "train" / "metadata.csv", dtype=str)
+    rows.loc[:3, "text"] = [" ".join(["effusion and edema"] * n) for n in (10, 20, 30, 60)]
+    rows.to_csv(data / "train" / "metadata.csv", index=False)
+    named = {"data": str(data), "text_length": 231, "checkpointing_steps": 1}
+    train_micro(tmp_path / "run", **named)
+    assert "CLIPTextModel, 231 tokens" in (printed := capsys.readouterr().out)
+    assert "1 of 11 captions are cut to 231 tokens (9.1%)" in printed
+    assert read_json(tmp_path / "run" / "run.json")["captions"] == {"cut": 1, "of": 11, "tokens": 231}
+    long = rows["text"][1]
+    pipeline = tmp_path / "run" / "pipeline"
+    pipe = StableDiffusionPipeline.from_pretrained(pipeline, safety_checker=None)
+    pipe.set_progress_bar_config(disable=True)
+    with pytest.raises(ValueError, match="Sequence length must be less than max_position_embeddings"):
+        pipe("effusion", num_inference_steps=1)
+    exec(LINES, names := {"pipe": pipe, "torch": torch})
+    for text in (PROMPTS[0], long, rows["text"][3]):
+        with torch.no_grad():
+            embeds = {"prompt_embeds": names["embed"](text), "negative_prompt_embeds": names["embed"]("")}
+        seed = torch.Generator("cpu").manual_seed(5)
+        size = {"num_inference_steps": 3, "guidance_scale": 4.0, "height": 32, "width": 32}
+        theirs = np.asarray(pipe(**embeds, generator=seed, **size).images[0]).astype(float).mean(axis=-1)
+        ours = Sampler.load(str(pipeline), num_inference_steps=3).sample([text], [5])[0]
+        assert np.abs(theirs - ours).max() <= 1
+        part = locate_model(str(tmp_path / "run" / "checkpoints" / "checkpoint-2")).load(torch.float32)
+        assert np.abs(Sampler(part, num_inference_steps=3).sample([text], [5])[0].astype(int) - ours).max() <= 1
+    assert LINES.strip() in (Path(__file__).parents[3] / "docs" / "training.md").read_text()
+    # The base's length, and one that is shorter again.
+    train_micro(tmp_path / "next", data=str(data), base=str(tmp_path / "run"))
+    assert read_json(tmp_path / "next" / "run.json")["captions"]["tokens"] == 231
+    train_micro(tmp_path / "short", data=str(data), base=str(tmp_path / "run"), text_length=77)
+    assert read_json(tmp_path / "short" / "run.json")["captions"] == {"cut": 3, "of": 11, "tokens": 77}
+
+
+def test_other_encoders_take_long_texts_whole(micro_base, micro_dataset, folders, tmp_path):
+    """BERT as many as it has positions, T5 with its relative ones any number."""
+    torch.manual_seed(0)
+    tokenizer = wordpiece()
+    bert = BertModel(BertConfig(**bert_settings(tokenizer, WIDTH, 1, positions=512)))
+    for part in (bert, tokenizer):
+        part.save_pretrained(tmp_path / "bert")
+    for folder, length in ((tmp_path / "bert", 512), (folders["t5"], 700)):
+        backbone = backbones.load(str(micro_base))
+        backbone.adapt(config_of(micro_base, micro_dataset, text_encoder=str(folder), text_length=length))
+        text = " ".join(["effusion"] * (length - 2))
+        tokens, n_cut = backbone.tokenize([text, text + " large", text + " large right"])
+        assert tokens["input_ids"].shape == (3, length) and n_cut in (1, 2)
+        ids = {name: torch.from_numpy(array) for name, array in tokens.items()}
+        with torch.no_grad():
+            assert backbone.encode_text(ids).hidden.shape == (3, length, WIDTH)
+        backbones.save(backbone, tmp_path / "saved")
+        assert backbones.load(str(tmp_path / "saved")).tokenizer.model_max_length == length
+    with pytest.raises(UserError, match="--text_length 513: this text encoder with its tokenizer takes at most 512"):
+        backbones.load(str(micro_base)).adapt(
+            config_of(micro_base, micro_dataset, text_encoder=str(tmp_path / "bert"), text_length=513)
+        )
+
+
 def test_options_are_printed_and_recorded_in_the_pipeline(folders, train_micro, tmp_path, capsys):
     options = {"text_length": 20, "text_skip_layers": 1, "text_attention_mask": False}
     train_micro(tmp_path / "run", text_encoder=str(folders["bert"]), **options)
@@ -133,7 +211,8 @@ def test_options_are_printed_and_recorded_in_the_pipeline(folders, train_micro, 
     [
         ({"text_encoder": "wide"}, r"its states are 24 wide, the UNet attends to 16: add --text_projection linear"),
         ({"text_encoder": "bert", "text_length": 100}, r"--text_length 100: this text encoder .* takes at most 80"),
-        ({"text_length": 100}, "takes at most 77"),
+        ({"text_length": 100}, "takes at most 77, or a multiple of it, such as 231"),
+        ({"text_length": 77 * 11}, "takes at most 77"),
         ({"text_skip_layers": 1}, "--text_skip_layers 1: the text encoder has 1 layers"),
     ],
 )

@@ -80,6 +80,10 @@ def test_marks_go_with_the_words_that_lean_on_them(text, cleaned):
         ("Scars suggest a previous granulomatous process.", "Scars suggest a previous granulomatous process."),
         ("Increased interstitial markings.", "Increased interstitial markings."),
         ("Stable heart size, moderately enlarged.", "Heart size, moderately enlarged."),
+        ("Mild enlargement of the heart.", "Mild enlargement of the heart."),
+        ("Slight enlargement of the cardiac silhouette.", "Slight enlargement of the cardiac silhouette."),
+        ("Interval enlargement of the right hilum.", "Enlargement of the right hilum."),
+        ("Interval enlargement of the right effusion.", "Right effusion."),
         ("1. Mild edema. 2. 3.5 cm mass in segment 6. Scar.", "Mild edema. 3.5 cm mass in segment 6. Scar."),
         # nothing left
         ("Unchanged appearance of the chest.", "Unchanged appearance of the chest."),

@@ -125,6 +125,7 @@ def test_a_run_folder_has_what_it_promises(runs):
     assert len(record.pop("examples_sha256")) == len(record.pop("base_state")) == 64
     assert record.pop("data_sha256").keys() == {"images", "captions"}
     assert record.pop("base_sha256").keys() == {"unet", "text_encoder", "vae", "schedule"}
+    assert record.pop("captions") == {"cut": 0, "of": 11, "tokens": 77}
     assert record == {"images_per_step": 4, "finished_steps": 4}
     assert yaml.safe_load((run / "config.yaml").read_text())["mixed_precision"] == "no"
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sdcxr import backbones
-from sdcxr.config import GenerateConfig
+from sdcxr.generation.config import GenerateConfig
 from sdcxr.generation.models import locate_model, with_adapters
 from sdcxr.generation.samples_folder import generate
 from sdcxr.runtime.errors import UserError

@@ -118,6 +118,7 @@ def test_words_are_added_to_other_encoders(train_micro, tmp_path, kind):
     ("settings", "message"),
     [
         ({"placeholder_token": "the</w>"}, "--placeholder_token the</w>: the tokenizer has this word already"),
+        ({"placeholder_token": "The"}, "--placeholder_token The: the tokenizer has this word already"),  # as the</w>
         ({"initializer_token": "a,b"}, "give one word, or one for each of <lung-xray>"),
         ({"placeholder_token": "<a>,<a>"}, "which have to differ"),
         ({"token_caption": None}, "no caption holds <lung-xray>: .* use --token_caption"),
@@ -133,6 +134,7 @@ def test_wrong_words_are_refused(train_micro, tmp_path, settings, message):
     ("settings", "message"),
     [
         ({"tune": "token"}, "--tune token needs --placeholder_token and --initializer_token"),
+        (TOKEN | {"placeholder_token": " ,"}, "--tune token needs --placeholder_token and --initializer_token"),
         ({"tune": "unet", "placeholder_token": "<a>"}, "--placeholder_token is for --tune token, not for unet"),
         ({"tune": "token+unet"}, "token, vae, classifier and clip train alone"),
         (TOKEN | {"caption_dropout": 0.2}, "--caption_dropout is for --tune unet or text"),

@@ -1,0 +1,181 @@
+"""The segmenter task: a U-Net for one or several structures, which may overlap (a finding in a lung)."""
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from sdcxr.backbones import classifier_base
+from sdcxr.backbones.image_classifier import Description
+from sdcxr.backbones.pipeline_files import hash_weights
+from sdcxr.backbones.segmenter import MULTIPLE, Segmenter, segmenter_folder, unet, with_encoder, write_segmenter
+from sdcxr.config import TrainConfig
+from sdcxr.data.examples import SegmentationImages
+from sdcxr.io.manifest import read_masks
+from sdcxr.runtime.errors import UserError
+from sdcxr.tasks.base import check_resolution, training_rows, validation_rows
+from sdcxr.tasks.classifier import TOLERANCE, has_colour, parameter_groups
+from sdcxr.tuning.adapter_folder import save_adapter
+from sdcxr.tuning.classifiers import tune_network, with_rank
+
+SMOOTHING = 1.0  # pixels; the soft Dice of an empty mask is 1 where nothing is predicted
+
+
+class SegmenterTask(nn.Module):
+    """Binary cross-entropy plus soft Dice loss of each structure whose mask is known."""
+
+    def __init__(self, config: TrainConfig):
+        super().__init__()
+        self.config = config
+        rows = training_rows(config)
+        wanted = None if config.structures is None else [name.strip() for name in config.structures.split(",")]
+        self.structures, self.masks, known = known_masks(rows, wanted)
+        self.rows = rows[known].reset_index(drop=True)
+        self.network, self.about = self._begin()
+        self.resolution = self.about.resolution
+        check_resolution(self.resolution, MULTIPLE)
+        self.tuning = with_rank(config)
+        self.method = tune_network(self.network.train(), self.tuning, "segmenter")
+
+    def _begin(self) -> tuple[nn.Module, Description]:
+        """The network, and how it takes its images."""
+        config = self.config
+        colour = has_colour(self.rows["path"].tolist())
+        wanted = Description(
+            "", self.structures, config.resolution or 0, colour=colour, channels=3 if colour else 1, mean=(0.5,),
+            std=(0.5,),
+        )  # fmt: skip
+        self.base_sha256: dict[str, str] = {}
+        if config.base is None or config.random_weights:
+            if config.method != "full" and not config.random_weights:
+                raise UserError(f"--method {config.method}: needs trained weights: name them with --base")
+            # Without a classifier's last layer, but with its check of the name and its sizes.
+            about = classifier_base.untrained(config.base, wanted)[1]
+            return unet(about), about
+        folder = segmenter_folder(Path(config.base).expanduser())
+        if folder.name == "segmenter" and folder.is_dir():
+            begun = Segmenter(folder, torch.device("cpu"))
+            if begun.structures != self.structures:
+                own, other = ", ".join(begun.structures), ", ".join(self.structures)
+                raise UserError(f"--base {config.base} draws {own}; the masks of this data are {other}")
+            self.base_sha256 = {"segmenter": hash_weights(begun.network)}
+            size = config.resolution or begun.resolution
+            return begun.network, dataclasses.replace(begun.about, resolution=size, colour=colour)
+        if (classifier := classifier_base.of_run(config.base)) is not None:
+            network, about, sha256 = classifier.network, classifier.about, hash_weights(classifier.network)
+            about = dataclasses.replace(about, labels=self.structures, resolution=config.resolution or about.resolution)
+        else:
+            network, about, sha256 = classifier_base.pretrained(config.base, config.architecture, wanted)
+        self.base_sha256 = {"encoder": sha256}
+        about = dataclasses.replace(about, colour=colour and about.channels == 3)
+        return with_encoder(about, network), about
+
+    def groups(self) -> list[dict[str, Any]]:
+        return parameter_groups("segmenter", self.network, self.method.name, self.config.learning_rate)
+
+    def after_step(self, step: int) -> None:
+        self.method.after_step(self.network, step, self.tuning)
+
+    def examples(self) -> SegmentationImages:
+        return self._images(self.rows, self.masks, augmented=True)
+
+    def validation_examples(self) -> SegmentationImages | None:
+        limit = self.config.validation_loss_images
+        rows = validation_rows(self.config, 1 << 62 if limit is None else limit)
+        if rows is None:
+            return None
+        _, masks, known = known_masks(rows, self.structures)
+        return self._images(rows[known], masks, augmented=False)
+
+    def _images(self, rows: pd.DataFrame, masks: list[list[Path | None]], augmented: bool) -> SegmentationImages:
+        channels = 3 if self.about.colour else 1
+        paths, ids = rows["path"].tolist(), rows["id"].tolist()
+        return SegmentationImages(paths, ids, masks, self.resolution, channels, augmented)
+
+    def logits(self, batch: dict[str, Tensor]) -> Tensor:
+        """Logits (batch, structures, H, W), float32."""
+        logits: Tensor = self.network(self.about.inputs(batch["pixels"])).float()
+        return logits
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        return segmentation_loss(self.logits(batch), batch["masks"])
+
+    def observe(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Loss (batch,) and Dice (batch, structures) of held-out images."""
+        logits = self.logits(batch)
+        return segmentation_loss(logits, batch["masks"]), dice(logits > 0, batch["masks"])
+
+    def scores(self, examples: SegmentationImages, of_images: np.ndarray) -> dict[str, float]:
+        """Mean Dice of each structure over the images that have it, and the mean of these, for validation.jsonl."""
+        means = {
+            f"dice/{structure}": round(float(values[np.isfinite(values)].mean()), 6)
+            for structure, values in zip(self.structures, of_images.T, strict=True)
+            if np.isfinite(values).any()
+        }
+        return {"dice": round(float(np.mean(list(means.values()))), 6)} | means if means else {}
+
+    n_previews = 0
+
+    def preview(self, indices: list[int]) -> list[np.ndarray]:
+        return []
+
+    def save(self, run: Path) -> None:
+        save_adapter(
+            run / "adapter", {"segmenter": self.method}, {"segmenter": self.network}, self.tuning, self.base_sha256
+        )
+        write_segmenter(run / "segmenter", self.method.merge(self.network), self.about)
+        self._check(run / "segmenter")
+
+    @torch.no_grad()
+    def _check(self, folder: Path) -> None:
+        """Compare the saved network with the one that was trained.
+
+        Raises:
+            RuntimeError: they differ: something could not be folded into plain layers.
+        """
+        draws = torch.Generator().manual_seed(0)
+        pixels = torch.rand(2, 3 if self.about.colour else 1, self.resolution, self.resolution, generator=draws) * 2 - 1
+        trained, saved = copy.deepcopy(self.network).cpu().eval(), Segmenter(folder, torch.device("cpu"))
+        wanted, found = (each(self.about.inputs(pixels)).float() for each in (trained, saved.network))
+        if (found - wanted).abs().max() > TOLERANCE * (1 + wanted.abs().max()):
+            raise RuntimeError(f"{folder} is not what was trained: --method {self.method.name} does not fold into it")
+
+
+def known_masks(
+    rows: pd.DataFrame, wanted: list[str] | None = None
+) -> tuple[list[str], list[list[Path | None]], np.ndarray]:
+    """Structures, masks of each image that has one of them (None where it lacks one), and which images these are."""
+    table: Any = read_masks(rows, rows["path"].map(lambda path: path.parent), wanted)
+    known = table.notna().any(axis=1).to_numpy()
+    masks = [[None if pd.isna(mask) else mask for mask in row] for row in table[known].itertuples(index=False)]
+    if not masks:
+        raise UserError(f"{rows['path'].iloc[0].parent}: no image has a mask of {', '.join(table)}")
+    return list(table), masks, known
+
+
+def segmentation_loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """Cross-entropy plus 1 - soft Dice (Milletari et al. 2016, arXiv 1606.04797), mean over known masks, (batch,).
+
+    Args:
+        logits: (batch, structures, H, W).
+        masks: of the same shape: 1, 0, or NaN all over where a mask is unknown.
+    """
+    known = masks.isfinite().flatten(2).all(dim=2)
+    truth = masks.nan_to_num(0.0)
+    entropy = nn.functional.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(dim=(2, 3))
+    probable = logits.sigmoid()
+    both, sums = (probable * truth).sum(dim=(2, 3)), (probable + truth).sum(dim=(2, 3))
+    losses = entropy + 1 - (2 * both + SMOOTHING) / (sums + SMOOTHING)
+    return (losses * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)
+
+
+def dice(predicted: Tensor, masks: Tensor) -> Tensor:
+    """Dice of each image and structure (batch, structures); NaN where the mask is empty or unknown."""
+    truth = masks.nan_to_num(0.0) > 0
+    both, sums = (predicted & truth).sum(dim=(2, 3)), predicted.sum(dim=(2, 3)) + truth.sum(dim=(2, 3))
+    return torch.where(truth.any(dim=3).any(dim=2), 2 * both / sums.clamp(min=1), torch.nan)
