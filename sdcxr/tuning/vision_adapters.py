@@ -85,8 +85,12 @@ class TSA(VisionMethod):
     kinds: ClassVar[tuple[str, ...]] = ("cnn",)
 
     def sites(self, network: nn.Module) -> list[str]:
-        about: Any = getattr(network, "group_matcher", None)
-        stem = about()["stem"] if about else r"^\w+\.embedder"
+        stem = r"^\w+\.embedder"  # of transformers
+        if hasattr(network, "group_matcher"):
+            of_timm: Any = network
+            groups = of_timm.group_matcher()
+            by_name = isinstance(groups, dict) and isinstance(groups.get("stem"), str)
+            stem = groups["stem"] if by_name else re.escape(str(of_timm.pretrained_cfg["first_conv"]))
         names = [name for name, each in body(network).items() if _has_centre(each)]
         beside = {"downsample", "shortcut", "se"}  # of the blocks' own path
         return [name for name in names if not re.match(stem, name) and beside.isdisjoint(name.split("."))]
