@@ -218,8 +218,9 @@ def test_two_processes_train_the_same(parts, train_micro, read_log, tmp_path):
         split.append(one | {"train_batch_size": 4, "output_dir": str(tmp_path / f"{name} in two")})
     (tmp_path / "settings.json").write_text(json.dumps(split))
     script = Path(__file__).parents[1] / "training" / "train_in_turn.py"
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    own = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    own = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     subprocess.run([*torchrun, str(script), str(tmp_path / "settings.json")], check=True, timeout=280, env=own)
     for name in METHODS:
         one, two = tmp_path / name, tmp_path / f"{name} in two"
