@@ -8,7 +8,6 @@ checkpoint.
 import dataclasses
 import math
 import secrets
-from collections import Counter
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -36,7 +35,7 @@ from sdcxr.training.ema import EMA
 from sdcxr.training.flops import measured_peak, training_flops
 from sdcxr.training.guards import assert_only_tuned_parts_moved, fingerprints, first_nonfinite
 from sdcxr.training.launch import PRECISION, build_accelerator, memory_advice, split_batch, validation_advice
-from sdcxr.training.optimizer import build_optimizer, learning_rate_factor
+from sdcxr.training.optimizer import build_optimizer, learning_rate_factor, sizes
 from sdcxr.training.origin import Origin, check_folders, check_same_run, enlarged, is_begun
 from sdcxr.training.progress import Log, Meter, start_tracker, status
 from sdcxr.training.validation import previews, validation_loss
@@ -159,10 +158,7 @@ class Run:
         self.trained = [p for group in groups for p in group["params"]]
         self.require_space()
         self.ema = EMA(self.task, config.ema_decay or 0.0) if config.use_ema else None
-        sizes: Counter[str] = Counter()
-        for group in groups:
-            sizes[group["name"]] += sum(p.numel() for p in group["params"])
-        counts = ", ".join(f"{name} {size / 1e6:.4g} M" for name, size in sizes.items())
+        counts = sizes(groups)
         self.print0(
             f"tuning {counts} parameters on {len(self.stream.examples.ids)} images; {self.steps} steps of "
             f"{self.images_per_step} images ({accelerator.num_processes} × {config.gradient_accumulation_steps} × "

@@ -1,6 +1,7 @@
 """AdamW over the tuned parts, and the learning rate schedule: warm-up, constant, linear or cosine."""
 
 import math
+from collections import Counter
 from typing import Any
 
 import torch
@@ -51,3 +52,11 @@ def learning_rate_factor(step: int, config: TrainConfig) -> float:
     if config.lr_scheduler == "cosine":
         return 0.5 * (1 + math.cos(math.pi * progress))
     return 1.0
+
+
+def sizes(groups: list[dict[str, Any]]) -> str:
+    """What trains, in words: the number of parameters by the groups' names."""
+    counts: Counter[str] = Counter()
+    for group in groups:
+        counts[group["name"]] += sum(p.numel() for p in group["params"])
+    return ", ".join(f"{name} {count / 1e6:.4g} M" for name, count in counts.items())
