@@ -9,7 +9,7 @@ import pytest
 from sdcxr.generation.samples_folder import make_images
 from sdcxr.io.pixels import write_png
 
-ALONE = SimpleNamespace(process_index=0, num_processes=1, is_main_process=False)
+ALONE = SimpleNamespace(process_index=0, num_processes=1, is_main_process=False, device=SimpleNamespace(type="cpu"))
 JOBS = [{"text": f"Prompt {i}.", "seed": i, "file_name": f"{i}.png"} for i in range(5)]
 
 
