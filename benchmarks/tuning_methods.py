@@ -22,8 +22,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from embedded_base import T_975, EmbeddedBaseConfig, command, half_width, read_scores, score_samples, train_classifier
-from language import at_once
+from embedded_base import (
+    T_975,
+    EmbeddedBaseConfig,
+    at_once,
+    command,
+    half_width,
+    read_scores,
+    score_samples,
+    train_classifier,
+)
 
 from sdcxr.io.files import read_json, write_json
 from sdcxr.runtime.cli import run
