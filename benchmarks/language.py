@@ -169,11 +169,13 @@ def prepare(config: LanguageConfig, rows: Sequence[Row]) -> tuple[Study, dict[st
         The study, and the last lines of the logs of what failed.
     """
     import torch
+    import transformers
 
     from sdcxr.embedded.base import ensure_base
     from sdcxr.embedded.phantoms import ensure_phantoms
     from sdcxr.io.files import user_cache
 
+    _ = transformers.CLIPTextModel, transformers.CLIPTokenizer  # their first import fails in several threads
     root, phantoms = config.output_dir.expanduser().resolve(), ensure_phantoms()
     labels = user_cache() / "phantom" / "phantom-truth.csv"
     judge = config.classifier.expanduser().resolve() if config.classifier else root / "classifier"
