@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from sdcxr.config import TrainConfig
-from sdcxr.io.files import check_same_settings, claim_folder, write_text
+from sdcxr.io.files import claim_folder, write_text
 from sdcxr.io.locks import locked
 from sdcxr.io.run_folder import CONTENT, check_own_folder, read_run_state, write_config
 from sdcxr.runtime.errors import UserError
@@ -215,8 +215,11 @@ def _outcome(
         return math.inf if direction == "minimize" else -math.inf
     begun_on = [read_run_state(folder_of(search, i)) for i in (0, index)]
     first, own = ({name: each[name] for name in each if name.endswith("_sha256")} for each in begun_on)
-    if first:  # a first trial that diverged has none
-        check_same_settings(folder, first, own)
+    if first != own:
+        raise UserError(
+            f"{folder} was trained on other images, labels or weights than the first trial: bring those back and "
+            f"delete {folder}, or use another --output_dir"
+        )
     return value
 
 
@@ -286,9 +289,8 @@ def _write_table(file: Path, metric: str, trials: list[Any]) -> None:
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["trial", "folder", RATE, metric, "state"])
     for i, trial in enumerate(trials):
-        finite = math.isfinite(trial.value)
-        place = f"{FOLDER}/{folder_of(Path(), i).name}"
-        table.writerow([i, place, trial.params[RATE], trial.value if finite else "", "finished" if finite else "diverged"])
+        outcome = [trial.value, "finished"] if math.isfinite(trial.value) else ["", "diverged"]
+        table.writerow([i, folder_of(Path(FOLDER), i), trial.params[RATE], *outcome])
     write_text(file, text.getvalue())
 
 
@@ -298,9 +300,7 @@ def _drop_result(folder: Path) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def _chosen(
-    config: TrainConfig, metric: str, direction: str, trials: list[Any]
-) -> tuple[TrainConfig, dict[str, Any]]:
+def _chosen(config: TrainConfig, metric: str, direction: str, trials: list[Any]) -> tuple[TrainConfig, dict[str, Any]]:
     """The settings at the best rate, the first of equals, and the note."""
     sign = 1 if direction == "minimize" else -1
     best = min(range(len(trials)), key=lambda i: sign * trials[i].value)
@@ -308,8 +308,8 @@ def _chosen(
     low, high = range_of(config)
     if not math.isfinite(value):
         raise UserError(
-            f"--lr_search: all trials from {low:.3g} to {high:.3g} diverged: give a lower --learning_rate, around which "
-            "to search, and another --output_dir"
+            f"--lr_search: all trials from {low:.3g} to {high:.3g} diverged: give a lower --learning_rate to "
+            "search around, and another --output_dir"
         )
     print(f"learning rate {rate:.3g} is the best of {len(trials)} ({metric} {value:.4g})", flush=True)
     if abs(math.log(rate / (config.learning_rate or rate))) > 0.9 * math.log(WIDTH):
