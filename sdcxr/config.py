@@ -38,6 +38,7 @@ POSITIVE = (
     "max_train_steps", "num_train_epochs", "max_train_samples", "resolution", "learning_rate", "text_encoder_lr",
     "vae_lr", "max_grad_norm", "snr_gamma", "text_length", "num_vectors", "num_class_images", "lora_rank", "lora_alpha",
     "prior_preservation_weight", "checkpoints_total_limit", "adapter_width", "prompt_tokens", "data_fraction",
+    "lr_search_steps",
 )
 NOT_NEGATIVE = (
     "lr_warmup_steps", "validation_steps", "validation_loss_images", "preview_images", "noise_offset",
@@ -182,6 +183,11 @@ class TrainConfig:
     """Learning rate of the text encoder. Default: --learning_rate, or what its own method takes."""
     vae_lr: float | None = None
     """Learning rate of the VAE. Default: --learning_rate."""
+    lr_search: int | None = None
+    """Choose the learning rate by this many trials, within a factor of 10 of it, on the validation split, then train
+    with the best (docs/training.md); needs `pip install sdcxr[search]`."""
+    lr_search_steps: int | None = None
+    """Optimizer steps of a trial of --lr_search. Default: those of the run."""
     lr_scheduler: Literal["constant", "linear", "cosine"] = "constant"
     """Course of the learning rate after the warm-up."""
     lr_warmup_steps: int | None = None
@@ -270,6 +276,9 @@ class TrainConfig:
             if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"--{name} {getattr(self, name)}: must be positive")
         self._check_text_settings()
+        at_least(self, "lr_search", 2)
+        if self.lr_search_steps is not None and self.lr_search is None:
+            raise UserError("--lr_search_steps: is for --lr_search")
         if self.cache_in_memory and not self.cache_latents:
             raise UserError("--cache_in_memory holds cached latents: it needs --cache_latents")
         if self.cuda_graphs and self.torch_compile is False:

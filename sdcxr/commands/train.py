@@ -32,7 +32,12 @@ def main(config: TrainConfig) -> int:
         choose_methods(config)
         if "segmenter" in config.parts:
             require_package()
-        return train(fill_in(config))
+        if config.lr_search is None:
+            return train(fill_in(config))
+        from sdcxr.training.lr_search import choose_learning_rate, require_optuna
+
+        require_optuna()
+        return train(*choose_learning_rate(fill_in(config)))
 
 
 def fill_in(config: TrainConfig) -> TrainConfig:
@@ -69,3 +74,7 @@ def _as_parent(config: TrainConfig, continue_from: str) -> TrainConfig:
 def entry() -> None:
     """Parse sys.argv and exit with the code of `main`."""
     run(main)
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,18 +1,16 @@
 """The embedded dataset of chest phantoms, drawn and prepared by the project's own commands like a real one."""
 
 import math
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-import sdcxr
 from sdcxr.io.files import read_json, user_cache
 from sdcxr.io.locks import locked
 from sdcxr.runtime.errors import UserError
-from sdcxr.runtime.processes import processes
+from sdcxr.runtime.processes import environment_alone, processes
 
 
 def ensure_phantoms(masks: bool = False) -> Path:
@@ -51,10 +49,7 @@ def prepare_phantoms(raw: Path, dataset: Path, options: Sequence[str] = (), mask
         ["data_prep.phantom", "--output_dir", str(raw), *options],
         ["data_prep.mimic_cxr", *prepare, "--resolution", "128"],
     ):
-        # From any folder: the commands lie beside this package. And each is one process, however this one was launched.
-        path = os.pathsep.join(filter(None, [str(Path(sdcxr.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
-        alone = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-        done = subprocess.run([sys.executable, "-m", *command], env=alone | {"PYTHONPATH": path}, check=False)
+        done = subprocess.run([sys.executable, "-m", *command], env=environment_alone(), check=False)
         if done.returncode:
             raise UserError(
                 f"the embedded phantoms are not ready (see above): run the same command again; if that does not help, "

@@ -1,5 +1,8 @@
 """Device, precision and rank of this process under `accelerate launch` or torchrun."""
 
+import os
+from pathlib import Path
+
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
@@ -25,6 +28,13 @@ def native_precision() -> str:
 def processes() -> PartialState:
     """Number of processes and rank of this one. A bare `PartialState()` does not see the others of a launch on CPUs."""
     return PartialState(cpu=on_cpu())
+
+
+def environment_alone() -> dict[str, str]:
+    """Environment for `python -m MODULE` of this project, from any folder, as one process however this was launched."""
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
+    alone = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    return alone | {"PYTHONPATH": path}
 
 
 def close_gloo() -> None:

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from sdcxr.data.stream import Stream
 
+NOT_FINITE = "is not finite at step"  # what the error of a diverged run says
+
 
 @torch.no_grad()
 def fingerprints(task: nn.Module) -> dict[str, Tensor]:

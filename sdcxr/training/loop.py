@@ -33,7 +33,7 @@ from sdcxr.tasks.base import training_rows
 from sdcxr.training import checkpoint
 from sdcxr.training.ema import EMA
 from sdcxr.training.flops import measured_peak, training_flops
-from sdcxr.training.guards import assert_only_tuned_parts_moved, fingerprints, first_nonfinite
+from sdcxr.training.guards import NOT_FINITE, assert_only_tuned_parts_moved, fingerprints, first_nonfinite
 from sdcxr.training.launch import PRECISION, build_accelerator, memory_advice, split_batch, validation_advice
 from sdcxr.training.optimizer import build_optimizer, learning_rate_factor, sizes
 from sdcxr.training.origin import Origin, check_folders, check_same_run, enlarged, is_begun
@@ -44,8 +44,8 @@ from sdcxr.tuning import default_rates
 DROPOUT = 1 << 62  # keys of the seeds of dropout, apart from those of positions, orderings and validation
 
 
-def train(config: TrainConfig) -> int:
-    """Train the parts in `config.tune`, or resume, and write the run folder. Returns the exit code.
+def train(config: TrainConfig, notes: dict[str, Any] | None = None) -> int:
+    """Train the parts in `config.tune`, or resume, and write the run folder, `notes` into run.json. The exit code.
 
     Raises:
         UserError: a setting, file or dataset is wrong, or memory does not suffice.
@@ -53,7 +53,7 @@ def train(config: TrainConfig) -> int:
     use_all_cores()
     with out_of_memory(memory_advice(config)):
         config = config.filled(default_rates(config, config.published))
-        code = Run(config, build_accelerator(config)).run()
+        code = Run(config, build_accelerator(config), notes).run()
     release_memory()
     return code
 
@@ -61,7 +61,8 @@ def train(config: TrainConfig) -> int:
 class Run:
     """One training run: its folder, task, optimizer, average and progress."""
 
-    def __init__(self, config: TrainConfig, accelerator: Accelerator):
+    def __init__(self, config: TrainConfig, accelerator: Accelerator, notes: dict[str, Any] | None = None):
+        self.notes = notes or {}
         assert config.output_dir is not None
         self.accelerator = accelerator
         self.folder = Path(config.output_dir)
@@ -125,7 +126,7 @@ class Run:
 
     def record(self, **notes: Any) -> None:
         """Write run.json, the state of the run that does not belong into config.yaml."""
-        self.origin.notes |= notes
+        self.origin.notes |= self.notes | notes
         if self.accelerator.is_main_process:
             state = self.origin.recorded | {"images_per_step": self.images_per_step} | self.origin.notes
             write_json(self.folder / RUN_STATE, state)
@@ -340,7 +341,7 @@ class Run:
             if good
             else f"{self.folder} has no checkpoint yet: begin again in it"
         )
-        raise UserError(f"the {what} is not finite at step {step}{names}: lower --learning_rate{half}; {way}")
+        raise UserError(f"the {what} {NOT_FINITE} {step}{names}: lower --learning_rate{half}; {way}")
 
     def averaged(self) -> Any:
         """A context in which the task holds the averaged weights, if there is an average."""
