@@ -145,11 +145,11 @@ def test_resuming_is_exact(train_micro, read_log, tmp_path, squares, base):
 
 def test_other_masks_of_the_same_images_are_another_run(train_micro, tmp_path, base):
     data = save_squares(tmp_path / "data", {"train": 8, "validation": 2})
-    train_micro(tmp_path / "run", **settings(data, base=str(base), method="linear", max_train_steps=1))
+    train_micro(tmp_path / "run", **settings(data, base=str(base), method="linear", max_train_steps=2))
     mask = data / "train/masks/bright/train0.png"
     Image.fromarray(255 - np.asarray(Image.open(mask))).save(mask)
     with pytest.raises(UserError, match="was begun on other images, captions or labels"):
-        train_micro(tmp_path / "run", **settings(data, base=str(base), method="linear", max_train_steps=2))
+        train_micro(tmp_path / "run", **settings(data, base=str(base), method="linear", max_train_steps=3))
 
 
 def test_what_has_no_effect_is_an_error_after_the_first_step(squares, base):
