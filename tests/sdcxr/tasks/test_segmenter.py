@@ -133,6 +133,7 @@ def test_the_encoder_computes_what_the_classifier_did(name):
     assert any(one.shape == found.shape and torch.allclose(one, found, atol=1e-4) for one in maps)
 
 
+@pytest.mark.slow
 def test_resuming_is_exact(train_micro, read_log, tmp_path, squares, base):
     stepwise = settings(squares, base=str(base), method="norm", checkpointing_steps=1)
     train_micro(tmp_path / "whole", **stepwise, max_train_steps=4)
