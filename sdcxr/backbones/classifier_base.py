@@ -21,6 +21,7 @@ from sdcxr.backbones.image_classifier import (
     read_description,
 )
 from sdcxr.backbones.pipeline_files import hash_weights
+from sdcxr.config import TrainConfig
 from sdcxr.io.files import read_json
 from sdcxr.io.hub import hub_folder, is_hub_name
 from sdcxr.runtime.errors import UserError
@@ -88,6 +89,22 @@ def of_run(base: str) -> Classifier | None:
             raise UserError(f"--base {base}: is a run without a classifier yet: let its training finish")
         return None
     return Classifier(folder, torch.device("cpu"))
+
+
+def resolution_of(begun: Any, config: TrainConfig) -> int:
+    """Side of the images for the network of another run: `--resolution`, or its own.
+
+    Args:
+        begun: a `Classifier` or `Segmenter`.
+        config: the settings.
+
+    Raises:
+        UserError: it takes images of its own size alone.
+    """
+    own, given = int(begun.resolution), config.resolution
+    if given not in (None, own) and ("img_size" in begun.about.model_args or _has_positions(begun.network)):
+        raise UserError(f"--resolution {given}: the network of --base {config.base} takes {own} px: leave it out")
+    return given or own
 
 
 def replace_head(network: nn.Module, outputs: int) -> None:
@@ -210,7 +227,7 @@ def _of_transformers(folder: Path, config: dict[str, Any], wanted: Description) 
     side = getattr(model.config, "image_size", None) or about.get("size", 224)
     side = side if isinstance(side, int) else side[0] if isinstance(side, list | tuple) else max(side.values())
     own = int(side)
-    if wanted.resolution not in (0, own) and any("position_embeddings" in name for name, _ in model.named_parameters()):
+    if wanted.resolution not in (0, own) and _has_positions(model):
         raise UserError(f"--resolution {wanted.resolution}: this base takes images of {own} px: leave it out")
     normalised = about.get("do_normalize", True)
     described = replace(
@@ -223,6 +240,11 @@ def _of_transformers(folder: Path, config: dict[str, Any], wanted: Description) 
         std=tuple(about["image_std"]) if normalised else (1.0,) * 3,
     )
     return model, described
+
+
+def _has_positions(module: nn.Module) -> bool:
+    """Whether a network of transformers has an embedding for each place of an image of one size."""
+    return any("position_embeddings" in name for name, _ in module.named_parameters())
 
 
 def _first_line(error: BaseException) -> str:

@@ -69,6 +69,7 @@ class SegmentationImages:
         resolution: side in pixels.
         channels: 1 (grey) or 3.
         augmented: whether images and masks are shifted, and images exposed anew, as in training.
+        digest: hash of the mask files, of examples that are to be told from others.
     """
 
     def __init__(
@@ -79,12 +80,14 @@ class SegmentationImages:
         resolution: int,
         channels: int = 1,
         augmented: bool = True,
+        digest: str = "",
     ):
         self.paths, self.ids, self.masks, self.resolution = paths, ids, masks, resolution
-        self.channels, self.augmented = channels, augmented
+        self.channels, self.augmented, self.digest = channels, augmented, digest
 
     def content(self) -> dict[str, np.ndarray]:
-        return {"masks": np.array([[mask is not None for mask in masks] for masks in self.masks])}
+        there = np.array([[mask is not None for mask in masks] for masks in self.masks])
+        return {"masks": there, "mask files": np.frombuffer(self.digest.encode(), dtype=np.uint8)}
 
     def example(self, index: int, draws: np.random.Generator) -> dict[str, Any]:
         pixels = read_pixels(self.paths[index], self.resolution, self.channels)

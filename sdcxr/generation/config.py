@@ -61,8 +61,8 @@ class GenerateConfig:
             at_least(self, name, minimum)
         self.prompt_template = as_recorded(self.prompt_template)
         check_templates(as_list(self.prompt_template))
-        for name in ("model", "output_dir"):
-            if not getattr(self, name).strip():
+        for name in ("model", "output_dir", "adapter"):
+            if getattr(self, name) is not None and not getattr(self, name).strip(" ,"):
                 raise UserError(f"--{name}: is empty")
         if not math.isfinite(self.guidance_scale):
             raise UserError(f"--guidance_scale {self.guidance_scale}: must be a number")

@@ -110,8 +110,6 @@ def make_images(sampler: Any, jobs: list[dict[str, Any]], folder: Path, batch_si
     from sdcxr.io.pixels import write_png
     from sdcxr.runtime.threads import LoadFollower
 
-    load = LoadFollower(fixed=state.device.type != "cpu")
-
     def between_steps(_: int) -> None:
         if (message := load.follow()) and state.is_main_process:
             tqdm.write(message)
@@ -119,6 +117,7 @@ def make_images(sampler: Any, jobs: list[dict[str, Any]], folder: Path, batch_si
     mine = jobs[state.process_index :: state.num_processes]
     written: list[Future[None]] = []
     with (
+        LoadFollower(fixed=state.device.type != "cpu") as load,
         ThreadPoolExecutor(WRITERS) as pool,
         tqdm(total=len(mine), desc="generating", unit="image", disable=not (mine and state.is_main_process)) as bar,
         inference_mode(),

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
+from typing import Self
 
 WAITING = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
 """How long OpenMP's threads spin at a barrier before they sleep: GNU's in loops (about 0.2 ms; 300,000 by default),
@@ -54,6 +55,7 @@ class LoadFollower:
 
     The threads of an operator wait for one another many times a step. Beside a busy process, one of them is always
     without a core, and several are slower than one (docs/decisions.md). The last bits of sums depend on their number.
+    A context manager, at whose end the process has all of them again.
 
     Args:
         fixed: keep the number, as where the user has set it and on systems without /proc/stat.
@@ -66,6 +68,15 @@ class LoadFollower:
         self.fixed = fixed or self.most == 1 or threads_as_told(os.environ) or busy_s() is None
         self.said = False
         self.last = self._read()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self.fixed:
+            import torch
+
+            torch.set_num_threads(self.most)
 
     def follow(self) -> str:
         """Between two steps: look at the load, once a second; a message the first time that threads are given up."""

@@ -29,7 +29,7 @@ from sdcxr.runtime.errors import UserError
 from sdcxr.tasks.base import training_rows, validation_rows
 from sdcxr.tasks.classification_scores import classification_scores
 from sdcxr.tuning.adapter_folder import save_adapter
-from sdcxr.tuning.classifiers import tune_classifier, with_rank
+from sdcxr.tuning.classifiers import require_effect, tune_classifier, with_rank
 from sdcxr.tuning.lora_files import write_peft_folder
 
 LOOKED_AT = 1000  # images whose colour is looked at
@@ -87,8 +87,8 @@ class ClassifierTask(nn.Module):
         if begun.about.prompt_tokens:
             raise UserError(f"--base {config.base}: has visual prompts: begin from its own base")
         about = dataclasses.replace(
-            begun.about, labels=labels, problem=wanted.problem, resolution=config.resolution or begun.resolution,
-            colour=colour and begun.about.channels == 3,
+            begun.about, labels=labels, problem=wanted.problem, colour=colour and begun.about.channels == 3,
+            resolution=classifier_base.resolution_of(begun, config),
         )  # fmt: skip
         return begun.network, about
 
@@ -101,17 +101,7 @@ class ClassifierTask(nn.Module):
         return parameter_groups("classifier", self.network, self.method.name, self.config.learning_rate)
 
     def after_step(self, step: int) -> None:
-        """Called by the loop while the gradients are there.
-
-        Raises:
-            UserError: after the first step: something that should train has no effect on the output.
-        """
-        idle = [name for name, p in self.network.named_parameters() if p.requires_grad and p.grad is None]
-        if step == 1 and idle and self.method.name != "full":
-            raise UserError(
-                f"--method {self.method.name}: {idle[0]} has no effect in this {type(self.network).__name__}, which "
-                "reads weights past its layers: use another method"
-            )
+        require_effect(self.network, self.method, step)
         self.method.after_step(self.network, step, self.tuning)
 
     def examples(self) -> LabelledImages:
@@ -172,7 +162,8 @@ class ClassifierTask(nn.Module):
         scores = self._last_scores(run)
         thresholds = {key.partition("/")[2]: value for key, value in scores.items() if key.startswith("threshold/")}
         write_classifier(run / "classifier", plain, about, thresholds=thresholds, validation=scores)
-        self._check(run / "classifier")
+        saved = Classifier(run / "classifier", torch.device("cpu")).network
+        check_saved(run / "classifier", saved, self.network, self.about, self.method.name)
 
     def _last_scores(self, run: Path) -> dict[str, float]:
         """Scores of the saved weights in the last row of validation.jsonl; none without validation."""
@@ -186,20 +177,20 @@ class ClassifierTask(nn.Module):
         ]
         return {name: row[prefix + name] for name in names if not name.startswith("ema_")}
 
-    @torch.no_grad()
-    def _check(self, folder: Path) -> None:
-        """Compare the saved network with the one that was trained.
 
-        Raises:
-            RuntimeError: they differ: something could not be folded into plain layers.
-        """
-        draws = torch.Generator().manual_seed(0)
-        shape = (2, 3 if self.about.colour else 1, self.resolution, self.resolution)
-        pixels = torch.rand(shape, generator=draws) * 2 - 1
-        trained, saved = copy.deepcopy(self.network).cpu().eval(), Classifier(folder, torch.device("cpu"))
-        wanted, found = (logits_of(each, self.about.inputs(pixels)).float() for each in (trained, saved.network))
-        if (found - wanted).abs().max() > TOLERANCE * (1 + wanted.abs().max()):
-            raise RuntimeError(f"{folder} is not what was trained: --method {self.method.name} does not fold into it")
+@torch.no_grad()
+def check_saved(folder: Path, saved: nn.Module, trained: nn.Module, about: Description, method: str) -> None:
+    """Compare a saved network with the one that was trained.
+
+    Raises:
+        RuntimeError: they differ: something could not be folded into plain layers.
+    """
+    draws = torch.Generator().manual_seed(0)
+    pixels = torch.rand(2, 3 if about.colour else 1, about.resolution, about.resolution, generator=draws) * 2 - 1
+    trained = copy.deepcopy(trained).cpu().eval()
+    wanted, found = (logits_of(each, about.inputs(pixels)).float() for each in (trained, saved))
+    if (found - wanted).abs().max() > TOLERANCE * (1 + wanted.abs().max()):
+        raise RuntimeError(f"{folder} is not what was trained: --method {method} does not fold into it")
 
 
 def parameter_groups(part: str, network: nn.Module, method: str, rate: float | None) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """The segmenter task: a U-Net for one or several structures, which may overlap (a finding in a lung)."""
 
-import copy
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,13 @@ from sdcxr.backbones.pipeline_files import hash_weights
 from sdcxr.backbones.segmenter import MULTIPLE, Segmenter, segmenter_folder, unet, with_encoder, write_segmenter
 from sdcxr.config import TrainConfig
 from sdcxr.data.examples import SegmentationImages
+from sdcxr.data.latents import hash_images
 from sdcxr.io.manifest import read_masks
 from sdcxr.runtime.errors import UserError
 from sdcxr.tasks.base import check_resolution, training_rows, validation_rows
-from sdcxr.tasks.classifier import TOLERANCE, has_colour, parameter_groups
+from sdcxr.tasks.classifier import check_saved, has_colour, parameter_groups
 from sdcxr.tuning.adapter_folder import save_adapter
-from sdcxr.tuning.classifiers import tune_network, with_rank
+from sdcxr.tuning.classifiers import require_effect, tune_network, with_rank
 
 SMOOTHING = 1.0  # pixels; the soft Dice of an empty mask is 1 where nothing is predicted
 
@@ -65,11 +65,13 @@ class SegmenterTask(nn.Module):
                 own, other = ", ".join(begun.structures), ", ".join(self.structures)
                 raise UserError(f"--base {config.base} draws {own}; the masks of this data are {other}")
             self.base_sha256 = {"segmenter": hash_weights(begun.network)}
-            size = config.resolution or begun.resolution
-            return begun.network, dataclasses.replace(begun.about, resolution=size, colour=colour)
+            size = classifier_base.resolution_of(begun, config)
+            about = dataclasses.replace(begun.about, resolution=size, colour=colour and begun.about.channels == 3)
+            return begun.network, about
         if (classifier := classifier_base.of_run(config.base)) is not None:
             network, about, sha256 = classifier.network, classifier.about, hash_weights(classifier.network)
-            about = dataclasses.replace(about, labels=self.structures, resolution=config.resolution or about.resolution)
+            size = classifier_base.resolution_of(classifier, config)
+            about = dataclasses.replace(about, labels=self.structures, resolution=size)
         else:
             network, about, sha256 = classifier_base.pretrained(config.base, config.architecture, wanted)
         self.base_sha256 = {"encoder": sha256}
@@ -80,10 +82,12 @@ class SegmenterTask(nn.Module):
         return parameter_groups("segmenter", self.network, self.method.name, self.config.learning_rate)
 
     def after_step(self, step: int) -> None:
+        require_effect(self.network, self.method, step)
         self.method.after_step(self.network, step, self.tuning)
 
     def examples(self) -> SegmentationImages:
-        return self._images(self.rows, self.masks, augmented=True)
+        digest = hash_images([mask for masks in self.masks for mask in masks if mask is not None])
+        return self._images(self.rows, self.masks, augmented=True, digest=digest)
 
     def validation_examples(self) -> SegmentationImages | None:
         limit = self.config.validation_loss_images
@@ -93,10 +97,12 @@ class SegmenterTask(nn.Module):
         _, masks, known = known_masks(rows, self.structures)
         return self._images(rows[known], masks, augmented=False)
 
-    def _images(self, rows: pd.DataFrame, masks: list[list[Path | None]], augmented: bool) -> SegmentationImages:
+    def _images(
+        self, rows: pd.DataFrame, masks: list[list[Path | None]], augmented: bool, digest: str = ""
+    ) -> SegmentationImages:
         channels = 3 if self.about.colour else 1
         paths, ids = rows["path"].tolist(), rows["id"].tolist()
-        return SegmentationImages(paths, ids, masks, self.resolution, channels, augmented)
+        return SegmentationImages(paths, ids, masks, self.resolution, channels, augmented, digest)
 
     def logits(self, batch: dict[str, Tensor]) -> Tensor:
         """Logits (batch, structures, H, W), float32."""
@@ -130,21 +136,8 @@ class SegmenterTask(nn.Module):
             run / "adapter", {"segmenter": self.method}, {"segmenter": self.network}, self.tuning, self.base_sha256
         )
         write_segmenter(run / "segmenter", self.method.merge(self.network), self.about)
-        self._check(run / "segmenter")
-
-    @torch.no_grad()
-    def _check(self, folder: Path) -> None:
-        """Compare the saved network with the one that was trained.
-
-        Raises:
-            RuntimeError: they differ: something could not be folded into plain layers.
-        """
-        draws = torch.Generator().manual_seed(0)
-        pixels = torch.rand(2, 3 if self.about.colour else 1, self.resolution, self.resolution, generator=draws) * 2 - 1
-        trained, saved = copy.deepcopy(self.network).cpu().eval(), Segmenter(folder, torch.device("cpu"))
-        wanted, found = (each(self.about.inputs(pixels)).float() for each in (trained, saved.network))
-        if (found - wanted).abs().max() > TOLERANCE * (1 + wanted.abs().max()):
-            raise RuntimeError(f"{folder} is not what was trained: --method {self.method.name} does not fold into it")
+        saved = Segmenter(run / "segmenter", torch.device("cpu")).network
+        check_saved(run / "segmenter", saved, self.network, self.about, self.method.name)
 
 
 def known_masks(

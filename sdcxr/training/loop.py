@@ -239,8 +239,10 @@ class Run:
         losses = list(torch.tensor(unlogged, device=self.accelerator.device).unbind())
         self.measured = start
         self.meter.restart()
-        load = LoadFollower(fixed=config.deterministic or self.accelerator.device.type != "cpu")
-        with tqdm(total=self.steps, initial=start, desc="training", unit="step", disable=not main) as bar:
+        with (
+            LoadFollower(fixed=config.deterministic or self.accelerator.device.type != "cpu") as load,
+            tqdm(total=self.steps, initial=start, desc="training", unit="step", disable=not main) as bar,
+        ):
             while step < self.steps and not self.stopping(step):
                 losses.append(self.step(step, batches))
                 step += 1

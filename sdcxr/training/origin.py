@@ -150,7 +150,7 @@ class Origin:
         if Path(str(self.config.data)).is_dir():
             self.check_data()
         base = self.config.base
-        gone = base == read_config(self.run / "config.yaml")["base"] and not Path(str(base)).expanduser().is_dir()
+        gone = base == read_config(self.run / "config.yaml")["base"] and not Path(str(base)).expanduser().exists()
         if self.recorded.get("base_sha256") and not gone and self._base_state() != self.recorded["base_state"]:
             self.check_base(build_task())
 
@@ -179,6 +179,9 @@ class Origin:
         if config.use_ema and not (path / "ema.safetensors").is_file():
             raise UserError(f"{flag}: {path.name} holds no average of the weights: add --use_ema false")
         self._compare("base", "another base", self.notes["base_sha256"], parent, state.get("base_sha256"))
+        alpha = read_config(parent / "config.yaml").get("lora_alpha")
+        if alpha != config.lora_alpha:  # the weights would fit, and what they add would be another
+            raise UserError(f"{flag}: was trained with --lora_alpha {alpha}, not {config.lora_alpha}: give the same")
         step = int(path.name[11:])
         if step >= steps:
             raise UserError(f"{flag}: is at step {step} already: give more than --max_train_steps {steps}")
@@ -190,6 +193,8 @@ class Origin:
 def base_state(base: str | None) -> str:
     """What tells cheaply whether a base is still the same: sizes and times of its files, or the name on the hub."""
     folder = Path(base or "").expanduser()
+    if folder.is_file():
+        return repr(state_of(folder))
     if base is None or not folder.is_dir():
         return base or ""
     folder = next(

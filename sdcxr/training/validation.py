@@ -1,5 +1,6 @@
 """Validation while training: the loss of held-out images with fixed noise, and preview images."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -55,7 +56,7 @@ def validation_loss(task: Any, examples: Examples, seed: int, batch: int, accele
     if len(firsts.unique()) > 1:
         row |= {f"loss_t{int(first):03d}": losses[firsts == first].mean().item() for first in firsts.unique()}
     row = {name: round(value, 6) for name, value in row.items()}
-    if hasattr(task, "observe"):
+    if hasattr(task, "observe") and math.isfinite(row["loss"]):  # a run that diverged ends soon, and says so
         row |= task.scores(examples, gathered(outputs, n, accelerator))
     return row
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import sdcxr
 from sdcxr.backbones.pipeline_files import hash_base
-from sdcxr.config import TrainConfig
+from sdcxr.config import NO_BASE, TrainConfig
 from sdcxr.io.files import atomic, checksum, read_json, write_json
 from sdcxr.runtime.errors import UserError
 from sdcxr.tuning.base import TuningMethod, apply_method
@@ -213,6 +213,8 @@ def apply_adapters(backbone: Any, adapters: Sequence[Adapter]) -> None:
     Raises:
         UserError: one is of another base, is damaged, or they cannot be used together; says which.
     """
+    if other := next((adapter for adapter in adapters if adapter.config.parts & NO_BASE), None):
+        raise UserError(f"--adapter {other.folder}: is of a {other.config.tune}, which generates nothing")
     base = hash_base(backbone)
     words = [adapter for adapter in adapters if adapter.adds_words]
     if len(words) > 1:

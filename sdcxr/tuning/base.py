@@ -72,6 +72,12 @@ class TuningMethod(Protocol):
         raise NotImplementedError
 
 
+def take_attributes(method: TuningMethod, inner: TuningMethod, but: tuple[str, ...] = ()) -> None:
+    """Give a method that wraps another one the other's name, options and properties, `but` some."""
+    for name in TuningMethod.__annotations__.keys() - set(but):
+        setattr(method, name, getattr(inner, name))
+
+
 @torch.no_grad()
 def copy_exactly(source: dict[str, Tensor], target: dict[str, Tensor], what: str) -> None:
     """Copy tensors into those of the same names.

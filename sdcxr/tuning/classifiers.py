@@ -47,6 +47,20 @@ def tune_network(network: nn.Module, config: TrainConfig, part: str) -> TuningMe
     return method
 
 
+def require_effect(network: nn.Module, method: TuningMethod, step: int) -> None:
+    """Refuse after the first step, while the gradients are there, what trains without an effect on the output.
+
+    Raises:
+        UserError: names the parameter.
+    """
+    idle = [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None]
+    if step == 1 and idle and method.name != "full":
+        raise UserError(
+            f"--method {method.name}: {idle[0]} has no effect in this {type(network).__name__}, which reads weights "
+            "past its layers: use another method"
+        )
+
+
 def with_rank(config: TrainConfig) -> TrainConfig:
     """The settings with the rank of LoRA that networks for images have by default."""
     reads_rank = any("lora_rank" in method.options for method in choose_methods(config).values())

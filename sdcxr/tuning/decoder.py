@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sdcxr.config import TrainConfig
-from sdcxr.tuning.base import TuningMethod, copy_exactly, modules_of, trained_tensors
+from sdcxr.tuning.base import TuningMethod, copy_exactly, modules_of, take_attributes, trained_tensors
 from sdcxr.tuning.vision import Linear
 
 ENCODER = "encoder"  # of a network of segmentation_models_pytorch
@@ -23,8 +23,7 @@ class WithDecoder(TuningMethod):
 
     def __init__(self, inner: TuningMethod):
         self.inner = inner
-        for name in ("name", "options", "learning_rate_factor", "additive", "by_run_length"):
-            setattr(self, name, getattr(inner, name))
+        take_attributes(self, inner, but=("serves",))
 
     def inject(self, module: nn.Module, config: TrainConfig) -> list[str]:
         encoder = encoder_of(module)

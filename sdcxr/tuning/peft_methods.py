@@ -103,10 +103,11 @@ class Lora(PeftMethod):
         )
 
     def inject(self, module: nn.Module, config: TrainConfig) -> list[str]:
-        if config.lora_format == "kohya" and type(module).__name__ not in self.kohya:
+        named = "lora_format" in self.options and type(module).__name__ in self.kohya
+        if config.lora_format == "kohya" and not named:
             raise UserError(
-                f"--lora_format kohya: there are no such names for a {type(module).__name__}, only for "
-                f"{' and '.join(self.kohya)}"
+                f"--lora_format kohya: there are no such names for {self.name} of a {type(module).__name__}, only for "
+                f"lora of {' and '.join(self.kohya)}"
             )
         return super().inject(module, config)
 

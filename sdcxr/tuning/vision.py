@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from sdcxr.backbones.image_classifier import head_of, is_in
 from sdcxr.backbones.prompt_tokens import attention_of, transformer_blocks
 from sdcxr.config import TrainConfig
-from sdcxr.tuning.base import TuningMethod, copy_exactly
+from sdcxr.tuning.base import TuningMethod, copy_exactly, take_attributes
 from sdcxr.tuning.selectors import NORMS
 
 
@@ -65,8 +65,7 @@ class WithLastLayer(TuningMethod):
 
     def __init__(self, inner: TuningMethod):
         self.inner = inner
-        for name in ("name", "serves", "options", "learning_rate_factor", "additive", "file_per_tensor"):
-            setattr(self, name, getattr(inner, name))
+        take_attributes(self, inner)
 
     def inject(self, module: nn.Module, config: TrainConfig) -> list[str]:
         names = self.inner.inject(module, config)

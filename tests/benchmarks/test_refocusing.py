@@ -3,9 +3,12 @@
 import importlib
 from pathlib import Path
 
+import pytest
+
 from eval.radiology_text.labeller import label_table
 
 
+@pytest.mark.slow
 def test_findings_of_open_i_stay(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     benchmark = importlib.import_module("refocusing")

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 import pytest
 
 from sdcxr.runtime import cli
-from sdcxr.runtime.threads import WAITING, available_cores, limit_spinning, threads_as_told, threads_beside
+from sdcxr.runtime.threads import (
+    WAITING,
+    LoadFollower,
+    available_cores,
+    limit_spinning,
+    threads_as_told,
+    threads_beside,
+)
 
 CORES = "import os; print(len(os.sched_getaffinity(0)))"
 THREADS = (
@@ -100,6 +107,22 @@ def test_each_thread_finds_a_free_core_or_nearly(others: float, cores: int, most
 )
 def test_a_number_of_threads_that_the_user_set_stays(environment: dict[str, str], told: bool) -> None:
     assert threads_as_told(environment) is told
+
+
+def test_what_comes_after_has_all_threads_again(monkeypatch):
+    """Several trainings in one process: the next would take the last one's threads for all."""
+    import torch
+
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with LoadFollower() as load:
+            torch.set_num_threads(1)  # as `follow` does beside a busy process
+        assert torch.get_num_threads() == (1 if load.fixed else 2)
+    finally:
+        torch.set_num_threads(before)
 
 
 # Prints the threads beside a busy process for each core, and after it.

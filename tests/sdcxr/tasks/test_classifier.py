@@ -181,6 +181,18 @@ def test_another_last_layer_is_asked_for(train_micro, tmp_path, micro_dataset):
     assert all(torch.equal(value, own[name]) for name, value in body.items())
 
 
+@pytest.mark.parametrize(("kind", "size"), [("cnn", 32), ("vit", 160), ("transformers", 32)])
+def test_a_run_as_base_takes_another_size_if_its_network_does(train_micro, tmp_path, micro_dataset, bases, kind, size):
+    first = tmp_path / "first"
+    train_micro(first, **run_settings(bases[kind], "linear", resolution=size, max_train_steps=1))
+    settings = {"data": str(micro_dataset), "tune": "classifier", "base": str(first), "resolution": 64}
+    if kind == "cnn":
+        assert ClassifierTask(TrainConfig(**settings)).resolution == 64
+        return
+    with pytest.raises(UserError, match=f"--resolution 64: the network of --base .*first takes {size} px"):
+        ClassifierTask(TrainConfig(**settings))
+
+
 def test_a_small_share_of_the_data_keeps_all_labels(micro_dataset, bases):
     settings = {"data": str(micro_dataset), "tune": "classifier", "base": str(bases["cnn"]), "data_fraction": 0.1}
     task = ClassifierTask(TrainConfig(**settings))

@@ -133,6 +133,7 @@ def test_the_encoder_computes_what_the_classifier_did(name):
     assert any(one.shape == found.shape and torch.allclose(one, found, atol=1e-4) for one in maps)
 
 
+@pytest.mark.slow
 def test_resuming_is_exact(train_micro, read_log, tmp_path, squares, base):
     stepwise = settings(squares, base=str(base), method="norm", checkpointing_steps=1)
     train_micro(tmp_path / "whole", **stepwise, max_train_steps=4)
@@ -141,6 +142,21 @@ def test_resuming_is_exact(train_micro, read_log, tmp_path, squares, base):
     assert read_log(tmp_path / "run") == read_log(tmp_path / "whole")
     files = [tmp_path / name / "segmenter/model.safetensors" for name in ("run", "whole")]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_other_masks_of_the_same_images_are_another_run(train_micro, tmp_path, base):
+    data = save_squares(tmp_path / "data", {"train": 8, "validation": 2})
+    train_micro(tmp_path / "run", **settings(data, base=str(base), method="linear", max_train_steps=2))
+    mask = data / "train/masks/bright/train0.png"
+    Image.fromarray(255 - np.asarray(Image.open(mask))).save(mask)
+    with pytest.raises(UserError, match="was begun on other images, captions or labels"):
+        train_micro(tmp_path / "run", **settings(data, base=str(base), method="linear", max_train_steps=3))
+
+
+def test_what_has_no_effect_is_an_error_after_the_first_step(squares, base):
+    task = SegmenterTask(TrainConfig(**settings(squares, base=str(base), method="ssf")))
+    with pytest.raises(UserError, match=r"--method ssf: .* has no effect in this Unet"):
+        task.after_step(1)  # nothing has a gradient
 
 
 def test_a_run_begins_from_a_segmenter_or_a_classifier(train_micro, tmp_path, squares, micro_dataset):

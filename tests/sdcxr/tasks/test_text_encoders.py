@@ -130,6 +130,7 @@ def embed(text, window=77):
 """
 
 
+@pytest.mark.slow
 def test_long_captions_in_windows_of_clip(train_micro, micro_dataset, tmp_path, capsys, read_log):
     """Plain diffusers refuses a prompt instead of cutting it, and with the lines of the documentation agrees."""
     from diffusers import StableDiffusionPipeline
@@ -296,6 +297,7 @@ def test_a_random_unet_comes_from_the_seed_alone(folders, micro_base, micro_data
     assert WIDTH != 24 and backbone.unet.config.cross_attention_dim == 24
 
 
+@pytest.mark.slow
 def test_a_run_with_another_encoder_resumes_and_notices_one_that_was_replaced(folders, train_micro, tmp_path, read_log):
     encoder = save_encoder("bert", tmp_path / "bert")
     named = {"text_encoder": str(encoder), "tune": "text", "checkpointing_steps": 1}
@@ -308,6 +310,7 @@ def test_a_run_with_another_encoder_resumes_and_notices_one_that_was_replaced(fo
         train_micro(tmp_path / "run", **named, max_train_steps=6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bert", "t5"])
 def test_other_encoders_train_in_bf16_with_checkpointing_and_their_work_is_counted(
     folders, train_micro, tmp_path, kind

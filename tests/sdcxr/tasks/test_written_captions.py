@@ -52,6 +52,7 @@ def test_noise_and_time_are_those_of_a_run_without_templates(micro_base, micro_d
     assert any(not torch.equal(one["input_ids"], other["input_ids"]) for one, other in pairs)
 
 
+@pytest.mark.slow
 def test_a_run_resumes_exactly_and_does_not_feel_its_micro_steps(train_micro, tmp_path, read_log):
     named = WRITTEN | {"checkpointing_steps": 1, "caption_dropout": 0.3}
     train_micro(tmp_path / "whole", **named, max_train_steps=6)

@@ -114,6 +114,15 @@ def test_an_output_folder_in_base_or_data_is_refused(train_micro, micro_base, mi
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_base_that_is_one_file_is_noticed_when_it_is_replaced(tmp_path):
+    file = tmp_path / "resnet.safetensors"
+    file.write_bytes(b"a")
+    before = origin.base_state(str(file))
+    assert origin.base_state(str(file)) == before
+    file.write_bytes(b"bc")
+    assert origin.base_state(str(file)) != before
+
+
 def test_a_pipeline_of_the_user_is_not_replaced(train_micro, micro_base, tmp_path):
     shutil.copytree(micro_base, tmp_path / "run" / "pipeline")
     with pytest.raises(UserError, match=r"run: holds pipeline, which no run\.json accounts for"):
@@ -155,6 +164,7 @@ def test_a_continuation_takes_another_learning_rate_and_names_its_parent(train_m
         ({"max_train_steps": 2}, "is at step 2 already: give more than --max_train_steps 2"),
         ({"train_batch_size": 2}, "takes 4 images per step, these settings 2"),
         ({"tune": "text"}, "is of another run"),
+        ({"method": "lora", "lora_alpha": 8.0}, "was trained with --lora_alpha None, not 8.0: give the same"),
         ({"continue_from": "PARENT/checkpoints/checkpoint-1"}, "has no complete checkpoint-1"),
         ({"continue_from": "BASE"}, "is no run folder of train.py"),
         ({"base": "OTHER"}, r"was begun on another base than --base .*changed: vae"),

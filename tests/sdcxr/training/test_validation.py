@@ -105,3 +105,14 @@ def test_a_resumed_run_repeats_no_row(train_micro, tmp_path):
     assert [row["step"] for row in rows_of(tmp_path)] == [1, 2, 3]
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["preview_images"] == 0
     assert not (tmp_path / "samples").exists()
+
+
+def test_a_loss_that_is_not_finite_has_no_scores():
+    """They would end in an error of the library that computes them, before the loop says which images are at fault."""
+
+    class Diverged(torch.nn.Module):
+        def observe(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+            return torch.full((len(batch["pixels"]),), torch.nan), torch.full((len(batch["pixels"]), 2), torch.nan)
+
+    images: Any = type("Images", (), {"ids": ["a", "b"], "example": lambda *_: {"pixels": torch.zeros(1)}})()
+    assert np.isnan(validation_loss(Diverged(), images, 0, 2, Accelerator())["loss"])

@@ -175,6 +175,21 @@ def test_a_record_that_leads_out_of_its_folder_is_damaged(broken, micro_base):
         weights_of(str(micro_base), str(broken))
 
 
+def test_an_adapter_of_a_classifier_says_what_it_is(broken, micro_base):
+    about = json.loads((broken / "adapter.json").read_text())
+    about |= {"tune": "classifier", "parts": {"classifier": {"method": "ssf", "options": {}, "files": ["unet"]}}}
+    (broken / "adapter.json").write_text(json.dumps(about))
+    with pytest.raises(UserError, match="is of a classifier, which generates nothing"):
+        weights_of(str(micro_base), str(broken))
+
+
+@pytest.mark.parametrize("adapter", ["", " ", ","])
+def test_an_empty_name_is_not_the_base_itself(adapter):
+    """As of a variable of the shell that is not set."""
+    with pytest.raises(UserError, match="--adapter: is empty"):
+        GenerateConfig("base", "Effusion.", "samples", adapter=adapter)
+
+
 def test_another_base_is_refused(runs, tmp_path, micro_base_v):
     torch.manual_seed(0)
     other = save_micro_base(tmp_path / "other")

@@ -71,6 +71,15 @@ def test_the_scale_is_folded_into_one_side():
     assert kohya_entries("unet", "a.to_q.lora_B.weight", torch.ones(4, 2)).keys() == {"lora_unet_a_to_q.lora_up.weight"}
 
 
+def test_kohya_has_no_names_for_dora_beside_lora(micro_base):
+    """Refused before the training, not when its result is saved."""
+    from sdcxr import backbones, tuning
+
+    config = TrainConfig(tune="unet+text", method="unet=dora,text=lora", lora_format="kohya")
+    with pytest.raises(UserError, match="no such names for dora of a UNet2DConditionModel, only for lora"):
+        tuning.tune(backbones.load(str(micro_base)), config)
+
+
 @pytest.mark.parametrize("method", ["lora", "dora", "loha", "adalora", "ia3"])
 @pytest.mark.parametrize("kind", ["bert", "clip"])
 def test_peft_reads_the_adapter_of_a_text_encoder(kind, method, train_micro, tmp_path, micro_base):
@@ -100,5 +109,5 @@ def test_kohyas_names_are_only_for_what_has_them(tmp_path):
     from tests.sdcxr.backbones.small_encoders import save_encoder
 
     encoder = load_encoder(str(save_encoder("bert", tmp_path / "bert")))[0]
-    with pytest.raises(UserError, match="--lora_format kohya: there are no such names for a BertModel"):
+    with pytest.raises(UserError, match="--lora_format kohya: there are no such names for lora of a BertModel"):
         Lora().inject(encoder, TrainConfig(tune="text", method="lora", lora_format="kohya"))

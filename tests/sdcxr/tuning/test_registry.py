@@ -39,6 +39,14 @@ def test_wrong_methods_are_one_line(method, message):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("part", ["classifier", "segmenter"])
+def test_a_method_of_a_network_for_images_stays_what_it_is(part):
+    plain, wrapped = tuning.find_method("adalora"), tuning.find_method("adalora", part)
+    kept = ("name", "options", "learning_rate_factor", "additive", "by_run_length", "file_per_tensor")
+    assert [getattr(wrapped, key) for key in kept] == [getattr(plain, key) for key in kept]
+    assert wrapped.by_run_length
+
+
 def test_a_setting_that_no_chosen_method_reads_is_refused(monkeypatch):
     class Wide(OutputScale):
         name = "wide"
