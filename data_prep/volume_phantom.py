@@ -7,6 +7,7 @@ a grid of its own: sizes of voxels and orientations differ, as in collections of
 bytes. Splits are by patient, about 70, 15 and 15 %.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,10 +97,10 @@ def draw_volume(rng: np.random.Generator, side: int) -> tuple[np.ndarray, dict[s
     axes_mm = [(np.arange(n) + 0.5) * step - EXTENT_MM / 2 for n, step in zip(counts, spacing, strict=True)]
     x, y, z = np.meshgrid(*axes_mm, indexing="ij")
 
-    def ellipsoid(centre: tuple[float, float, float], axes: tuple[float, float, float]) -> np.ndarray:
-        moved, stretched = rng.normal(0, 5, 3) + centre, rng.uniform(0.9, 1.1, 3) * axes
-        distances = ((each - c) / a for each, c, a in zip((x, y, z), moved, stretched, strict=True))
-        inside: np.ndarray = sum(d**2 for d in distances) < 1
+    def ellipsoid(centre: Sequence[float], axes: Sequence[float]) -> np.ndarray:
+        moved, stretched = rng.normal(0, 5, 3) + np.array(centre), rng.uniform(0.9, 1.1, 3) * np.array(axes)
+        places = zip((x, y, z), moved, stretched, strict=True)
+        inside: np.ndarray = np.sum([((each - at) / axis) ** 2 for each, at, axis in places], axis=0) < 1
         return inside
 
     body, spine = (x / 150) ** 2 + (y / 105) ** 2 < 1, x**2 + (y + 75) ** 2 < 18**2
