@@ -58,9 +58,7 @@ def voxel_sizes(path: Path) -> np.ndarray:
     return sizes
 
 
-def read_with_masks(
-    path: Path, masks: Sequence[Path | None], spacing_mm: Sequence[float]
-) -> tuple["Tensor", "Tensor"]:
+def read_with_masks(path: Path, masks: Sequence[Path | None], spacing_mm: Sequence[float]) -> tuple["Tensor", "Tensor"]:
     """A volume (1, X, Y, Z) float32 in [-1, 1], and masks (n, X, Y, Z) of 1 and 0, NaN where one is unknown.
 
     Axes point to the patient's right, front and top. The values are scaled by their `PERCENTILES`, and cut there.

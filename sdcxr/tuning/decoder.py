@@ -1,6 +1,7 @@
 """A tuning method on the encoder of a segmenter, whose decoder always trains."""
 
 import copy
+
 from torch import Tensor, nn
 
 from sdcxr.config import TrainConfig

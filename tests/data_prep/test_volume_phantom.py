@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
-nibabel = pytest.importorskip("nibabel")
+pytest.importorskip("nibabel")
 pytest.importorskip("monai")
+pytest.importorskip("einops")
+
+import nibabel
 
 from data_prep.volume_phantom import STRUCTURES, VolumePhantomConfig, main
 from eval.inputs.folders import is_phantom, read_folder

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-for package in ("monai", "nibabel", "einops"):
-    pytest.importorskip(package)
+pytest.importorskip("monai")
+pytest.importorskip("nibabel")
+pytest.importorskip("einops")
 
 from sdcxr.data.volumes import SegmentationVolumes, patch
 from sdcxr.io.volumes import is_volume, read_with_masks, voxel_sizes, write_volume
@@ -84,7 +85,7 @@ def test_a_small_volume_is_padded_and_without_draws_the_patch_is_central(tmp_pat
 
 
 def test_files_that_cannot_be_used_are_one_line(tmp_path):
-    volume, mask = write(tmp_path, block())
+    volume, _ = write(tmp_path, block())
     whole = volume.read_bytes()
     (tmp_path / "torn.nii.gz").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.nii").write_text("no volume")
@@ -103,7 +104,7 @@ def test_files_that_cannot_be_used_are_one_line(tmp_path):
         with pytest.raises(UserError, match=f"{name}.*{message}") as error:
             read_with_masks(tmp_path / name, [], (1.0, 1.0, 1.0))
         assert "\n" not in str(error.value)
-    with pytest.raises(UserError, match="does not lie on the grid of its volume v.nii.gz"):
+    with pytest.raises(UserError, match=r"does not lie on the grid of its volume v\.nii\.gz"):
         read_with_masks(volume, [tmp_path / "moved.nii.gz"], (2.0, 3.0, 4.0))
 
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-for package in ("monai", "nibabel", "einops"):
-    pytest.importorskip(package)
+pytest.importorskip("monai")
+pytest.importorskip("nibabel")
+pytest.importorskip("einops")
 
 from data_prep.volume_phantom import VolumePhantomConfig, main
 from eval.scores import read_scores
@@ -64,9 +65,7 @@ def of_file(data: Path, base: Path, **more) -> dict:
 
 
 @pytest.mark.parametrize("method", ["lora", "bias", "norm", "ssf", "attention", "linear", "full"])
-def test_a_method_trains_the_encoder_and_its_adapter_gives_the_saved_network(
-    train_micro, tmp_path, data, base, method
-):
+def test_a_method_trains_the_encoder_and_its_adapter_gives_the_saved_network(train_micro, tmp_path, data, base, method):
     run = tmp_path / "run"
     begun = tasks.build(TrainConfig(**of_file(data, base)), CPU)
     before = {name: value.clone() for name, value in begun.network.state_dict().items()}
@@ -209,7 +208,7 @@ def test_a_segmenter_of_images_and_one_of_volumes_are_not_mixed_up(tmp_path, dat
     from sdcxr.backbones.segmenter import write_segmenter
 
     write_segmenter(tmp_path / "segmenter", network, about)
-    with pytest.raises(UserError, match="is a segmenter of volumes .* and these are none"):
+    with pytest.raises(UserError, match=r"is a segmenter of volumes .* and these are none"):
         evaluate(SegmentationConfig(str(tmp_path), str(squares / "train"), device="cpu"))
     with pytest.raises(UserError, match="one is of volumes, the other of images"):
         SegmenterTask(TrainConfig(**settings(squares, base=str(tmp_path), structures="bright")))
