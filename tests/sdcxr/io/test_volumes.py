@@ -73,7 +73,7 @@ def test_a_patch_holds_a_structure_every_second_time_and_is_a_function_of_its_dr
     assert sum(bool(each["masks"][0].any()) for each in found) >= 4
     assert len({float(each["masks"][0].sum()) for each in found}) > 2
     again = examples.example(0, np.random.default_rng(3))
-    assert all(torch.equal(again[name], found[3][name]) for name in ("pixels", "masks"))
+    assert all(torch.equal(again[name][:1], found[3][name][:1]) for name in ("pixels", "masks"))
 
 
 def test_a_small_volume_is_padded_and_without_draws_the_patch_is_central(tmp_path):
