@@ -130,7 +130,7 @@ def _volumes(
     """The same of volumes, one at a time, as their sizes differ."""
     from tqdm import tqdm
 
-    for path, of_structures in zip(tqdm(images.paths, desc="segmentation"), masks.to_numpy(), strict=True):
+    for path, of_structures in zip(tqdm(images.paths, desc="segmentation"), masks.to_numpy().tolist(), strict=True):
         volume, truth = read_with_masks(path, of_structures, segmenter.about.spacing_mm)
         known = truth.flatten(1).isfinite().all(dim=1)
         yield segmenter.predict(volume[None]), (truth > 0)[None].numpy(), known[None].numpy()
