@@ -5,7 +5,8 @@
 The segmenter is a run of `train.py --tune segmenter`. Images whose mask is empty have no Dice: for these there is
 `false_positive_share`, the share of them in which something is drawn. Hausdorff distances are the 95th percentile, in
 pixels of the network's resolution; a structure that is there and of which nothing is drawn counts as the diagonal.
-Intervals resample patients.
+Intervals resample patients. Volumes (NIfTI) are measured whole, with voxels of the network's size; their distances are
+in mm.
 """
 
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from eval.metrics.bootstrap import mean, percentiles, resampled
 from eval.metrics.segmentation import dice, hausdorff95
 from eval.scores import Result, Rows, publish, score_row, value_text
 from sdcxr.io.manifest import read_masks
+from sdcxr.io.volumes import is_volume, read_with_masks
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
@@ -75,17 +77,27 @@ def evaluate(images: ImageFolder, config: SegmentationConfig) -> Result:
         masks = read_masks(images.rows, images.folder, segmenter.structures)
     except UserError as error:
         raise UserError(f"--real {config.real}: {error}") from None
-    values = {name: np.full(masks.shape, np.nan) for name in ("dice", "hausdorff95", "false_positive_share")}
+    volumes = segmenter.about.of_volumes
+    if is_volume(images.paths[0]) != volumes:
+        wanted = "volumes (.nii, .nii.gz)" if volumes else "images"
+        raise UserError(f"--real {config.real}: --model {config.model} is a segmenter of {wanted}, and these are none")
+    distance, spacing = ("hausdorff95_mm", segmenter.about.spacing_mm) if volumes else ("hausdorff95", None)
+    values = {name: np.full(masks.shape, np.nan) for name in ("dice", distance, "false_positive_share")}
     first = 0
-    for predicted, truth, known in _batches(segmenter, images, masks, config.batch_size):
+    batches = _volumes(segmenter, images, masks) if volumes else _batches(segmenter, images, masks, config.batch_size)
+    for predicted, truth, known in batches:
         rows = slice(first, first := first + len(predicted))
         for structure in range(masks.shape[1]):
             there = known[:, structure]
             if not there.any():
                 continue
             pair = predicted[there, structure], truth[there, structure]
-            empty = np.where(pair[1].any(axis=(1, 2)), np.nan, pair[0].any(axis=(1, 2)))
-            measured = {"dice": dice(*pair), "hausdorff95": hausdorff95(*pair), "false_positive_share": empty}
+            drawn, present = (each.reshape(len(each), -1).any(axis=1) for each in pair)
+            measured = {
+                "dice": dice(*pair),
+                distance: hausdorff95(*pair, spacing),
+                "false_positive_share": np.where(present, np.nan, drawn),
+            }
             for name, of_images in measured.items():
                 values[name][rows, structure][there] = of_images
     return Result(score_structures(values, segmenter.structures, images.groups, segmenter.resolution, config.seed))
@@ -110,6 +122,18 @@ def _batches(
                 if path is not None:
                     truth[row, structure] = read_mask(path, side)
         yield segmenter.predict(pixels), truth, chunk.notna().to_numpy()
+
+
+def _volumes(
+    segmenter: "Segmenter", images: ImageFolder, masks: pd.DataFrame
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The same of volumes, one at a time, as their sizes differ."""
+    from tqdm import tqdm
+
+    for path, of_structures in zip(tqdm(images.paths, desc="segmentation"), masks.to_numpy().tolist(), strict=True):
+        volume, truth = read_with_masks(path, of_structures, segmenter.about.spacing_mm)
+        known = truth.flatten(1).isfinite().all(dim=1)
+        yield segmenter.predict(volume[None]), (truth > 0)[None].numpy(), known[None].numpy()
 
 
 def score_structures(

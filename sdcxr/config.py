@@ -70,7 +70,8 @@ class TrainConfig:
     random_weights: bool = False
     """With `--tune classifier` or `segmenter`: begin with random weights; --base only names the network."""
     architecture: str | None = None
-    """With `--tune classifier` or `segmenter`: timm's name of the network of a safetensors file."""
+    """With `--tune classifier` or `segmenter`: timm's name of the network of a safetensors file; of volumes see
+    docs/segmentation.md."""
     new_head: bool = False
     """With `--tune classifier` and a run as --base: a new last layer, for other labels."""
     method: str = "full"

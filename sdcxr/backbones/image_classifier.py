@@ -34,11 +34,11 @@ class Description:
     """What a network is and how it takes an image: all of config.json that is ours."""
 
     architecture: str
-    """timm's name, or the `model_type` of transformers."""
+    """timm's name, the `model_type` of transformers, or a name in `volume_networks.NETWORKS`."""
     labels: Sequence[str]
     resolution: int
-    """Side of the images in pixels."""
-    library: Literal["timm", "transformers"] = "timm"
+    """Side of the images in pixels, of patches of volumes in voxels."""
+    library: Literal["timm", "transformers", "monai"] = "timm"
     problem: Problem = "multi_label"
     channels: int = 1
     """That the network takes."""
@@ -53,6 +53,13 @@ class Description:
     """Of visual prompt tuning, which stay in the network: no plain layer is equal to them."""
     deep_prompts: bool = False
     """Whether every block has prompts of its own."""
+    spacing_mm: Sequence[float] = ()
+    """Of networks for volumes: size of the voxels along the patient's axes."""
+
+    @property
+    def of_volumes(self) -> bool:
+        """Whether it reads volumes."""
+        return self.library == "monai"
 
     def inputs(self, pixels: Tensor) -> Tensor:
         """What the network takes of images (batch, 1 or 3, H, W) in [-1, 1]."""
@@ -143,7 +150,7 @@ def read_description(folder: Path) -> Description | None:
     own = {name: about[name] for name in Description.__dataclass_fields__ if name in about}
     if "in_chans" in own.get("model_args", {}):
         own["model_args"] = {name: value for name, value in own["model_args"].items() if name != "in_chans"}
-    own |= {name: tuple(own[name]) for name in ("mean", "std") if name in own}
+    own |= {name: tuple(own[name]) for name in ("mean", "std", "spacing_mm") if name in own}
     return Description(**own)
 
 

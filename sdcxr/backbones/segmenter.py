@@ -2,6 +2,7 @@
 
 Its folder loads without this package: `segmentation_models_pytorch.Unet("tu-<architecture>", encoder_weights=None,
 in_channels=<channels>, classes=<structures>, **model_args)` takes model.safetensors; config.json has these values.
+That of volumes is a network of MONAI (`volume_networks`).
 """
 
 import warnings
@@ -17,10 +18,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sdcxr.backbones.image_classifier import Description, read_description
+from sdcxr.backbones.volume_networks import NETWORKS, volume_network
 from sdcxr.io.files import atomic, write_json
+from sdcxr.io.volumes import LOWEST, quiet_monai, require_packages
 from sdcxr.runtime.errors import UserError
 
 MISSING = "--tune segmenter needs pip install sdcxr[segmentation]"
+SMP = "segmentation_models_pytorch.Unet"
 MULTIPLE = 32  # of the side of its images: the encoder halves them five times
 
 
@@ -86,7 +90,8 @@ def write_segmenter(folder: Path, network: nn.Module, about: Description, **resu
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with atomic(folder / "model.safetensors") as temporary:
         save_file(tensors, temporary)
-    own = asdict(about) | {"labels": list(about.labels), "decoder": "segmentation_models_pytorch.Unet"}
+    plain = f"monai.networks.nets.{NETWORKS[about.architecture][0].name}" if about.of_volumes else SMP
+    own = asdict(about) | {"labels": list(about.labels), "decoder": plain}
     write_json(folder / "config.json", own | results)
 
 
@@ -104,7 +109,9 @@ class Segmenter:
         if about is None:
             raise UserError(f"{folder} holds no trained segmenter: make one with train.py --tune segmenter")
         self.about, self.structures, self.resolution, self.device = about, list(about.labels), about.resolution, device
-        self.network = unet(about, str(folder))
+        if about.of_volumes:
+            require_packages()
+        self.network = volume_network(about) if about.of_volumes else unet(about, str(folder))
         try:
             self.network.load_state_dict(load_file(folder / "model.safetensors"))
         except (SafetensorError, RuntimeError) as error:
@@ -114,7 +121,21 @@ class Segmenter:
 
     @torch.no_grad()
     def predict(self, pixels: Tensor) -> np.ndarray:
-        """Masks (batch, structures, H, W), bool, of images (batch, 1 or 3, resolution, resolution) in [-1, 1]."""
-        logits = self.network(self.about.inputs(pixels.to(self.device)))
+        """Masks (batch, structures, H, W), bool, of images (batch, 1 or 3, resolution, resolution) in [-1, 1].
+
+        Or (batch, structures, X, Y, Z) of volumes (batch, 1, X, Y, Z) of any size, by patches that overlap by half.
+        """
+        inputs = self.about.inputs(pixels.to(self.device))
+        logits = self._by_patches(inputs) if self.about.of_volumes else self.network(inputs)
         masks: np.ndarray = (logits > 0).cpu().numpy()
         return masks
+
+    def _by_patches(self, volumes: Tensor) -> Tensor:
+        with quiet_monai():
+            from monai.inferers import sliding_window_inference
+
+            side = (self.resolution,) * 3
+            logits: Tensor = sliding_window_inference(
+                volumes, side, 4, self.network, overlap=0.5, mode="gaussian", cval=LOWEST
+            )
+        return logits

@@ -30,8 +30,8 @@ def main(config: TrainConfig) -> int:
 
         require_tracker(config.report_to)
         choose_methods(config)
-        if "segmenter" in config.parts:
-            require_package()
+        if "segmenter" in config.parts and config.data is None:
+            require_package()  # before the phantoms are built; what a dataset needs depends on its files
         if config.lr_search is None:
             return train(fill_in(config))
         from sdcxr.training.lr_search import choose_learning_rate, require_optuna

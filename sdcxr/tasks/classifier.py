@@ -186,7 +186,8 @@ def check_saved(folder: Path, saved: nn.Module, trained: nn.Module, about: Descr
         RuntimeError: they differ: something could not be folded into plain layers.
     """
     draws = torch.Generator().manual_seed(0)
-    pixels = torch.rand(2, 3 if about.colour else 1, about.resolution, about.resolution, generator=draws) * 2 - 1
+    space = (about.resolution,) * (3 if about.of_volumes else 2)
+    pixels = torch.rand(2, 3 if about.colour else 1, *space, generator=draws) * 2 - 1
     trained = copy.deepcopy(trained).cpu().eval()
     wanted, found = (logits_of(each, about.inputs(pixels)).float() for each in (trained, saved))
     if (found - wanted).abs().max() > TOLERANCE * (1 + wanted.abs().max()):

@@ -18,7 +18,7 @@ from sdcxr.tuning.vision import Attention, Linear, VisionMethod, body, is_norm
 
 # GELU(k x) / k is ReLU(x) to 0.17 / k, which is how AdaptFormer's ReLU becomes a part of a plain MLP.
 SHARPNESS = 1024.0
-PLAIN_LAYERS = ("Linear", "Conv2d", "Conv2dSame")  # whose output is their weight and bias times the input
+PLAIN_LAYERS = ("Linear", "Conv2d", "Conv2dSame", "Conv3d")  # whose output is their weight and bias times the input
 
 
 class ScaleShift(nn.Module):

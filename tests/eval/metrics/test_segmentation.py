@@ -47,3 +47,13 @@ def test_images_are_measured_one_by_one():
     predicted, truth = np.concatenate([box(5, 8), EMPTY, box(5, 5)]), np.concatenate([box(5, 5)] * 2 + [EMPTY])
     np.testing.assert_allclose(dice(predicted, truth), [0.7, 0.0, np.nan])
     np.testing.assert_allclose(hausdorff95(predicted, truth), [3.0, SIDE * 2**0.5, np.nan])
+
+
+def test_volumes_and_their_spacing():
+    truth, predicted = np.zeros((2, 20, 20, 20), bool), np.zeros((2, 20, 20, 20), bool)
+    truth[0, 5:10, 5:10, 5:10] = True
+    predicted[0, 5:10, 5:10, 8:13] = True  # moved by 3: 50 of 125 in common
+    truth[1, 2, 2, 2] = True
+    np.testing.assert_allclose(dice(predicted, truth), [0.4, 0.0])
+    np.testing.assert_allclose(hausdorff95(predicted, truth), [3.0, 20 * 3**0.5])
+    np.testing.assert_allclose(hausdorff95(predicted, truth, (1, 1, 4)), [12.0, 20 * 18**0.5])
