@@ -18,6 +18,7 @@ from ablation.programs import OUTPUTS, Program, check_values, find_program, sett
 from sdcxr.runtime.errors import UserError
 
 REFERENCE = re.compile(r"\$\{(\w+)\}")  # ${stage} in a flag: the output of that stage
+EMBEDDED = "embedded"  # ${embedded}: the folder of the embedded base model
 KEY_DIGITS = 12  # 48 bits: a collision among 10,000 tasks has a probability of 2e-7
 LONGEST_NAME = 80
 
@@ -37,6 +38,8 @@ class Task:
     """Keys of the tasks that come first."""
     name: str
     """The axis values that it depends on, in the first cell that has it."""
+    warm_up: tuple[str, str] | None = None
+    """A file of its output, and what tasks share that wait for it (`ablation.grid.Stage`)."""
 
     @property
     def program(self) -> Program:
@@ -160,7 +163,7 @@ def _tasks_of(
         about = grid.stages[stage]
         own = values.get(stage, {})
         flags = settled(find_program(about.command), stage, {**about.flags, **{f: v for f, (v, _) in own.items()}})
-        before = dict.fromkeys(name for value in flags.values() for name in references(value))
+        before = dict.fromkeys(name for v in flags.values() for name in references(v) if name != EMBEDDED)
         if unknown := next((name for name in before if name not in grid.stages), None):
             raise UserError(f"${{{unknown}}} in a flag of {stage} is no stage")
         keys = {name: visit(name, (*trail, stage)) for name in (*before, *about.after)}
@@ -170,7 +173,8 @@ def _tasks_of(
         names[stage] = [axis for axis in varying if axis in axes]
         if key not in tasks:
             label = _text({short[axis]: assignment[axis] for axis in names[stage] if axis in assignment})
-            tasks[key] = Task(stage, about.command, flags, key, tuple(keys.values()), label)
+            warm_up = about.warm_up and (about.warm_up[0], f"{stage} {flags.get(about.warm_up[1])}")
+            tasks[key] = Task(stage, about.command, flags, key, tuple(keys.values()), label, warm_up)
             _check(tasks[key])
         found[stage] = key
         return key
@@ -204,7 +208,7 @@ def _with_keys(value: Any, keys: Mapping[str, str]) -> Any:
         return [_with_keys(one, keys) for one in value]
     if not isinstance(value, str):
         return value
-    return REFERENCE.sub(lambda match: f"${{{match[1]}:{keys[match[1]]}}}", value)
+    return REFERENCE.sub(lambda match: f"${{{match[1]}:{keys[match[1]]}}}" if match[1] in keys else match[0], value)
 
 
 def task_key(command: str, flags: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ KEYS = {
     "title", "source", "stages", "axes", "zip", "include", "exclude", "seeds", "baseline", "measure", "metrics", "scales",
 }  # fmt: skip
 SCALE_KEYS = KEYS - {"scales", "title"} | {"flags"}
-STAGE_KEYS = {"command", "flags", "after"}
+STAGE_KEYS = {"command", "flags", "after", "warm_up"}
 SEED = "seed"  # name of the axis of seeds
 ROOT = Path(__file__).parents[1]  # where configs/ is, in a checkout
 
@@ -54,6 +54,9 @@ class Stage:
     flags: Mapping[str, Any]
     after: Sequence[str] = ()
     """Stages that run first although nothing of theirs is named: they fill caches."""
+    warm_up: tuple[str, str] | None = None
+    """A file of its output and a flag: of tasks with the same value of the flag one runs alone until that file is there,
+    and has then filled the cache that all share."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ def parse_grid(content: Any, scale: str | None = None, settings: Sequence[str] =
         if by := next((axis.name for axis in axes.values() for c in axis.choices.values() if flag in c.flags), None):
             raise UserError(f"--set {'.'.join(flag)}: is set by the axis {by}")
     for (name, flag), value in (fixed | over).items():
-        stages[name] = Stage(name, stages[name].command, {**stages[name].flags, flag: value}, stages[name].after)
+        stages[name] = replace(stages[name], flags={**stages[name].flags, flag: value})
     if content.get("seeds") is not None:
         axes[SEED] = _seeds(content["seeds"], stages)
     measure = content.get("measure") or list(stages)[-1]
@@ -164,7 +167,15 @@ def _stage(name: Any, content: Any) -> Stage:
         flags = _of_file(flags.pop("config"), name) | flags
     for flag in flags:
         check_flag(program, name, str(flag))
-    return Stage(name, str(command), flags, tuple(_list(about.get("after"), f"stages.{name}.after")))
+    after = tuple(_list(about.get("after"), f"stages.{name}.after"))
+    return Stage(name, str(command), flags, after, _warm_up(about.get("warm_up"), name))
+
+
+def _warm_up(content: Any, stage: str) -> tuple[str, str] | None:
+    about = _mapping(content, f"stages.{stage}.warm_up")
+    if about and about.keys() != {"file", "same"}:
+        raise UserError(f"stages.{stage}.warm_up: expected file and same, such as {{file: log.jsonl, same: data}}")
+    return (str(about["file"]), str(about["same"])) if about else None
 
 
 def _of_file(path: Any, stage: str) -> dict[str, Any]:

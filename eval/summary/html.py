@@ -53,7 +53,7 @@ def render(report: Report) -> str:
     """The page: everything in it is escaped but the SVG and the legends of `eval.summary.plots`."""
     splits = sorted({row["floor_splits"] for row in report.outcome.rows if (row.get("floor_splits") or 0) > 1})
     several = len(report.models) > 1
-    return _template().render(
+    return page_template(Path(__file__).with_name("report.html.j2")).render(
         n_real=len(report.real),
         real=str(report.real.folder),
         models=[(model.name, len(model.images), str(model.images.folder)) for model in report.models],
@@ -68,19 +68,19 @@ def render(report: Report) -> str:
 
 
 @cache
-def _template() -> "Template":
-    """The page without its content; compiling it takes longer than filling it in."""
+def page_template(path: Path) -> "Template":
+    """A template that extends page.html.j2, without its content; compiling it takes longer than filling it in."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     pages = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([path.parent, Path(__file__).parent]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     pages.globals |= {"plot": _plot, "legend": _legend}
-    return pages.get_template("report.html.j2")
+    return pages.get_template(path.name)
 
 
 def phantom_sides(report: Report) -> str:

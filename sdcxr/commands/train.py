@@ -69,3 +69,7 @@ def _as_parent(config: TrainConfig, continue_from: str) -> TrainConfig:
 def entry() -> None:
     """Parse sys.argv and exit with the code of `main`."""
     run(main)
+
+
+if __name__ == "__main__":
+    entry()
