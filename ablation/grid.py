@@ -91,13 +91,29 @@ def read_grid(path: Path, scale: str | None = None, settings: Sequence[str] = ()
     """
     if not path.is_file():
         raise UserError(f"--grid {path}: there is no such file")
+    content = _read_yaml(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if base := content.pop("extends", None):
+            if not (path.parent / str(base)).is_file():
+                raise UserError(f"extends: {path.parent / str(base)} does not exist")
+            content = _over(_read_yaml(path.parent / str(base)), content)
         return parse_grid(content, scale, settings)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        return _mapping(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def _over(below: Any, above: Any) -> Any:
+    """Content with other content over it: names with values are merged, all else is replaced."""
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    return below | {name: _over(below.get(name), value) for name, value in above.items()}
 
 
 def parse_grid(content: Any, scale: str | None = None, settings: Sequence[str] = ()) -> Grid:
@@ -137,7 +153,7 @@ def parse_grid(content: Any, scale: str | None = None, settings: Sequence[str] =
 
 
 def _at_scale(content: dict[str, Any], scale: str | None) -> dict[str, Any]:
-    """The content with that of a scale over it: stages, axes and flags by name, all else as a whole."""
+    """The content with that of a scale over it: stages merged, axes (null: none) and flags by name, else as a whole."""
     scales = _mapping(content.pop("scales", None), "scales")
     if scale is None:
         return content
@@ -145,11 +161,10 @@ def _at_scale(content: dict[str, Any], scale: str | None) -> dict[str, Any]:
         raise UserError(f"--scale {scale}: there is none (known: {', '.join(map(str, scales)) or 'none'})")
     over = _mapping(scales[scale], f"scales.{scale}")
     _known(over, SCALE_KEYS, f"key in scales.{scale}:")
-    merged = content | over
-    for name in ("stages", "axes", "flags"):
-        both = _mapping(content.get(name), name) | _mapping(over.get(name), name)
-        merged[name] = {key: value for key, value in both.items() if value is not None or name == "flags"}
-    return merged
+    stages = _over(_mapping(content.get("stages"), "stages"), _mapping(over.get("stages"), "stages"))
+    axes = _mapping(content.get("axes"), "axes") | _mapping(over.get("axes"), "axes")
+    flags = _mapping(content.get("flags"), "flags") | _mapping(over.get("flags"), "flags")
+    return content | over | {"stages": stages, "flags": flags, "axes": {k: v for k, v in axes.items() if v is not None}}
 
 
 def _stage(name: Any, content: Any) -> Stage:

@@ -1,6 +1,7 @@
 """Launchers start the commands of tasks and say how they ended; `Local` runs them on this machine."""
 
 import contextlib
+import ctypes
 import fcntl
 import os
 import shutil
@@ -17,6 +18,7 @@ from sdcxr.runtime.threads import available_cores
 
 LOG, LOCK = "log.txt", ".lock"
 PACKAGES = Path(__file__).parents[1]  # where sdcxr, data_prep and eval are
+LIBC = ctypes.CDLL(None)  # loaded here: between fork and exec nothing may wait for a lock
 PARENT_DIED = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 
@@ -83,7 +85,7 @@ class Local:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # the terminal's Ctrl-C reaches the runner only, which forwards it once
                 pass_fds=(lock.fileno(),),
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 (one thread)
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
             )
         self.running[job.key] = process, devices, lock
         return True
@@ -122,9 +124,7 @@ class Local:
 
 def _end_with_parent() -> None:
     """In the child: SIGTERM when the runner dies, upon which commands save where they are."""
-    import ctypes
-
-    ctypes.CDLL(None).prctl(PARENT_DIED, signal.SIGTERM)
+    LIBC.prctl(PARENT_DIED, signal.SIGTERM)
 
 
 def visible_gpus() -> list[str]:

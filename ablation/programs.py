@@ -49,6 +49,10 @@ def _defaults(config: type) -> dict[str, Any]:
     return {field.name: field.default for field in dataclasses.fields(config)}
 
 
+EXTRA: dict[str, Program] = {}
+"""Further commands by name, for tests and scripts."""
+
+
 @cache
 def find_program(command: str) -> Program:
     """The program of a stage's `command`: train, generate, fit_projection, data_prep.*, eval or eval.*.
@@ -56,6 +60,8 @@ def find_program(command: str) -> Program:
     Raises:
         UserError: there is no such command.
     """
+    if command in EXTRA:
+        return EXTRA[command]
     module = f"sdcxr.commands.{command}" if command in OF_SDCXR else command
     if command in OF_SDCXR or command.partition(".")[0] in ("data_prep", "eval"):
         with_main = module if not _is_package(module) else f"{module}.__main__"
