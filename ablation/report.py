@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ablation.cells import Plan, task_output
+from ablation.cells import Plan, task_folder, task_output, with_folders
 from ablation.grid import SEED
 from ablation.results import Arms, Difference, Key, Measured
-from ablation.runner import DONE, FAILED, LOG, read_state, task_folder
+from ablation.launcher import LOG
+from ablation.runner import DONE, FAILED, read_state
 from ablation.tables import column_name, differences_table, notes, values_table
 from eval.inputs.folders import is_phantom, read_folder
 from eval.summary.blocks import Card, Section, Table
@@ -14,7 +15,7 @@ from eval.summary.html import page_template
 from eval.summary.measures import reads
 from eval.summary.models import Model
 from eval.summary.pictures import pictures
-from eval.summary.plots import SYNTHETIC, Line, Mark
+from eval.summary.plots import SYNTHETIC, Line, Mark, Point
 from eval.summary.provenance import today
 from sdcxr.io.files import write_text
 
@@ -52,8 +53,6 @@ def write_report(
 
 def _real_folder(root: Path, plan: Plan, measured: Sequence[Measured]) -> Path | None:
     """The real images of the measuring stage, where all cells have the same."""
-    from ablation.cells import with_folders
-
     found = set()
     for one in measured:
         flags = plan.tasks[one.cell.tasks[plan.grid.measure]].flags
@@ -74,7 +73,8 @@ def _sections(
     sections = [Section("values", tables=[table])]
     if differences:
         sections.append(Section("differences", tables=[differences_table(arms, differences)._replace(title="")]))
-    sections.append(Section("plots", cards=[card for key in arms.columns if (card := metric_card(arms, key))]))
+    cards = [trade_off(arms), *(metric_card(arms, key) for key in arms.columns)]
+    sections.append(Section("plots", cards=[card for card in cards if card is not None]))
     if real is not None:
         sections += _pictures(arms, real, prompts)
     return [*sections, _cells(root, plan), Section("methods", list(METHODS))]
@@ -92,6 +92,21 @@ def metric_card(arms: Arms, key: Key) -> Card | None:
     lines = [Line(arm, (mark,), at=None if base is None else base.value) for arm, mark in marks.items()]
     about = [reads(arms.columns[key])] + ([f"dashed: {arms.baseline}"] if base is not None else [])
     return Card(column_name(key), lines, (min(ends) - margin, max(ends) + margin), notes=[n for n in about if n])
+
+
+def trade_off(arms: Arms) -> Card | None:
+    """The first two metrics of the table against each other; None where no two cells have both."""
+    keys = list(arms.columns)[:2]
+    found = {arm: [arms.estimate(arm, key) for key in keys] for arm in arms.cells}
+    points = [
+        Point(arm, *(Mark(one.value, SYNTHETIC, one.low, one.high) for one in both if one is not None))
+        for arm, both in found.items()
+        if len(both) == 2 and None not in both
+    ]
+    if len(points) < 2:
+        return None
+    names = column_name(keys[0]), column_name(keys[1])
+    return Card("Two measures against each other", (), points=points, axes=names)
 
 
 def _pictures(arms: Arms, real: Path, prompts: bool) -> list[Section]:

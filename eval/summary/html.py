@@ -19,7 +19,7 @@ from eval.summary.models import Model
 from eval.summary.networks import measured_with
 from eval.summary.output import own_table
 from eval.summary.pictures import nearest_images, pictures
-from eval.summary.plots import bars, forest, legend
+from eval.summary.plots import bars, forest, legend, scatter
 from eval.summary.provenance import provenance, today
 from eval.summary.sections import sections_of
 from eval.summary.steps import Outcome
@@ -135,6 +135,8 @@ def _with_nearest(sections: list[Section], report: Report) -> list[Section]:
 def _plot(card: Card, section: str) -> str:
     """SVG of a card; its accessible name is the card's title, or that of the section."""
     title = card.title or section
+    if card.points:
+        return scatter(card.points, title, card.axes)
     return bars(card.lines, title, card.bounds or (0.0, 1.0)) if card.bars else forest(card.lines, title, card.bounds)
 
 

@@ -127,9 +127,9 @@ def test_tables_mark_the_best():
     values, best = values_table(arms)
     assert best == {(1, 1)}
     lines = markdown(values, best).splitlines()
-    assert lines[-2].startswith("| high | **1.0") and lines[-1].startswith("| middle | 0.5")
+    assert lines[-2].startswith("| high | **") and "**" not in lines[-1]
     text = latex(values, best, ["50 % of it"])
-    assert "\\textbf{1.0" in text and "% 50 % of it" in text and r"AUROC $\uparrow$" in text and "$\\pm$" in text
+    assert "\\textbf{" in text and "% 50 % of it" in text and r"AUROC $\uparrow$" in text and "$\\pm$" in text
     assert differences_table(arms, arms.differences()).rows[0][1].endswith(")*")
 
 
