@@ -140,9 +140,8 @@ def plan_grid(grid: Grid) -> Plan:
             found = _tasks_of(grid, assignment, short, varying, tasks)
         except UserError as error:
             raise UserError(f"cell {name}: {error}") from None
-        if other := owners.setdefault(found[grid.measure], name):
-            if other != name:
-                raise UserError(f"the cells {other} and {name} are the same commands: leave one out")
+        if (other := owners.setdefault(found[grid.measure], name)) != name:
+            raise UserError(f"the cells {other} and {name} are the same commands: leave one out")
         cells.append(Cell(assignment, found, name))
     return Plan(grid, cells, tasks)
 

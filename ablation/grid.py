@@ -13,7 +13,8 @@ from sdcxr.io.run_folder import read_config
 from sdcxr.runtime.errors import UserError
 
 KEYS = {
-    "title", "source", "stages", "axes", "zip", "include", "exclude", "seeds", "baseline", "measure", "metrics", "scales",
+    "title", "source", "stages", "axes", "zip", "include", "exclude", "seeds", "baseline", "measure", "metrics",
+    "scales",
 }  # fmt: skip
 SCALE_KEYS = KEYS - {"scales", "title"} | {"flags"}
 STAGE_KEYS = {"command", "flags", "after", "warm_up"}
@@ -55,8 +56,8 @@ class Stage:
     after: Sequence[str] = ()
     """Stages that run first although nothing of theirs is named: they fill caches."""
     warm_up: tuple[str, str] | None = None
-    """A file of its output and a flag: of tasks with the same value of the flag one runs alone until that file is there,
-    and has then filled the cache that all share."""
+    """A file of its output and a flag: of tasks with the same value of the flag one runs alone until that file is
+    there, and has then filled the cache that all share."""
 
 
 @dataclass(frozen=True)

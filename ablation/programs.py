@@ -86,7 +86,11 @@ def _is_package(module: str) -> bool:
 def _commands() -> list[str]:
     """Names that may be meant, for messages."""
     rooms = {room: import_module(room).__path__ for room in ("data_prep", "eval")}
-    return [*OF_SDCXR, "eval", *(f"{room}.{m.name}" for room, path in rooms.items() for m in pkgutil.iter_modules(path))]
+    return [
+        *OF_SDCXR,
+        "eval",
+        *(f"{room}.{m.name}" for room, path in rooms.items() for m in pkgutil.iter_modules(path)),
+    ]
 
 
 def _nearest(name: str, known: list[str]) -> str:
@@ -100,7 +104,7 @@ def check_flag(program: Program, stage: str, flag: str) -> None:
     Raises:
         UserError: names the nearest flags.
     """
-    if flag == "config" or flag in program.hints and flag not in OUTPUTS:
+    if flag == "config" or (flag in program.hints and flag not in OUTPUTS):
         return
     if flag in OUTPUTS:
         raise UserError(f"{stage}.{flag}: the runner sets it, leave it out")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from ablation.cells import Plan, task_folder, task_output, with_folders
 from ablation.grid import SEED
-from ablation.results import Arms, Difference, Key, Measured
 from ablation.launcher import LOG
+from ablation.results import Arms, Difference, Key, Measured
 from ablation.runner import DONE, FAILED, read_state
 from ablation.tables import column_name, differences_table, notes, values_table
 from eval.inputs.folders import is_phantom, read_folder
@@ -20,11 +20,11 @@ from eval.summary.provenance import today
 from sdcxr.io.files import write_text
 
 MOST_PICTURED = 12  # arms: more would be small, and a page of many megabytes
-PHANTOMS = "The real images are phantoms, drawn by a program: no number here is a statement about radiographs of patients."
+PHANTOMS = "The real images are phantoms, drawn by a program: no number here is about radiographs of patients."
 METHODS = (
-    "A value is the mean over the seeds of a cell. Its interval has two sources of variance: the prompts (patients), from the "
-    "draws that the evaluation keeps, averaged over seeds, which preserves what seeds have in common; and the seeds. Degrees of "
-    "freedom are Satterthwaite's. Differences are paired: the same seeds, prompts and draws on both sides.",
+    "A value is the mean over the seeds of a cell. Its interval has two sources of variance: the prompts "
+    "(patients), from the draws that the evaluation keeps, averaged over seeds, which preserves what seeds have in "
+    "common; and the seeds, by Student's t. The squares of both halves add up. Differences are paired: the same seeds, prompts and draws on both sides.",
     "p-values are corrected by Holm's method over all cells and metrics of the table against the baseline.",
 )
 

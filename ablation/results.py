@@ -24,6 +24,7 @@ from sdcxr.runtime.errors import UserError
 
 RESULTS, DIFFERENCES = "results.csv", "differences.csv"
 LEVEL = 0.95
+SMALLEST_P = 1e-15  # below it a p-value is 0
 ONE_SEED = "one seed: the interval is of the prompts only, another training could give another value"
 NO_DRAWS = "the interval is of the seeds only"
 OF_ALL = (None, "macro")  # labels of a value of all images, or of the mean of the findings
@@ -160,9 +161,10 @@ def estimate(values: Sequence[float], draws: Sequence[np.ndarray], kind: str | N
     """The mean of values of several seeds, with an interval over seeds and prompts.
 
     Seeds and prompts are crossed: the same prompts are drawn with each seed. The variance of the mean is that of its
-    draws (averaged over seeds, which keeps what the seeds have in common) plus that of the values over the seeds; the
-    degrees of freedom are Satterthwaite's (1946). The second has the noise of prompts in it that is not common, so that
-    the interval is wide rather than narrow.
+    draws (averaged over seeds, which keeps what the seeds have in common) plus that of the values over the seeds. Each
+    has its own quantile, normal and Student's of n - 1 degrees of freedom, and the squares of both halves add up:
+    degrees of freedom of the sum (Satterthwaite) gave 92 % in a simulation with three seeds. The second variance has
+    the noise of prompts in it that is not common, so that the interval is wide rather than narrow.
 
     Args:
         values: of each seed.
@@ -180,11 +182,14 @@ def estimate(values: Sequence[float], draws: Sequence[np.ndarray], kind: str | N
         return Estimate(value, sd, None, None, None, n, "no interval")
 
     from scipy import stats
+    from scipy.optimize import brentq
 
-    freedom = variance**2 / (of_seeds**2 / (n - 1)) if of_seeds else float("inf")
-    error = variance**0.5
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
-    p = float(2 * stats.t.sf(abs(value) / error, freedom))
+    def reach_at(p: float) -> float:
+        of_seed = stats.t.isf(p / 2, n - 1) ** 2 * of_seeds if of_seeds else 0.0
+        return float((of_seed + (stats.norm.isf(p / 2) ** 2 * of_prompts if known else 0.0)) ** 0.5)
+
+    reach = reach_at(1 - LEVEL)
+    p = 0.0 if reach_at(SMALLEST_P) < abs(value) else brentq(lambda p: reach_at(p) - abs(value), SMALLEST_P, 1.0)
     note = ONE_SEED if n == 1 else "" if known else NO_DRAWS
     return Estimate(value, sd, value - reach, value + reach, p, n, note)
 
@@ -277,9 +282,9 @@ def write_results(root: Path, plan: Plan, measured: Sequence[Measured]) -> None:
 def write_differences(root: Path, arms: Arms, differences: Sequence[Difference]) -> None:
     """differences.csv: a row for each arm and metric of the table, against the baseline."""
     rows: list[Sequence[Any]] = [
-        ["cell", "baseline", "metric", "label", "variant", "difference", "sd", "ci_low", "ci_high", "p", "p_holm"]
-        + ["seeds", "note"]
+        ["cell", "baseline", "metric", "label", "variant", "difference", "sd", "ci_low", "ci_high", "p"]
     ]
+    rows[0] = [*rows[0], "p_holm", "seeds", "note"]
     for one in differences:
         e = one.estimate
         about = [one.arm, arms.baseline, one.key[2], one.key[3], one.key[1]]

@@ -97,7 +97,9 @@ def read_state(root: Path, task: Task) -> dict[str, Any]:
 def job_of(root: Path, plan: Plan, task: Task) -> Job:
     """The command of a task; its flags are in a file of its folder."""
     folder = task_folder(root, task)
-    return Job(task.key, ["-m", task.program.module, "--config", str(folder / FLAGS)], folder, task.command in ON_SEVERAL)
+    return Job(
+        task.key, ["-m", task.program.module, "--config", str(folder / FLAGS)], folder, task.command in ON_SEVERAL
+    )
 
 
 def flags_of(root: Path, plan: Plan, task: Task) -> dict[str, Any]:
@@ -206,7 +208,9 @@ class Runner:
                 self.launcher.forward(signals.received)
             while not sent and self.ready and len(self.progress.started) < self.launcher.slots:
                 number = heapq.heappop(self.ready)
-                if self._is_cold(self.plan.tasks[self.keys[number]]) or not self._start(self.plan.tasks[self.keys[number]]):
+                if self._is_cold(self.plan.tasks[self.keys[number]]) or not self._start(
+                    self.plan.tasks[self.keys[number]]
+                ):
                     waiting.append(number)
             if not self.progress.started and (sent or not (self.ready or waiting)):
                 return signals.received

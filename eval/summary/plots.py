@@ -174,7 +174,8 @@ def scatter(points: Sequence[Point], title: str, names: tuple[str, str]) -> str:
     drawn = [f'<text class="name" x="{MARGIN}" y="13">{escape(names[1])}</text>']
     drawn.append(f'<path class="axis" d="M{left} {top}V{base}H{left + side}" fill="none"/>')
     for value in ticks(*x_ends):
-        drawn.append(f'<text class="tick" x="{place(value, x_ends, left, side):.1f}" y="{base + 15}" text-anchor="middle">{number(value)}</text>')
+        x = place(value, x_ends, left, side)
+        drawn.append(f'<text class="tick" x="{x:.1f}" y="{base + 15}" text-anchor="middle">{number(value)}</text>')
     for value in ticks(*y_ends):
         y = place(value, y_ends, base, top - base)
         drawn.append(f'<text class="tick" x="{left - 5}" y="{y + 4:.1f}" text-anchor="end">{number(value)}</text>')
@@ -191,7 +192,8 @@ def scatter(points: Sequence[Point], title: str, names: tuple[str, str]) -> str:
             lines += f"M{x:.1f} {ends[0]:.1f}V{ends[1]:.1f}"
         drawn.append(f'<path d="{lines or "M0 0"}" stroke="{COLOURS[one.x.kind]}" stroke-opacity=".45" fill="none"/>')
         drawn.append(_shape(one.x.kind, x, y) + f'<text class="value" x="{x + 7:.1f}" y="{y - 5:.1f}">{i}</text>')
-        drawn.append(f'<text class="value" x="{MARGIN}" y="{height + 11:.1f}">{escape(f"{i}  {one.name}"[: LONGEST + 12])}</text>')
+        name = escape(f"{i}  {one.name}"[: LONGEST + 12])
+        drawn.append(f'<text class="value" x="{MARGIN}" y="{height + 11:.1f}">{name}</text>')
         height += LANE
     return _svg(drawn, height + GAP, title)
 

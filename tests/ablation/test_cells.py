@@ -71,7 +71,7 @@ def test_stages_that_a_cell_does_not_build_on_are_not_run(stub):
     ],
 )
 def test_mistakes_name_the_cell(stub, content, message):
-    with pytest.raises(UserError, match="^(cell|the cells) ") as error:
+    with pytest.raises(UserError, match=r"^(cell|the cells) ") as error:
         plan_of(**content)
     assert message in str(error.value)
 

@@ -10,8 +10,8 @@ from ablation.config import AblateConfig
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = [
-    "phantom.studies=150", "prepare.resolution=64", "train.resolution=64", "train.max_train_steps=4", "classifier.max_train_steps=10",
-    "train.lr_warmup_steps=0", "classifier.lr_warmup_steps=0", "train.train_batch_size=4", "generate.num_inference_steps=2",
+    "phantom.studies=150", "prepare.resolution=64", "train.resolution=64", "train.max_train_steps=4", "classifier.max_train_steps=10",  # noqa: E501
+    "train.lr_warmup_steps=0", "classifier.lr_warmup_steps=0", "train.train_batch_size=4", "generate.num_inference_steps=2",  # noqa: E501
     "generate.max_prompts=12", "generate.resolution=64", "evaluate.interval_draws=20",
 ]  # fmt: skip
 

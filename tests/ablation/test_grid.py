@@ -24,9 +24,15 @@ def labels(grid) -> list[tuple[str, ...]]:
     ("content", "cells"),
     [
         ({"axes": {"train.value": [1, 2], "train.word": ["a", "b"]}}, ["1a", "1b", "2a", "2b"]),
-        ({"axes": {"train.value": [1, 2], "train.word": ["a", "b"]}, "zip": [["train.value", "train.word"]]}, ["1a", "2b"]),
+        (
+            {"axes": {"train.value": [1, 2], "train.word": ["a", "b"]}, "zip": [["train.value", "train.word"]]},
+            ["1a", "2b"],
+        ),
         ({"axes": {"train.value": [1, 2, 3]}, "exclude": [{"train.value": [1, 3]}]}, ["2"]),
-        ({"axes": {"train.value": [1, 2]}, "exclude": [{"train.value": 1}], "include": [{"train.value": 1}]}, ["2", "1"]),
+        (
+            {"axes": {"train.value": [1, 2]}, "exclude": [{"train.value": 1}], "include": [{"train.value": 1}]},
+            ["2", "1"],
+        ),
         ({"axes": {"train.value": [1]}, "seeds": {"values": [0, 7], "flags": ["train.seed"]}}, ["10", "17"]),
         ({"axes": {"x": {"a": {"train.value": 3}, "b": {}}}}, ["a", "b"]),
     ],
@@ -67,7 +73,7 @@ def test_a_scale_is_over_the_file_and_set_over_both(stub):
         ({"axes": {"train.value": [1, 1.0]}}, "given twice"),
         ({"axes": {"train.output_dir": ["x"]}}, "the runner sets it"),
         ({"stages": {"a": {"command": "evil.fid"}}}, "unknown command evil.fid"),
-        ({"stages": {"a": {"command": "eval.fdi"}}}, "did you mean eval.fid?"),
+        ({"stages": {"a": {"command": "eval.fdi"}}}, "did you mean eval.fid"),
         ({"stages": {"a": {"command": "os"}}}, "unknown command os"),
         ({"baseline": {"size": 1}}, "unknown axis in baseline: size"),
         ({"axes": {"train.value": [1]}, "exclude": [{"train.value": 2}]}, "unknown value of train.value in exclude: 2"),
@@ -86,7 +92,10 @@ def test_mistakes_are_one_line(stub, content, message):
     [
         ({"axes": {"train.value": [1]}, "exclude": [{"train.value": 1}]}, "leaves no cells"),
         ({"axes": {"train.value": [1]}, "include": [{"train.value": 1}]}, "is there twice"),
-        ({"axes": {"train.value": [1, 2], "train.seed": [1]}, "zip": [["train.value", "train.seed"]]}, "as many values"),
+        (
+            {"axes": {"train.value": [1, 2], "train.seed": [1]}, "zip": [["train.value", "train.seed"]]},
+            "as many values",
+        ),
         ({}, "has no cells"),
     ],
 )

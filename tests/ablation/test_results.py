@@ -112,7 +112,9 @@ def test_the_best_is_marked_only_where_its_intervals_say_so():
     arms = separate()
     key = next(iter(arms.columns))
     assert arms.best(key) == "high"
-    near = arms_of({a: {s: np.random.default_rng(i + 9 * int(s)).normal(size=N) for s in "012"} for i, a in enumerate("ab")})
+    near = arms_of(
+        {a: {s: np.random.default_rng(i + 9 * int(s)).normal(size=N) for s in "012"} for i, a in enumerate("ab")}
+    )
     assert near.best(next(iter(near.columns))) is None
 
 

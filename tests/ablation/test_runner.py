@@ -119,7 +119,9 @@ def test_commands_end_with_a_killed_runner(stub, tmp_path):
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ["PYTHONPATH"]])
-    subprocess.run([sys.executable, str(script), str(tmp_path / "t")], env=os.environ | {"PYTHONPATH": path}, check=False)
+    subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "t")], env=os.environ | {"PYTHONPATH": path}, check=False
+    )
     from ablation.launcher import Job
 
     job, deadline = Job("k", ["-c", "pass"], tmp_path / "t"), time.monotonic() + 10
