@@ -24,7 +24,8 @@ PHANTOMS = "The real images are phantoms, drawn by a program: no number here is 
 METHODS = (
     "A value is the mean over the seeds of a cell. Its interval has two sources of variance: the prompts "
     "(patients), from the draws that the evaluation keeps, averaged over seeds, which preserves what seeds have in "
-    "common; and the seeds, by Student's t. The squares of both halves add up. Differences are paired: the same seeds, prompts and draws on both sides.",
+    "common; and the seeds, by Student's t. The squares of both halves add up. "
+    "Differences are paired: the same seeds, prompts and draws on both sides.",
     "p-values are corrected by Holm's method over all cells and metrics of the table against the baseline.",
 )
 
