@@ -133,7 +133,8 @@ def plan_grid(grid: Grid) -> Plan:
     """
     short, varying = short_names(grid), [name for name, axis in grid.axes.items() if len(axis.choices) > 1]
     tasks: dict[str, Task] = {}
-    cells, owners = [], {}
+    cells: list[Cell] = []
+    owners: dict[str, str] = {}
     for assignment in expand(grid):
         name = _text({short[axis]: label for axis, label in assignment.items() if axis in varying}) or "all"
         try:

@@ -133,8 +133,8 @@ def parse_grid(content: Any, scale: str | None = None, settings: Sequence[str] =
     for flag in over:
         if by := next((axis.name for axis in axes.values() for c in axis.choices.values() if flag in c.flags), None):
             raise UserError(f"--set {'.'.join(flag)}: is set by the axis {by}")
-    for (name, flag), value in (fixed | over).items():
-        stages[name] = replace(stages[name], flags={**stages[name].flags, flag: value})
+    for (name, own), value in (fixed | over).items():
+        stages[name] = replace(stages[name], flags={**stages[name].flags, own: value})
     if content.get("seeds") is not None:
         axes[SEED] = _seeds(content["seeds"], stages)
     measure = content.get("measure") or list(stages)[-1]
