@@ -258,7 +258,7 @@ def _columns(plan: Plan, measured: Sequence[Measured]) -> dict[Key, str]:
     rows = {key: row for one in measured for key, row in one.by_key.items()}
     if not plan.grid.metrics:
         return {k: r["metric"] for k, r in rows.items() if r["label"] in OF_ALL and better(r["metric"]) is not None}
-    found = {}
+    found: dict[Key, str] = {}
     for wanted in plan.grid.metrics:
         fitting = {k: r["metric"] for k, r in rows.items() if all(r.get(n) == value for n, value in wanted.items())}
         if rows and not fitting:

@@ -114,7 +114,7 @@ def _interval(
         return ((low, high), (BOOTSTRAP if paired else INDEPENDENT).format(n=n)) if np.isfinite(low) else none
     if kind == "jackknife" and not same_groups:
         return none
-    error = standard_error(drawn, kind)
+    error = standard_error(drawn, str(kind))
     way = JACKKNIFE if kind == "jackknife" else HALVES if same_groups else HALVES_OF_REAL if paired else INDEPENDENT
     return (value - NORMAL_95 * error, value + NORMAL_95 * error), way.format(n=n)
 
