@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("sdcxr", "data_prep", "eval")
+PACKAGES = ("sdcxr", "data_prep", "eval", "ablation")
 ENTRY = 'if __name__ == "__main__"'
 SHARED_BY_COMMANDS = {"command", "scores", "known_answers"}  # of eval
 MAX_LINES = 400
@@ -17,7 +17,7 @@ def module_name(path: Path) -> str:
 
 @cache
 def modules() -> dict[str, Path]:
-    """Every module of the three packages by its dotted name."""
+    """Every module of the packages by its dotted name."""
     return {module_name(path): path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))}
 
 

@@ -138,6 +138,29 @@ def percentiles(drawn: np.ndarray) -> Interval:
     return Interval(float(low), float(high), drawn)
 
 
+def standard_error(drawn: np.ndarray, kind: str) -> float:
+    """Standard error of a statistic from the values of its draws, of a kind of `Interval`; NaN of fewer than two."""
+    known = drawn[np.isfinite(drawn)]
+    if len(known) < 2:
+        return float("nan")
+    if kind == "jackknife":
+        return float(np.sqrt((len(known) - 1) / len(known) * ((known - known.mean()) ** 2).sum()))
+    return float(known.std(ddof=1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment (1979): p-values that together keep the probability of any false positive.
+
+    NaN is no test: it stays, and is not counted.
+    """
+    tested = sorted((p, i) for i, p in enumerate(p_values) if np.isfinite(p))
+    adjusted, highest = [float("nan")] * len(p_values), 0.0
+    for rank, (p, i) in enumerate(tested):
+        highest = max(highest, min(1.0, p * (len(tested) - rank)))
+        adjusted[i] = highest
+    return adjusted
+
+
 def wilson(share: float, n: float) -> tuple[float, float]:
     """Wilson's 95 % interval (1927) of a share of n independent trials; its ends stay within 0 and 1."""
     z2 = NORMAL_95**2 / n

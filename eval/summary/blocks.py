@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from eval.summary.plots import Line
+from eval.summary.plots import Line, Point
 
 
 class Tile(NamedTuple):
@@ -27,6 +27,9 @@ class Card:
     """Kinds of marks and what they mean."""
     notes: Sequence[str] = ()
     bars: bool = False
+    points: Sequence[Point] = ()
+    """Instead of the lines: values of two measures, whose names are `axes`."""
+    axes: tuple[str, str] = ("", "")
 
 
 class Table(NamedTuple):

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics.bootstrap import NORMAL_95, percentiles
+from eval.metrics.bootstrap import NORMAL_95, percentiles, standard_error
 from eval.scores import Row, Rows, score_row
 from eval.summary.measures import FEWEST_JUDGED, aim_of, better, depends_on_n, has_aim, smallest_n
 from eval.summary.models import Model
@@ -112,14 +112,11 @@ def _interval(
     if kind == "bootstrap":
         low, high = percentiles(drawn)
         return ((low, high), (BOOTSTRAP if paired else INDEPENDENT).format(n=n)) if np.isfinite(low) else none
-    drawn = known
-    error = drawn.std(ddof=1)
-    if kind == "jackknife":
-        if not same_groups:
-            return none
-        error = np.sqrt((n - 1) / n * ((drawn - drawn.mean()) ** 2).sum())
+    if kind == "jackknife" and not same_groups:
+        return none
+    error = standard_error(drawn, str(kind))
     way = JACKKNIFE if kind == "jackknife" else HALVES if same_groups else HALVES_OF_REAL if paired else INDEPENDENT
-    return (value - NORMAL_95 * float(error), value + NORMAL_95 * float(error)), way.format(n=n)
+    return (value - NORMAL_95 * error, value + NORMAL_95 * error), way.format(n=n)
 
 
 def _result(row: Row, first: Row, second: Row) -> str | None:

@@ -19,7 +19,7 @@ from eval.summary.models import Model
 from eval.summary.networks import measured_with
 from eval.summary.output import own_table
 from eval.summary.pictures import nearest_images, pictures
-from eval.summary.plots import bars, forest, legend
+from eval.summary.plots import bars, forest, legend, scatter
 from eval.summary.provenance import provenance, today
 from eval.summary.sections import sections_of
 from eval.summary.steps import Outcome
@@ -53,7 +53,7 @@ def render(report: Report) -> str:
     """The page: everything in it is escaped but the SVG and the legends of `eval.summary.plots`."""
     splits = sorted({row["floor_splits"] for row in report.outcome.rows if (row.get("floor_splits") or 0) > 1})
     several = len(report.models) > 1
-    return _template().render(
+    return page_template(Path(__file__).with_name("report.html.j2")).render(
         n_real=len(report.real),
         real=str(report.real.folder),
         models=[(model.name, len(model.images), str(model.images.folder)) for model in report.models],
@@ -68,19 +68,19 @@ def render(report: Report) -> str:
 
 
 @cache
-def _template() -> "Template":
-    """The page without its content; compiling it takes longer than filling it in."""
+def page_template(path: Path) -> "Template":
+    """A template that extends page.html.j2, without its content; compiling it takes longer than filling it in."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     pages = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([path.parent, Path(__file__).parent]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     pages.globals |= {"plot": _plot, "legend": _legend}
-    return pages.get_template("report.html.j2")
+    return pages.get_template(path.name)
 
 
 def phantom_sides(report: Report) -> str:
@@ -135,6 +135,8 @@ def _with_nearest(sections: list[Section], report: Report) -> list[Section]:
 def _plot(card: Card, section: str) -> str:
     """SVG of a card; its accessible name is the card's title, or that of the section."""
     title = card.title or section
+    if card.points:
+        return scatter(card.points, title, card.axes)
     return bars(card.lines, title, card.bounds or (0.0, 1.0)) if card.bars else forest(card.lines, title, card.bounds)
 
 

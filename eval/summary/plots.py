@@ -143,6 +143,68 @@ def bars(lines: Sequence[Line], title: str, bounds: tuple[float, float] = (0.0, 
     return _svg(drawn, y + FOOT, title) if lines else ""
 
 
+@dataclass(frozen=True)
+class Point:
+    """A thing with two values."""
+
+    name: str
+    x: Mark
+    y: Mark
+
+
+def scatter(points: Sequence[Point], title: str, names: tuple[str, str]) -> str:
+    """Points with their intervals in both directions, numbered; their names are below.
+
+    Args:
+        points: in the order of their numbers.
+        title: for screen readers.
+        names: of the two axes.
+
+    Returns:
+        An SVG element; an empty string without points.
+    """
+    if not points:
+        return ""
+    left, top, side, base = 58.0, 22.0, WIDTH - 58.0 - MARGIN, 300.0
+    x_ends, y_ends = (_with_room([getattr(one, axis) for one in points]) for axis in "xy")
+
+    def place(value: float, ends: tuple[float, float], start: float, length: float) -> float:
+        return start + min(max((value - ends[0]) / (ends[1] - ends[0]), 0.0), 1.0) * length
+
+    drawn = [f'<text class="name" x="{MARGIN}" y="13">{escape(names[1])}</text>']
+    drawn.append(f'<path class="axis" d="M{left} {top}V{base}H{left + side}" fill="none"/>')
+    for value in ticks(*x_ends):
+        x = place(value, x_ends, left, side)
+        drawn.append(f'<text class="tick" x="{x:.1f}" y="{base + 15}" text-anchor="middle">{number(value)}</text>')
+    for value in ticks(*y_ends):
+        y = place(value, y_ends, base, top - base)
+        drawn.append(f'<text class="tick" x="{left - 5}" y="{y + 4:.1f}" text-anchor="end">{number(value)}</text>')
+    drawn.append(f'<text class="name" x="{left + side}" y="{base + 32}" text-anchor="end">{escape(names[0])}</text>')
+    height = base + 44
+    for i, one in enumerate(points, start=1):
+        x, y = place(one.x.value, x_ends, left, side), place(one.y.value, y_ends, base, top - base)
+        lines = ""
+        if one.x.interval is not None:
+            ends = [place(end, x_ends, left, side) for end in one.x.interval]
+            lines += f"M{ends[0]:.1f} {y:.1f}H{ends[1]:.1f}"
+        if one.y.interval is not None:
+            ends = [place(end, y_ends, base, top - base) for end in one.y.interval]
+            lines += f"M{x:.1f} {ends[0]:.1f}V{ends[1]:.1f}"
+        drawn.append(f'<path d="{lines or "M0 0"}" stroke="{COLOURS[one.x.kind]}" stroke-opacity=".45" fill="none"/>')
+        drawn.append(_shape(one.x.kind, x, y) + f'<text class="value" x="{x + 7:.1f}" y="{y - 5:.1f}">{i}</text>')
+        name = escape(f"{i}  {one.name}"[: LONGEST + 12])
+        drawn.append(f'<text class="value" x="{MARGIN}" y="{height + 11:.1f}">{name}</text>')
+        height += LANE
+    return _svg(drawn, height + GAP, title)
+
+
+def _with_room(marks: Sequence[Mark]) -> tuple[float, float]:
+    """The ends of an axis that holds all values and intervals."""
+    values = [end for mark in marks for end in (mark.value, *(mark.interval or ()))]
+    room = (max(values) - min(values)) * 0.06 or 0.5
+    return min(values) - room, max(values) + room
+
+
 def legend(names: dict[str, str], shape: str = "dots") -> str:
     """What the marks mean: HTML with a small drawing of each kind in `names`, in the shape of "dots" or "bars"."""
     entries = []

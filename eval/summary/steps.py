@@ -98,6 +98,7 @@ def run_steps(steps: Sequence[EvalStep], skipped: Sequence[Skipped], folder: Pat
         title = f"{step.title} of {step.model}" if several and step.model else step.title
         path = folder / KEPT / f"{_file_name(step.title, step.samples)}.json"
         table = path.with_suffix(".csv")
+        about = {"part": step.title, "step": step.name, "variant": step.variant, "model": step.model}
         kept = read_kept(path, step)
         if kept is not None:
             print(f"{title}: {len(kept['rows'])} rows, kept from an earlier call", flush=True)
@@ -114,9 +115,8 @@ def run_steps(steps: Sequence[EvalStep], skipped: Sequence[Skipped], folder: Pat
                 continue
             rows = finite_or_none(result.rows)
             kept = {"key": step.key, "rows": rows, "omitted": result.omitted, "warnings": result.warnings}
-            write_json(path, kept)
+            write_json(path, kept | {"about": about})
             print(f"{title}: {len(rows)} rows in {time.perf_counter() - started:.1f} s", flush=True)
-        about = {"part": step.title, "step": step.name, "variant": step.variant, "model": step.model}
         outcome.rows += [row | about for row in kept["rows"]]
         outcome.skipped += [Skipped(title, reason) for reason in kept["omitted"]]
         if step.table is not None:
@@ -136,6 +136,19 @@ def read_kept(path: Path, step: EvalStep) -> dict[str, Any] | None:
     except (OSError, UserError, KeyError, TypeError):
         return None
     return kept if current and (step.table is None or path.with_suffix(".csv").is_file()) else None
+
+
+def rows_with_draws(folder: Path) -> Rows:
+    """The rows that `run_steps` kept in a folder, with the draws behind their intervals, which scores.json lacks.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    found: Rows = []
+    for path in sorted((folder / KEPT).glob("*.json")):
+        kept = read_json(path)
+        found += [row | kept["about"] for row in kept["rows"] if "about" in kept]
+    return found
 
 
 def _file_name(title: str, samples: str) -> str:

@@ -80,3 +80,7 @@ def main(config: ProjectionConfig) -> int:
 def entry() -> None:
     """Parse sys.argv and exit with the code of `main`."""
     run(main)
+
+
+if __name__ == "__main__":
+    entry()

@@ -23,3 +23,7 @@ def main(config: GenerateConfig) -> int:
 def entry() -> None:
     """Parse sys.argv and exit with the code of `main`."""
     run(main)
+
+
+if __name__ == "__main__":
+    entry()

@@ -21,6 +21,7 @@ class SegmentationVolumes:
         spacing_mm: size of the voxels that the network reads.
         side: of a patch in voxels.
         augmented: whether the patch is drawn, every second around a structure, and exposed anew, as in training.
+        digest: hash of the mask files, of examples that are to be told from others.
     """
 
     def __init__(

@@ -1,0 +1,1 @@
+"""Ablation grids: from one YAML file to tables and a report."""

@@ -1,0 +1,85 @@
+"""Ablation grids: every cell of a YAML file prepared, trained, sampled and measured; tables, plots and a report.
+
+    python ablate.py --grid configs/grids/components.yaml --scale demo --output_dir runs/components
+    python ablate.py --grid configs/grids/components.yaml --set prepare.images=DIR --output_dir DIR --dry_run
+    python ablate.py --grid FILE --output_dir DIR --jobs 4                 # four commands at a time
+    python ablate.py --grid FILE --output_dir DIR --retry_failed
+
+The same command again does only what is missing, also with values, axes or seeds added to the file. Cells that agree in
+the flags of a stage share it. Ctrl-C lets every command save where it is.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ablation.config import AblateConfig
+from sdcxr.runtime.cli import run
+from sdcxr.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from ablation.cells import Plan
+    from ablation.launcher import Launcher
+
+
+def main(config: AblateConfig) -> int:
+    from ablation.cells import plan_grid
+    from ablation.dry_run import describe
+    from ablation.grid import read_grid
+    from ablation.runner import Runner
+    from sdcxr.io.files import write_json
+    from sdcxr.io.locks import locked
+
+    path, root = Path(config.grid).expanduser(), Path(config.output_dir).expanduser().resolve()
+    try:
+        plan = plan_grid(read_grid(path, config.scale, config.settings))
+    except UserError as error:
+        raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+    if config.dry_run:
+        print(describe(root, plan))
+        return 0
+    with locked(root):
+        write_json(root / "cells.json", {cell.name: dict(cell.tasks) for cell in plan.cells})
+        launcher = local_launcher(config)
+        print(f"{len(plan.cells)} cells, {len(plan.tasks)} commands, {launcher.slots} at a time", flush=True)
+        code = Runner(root, plan, launcher, config.retry_failed).run()
+        if code in (0, 1):
+            publish(root, plan, config)
+    return code
+
+
+def local_launcher(config: AblateConfig) -> "Launcher":
+    """The launcher of this machine.
+
+    Raises:
+        UserError: it has fewer GPUs than a job takes.
+    """
+    from ablation.launcher import Local, visible_gpus
+
+    gpus = visible_gpus()
+    if config.gpus_per_job > max(1, len(gpus)):
+        raise UserError(f"--gpus_per_job {config.gpus_per_job}: this machine has {len(gpus)}")
+    return Local(config.jobs or max(1, len(gpus) // config.gpus_per_job), gpus, config.gpus_per_job)
+
+
+def publish(root: Path, plan: "Plan", config: AblateConfig) -> None:
+    """The results of all measured cells, in files of the grid's folder."""
+    from ablation.report import write_report
+    from ablation.results import arms_of, measured_cells, write_differences, write_results
+    from ablation.tables import write_tables
+
+    measured = measured_cells(root, plan)
+    if not measured:
+        print("no cell is measured yet")
+        return
+    write_results(root, plan, measured)
+    arms = arms_of(plan, measured)
+    differences = arms.differences()
+    write_differences(root, arms, differences)
+    write_tables(root, plan, arms, differences)
+    write_report(root / "report.html", plan, arms, differences, measured, config.show_prompts)
+    print(f"{root / 'report.html'}: {len(measured)} of {len(plan.cells)} cells; also results.csv, table.md, table.tex")
+
+
+def entry() -> None:
+    """Parse sys.argv and exit with the code of `main`."""
+    run(main)

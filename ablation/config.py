@@ -1,0 +1,43 @@
+"""Flags of ablate.py."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sdcxr.runtime.errors import UserError
+
+
+@dataclass
+class AblateConfig:
+    """Which grid, where, and how many commands at a time."""
+
+    grid: str
+    """Grid file (configs/grids/*.yaml)."""
+    output_dir: str
+    """Folder of the grid; the same command again does what is missing."""
+    scale: str | None = None
+    """One of the scales in the grid file, such as demo. Default: as published."""
+    set: list[str] | str = ""
+    """Fixed flags of stages, over those of the file: --set prepare.images=DIR --set train.base=ID."""
+    launcher: Literal["local"] = "local"
+    """Where the commands run."""
+    jobs: int | None = None
+    """Commands at the same time. Default: one for each GPU (or --gpus_per_job of them), without GPUs one."""
+    gpus_per_job: int = 1
+    """GPUs of a command; of training and generation each runs a process."""
+    dry_run: bool = False
+    """Print cells, commands and how many images they take, and run nothing."""
+    retry_failed: bool = False
+    """Run again what failed in an earlier call."""
+    show_prompts: bool = False
+    """Show the texts of prompts in the report. Those of phantoms are always shown; others can be patients' texts."""
+
+    def __post_init__(self) -> None:
+        for name in ("jobs", "gpus_per_job"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name} {value}: must be at least 1")
+
+    @property
+    def settings(self) -> list[str]:
+        """The entries of `set`."""
+        return [self.set] if isinstance(self.set, str) and self.set else list(self.set)

@@ -1,0 +1,125 @@
+"""Tasks of cells: shared prefixes, keys, names, and what commands refuse."""
+
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ablation.cells import EMBEDDED, folder_name, plan_grid
+from ablation.grid import parse_grid, read_grid
+from sdcxr.runtime.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = sorted(path for path in (ROOT / "configs" / "grids").glob("*.yaml") if path.name != "common.yaml")
+STAGES = {
+    "prepare": {"command": "stub"},
+    "train": {"command": "stub", "flags": {"data": "${prepare}"}},
+    "evaluate": {"command": "stub", "flags": {"data": "${train}"}},
+}
+
+
+def plan_of(**content):
+    return plan_grid(parse_grid({"stages": STAGES, **content}))
+
+
+def n_tasks(plan) -> dict[str, int]:
+    stages = [task.stage for task in plan.tasks.values()]
+    return {stage: stages.count(stage) for stage in plan.grid.stages}
+
+
+def test_equal_prefixes_are_shared(stub):
+    plan = plan_of(axes={"train.value": [1, 2], "evaluate.word": ["a", "b", "c"]})
+    assert len(plan.cells) == 6 and n_tasks(plan) == {"prepare": 1, "train": 2, "evaluate": 6}
+    assert [task.name for task in plan.tasks.values()][:3] == ["", "value=1", "value=1,word=a"]
+
+
+def test_tasks_come_after_what_they_need(stub):
+    plan = plan_of(axes={"train.value": [1, 2], "prepare.seed": [0, 1]})
+    seen: set[str] = set()
+    for key, task in plan.tasks.items():
+        assert set(task.needs) <= seen
+        seen.add(key)
+
+
+def test_a_default_given_or_left_out_is_the_same_task(stub):
+    left_out, given_ = plan_of(axes={"train.seed": [1]}), plan_of(axes={"train.seed": [1], "train.value": [0]})
+    assert set(left_out.tasks) == set(given_.tasks)
+
+
+def test_more_values_leave_the_keys_of_the_others(stub):
+    before = plan_of(axes={"train.value": [1, 2]})
+    after = plan_of(axes={"train.value": [1, 2, 3]}, seeds={"values": [0, 1], "flags": ["train.seed"]})
+    assert set(before.tasks) < set(after.tasks)
+
+
+def test_stages_that_a_cell_does_not_build_on_are_not_run(stub):
+    plan = plan_of(axes={"x": {"tuned": {"train.value": 1}, "original": {"evaluate.data": "somewhere"}}})
+    assert [list(cell.tasks) for cell in plan.cells] == [["prepare", "train", "evaluate"], ["evaluate"]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"axes": {"x": {"a": {"train.value": 1}, "b": {"train.value": 1.0}}}}, "are the same commands"),
+        ({"axes": {"train.value": ["much"]}}, "train.value: expected float, got 'much'"),
+        ({"axes": {"train.seed": [True]}}, "train.seed: expected int, got True"),
+        ({"axes": {"train.data": ["${trian}"]}}, "is no stage"),
+        ({"axes": {"prepare.data": ["${evaluate}"]}}, "in a circle"),
+        ({"axes": {"x": {"a": {"train.seed": 1}}, "train.seed": [2]}}, "is set by two axes"),
+    ],
+)
+def test_mistakes_name_the_cell(stub, content, message):
+    with pytest.raises(UserError, match=r"^(cell|the cells) ") as error:
+        plan_of(**content)
+    assert message in str(error.value)
+
+
+def test_what_a_command_refuses_is_found_before_anything_runs():
+    stages = {"train": {"flags": {"data": "x"}}}
+    with pytest.raises(UserError, match="cell tune=unt: train: --tune unt: use unet"):
+        plan_grid(parse_grid({"stages": stages, "axes": {"train.tune": ["unet", "unt"]}}))
+    with pytest.raises(UserError, match="missing --prompts"):
+        plan_grid(parse_grid({"stages": {"generate": {"flags": {"model": "x"}}}, "axes": {"generate.seed": [0]}}))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    values=st.lists(st.integers(0, 9), min_size=1, max_size=4, unique=True),
+    words=st.lists(st.text("abc", min_size=1, max_size=3), min_size=1, max_size=3, unique=True),
+    data=st.randoms(use_true_random=False),
+)
+def test_keys_are_of_the_values_and_not_of_their_order(stub, values, words, data):
+    """Any order of values and axes gives the same tasks; as many as there are different prefixes."""
+    axes = {"train.value": values, "evaluate.word": words}
+    plan = plan_of(axes=axes)
+    shuffled = [(name, data.sample(list(v), len(v))) for name, v in reversed(axes.items())]
+    assert set(plan_of(axes=dict(shuffled)).tasks) == set(plan.tasks)
+    assert n_tasks(plan) == {"prepare": 1, "train": len(values), "evaluate": len(values) * len(words)}
+    assert len({folder_name(task) for task in plan.tasks.values()}) == len(plan.tasks)
+
+
+@pytest.mark.parametrize("scale", [None, "demo"])
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_grids_plan(path, scale):
+    data = [] if scale else ["prepare.images=/data/mimic", "prepare.reports=/data/mimic/reports.zip"]
+    plan = plan_grid(read_grid(path, scale, data))
+    assert len(plan.cells) > 1
+    assert plan.grid.baseline and plan.grid.source and plan.grid.title
+    if scale:  # no network: every base and encoder is embedded
+        flags = [value for task in plan.tasks.values() for value in task.flags.values() if isinstance(value, str)]
+        assert not [value for value in flags if "StanfordAIMI" in value or "CompVis" in value]
+
+
+def test_ten_thousand_cells_plan_in_seconds(stub):
+    values, seeds = [i / 1000 for i in range(1000)], {"values": list(range(10)), "flags": ["train.seed"]}
+    started = time.perf_counter()
+    plan = plan_of(axes={"train.value": values}, seeds=seeds)
+    assert len(plan.cells) == 10_000
+    assert time.perf_counter() - started < 10
+
+
+def test_the_embedded_base_is_no_stage(stub):
+    plan = plan_of(axes={"evaluate.data": [f"${{{EMBEDDED}}}", "x"]})
+    assert [task.flags["data"] for task in plan.tasks.values()] == ["${embedded}", "x"]
