@@ -96,6 +96,7 @@ def test_one_task_fills_a_cache_before_the_others_begin(stub, tmp_path):
     assert sorted(events[2:4]) == ["train value=2: started", "train value=3: started"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
 def test_a_signal_is_forwarded_and_everything_resumes(stub, tmp_path, kind, code):
     plan = plan_of(axes={"train.value": [1, 2]}, flags={"train.sleep": 1.5})

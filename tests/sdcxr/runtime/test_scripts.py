@@ -28,7 +28,7 @@ def test_every_command_has_a_script_of_its_name():
 
 
 def test_training_and_generation_have_scripts_too():
-    assert SCRIPTS.keys() - set(BY_NAME) == {"sdcxr-train", "sdcxr-generate", "sdcxr-fit-projection"}
+    assert SCRIPTS.keys() - set(BY_NAME) == {"sdcxr-train", "sdcxr-generate", "sdcxr-fit-projection", "sdcxr-ablate"}
 
 
 def test_help_shows_the_scripts_name(monkeypatch, capsys):

@@ -106,6 +106,7 @@ def test_what_trains_has_gradients_and_nothing_else(data, base, method):
         assert (parameter.grad is not None and bool(parameter.grad.any())) == parameter.requires_grad, name
 
 
+@pytest.mark.slow
 def test_resuming_is_exact_and_a_run_begins_from_a_run(train_micro, read_log, tmp_path, data, base):
     stepwise = of_file(data, base, method="norm", checkpointing_steps=1)
     train_micro(tmp_path / "whole", **stepwise, max_train_steps=3)
@@ -117,7 +118,7 @@ def test_resuming_is_exact_and_a_run_begins_from_a_run(train_micro, read_log, tm
     again = SegmenterTask(TrainConfig(**settings(data, base=str(tmp_path / "run"), method="bias")))
     own = load_file(files[0])
     assert all(torch.equal(value, own[name]) for name, value in again.network.state_dict().items())
-    with pytest.raises(UserError, match="--resolution 48: this base takes patches of 32"):
+    with pytest.raises(UserError, match="--resolution 48: the network of --base .* takes 32 px"):
         SegmenterTask(TrainConfig(**settings(data, base=str(tmp_path / "run"), resolution=48)))
 
 
