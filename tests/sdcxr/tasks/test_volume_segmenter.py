@@ -118,7 +118,7 @@ def test_resuming_is_exact_and_a_run_begins_from_a_run(train_micro, read_log, tm
     again = SegmenterTask(TrainConfig(**settings(data, base=str(tmp_path / "run"), method="bias")))
     own = load_file(files[0])
     assert all(torch.equal(value, own[name]) for name, value in again.network.state_dict().items())
-    with pytest.raises(UserError, match="--resolution 48: the network of --base .* takes 32 px"):
+    with pytest.raises(UserError, match=r"--resolution 48: the network of --base .* takes 32 px"):
         SegmenterTask(TrainConfig(**settings(data, base=str(tmp_path / "run"), resolution=48)))
 
 
