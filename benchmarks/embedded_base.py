@@ -85,7 +85,7 @@ def main(config: EmbeddedBaseConfig) -> int:
         print(f"VAE, L1 on {name}: {error:.4f}", flush=True)
     judge = train_classifier(root / "classifier", dataset, labels)
     if not (root / "encoded").is_dir():  # before anything runs at the same time that would write them twice
-        train(root, bases["pretrained"], dataset, root / "encoded", "text", 1)
+        train(bases["pretrained"], dataset, root / "encoded", 1, root / "latents", "--tune", "text")
     jobs: dict[str, Callable[..., Any]] = {
         f"{row.start}-{row.tune or 'untuned'}-{seed}": partial(
             measure, config, root, bases, row, seed, dataset, labels, judge
@@ -166,27 +166,32 @@ def measure(
     model = bases[row.start]
     if row.tune:
         steps = config.steps // 4 if row.tune == "vae" else config.steps
-        train(root, model, dataset, run_folder, row.tune, steps, "--seed", seed, **how)
+        latents = None if row.tune == "vae" else root / "latents"
+        train(model, dataset, run_folder, steps, latents, "--tune", row.tune, "--seed", seed, **how)
         model = run_folder
     score_samples(model, dataset / "test", samples, scores, judge, labels, seed, config.guidance_scale, **how)
 
 
 def train(
-    root: Path,
-    base: Path,
-    data: Path,
-    run_folder: Path,
-    tune: str,
-    steps: int,
-    *options: object,
-    **how: Any,
+    base: Path, data: Path, run_folder: Path, steps: int, latents: Path | None, *options: object, **how: Any
 ) -> None:
-    """A training of the demo's kind; all share the latents. Compiling would take longer than the training."""
-    settings = ["--config", "configs/demo.yaml", "--max_train_steps", steps, "--validation_steps", 0]
-    lean: list[object] = ["--report_to", "none", "--torch_compile", "false"]
-    lean += ["--latents_dir", root / "latents"] if tune != "vae" else []
-    places = ["--base", base, "--data", data, "--output_dir", run_folder, "--tune", tune]
-    command("train.py", *settings, *lean, *places, *options, **how)
+    """A training of the demo's kind.
+
+    Args:
+        base: pipeline folder to start from.
+        data: dataset folder.
+        run_folder: where to.
+        steps: optimizer steps.
+        latents: folder of the latents, which runs on the same images share; None where none are read.
+        options: more flags of train.py.
+        how: see `command`.
+    """
+    settings = ["--config", "configs/demo.yaml", "--max_train_steps", steps, "--checkpointing_steps", steps]
+    # Compilation takes longer than the training.
+    lean: list[object] = ["--validation_steps", 0, "--report_to", "none", "--torch_compile", "false"]
+    lean += ["--dataloader_num_workers", 0]
+    lean += ["--latents_dir", latents, "--cache_in_memory", "true"] if latents else []
+    command("train.py", *settings, *lean, "--base", base, "--data", data, "--output_dir", run_folder, *options, **how)
 
 
 def train_classifier(folder: Path, dataset: Path, labels: Path, **how: Any) -> Path:

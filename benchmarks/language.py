@@ -37,6 +37,7 @@ from embedded_base import (
     half_width,
     read_scores,
     score_samples,
+    train,
     train_classifier,
 )
 from language_inputs import (
@@ -137,6 +138,10 @@ class Study(NamedTuple):
     config: LanguageConfig
     device: str
 
+    @property
+    def latents(self) -> Path:
+        return self.root / "latents"
+
     def folder(self, training: Training, seed: int) -> Path:
         settled = f"{self.config.steps}-{self.config.max_prompts or 'all'}"  # other settings are other rows
         return self.root / f"{'-'.join(training)}-{seed}-{settled}".replace(" ", "_")
@@ -225,32 +230,24 @@ def measure(study: Study, rows: Sequence[Row], seed: int, **how: Any) -> None:
     run_folder, encoder = folder / "run", []
     if training.encoder != "own":
         encoder = ["--text_encoder", encoder_folder(study.root, training.encoder, seed), "--text_projection", "linear"]
-    train(study, data, run_folder, study.config.steps, "--tune", training.tune, "--seed", seed, *encoder, **how)
+    places = (study.base, data, run_folder, study.config.steps, study.latents)
+    train(*places, "--tune", training.tune, "--seed", seed, *encoder, **how)
     for row in {row.mode: row for row in rows}.values():  # one training may be in two tables
         # The reports of the prompts are the raw ones, which generate.py itself cleans.
         split = (study.data("raw reports") if row.part == "refocusing" else data) / "test"
         some = ["--max_prompts", study.config.max_prompts] if study.config.max_prompts else []
         samples = folder / f"samples-{row.mode}"
-        places = (run_folder, split, samples, study.scores(row, seed), study.classifier, study.labels)
+        scored = (run_folder, split, samples, study.scores(row, seed), study.classifier, study.labels)
         options = ["--text", row.mode, *some]
-        score_samples(*places, seed, EmbeddedBaseConfig.guidance_scale, options, **how)
+        score_samples(*scored, seed, EmbeddedBaseConfig.guidance_scale, options, **how)
     shutil.rmtree(run_folder)
-
-
-def train(study: Study, data: Path, run_folder: Path, steps: int, *options: object, **how: Any) -> None:
-    """A training of the demo's kind; the latents are those of all others."""
-    settings = ["--config", "configs/demo.yaml", "--max_train_steps", steps, "--checkpointing_steps", steps]
-    # Compilation takes longer than the training.
-    lean = ["--validation_steps", 0, "--report_to", "none", "--torch_compile", "false"]
-    lean += ["--cache_in_memory", "true", "--dataloader_num_workers", 0]
-    places = ["--base", study.base, "--data", data, "--latents_dir", study.root / "latents"]
-    command("train.py", *settings, *lean, *places, "--output_dir", run_folder, *options, **how)
 
 
 def encode_images(study: Study, **how: Any) -> None:
     """Cache the latents of the images, by a training of one step."""
     if not (study.root / "encoded" / "pipeline").is_dir():
-        train(study, study.data("impression"), study.root / "encoded", 1, "--tune", "text", **how)
+        places = (study.base, study.data("impression"), study.root / "encoded", 1, study.latents)
+        train(*places, "--tune", "text", **how)
 
 
 def encoder_folder(root: Path, encoder: str, seed: int) -> Path:

@@ -30,6 +30,7 @@ from embedded_base import (
     half_width,
     read_scores,
     score_samples,
+    train,
     train_classifier,
 )
 
@@ -298,17 +299,8 @@ def train_all(study: Study, rows: list[Row], costs: dict[str, Any]) -> dict[str,
 def encode_images(study: Study, **how: Any) -> None:
     """Cache the latents of the images, by a training of one step."""
     if not (study.root / "encoded" / "pipeline").is_dir():
-        train(study, study.root / "encoded", 1, "--tune", "text", **how)
-
-
-def train(study: Study, run_folder: Path, steps: int, *options: object, **how: Any) -> None:
-    """A training of the demo's kind; the latents are those of all others."""
-    settings = ["--config", "configs/demo.yaml", "--max_train_steps", steps, "--checkpointing_steps", steps]
-    # Compilation takes longer than the training.
-    lean = ["--validation_steps", 0, "--report_to", "none", "--torch_compile", "false"]
-    lean += ["--cache_in_memory", "true", "--dataloader_num_workers", 0]
-    places = ["--base", study.base, "--data", study.dataset, "--latents_dir", study.root / "latents"]
-    command("train.py", *settings, *lean, *places, "--output_dir", run_folder, *options, **how)
+        places = (study.base, study.dataset, study.root / "encoded", 1, study.root / "latents")
+        train(*places, "--tune", "text", **how)
 
 
 def measure(study: Study, row: Row, seed: int, **how: Any) -> None:
@@ -319,7 +311,7 @@ def measure(study: Study, row: Row, seed: int, **how: Any) -> None:
         model = folder / "run"
         rate = own_rate(row.method) * row.factor
         options = ["--tune", "unet", "--method", row.method, "--learning_rate", rate, "--seed", seed]
-        train(study, model, study.config.steps, *options, **how)
+        train(study.base, study.dataset, model, study.config.steps, study.root / "latents", *options, **how)
         files = [path for path in (model / "adapter").glob("*.safetensors") if path.stem == "unet"]
         files = files or list((model / "pipeline" / "unet").glob("*.safetensors"))
         write_json(folder / "adapter.json", {"bytes": sum(path.stat().st_size for path in files)})
