@@ -1,6 +1,6 @@
 """The table of a grid, as Markdown, LaTeX, and a table of the report."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 from ablation.cells import Plan
@@ -87,7 +87,7 @@ def write_tables(root: Path, plan: Plan, arms: Arms, differences: Sequence[Diffe
     write_text(root / LATEX, "\n".join(latex(table, marked, remarks) for table, marked in parts))
 
 
-def markdown(table: Table, best: set[tuple[int, int]] = frozenset()) -> str:  # type: ignore[assignment]
+def markdown(table: Table, best: Set[tuple[int, int]] = frozenset()) -> str:
     """A table of Markdown, the best values in bold."""
     lines = [f"## {table.title}\n"] if table.title else []
     lines += [_line(table.header), _line(["---" if j == 0 else "---:" for j in range(len(table.header))])]
