@@ -1,5 +1,6 @@
-"""Stable Diffusion 3 and 3.5: rectified flow by a transformer that takes two CLIPs and T5 (Esser et al., arXiv 2403.03206)."""
+"""Stable Diffusion 3 and 3.5 (Esser et al. 2024, arXiv 2403.03206): rectified flow; two CLIPs and T5."""
 
+import dataclasses
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +12,7 @@ from sdcxr.backbones.clip_pair import ClipPair
 from sdcxr.backbones.family import Family
 from sdcxr.backbones.text_encoders import tokenize
 from sdcxr.config import TrainConfig
-from sdcxr.noise.rectified_flow import RectifiedFlow
+from sdcxr.noise.rectified_flow import RectifiedFlow, refuse_settings_of_diffusion
 from sdcxr.runtime.errors import UserError
 
 TOKENS = 77  # of T5 in training; the pipeline's default is 256, and it takes 512 at most
@@ -52,12 +53,20 @@ class StableDiffusion3(Family):
             raise UserError(problem)
         super().check_parts()
 
+    def adapt(self, config: TrainConfig) -> None:
+        if config.text_length is not None:
+            if config.text_length > LONGEST:
+                raise UserError(f"--text_length {config.text_length}: the pipeline takes at most {LONGEST} tokens of T5")
+            self.tokenizer_of["tokenizer_3"].init_kwargs["text_length"] = config.text_length
+        super().adapt(dataclasses.replace(config, text_length=None))
+
     @property
     def text_length(self) -> int:
         """Tokens of T5: 77, or those of a `--text_length`, which the tokenizer's file keeps."""
         return int(self.tokenizer_of["tokenizer_3"].init_kwargs.get("text_length", TOKENS))
 
     def noise_process(self, config: TrainConfig) -> RectifiedFlow:
+        refuse_settings_of_diffusion(config)
         return self.inference_process()
 
     def inference_process(self) -> RectifiedFlow:

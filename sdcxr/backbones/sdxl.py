@@ -1,4 +1,4 @@
-"""Stable Diffusion XL: a UNet that also takes sizes and a pooled text, and two CLIPs (Podell et al., arXiv 2307.01952)."""
+"""Stable Diffusion XL (Podell et al. 2023, arXiv 2307.01952): a UNet that also takes sizes; two CLIPs."""
 
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,7 +13,6 @@ from sdcxr.backbones.clip_pair import ClipPair, behind_penultimate
 from sdcxr.backbones.compatibility import check_states, misfit
 from sdcxr.backbones.family import Family
 from sdcxr.backbones.guidance import shared_guidance
-from sdcxr.backbones.stable_diffusion import with_all_vectors
 from sdcxr.config import TrainConfig
 from sdcxr.io.files import read_json
 from sdcxr.noise.ddpm import Ddpm, training_process
