@@ -1,5 +1,6 @@
 """The samples folder: generation sharded over processes, resumable; metadata.csv with the seed of every image."""
 
+import dataclasses
 import hashlib
 import re
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,6 +40,8 @@ def generate(config: GenerateConfig) -> int:
         from sdcxr.runtime.processes import processes
 
         output, state = Path(config.output_dir), processes()
+    chosen = {name: getattr(sampler, name) for name in ("scheduler", "num_inference_steps", "guidance_scale")}
+    config = dataclasses.replace(config, **chosen)  # the family's where nothing else was asked for
     settings = {name: getattr(config, name) for name in SETTINGS} | {"resolution": sampler.resolution}
     weights = model.weights_sha256()
     settings |= text_settings(config)
@@ -51,7 +54,7 @@ def generate(config: GenerateConfig) -> int:
     state.wait_for_everyone()
     if missing:
         if state.is_main_process:
-            notes = [model.about, late_start(sampler.pipeline.scheduler, config.num_inference_steps)]
+            notes = [model.about, late_start(sampler.pipeline.scheduler, sampler.num_inference_steps)]
             if rows["text"].tolist() == [config.prompts] and not re.search(r"\s", config.prompts):
                 notes.append("--prompts: taken as a prompt, as there is no file or folder of this name")
             notes += cut_texts(sampler.backbone, rows["text"].tolist(), config.negative_prompt)
