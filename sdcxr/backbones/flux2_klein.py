@@ -1,64 +1,25 @@
 """FLUX.2-klein 4B (Black Forest Labs 2025, Apache-2.0): rectified flow over patches of latents, attending to Qwen3."""
 
 import math
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sdcxr.backbones.base import Conditioning, Defaults
 from sdcxr.backbones.family import Family
-from sdcxr.backbones.pipeline_files import hash_weights
+from sdcxr.backbones.latent_codec import PatchedCodec
 from sdcxr.backbones.text_encoders import tokenize
 from sdcxr.config import TrainConfig
+from sdcxr.io.files import read_json
 from sdcxr.noise.rectified_flow import RectifiedFlow, refuse_settings_of_diffusion
 from sdcxr.runtime.errors import UserError
 
 TOKENS, LAYERS = 512, (9, 18, 27)  # of the pipeline: the states behind these layers, side by side
 SIDE = 1024  # pixels; no part's configuration has it
 TRAIN_MOST = ("full", "attention", "attention_layers", "bias+norm+attention")  # its attention holds feed-forward layers
-
-
-class PatchedCodec:
-    """See `base.LatentCodec`: patches of 2 × 2 latents as channels, standardised by the VAE's batch statistics."""
-
-    def __init__(self, vae: Any):
-        self.vae = vae
-
-    @property
-    def factor(self) -> int:
-        return int(2 ** len(self.vae.config.block_out_channels))
-
-    def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        posterior = self.vae.encode(pixels.expand(-1, 3, -1, -1)).latent_dist
-        return posterior.mean, posterior.std
-
-    def statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of every channel of the patches, each (1, channels, 1, 1)."""
-        bn = self.vae.bn
-        variance = bn.running_var.view(1, -1, 1, 1)
-        return bn.running_mean.view(1, -1, 1, 1), (variance + self.vae.config.batch_norm_eps).sqrt()
-
-    def to_model(self, latents: Tensor) -> Tensor:
-        mean, std = self.statistics()
-        return (nn.functional.pixel_unshuffle(latents, 2) - mean) / std
-
-    def decode(self, latents: Tensor) -> Tensor:
-        mean, std = self.statistics()
-        decoded: Tensor = self.vae.decode(nn.functional.pixel_shuffle(latents * std + mean, 2)).sample
-        return decoded
-
-    def posterior_shape(self, resolution: int) -> tuple[int, int, int]:
-        side = 2 * (resolution // self.factor)
-        return int(self.vae.config.latent_channels), side, side
-
-    def latent_shape(self, resolution: int) -> tuple[int, int, int]:
-        channels, side, _ = self.posterior_shape(resolution)
-        return 4 * channels, side // 2, side // 2
-
-    def fingerprint(self) -> str:
-        return hash_weights(self.vae, ("encoder.", "quant_conv."))
 
 
 class Flux2Klein(Family):
@@ -71,8 +32,16 @@ class Flux2Klein(Family):
         "vae": "AutoencoderKLFlux2",
     }
     defaults: ClassVar[Defaults] = Defaults("euler", 50, 4.0)  # of the pipeline
-    build_codec = PatchedCodec
-    resolution = SIDE
+
+    @staticmethod
+    def build_codec(vae: Any) -> Any:
+        return PatchedCodec(vae)
+
+    @classmethod
+    def load(cls, folder: Path, dtype: Any) -> Self:
+        if read_json(folder / "model_index.json").get("is_distilled"):
+            raise UserError("it is distilled to a few steps, which training undoes: give FLUX.2-klein-base-4B")
+        return super().load(folder, dtype)
 
     def check_parts(self) -> None:
         super().check_parts()
@@ -97,8 +66,12 @@ class Flux2Klein(Family):
             raise UserError(f"{self.pipeline_class}: is trained with --gradient_checkpointing only")
 
     @property
+    def resolution(self) -> int:
+        return SIDE
+
+    @property
     def multiple(self) -> int:
-        return self.codec.factor
+        return int(self.codec.factor)
 
     def inference_process(self) -> RectifiedFlow:
         return self._process(SIDE)
@@ -135,7 +108,7 @@ class Flux2Klein(Family):
         predicted: Tensor = self.denoiser(
             hidden_states=x_t.flatten(2).transpose(1, 2),
             timestep=t,
-            encoder_hidden_states=conditioning.hidden,
+            encoder_hidden_states=conditioning.hidden.to(x_t.dtype),
             txt_ids=positions(1, 1, conditioning.hidden.shape[1], x_t.device),
             img_ids=positions(x_t.shape[2], x_t.shape[3], 1, x_t.device),
             return_dict=False,

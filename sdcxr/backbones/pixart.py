@@ -71,7 +71,7 @@ class PixArtSigma(Family):
     def denoise(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         predicted: Tensor = self.denoiser(
             x_t,
-            encoder_hidden_states=conditioning.hidden,
+            encoder_hidden_states=conditioning.hidden.to(x_t.dtype),
             encoder_attention_mask=conditioning.mask,
             timestep=t,
             added_cond_kwargs={"resolution": None, "aspect_ratio": None},  # which only α takes
