@@ -96,7 +96,7 @@ class Family:
 
     def adapt(self, config: TrainConfig) -> None:
         for name in ADAPTING:
-            if getattr(config, name):
+            if getattr(config, name) != getattr(TrainConfig, name):  # the default
                 flag = "tune token" if name == "placeholder_token" else name
                 raise UserError(f"--{flag}: {self.pipeline_class} has no seat for it, only Stable Diffusion 1 and 2")
         if config.mixed_precision == "fp16" and not self.half:

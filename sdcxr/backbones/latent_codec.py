@@ -1,4 +1,4 @@
-"""Latent codecs: AutoencoderKL with its scale and shift."""
+"""Latent codecs: AutoencoderKL with its scale and shift, and AutoencoderDC, which is deterministic."""
 
 from typing import Any
 
@@ -39,6 +39,38 @@ class KLCodec:
 
     def fingerprint(self) -> str:
         return hash_weights(self.vae, ("encoder.", "quant_conv."))
+
+
+class DCCodec:
+    """diffusers' AutoencoderDC (Chen et al. 2024, arXiv 2410.10733): no variance, so that no deviation is stored."""
+
+    def __init__(self, vae: Any):
+        self.vae = vae
+
+    @property
+    def factor(self) -> int:
+        """32 in Sana."""
+        return int(2 ** (len(self.vae.config.encoder_block_out_channels) - 1))
+
+    def encode(self, pixels: Tensor) -> tuple[Tensor, None]:
+        return self.vae.encode(pixels.expand(-1, 3, -1, -1)).latent, None
+
+    def to_model(self, latents: Tensor) -> Tensor:
+        scaled: Tensor = latents * self.vae.config.scaling_factor
+        return scaled
+
+    def decode(self, latents: Tensor) -> Tensor:
+        decoded: Tensor = self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        return decoded
+
+    def posterior_shape(self, resolution: int) -> tuple[int, int, int]:
+        side = resolution // self.factor
+        return int(self.vae.config.latent_channels), side, side
+
+    latent_shape = posterior_shape
+
+    def fingerprint(self) -> str:
+        return hash_weights(self.vae, ("encoder.",))
 
 
 class PatchedCodec:

@@ -1,5 +1,6 @@
 """Sampling: images from prompts by a plain diffusers pipeline. An image depends on its seed, not on its batch."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -43,6 +44,8 @@ class Sampler:
         self.num_inference_steps = num_inference_steps or defaults.num_inference_steps
         self.guidance_scale = defaults.guidance_scale if guidance_scale is None else guidance_scale
         self.negative_prompt, self.clip_skip = negative_prompt, clip_skip
+        if clip_skip and "clip_skip" not in inspect.signature(backbone.encode_text).parameters:
+            raise UserError("--clip_skip: this model does not take the last layer of a CLIP: leave it out")
         self.resolution = resolution or backbone.resolution
         if self.resolution % backbone.multiple:
             raise UserError(f"--resolution {self.resolution}: this model needs a multiple of {backbone.multiple}")
