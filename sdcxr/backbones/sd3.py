@@ -56,7 +56,9 @@ class StableDiffusion3(Family):
     def adapt(self, config: TrainConfig) -> None:
         if config.text_length is not None:
             if config.text_length > LONGEST:
-                raise UserError(f"--text_length {config.text_length}: the pipeline takes at most {LONGEST} tokens of T5")
+                raise UserError(
+                    f"--text_length {config.text_length}: the pipeline takes at most {LONGEST} tokens of T5"
+                )
             self.tokenizer_of["tokenizer_3"].init_kwargs["text_length"] = config.text_length
         super().adapt(dataclasses.replace(config, text_length=None))
 

@@ -60,7 +60,9 @@ class StableDiffusionXL(Family):
     def check_parts(self) -> None:
         config, vae = self.denoiser.config, self.codec.vae.config
         if config.addition_embed_type != "text_time":
-            raise UserError(f"its UNet takes no sizes (addition_embed_type {config.addition_embed_type}): it is no SDXL")
+            raise UserError(
+                f"its UNet takes no sizes (addition_embed_type {config.addition_embed_type}): it is no SDXL"
+            )
         plain = type(config)(config | {"addition_embed_type": None})
         if problem := misfit(plain, vae, self.scheduler.config):
             raise UserError(problem)

@@ -1,10 +1,8 @@
-"""Parts of the tiny members of families: VAE, text encoders, tokenizers made offline."""
+"""Parts of tiny members of several families: VAE, CLIP and T5."""
 
 from typing import Any
 
 from tests.conftest import micro_tokenizer
-
-WORDS = "no acute cardiopulmonary process small left large right pleural effusion pneumothorax cardiomegaly moderate"
 
 
 def kl(channels: int, **settings: Any) -> Any:
@@ -41,16 +39,6 @@ def clip(projected: bool) -> Any:
         pad_token_id=tokenizer.pad_token_id,
     )
     return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config)
-
-
-def t5_tokenizer() -> Any:
-    """T5's tokenizer with a vocabulary of words and letters."""
-    from transformers import T5Tokenizer
-
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
-    pieces += [(f"▁{word}", -3.0 - 0.01 * i) for i, word in enumerate(WORDS.split())]
-    pieces += [(letter, -8.0) for letter in "abcdefghijklmnopqrstuvwxyz▁.,'-:0123456789"]
-    return T5Tokenizer(vocab=pieces, extra_ids=0, additional_special_tokens=[], model_max_length=512)
 
 
 def t5(tokenizer: Any) -> Any:

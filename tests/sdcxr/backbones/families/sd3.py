@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from tests.sdcxr.backbones.families.parts import clip, clip_tokenizer, kl, t5, t5_tokenizer
+from tests.sdcxr.backbones.families.parts import clip, clip_tokenizer, kl, t5
+from tests.sdcxr.backbones.families.tokenizers import t5_tokenizer
 
 
 def pipeline() -> Any:
