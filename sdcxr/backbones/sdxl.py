@@ -48,7 +48,7 @@ class StableDiffusionXL(Family):
     def __init__(self, parts: dict[str, Any], tokenizers: dict[str, Any], scheduler: Any):
         super().__init__(parts, tokenizers, scheduler)
         self.clips = ClipPair(parts, (tokenizers["tokenizer"], tokenizers["tokenizer_2"]))
-        self.unreached = {"text": behind_penultimate(parts["text"])}
+        parts["text"].unreached = behind_penultimate(parts["text"])
 
     @classmethod
     def load(cls, folder: Path, dtype: Any) -> Self:
