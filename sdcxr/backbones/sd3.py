@@ -96,7 +96,8 @@ class StableDiffusion3(Family):
         return Conditioning(torch.cat([short, long], dim=1), pooled=clips.pooled)
 
     def unconditional(self, n: int) -> Conditioning:
-        return self.encode_text(self.on_device(self.tokenize_null())).rows([0] * n)
+        # As many rows as texts: the last bit of a product depends on them.
+        return self.encode_text(self.on_device({name: row.repeat(n, 0) for name, row in self.tokenize_null().items()}))
 
     def denoise(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         predicted: Tensor = self.denoiser(

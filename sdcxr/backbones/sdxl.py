@@ -103,7 +103,8 @@ class StableDiffusionXL(Family):
         return Conditioning(encoded.hidden.masked_fill(null[..., None], 0), pooled=pooled)
 
     def unconditional(self, n: int) -> Conditioning:
-        return self.encode_text(self.on_device(self.tokenize_null())).rows([0] * n)
+        # As many rows as texts: the last bit of a product depends on them.
+        return self.encode_text(self.on_device({name: row.repeat(n, 0) for name, row in self.tokenize_null().items()}))
 
     def denoise(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         # As the pipeline has them by default: an original of the size of the target, not cropped.

@@ -81,7 +81,7 @@ TINY = Tiny(
             256,
             {"pos_embed_max_size": 192},
             parameters=2_028_328_000,
-            forward_gflop=2108,
+            forward_gflop=2107,
             training_gflop=6318,
             lora=(191, 9_388_032),
         ),
