@@ -171,8 +171,13 @@ def sd3(positions: int, **transformer: Any) -> Architecture:
 ARCHITECTURES: dict[str, Architecture] = {
     "sd15": stable_diffusion(512, "epsilon", clip_l(), cross_attention_dim=768, attention_head_dim=8),
     "sd21": stable_diffusion(
-        768, "v_prediction", CLIP_H, cross_attention_dim=1024, attention_head_dim=(5, 10, 20, 20),
-        use_linear_projection=True, upcast_attention=True,
+        768,
+        "v_prediction",
+        CLIP_H,
+        cross_attention_dim=1024,
+        attention_head_dim=(5, 10, 20, 20),
+        use_linear_projection=True,
+        upcast_attention=True,
     ),  # fmt: skip
     "sana": sana(1152, 28, 16),
     "sana16": sana(2240, 20, 20),

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from tests.sdcxr.backbones.families.parts import clip, clip_tokenizer, kl, t5
 from tests.sdcxr.backbones.families.tokenizers import t5_tokenizer
+
+from tests.sdcxr.backbones.families.parts import clip, clip_tokenizer, kl, t5
 
 
 def pipeline() -> Any:

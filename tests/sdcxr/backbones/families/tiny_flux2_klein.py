@@ -44,9 +44,7 @@ def build() -> Any:
         axes_dims_rope=(4, 4, 4, 4),
         guidance_embeds=False,
     )
-    vae = AutoencoderKLFlux2(
-        latent_channels=4, block_out_channels=(4, 8, 8, 8), layers_per_block=1, norm_num_groups=4
-    )
+    vae = AutoencoderKLFlux2(latent_channels=4, block_out_channels=(4, 8, 8, 8), layers_per_block=1, norm_num_groups=4)
     vae.bn.running_mean.copy_(torch.linspace(-0.5, 0.5, 16))
     vae.bn.running_var.copy_(torch.linspace(0.5, 2.0, 16))
     return Flux2KleinPipeline(
@@ -98,5 +96,4 @@ TINY = Tiny(
     unpacked=square,
     answer=lambda target: target.flatten(2).transpose(1, 2),
     latents=lambda backbone, images: backbone.codec.to_model(images),
-    trains={"method": "lora", "gradient_checkpointing": True},
 )
