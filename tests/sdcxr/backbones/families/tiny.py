@@ -14,6 +14,14 @@ from tests.sdcxr.backbones.small_encoders import LETTERS, WORDS
 Embeddings = dict[str, Tensor]  # by the names of `Conditioning.tensors`
 
 
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+def _same_latents(_: Any, images: Tensor) -> Tensor:
+    return images
+
+
 @dataclass(frozen=True)
 class Published:
     """A denoiser of published size, built on the meta device, and what is known of it."""
@@ -45,11 +53,11 @@ class Tiny:
     published: dict[str, Published]
     oracle: float = 1e-6
     """How far a perfect denoiser may leave the data, by the sampler's own fault."""
-    unpacked: Callable[[Tensor], Tensor] = staticmethod(lambda x: x)
+    unpacked: Callable[[Tensor], Tensor] = _same
     """The network's input as latents (batch, channels, h, w)."""
-    answer: Callable[[Tensor], Tensor] = staticmethod(lambda target: target)
+    answer: Callable[[Tensor], Tensor] = _same
     """What the network answers where this is the target."""
-    latents: Callable[[Any, Tensor], Tensor] = staticmethod(lambda backbone, images: images)
+    latents: Callable[[Any, Tensor], Tensor] = _same_latents
     """What `output_type="latent"` gives, as the denoiser sees it."""
     scheduler: str | None = None
     """Of generate.py, where the saved one is not the family's default."""

@@ -83,25 +83,18 @@ def null(pipe: Any, n: int) -> Embeddings:
     return {"hidden": hidden, "mask": mask}
 
 
-def published(width: int, layers: int, parameters: int, gflop: tuple[int, int], lora: tuple[int, int]) -> Published:
-    """A size of Sana; heads of 32 in the linear attention, of 112 in the other."""
-    heads = {"num_attention_heads": width // 32, "num_cross_attention_heads": width // 112, "num_layers": layers}
+def published(width: int, layers: int, heads: int, **known: Any) -> Published:
+    """A size of Sana; `heads` are those of the cross-attention, the linear one has heads of 32."""
+    about = {"num_attention_heads": width // 32, "num_cross_attention_heads": heads, "num_layers": layers}
+    about |= {"cross_attention_head_dim": width // heads, "cross_attention_dim": width}
     return Published(
-        build=on_meta(
-            "SanaTransformer2DModel",
-            **heads,
-            cross_attention_head_dim=width // (width // 112),
-            cross_attention_dim=width,
-        ),
-        parameters=parameters,
+        build=on_meta("SanaTransformer2DModel", **about),
         conditioning=lambda: {
             "hidden": torch.empty(1, 300, 2304, device="meta"),
             "mask": torch.empty(1, 300, dtype=torch.int64, device="meta"),
         },
         latent=(32, 16, 16),
-        forward_gflop=gflop[0],
-        training_gflop=gflop[1],
-        lora=lora,
+        **known,
     )
 
 
@@ -111,8 +104,12 @@ TINY = Tiny(
     embed=embed,
     null=null,
     published={
-        "0.6B": published(1152, 28, 591_800_000, (316, 945), (224, 8_300_000)),
-        "1.6B": published(2240, 20, 1_604_500_000, (837, 2507), (160, 11_500_000)),
+        "0.6B": published(
+            1152, 28, 16, parameters=591_489_656, forward_gflop=316, training_gflop=945, lora=(224, 8_257_536)
+        ),
+        "1.6B": published(
+            2240, 20, 20, parameters=1_604_462_752, forward_gflop=837, training_gflop=2507, lora=(160, 11_468_800)
+        ),
     },
     oracle=5e-3,  # its DPM-Solver++ hands the network times cut to integers (999, 749, …)
     call={"use_resolution_binning": False},
