@@ -23,7 +23,7 @@ TRAIN_MOST = ("full", "attention", "attention_layers", "bias+norm+attention")  #
 
 
 class Flux2Klein(Family):
-    """Tuned by adapters with gradient checkpointing only: everything else does not fit into one GPU of 80 GB."""
+    """See `base.Backbone`. Tuned by adapters with gradient checkpointing: nothing else fits into a GPU of 80 GB."""
 
     pipeline_class: ClassVar[str] = "Flux2KleinPipeline"
     networks: ClassVar[dict[str, str]] = {
@@ -54,16 +54,18 @@ class Flux2Klein(Family):
 
     def adapt(self, config: TrainConfig) -> None:
         super().adapt(config)
-        n = sum(p.numel() for p in self.denoiser.parameters()) / 1e9
+        billions = sum(p.numel() for p in self.denoiser.parameters()) / 1e9
+        if billions < 1:  # a small member of the family, of which all fits
+            return
         method = config.method.rpartition("=")[2]
         if method in TRAIN_MOST:
             raise UserError(
-                f"--method {method}: to train most of {n:.2g} billion parameters takes {18 * n:.2g} GB for weights, "
-                f"gradients and moments, {22 * n:.2g} GB with --use_ema, before any activation: take --method lora "
-                "--gradient_checkpointing"
+                f"--method {method}: to train most of {billions:.1f} billion parameters takes {18 * billions:.0f} GB for "
+                f"weights, gradients and moments ({22 * billions:.0f} GB with --use_ema) before any activation: take "
+                "--method lora --gradient_checkpointing"
             )
         if not config.gradient_checkpointing:
-            raise UserError(f"{self.pipeline_class}: is trained with --gradient_checkpointing only")
+            raise UserError(f"a {self.pipeline_class} of this size is trained with --gradient_checkpointing only")
 
     @property
     def resolution(self) -> int:

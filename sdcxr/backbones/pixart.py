@@ -17,7 +17,7 @@ TOKENS = 300  # of the pipeline and of its training
 
 
 class PixArtSigma(Family):
-    """Diffusion with a linear schedule, unlike SDXL's, whose VAE it has; one transformer for each size of images."""
+    """See `base.Backbone`. A linear schedule, unlike SDXL's, whose VAE it has; one transformer for each size of images."""
 
     pipeline_class: ClassVar[str] = "PixArtSigmaPipeline"
     networks: ClassVar[dict[str, str]] = {

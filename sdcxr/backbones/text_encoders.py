@@ -26,9 +26,7 @@ class Tokens:
     """How many texts were longer."""
 
 
-def tokenize(
-    tokenizer: Any, texts: Sequence[str], window: int | None = None, length: int | None = None
-) -> Tokens:
+def tokenize(tokenizer: Any, texts: Sequence[str], window: int | None = None, length: int | None = None) -> Tokens:
     """Token ids and attention mask of texts; never logs what is cut off, which may be a patient's.
 
     Args:
