@@ -326,7 +326,7 @@ def test_two_processes_change_nothing(tmp_path, train_micro, micro_dataset, read
 
 
 FAMILY_WORDS = re.compile("sdxl|stable_?diffusion|sd3|pixart|sana|klein|flux|gemma|autoencoderdc")
-FAMILY_FREE = ("sdcxr/training", "sdcxr/tasks", "sdcxr/data", "sdcxr/generation", "sdcxr/noise", "sdcxr/tuning")
+FAMILY_FREE = ("sdcxr/training", "sdcxr/tasks", "sdcxr/data", "sdcxr/generation", "sdcxr/noise", "eval")
 
 
 def test_no_family_is_named_where_all_are_served():
