@@ -42,6 +42,8 @@ class Family:
     defaults: ClassVar[Defaults]
     half: ClassVar[bool] = False
     """Whether float16 is known to suffice."""
+    seats: ClassVar[tuple[str, ...]] = ()
+    """Settings among `ADAPTING` that the family takes."""
     pipeline_options: ClassVar[dict[str, Any]] = {}
     """Further keywords of the pipeline's constructor, such as optional components that are None."""
     call_options: ClassVar[dict[str, Any]] = {}
@@ -51,7 +53,6 @@ class Family:
         self.parts, self.tokenizer_of, self.scheduler = parts, tokenizers, scheduler
         self.codec: Any = self.build_codec(parts["vae"])
         self.untrained: dict[str, nn.Module] = {}
-        self.unreached: dict[str, tuple[str, ...]] = {}
         self.stored: dict[str, Path] = {}
 
     @staticmethod
@@ -96,7 +97,7 @@ class Family:
 
     def adapt(self, config: TrainConfig) -> None:
         for name in ADAPTING:
-            if getattr(config, name) != getattr(TrainConfig, name):  # the default
+            if name not in self.seats and getattr(config, name) != getattr(TrainConfig, name):  # the default
                 flag = "tune token" if name == "placeholder_token" else name
                 raise UserError(f"--{flag}: {self.pipeline_class} has no seat for it, only Stable Diffusion 1 and 2")
         if config.lora_format == "kohya":

@@ -20,7 +20,7 @@ from sdcxr.backbones.pipeline_files import component_class, hash_weights, load_p
 from sdcxr.backbones.text_encoders import TextEncoder
 from sdcxr.backbones.text_projection import add_projection
 from sdcxr.config import TrainConfig
-from sdcxr.noise.ddpm import Ddpm, training_process
+from sdcxr.noise.ddpm import Ddpm, training_process, without_clipping
 from sdcxr.runtime.errors import UserError
 
 LIVE = 500_000_000  # parameters of a frozen text encoder that runs in every step: CLIP's forward pass is 0.5 % of it
@@ -48,11 +48,8 @@ class StableDiffusion:
         self.tokenizer, self.scheduler = tokenizer, scheduler
         self.codec = KLCodec(vae)
         self.untrained: dict[str, nn.Module] = {}
-        self.unreached: dict[str, tuple[str, ...]] = {}
         self.stored: dict[str, Path] = {}
-        if "clip_sample" not in scheduler.config:
-            # Latents are not confined to [-1, 1], to which DDIM, made from a silent configuration, clips them.
-            scheduler.register_to_config(clip_sample=False)
+        without_clipping(scheduler)
 
     @classmethod
     def load(cls, folder: Path, dtype: Any) -> Self:
