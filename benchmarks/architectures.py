@@ -178,7 +178,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         attention_head_dim=(5, 10, 20, 20),
         use_linear_projection=True,
         upcast_attention=True,
-    ),  # fmt: skip
+    ),
     "sana": sana(1152, 28, 16),
     "sana16": sana(2240, 20, 20),
     # Of PixArt-alpha/PixArt-Sigma-XL-2-512-MS.

@@ -60,9 +60,9 @@ class Flux2Klein(Family):
         method = config.method.rpartition("=")[2]
         if method in TRAIN_MOST:
             raise UserError(
-                f"--method {method}: to train most of {billions:.1f} billion parameters takes {18 * billions:.0f} GB for "
-                f"weights, gradients and moments ({22 * billions:.0f} GB with --use_ema) before any activation: take "
-                "--method lora --gradient_checkpointing"
+                f"--method {method}: to train most of {billions:.1f} billion parameters takes {18 * billions:.0f} GB "
+                f"for weights, gradients and moments ({22 * billions:.0f} GB with --use_ema) before any activation: "
+                "take --method lora --gradient_checkpointing"
             )
         if not config.gradient_checkpointing:
             raise UserError(f"a {self.pipeline_class} of this size is trained with --gradient_checkpointing only")

@@ -1,4 +1,4 @@
-"""PixArt-Σ (Chen et al. 2024, arXiv 2403.04692): a transformer over latents of SDXL's VAE that attends to T5's states."""
+"""PixArt-Σ (Chen et al. 2024, arXiv 2403.04692): a transformer over latents of SDXL's VAE, attending to T5."""
 
 from functools import partial
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ TOKENS = 300  # of the pipeline and of its training
 
 
 class PixArtSigma(Family):
-    """See `base.Backbone`. A linear schedule, unlike SDXL's, whose VAE it has; one transformer for each size of images."""
+    """See `base.Backbone`. Its schedule is linear, unlike SDXL's; there is a transformer for each size of images."""
 
     pipeline_class: ClassVar[str] = "PixArtSigmaPipeline"
     networks: ClassVar[dict[str, str]] = {

@@ -109,7 +109,8 @@ class LinearAttention:
         query, key, value = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
         query = query if attn.norm_q is None else attn.norm_q(query)
         key = key if attn.norm_k is None else attn.norm_k(key)
-        with torch.autocast(hidden_states.device.type, enabled=False):
+        kind = "cpu" if hidden_states.is_meta else hidden_states.device.type  # there is no autocast on meta
+        with torch.autocast(kind, enabled=False):
             # (batch, heads, width, places); keys (batch, heads, places, width)
             query, key, value = (
                 each.transpose(1, 2).unflatten(1, (attn.heads, -1)).float() for each in (query, key, value)
