@@ -30,7 +30,7 @@ from sdcxr.runtime.errors import UserError
 if TYPE_CHECKING:
     from sdcxr.backbones.segmenter import Segmenter
 
-VERSION = 1  # of the rows: raise it when a value changes for the same images
+VERSION = 2  # of the rows: raise it when a value changes for the same images
 
 
 @dataclass
@@ -159,7 +159,8 @@ def score_structures(
         if len(present) > 1:
             value = float(np.mean([mean(columns[name][0]) for name in present]))
             draws = np.mean([columns[name][1] for name in present], axis=0)
-            rows.append(score_row(metric, value, percentiles(draws), images="real", n_real=len(of_images)))
+            n_real = int(np.isfinite(of_images).any(axis=1).sum())
+            rows.append(score_row(metric, value, percentiles(draws), images="real", n_real=n_real))
     return [row | {"resolution": resolution} for row in rows]
 
 
