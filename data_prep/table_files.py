@@ -9,7 +9,7 @@ import pandas as pd
 from data_prep.masks import without_mask_end
 from data_prep.medmnist import is_npz, read_medmnist
 from data_prep.raw_tables import image_files, image_stem
-from data_prep.table_text import SPLIT_NAMES
+from data_prep.splits import SPLIT_NAMES
 from sdcxr.io.files import read_json
 from sdcxr.io.ids import print_join
 from sdcxr.io.manifest import CLASS_COLUMN

@@ -26,6 +26,7 @@ from sdcxr.io.manifest import read_masks
 from sdcxr.io.volumes import is_volume, read_with_masks
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.memory import out_of_memory
 
 if TYPE_CHECKING:
     from sdcxr.backbones.segmenter import Segmenter
@@ -121,7 +122,9 @@ def _batches(
             for structure, path in enumerate(paths):
                 if path is not None:
                     truth[row, structure] = read_mask(path, side)
-        yield segmenter.predict(pixels), truth, chunk.notna().to_numpy()
+        with out_of_memory(f"lower --batch_size (now {size})"):
+            predicted = segmenter.predict(pixels)
+        yield predicted, truth, chunk.notna().to_numpy()
 
 
 def _volumes(
@@ -133,7 +136,9 @@ def _volumes(
     for path, of_structures in zip(tqdm(images.paths, desc="segmentation"), masks.to_numpy().tolist(), strict=True):
         volume, truth = read_with_masks(path, of_structures, segmenter.about.spacing_mm)
         known = truth.flatten(1).isfinite().all(dim=1)
-        yield segmenter.predict(volume[None]), (truth > 0)[None].numpy(), known[None].numpy()
+        with out_of_memory(f"the volume {path.name} does not fit: use another --device"):
+            predicted = segmenter.predict(volume[None])
+        yield predicted, (truth > 0)[None].numpy(), known[None].numpy()
 
 
 def score_structures(

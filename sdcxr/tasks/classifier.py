@@ -47,8 +47,8 @@ class ClassifierTask(nn.Module):
         self.config = config
         self.rows = training_rows(config)
         # Of all patients: a small share of them may lack a label.
-        every = self.rows if config.data_fraction == 1 else training_rows(dataclasses.replace(config, data_fraction=1))
-        self.labels = table_of(every, config)[0]
+        every = dataclasses.replace(config, data_fraction=1, max_train_samples=None)
+        self.labels = table_of(self.rows if every == config else training_rows(every), config)[0]
         self.network, self.about = self._begin()
         self.labels, self.resolution = list(self.about.labels), self.about.resolution
         self.targets = table_of(self.rows, config, self.labels)[1]

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -260,3 +261,11 @@ def test_a_coloured_png_says_so_in_its_header(tmp_path):
         (tmp_path / "a.png").write_bytes(data)
         assert is_colour(tmp_path / "a.png") == (array.ndim == 3)
         assert (np.asarray(Image.open(io.BytesIO(data))) == array).all()
+
+
+def test_copies_of_different_classes_are_told(tmp_path, capsys):
+    root = busi(tmp_path)
+    shutil.copy(root / "benign/benign (1).png", root / "normal/normal (9).png")
+    shutil.copy(root / "benign/benign (1).png", root / "benign/benign (9).png")
+    prepare(root, root, mapping="busi")
+    assert "warning: 1 pairs of copies are of different classes" in capsys.readouterr().err

@@ -104,3 +104,21 @@ def test_no_mask_at_all_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"--masks .*others: no image has a mask \(looked for NAME.png") as error:
         prepare(root, root, mapping="busi", masks=tmp_path / "others", limit=1, seed=2)
     assert "\n" not in str(error.value)
+
+
+def test_folders_of_splits_are_no_structures(tmp_path):
+    rows = pd.DataFrame({"source": [str(tmp_path / f"{name}.png") for name in "ab"], "dicom_id": ["a", "b"]})
+    for place in ("train/lung/a", "test/lung/b", "Training/b"):
+        save(tmp_path / f"masks/{place}.png", box_mask((4, 4), (0, 0, 2, 2)))
+    assert [set(masks) for masks in find_masks(tmp_path / "masks", rows)] == [{"lung"}, {"lung", ""}]
+
+
+def test_folders_that_may_be_classes_of_images_are_told(tmp_path, capsys):
+    rows = pd.DataFrame({"source": [str(tmp_path / f"{name}.png") for name in "ab"], "dicom_id": ["a", "b"]})
+    for place in ("benign/a", "malignant/b"):
+        save(tmp_path / f"masks/{place}.png", box_mask((4, 4), (0, 0, 2, 2)))
+    assert [set(masks) for masks in find_masks(tmp_path / "masks", rows)] == [{"benign"}, {"malignant"}]
+    assert "the folders benign, malignant are taken for structures, and no image has" in capsys.readouterr().err
+    save(tmp_path / "masks/malignant/a.png", box_mask((4, 4), (0, 0, 2, 2)))
+    find_masks(tmp_path / "masks", rows)
+    assert not capsys.readouterr().err

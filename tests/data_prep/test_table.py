@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import sys
 
 import pytest
 
@@ -352,3 +353,27 @@ def test_persons_of_a_table(tmp_path, images):
     ]  # fmt: skip
     assert found["age"].tolist() == ["58.0", "60.0", "", "58.0", "7.0", ""]
     assert found["sex"].tolist() == ["male", "female", "female", "unknown", "unknown", "male"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities")
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, images, capfd, read_only):
+    table = save(tmp_path / "t.csv", changed(subject_id="1"))
+    argv = [f"--table={table}", f"--images={images}", f"--output_dir={tmp_path / 'out'}", "--resolution=24"]
+    for flag in ("--validation_fraction=0", "--test_fraction=0"):
+        argv.append(flag)
+
+    def refused(*more: str) -> str:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            run(main, [*argv, *more])
+        assert stopped.value.code == 2
+        return capfd.readouterr().err.splitlines()[-1]
+
+    with read_only(tmp_path):
+        assert refused() == f"error: no permission for {tmp_path / 'out'}: Permission denied"
+    prepare(table, images)
+    (tmp_path / "out/train/i0.png").unlink()
+    with read_only(tmp_path / "out"):
+        assert refused("--workers=1").startswith(f"error: no permission for {tmp_path / 'out'}/")
+    prepare(table, images)
+    assert (tmp_path / "out/train/i0.png").is_file()

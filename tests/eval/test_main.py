@@ -2,12 +2,14 @@
 
 import re
 import shutil
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
+from eval import images
 from eval.__main__ import main
 from eval.extractors import find_extractor
 from eval.inputs.folders import PHANTOM, read_folder, read_samples
@@ -15,7 +17,7 @@ from eval.scores import COLUMNS, Result, read_scores, score_row, write_scores
 from eval.summary.config import EvalConfig
 from eval.summary.models import Model
 from eval.summary.plan import DEFAULT_EXTRACTORS, DEFAULT_PRESETS, Evaluation, register, resolve_inputs
-from sdcxr.runtime.cli import parse
+from sdcxr.runtime.cli import parse, run
 from sdcxr.runtime.errors import UserError
 
 
@@ -256,3 +258,21 @@ def test_tables_that_are_missing_are_said_before_any_extraction(evaluate, folder
         (folder / "metadata.csv").unlink()
     with pytest.raises(UserError, match=r"has no metadata\.csv, so its images have no (labels|prompts)"):
         evaluate(**{flag: "x"})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities")
+def test_a_folder_that_cannot_be_written_is_one_line(folders, tmp_path, capfd, read_only):
+    def refused(command, **flags) -> str:
+        named = {"real": folders.real, "synthetic": folders.synthetic} | flags
+        with pytest.raises(SystemExit) as stopped:
+            run(command, [f"--{name}={value}" for name, value in named.items()])
+        assert stopped.value.code == 2
+        return capfd.readouterr().err.splitlines()[-1]
+
+    out = tmp_path / "out"
+    with read_only(tmp_path):
+        line = f"error: no permission for {out}: Permission denied"
+        assert refused(main, output_dir=out) == refused(images.main, output=out / "images.json") == line
+    out.mkdir()
+    with read_only(out):
+        assert refused(main, output_dir=out).startswith(f"error: no permission for {out}/")
