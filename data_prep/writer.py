@@ -283,9 +283,8 @@ def _account_for_duplicates(config: Settings, cohort: Cohort, sources: pd.DataFr
     with atomic(config.output_dir / "duplicates.csv") as temporary:
         pairs.to_csv(temporary, index=False)
     kept = surplus_copies(pairs)
-    if CLASS_COLUMN in cohort.rows and (
-        n_odd := differing_pairs(pairs, images["file_name"], cohort.rows[CLASS_COLUMN])
-    ):
+    classes = cohort.rows.get(CLASS_COLUMN)
+    if classes is not None and (n_odd := differing_pairs(pairs, images["file_name"], classes)):
         print(f"warning: {n_odd:,} pairs of copies are of different classes (duplicates.csv)", file=sys.stderr)
     copies = images["file_name"].map(lambda name: kept.get(name, "")).astype(object)
     if config.duplicates == "drop":
