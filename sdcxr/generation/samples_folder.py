@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import re
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sdcxr.generation.config import GenerateConfig
 from sdcxr.generation.plan import plan_samples
 from sdcxr.generation.prompts import read_prompts
 from sdcxr.io.files import check_same_settings, read_json, write_json
+from sdcxr.io.locks import locked
 from sdcxr.io.manifest import LABELS, read_metadata, write_metadata
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.memory import collector_paused, out_of_memory
@@ -29,14 +31,13 @@ def generate(config: GenerateConfig) -> int:
     """Generate the missing images, then write metadata.csv. Returns the exit code.
 
     Raises:
-        UserError: prompts, model or output folder cannot be used; says why.
+        UserError: prompts, model or output folder cannot be used, or another command writes to it; says why.
     """
     prompts = read_prompts(config.prompts, config.text, config.templates, config.seed)
     rows = prompts[: config.max_prompts]
 
     with collector_paused():
         model, sampler = load_sampler(config)
-        from sdcxr.noise.samplers import late_start
         from sdcxr.runtime.processes import processes
 
         output, state = Path(config.output_dir), processes()
@@ -46,9 +47,19 @@ def generate(config: GenerateConfig) -> int:
     weights = model.weights_sha256()
     settings |= text_settings(config)
     settings |= {"model": model.name} if weights is None else {"weights_sha256": weights}
-    if state.is_main_process:
-        claim_samples(output, settings, prompts, rows["id"].tolist(), config.num_images_per_prompt)
-    state.wait_for_everyone()
+    with locked(output) if state.is_main_process else nullcontext():
+        if state.is_main_process:
+            claim_samples(output, settings, prompts, rows["id"].tolist(), config.num_images_per_prompt)
+        state.wait_for_everyone()
+        return fill_folder(output, sampler, model, prompts, config)
+
+
+def fill_folder(output: Path, sampler: Any, model: Any, prompts: pd.DataFrame, config: GenerateConfig) -> int:
+    """Generate the missing images of a claimed folder, and write its table. Returns the exit code."""
+    from sdcxr.noise.samplers import late_start
+    from sdcxr.runtime.processes import processes
+
+    state, rows = processes(), prompts[: config.max_prompts]
     jobs = plan_samples(rows, config, model.name)
     missing = [job for job in jobs if not (output / job["file_name"]).is_file()]
     state.wait_for_everyone()

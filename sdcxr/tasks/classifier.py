@@ -3,6 +3,8 @@
 import copy
 import dataclasses
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from sdcxr.config import TrainConfig
 from sdcxr.data.examples import LabelledImages
 from sdcxr.io.image_files import BadImage
 from sdcxr.io.labels import fill_labels, read_classes, read_labels
+from sdcxr.io.manifest import LONGEST_SHOWN
 from sdcxr.io.pixels import open_image
 from sdcxr.runtime.errors import UserError
 from sdcxr.tasks.base import training_rows, validation_rows
@@ -44,8 +47,8 @@ class ClassifierTask(nn.Module):
         self.config = config
         self.rows = training_rows(config)
         # Of all patients: a small share of them may lack a label.
-        every = self.rows if config.data_fraction == 1 else training_rows(dataclasses.replace(config, data_fraction=1))
-        self.labels = table_of(every, config)[0]
+        every = dataclasses.replace(config, data_fraction=1, max_train_samples=None)
+        self.labels = table_of(self.rows if every == config else training_rows(every), config)[0]
         self.network, self.about = self._begin()
         self.labels, self.resolution = list(self.about.labels), self.about.resolution
         self.targets = table_of(self.rows, config, self.labels)[1]
@@ -247,6 +250,13 @@ def class_table(
     known = classes or sorted(set(named) - {""})
     if len(known) < 2:
         raise UserError(f"--class_column {column}: has {len(known)} class in {file or 'metadata.csv'}, 2 are needed")
+    unknown = named[(named != "") & ~named.isin(known)]
+    if len(unknown) and os.environ.get("RANK", "0") == "0":
+        print(
+            f"warning: {len(unknown):,} held-out images have a class that no training image has (such as "
+            f"{unknown.iloc[0][:LONGEST_SHOWN]!r}): they count in no score",
+            file=sys.stderr,
+        )
     values = (named.to_numpy()[:, None] == np.array(known)).astype(float)
     values[~named.isin(known)] = np.nan
     return known, values

@@ -93,7 +93,7 @@ def test_one_task_fills_a_cache_before_the_others_begin(stub, tmp_path):
     Runner(root, plan, Local(4), say=lines.append).run()
     events = [line.split(" after")[0] for line in lines if line.startswith("train")]
     assert events[:2] == ["train value=1: started", "train value=1: done"]
-    assert sorted(events[2:4]) == ["train value=2: started", "train value=3: started"]
+    assert {"train value=2: started", "train value=3: started"} <= set(events[2:])
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from sdcxr.backbones.image_classifier import Classifier, Description, logits_of
 from sdcxr.config import TrainConfig
 from sdcxr.io.manifest import LABELS, read_metadata, write_metadata
 from sdcxr.runtime.errors import UserError
-from sdcxr.tasks.classifier import ClassifierTask
+from sdcxr.tasks.classifier import ClassifierTask, class_table
 from sdcxr.tuning.adapter_folder import read_adapter
 from tests.sdcxr.backbones.test_classifier_base import save_timm, save_transformers
 from tests.sdcxr.tuning.test_vision import OPTIONS
@@ -247,3 +247,13 @@ def test_a_column_of_classes_that_is_none(micro_dataset):
         settings = {"data": str(micro_dataset), "tune": "classifier", "class_column": column}
         with pytest.raises(UserError, match=message):
             ClassifierTask(TrainConfig(**settings))
+
+
+def test_held_out_images_of_a_class_that_is_not_trained_are_told(capsys):
+    rows = pd.DataFrame({"file_name": ["a.png", "b.png", "c.png"], "kind": ["nevus", "Melanoma", ""]})
+    values = class_table(rows, "kind", None, ["melanoma", "nevus"])[1]
+    assert np.isnan(values).all(axis=1).tolist() == [False, True, True]
+    message = "1 held-out images have a class that no training image has (such as 'Melanoma')"
+    assert message in capsys.readouterr().err
+    class_table(rows[:1], "kind", None, ["melanoma", "nevus"])
+    assert not capsys.readouterr().err
