@@ -15,8 +15,11 @@ from sdcxr.backbones.classifier_base import pretrained
 from sdcxr.backbones.image_classifier import Classifier, Description, logits_of
 from sdcxr.config import TrainConfig
 from sdcxr.io.manifest import LABELS, read_metadata, write_metadata
+from sdcxr.io.pixels import load_upright
 from sdcxr.runtime.errors import UserError
-from sdcxr.tasks.classifier import ClassifierTask
+from sdcxr.tasks.classifier import ClassifierTask, has_colour
+from sdcxr.training import loop
+from sdcxr.training.flops import without_gradient
 from sdcxr.tuning.adapter_folder import read_adapter
 from tests.sdcxr.backbones.test_classifier_base import save_timm, save_transformers
 from tests.sdcxr.tuning.test_vision import OPTIONS
@@ -211,14 +214,28 @@ def test_scales_do_not_decay(micro_dataset, bases):
     assert sizes == {"classifier": {2}, "its vectors": {1}}
 
 
-def test_what_has_no_effect_is_an_error_after_the_first_step(micro_dataset, bases):
-    task = ClassifierTask(TrainConfig(data=str(micro_dataset), tune="classifier", base=str(bases["cnn"]), method="ssf"))
+def test_what_has_no_effect_is_an_error_before_the_first_step(train_micro, tmp_path, micro_dataset, bases, monkeypatch):
+    settings = {"data": str(micro_dataset), "tune": "classifier", "base": str(bases["cnn"]), "method": "ssf"}
+    task = ClassifierTask(TrainConfig(**settings))
     batch = {"pixels": torch.rand(2, 1, 32, 32), "labels": torch.ones(2, 2)}
-    task(batch).sum().backward()
-    task.after_step(1)
-    task.network.bn1.ssf.gamma.grad = None  # as where a network reads weights and does not call the layer
+    assert without_gradient(task, batch) == []
+    task.network.bn1._forward_hooks.clear()  # as where a network reads weights and does not call the layer
+    idle = without_gradient(task, batch)
+    assert idle == ["network.bn1.ssf.gamma", "network.bn1.ssf.beta"]
+    monkeypatch.setattr(loop, "without_gradient", lambda *_: idle)
     with pytest.raises(UserError, match=r"--method ssf: bn1\.ssf\.gamma has no effect in this ResNet"):
-        task.after_step(1)
+        train_micro(tmp_path / "run", **settings, use_ema=False)
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
+@pytest.mark.parametrize(("colours", "coloured"), [((0, 0, 0, 9, 9, 9), False), ((0, 0, 0, 9, 9, 8), True)])
+def test_a_palette_of_greys_is_no_colour(tmp_path, colours, coloured):
+    image = Image.fromarray(np.eye(32, dtype=np.uint8), mode="P")
+    image.putpalette(colours)
+    image.save(tmp_path / "a.png")
+    assert Image.open(tmp_path / "a.png").mode == "P"
+    assert has_colour([tmp_path / "a.png"]) == coloured
+    assert load_upright(tmp_path / "a.png").image.mode == ("RGB" if coloured else "L")
 
 
 @pytest.mark.parametrize(
