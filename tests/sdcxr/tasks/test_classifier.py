@@ -1,6 +1,9 @@
 """Runs of `--tune classifier` with tuning methods, classes, colour, and what they save."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +11,7 @@ import pandas as pd
 import pytest
 import timm
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -264,3 +268,28 @@ def test_a_column_of_classes_that_is_none(micro_dataset):
         settings = {"data": str(micro_dataset), "tune": "classifier", "class_column": column}
         with pytest.raises(UserError, match=message):
             ClassifierTask(TrainConfig(**settings))
+
+
+@pytest.mark.multiprocess
+def test_two_processes_train_the_same(train_micro, read_log, tmp_path, micro_dataset, bases):
+    """In one launch for methods of both kinds of networks; batch normalisation does not move with these."""
+    methods = {"cnn": ("linear", "bias", "ssf", "tsa"), "vit": ("attention", "lora", "adaptformer", "vpt-deep")}
+    runs, split = [(kind, name) for kind, names in methods.items() for name in names], []
+    for kind, name in runs:
+        own = run_settings(bases[kind], name, data=str(micro_dataset), max_train_steps=3, adam_epsilon=1e-6)
+        train_micro(tmp_path / name, **own, train_batch_size=8)
+        one = yaml.safe_load((tmp_path / name / "config.yaml").read_text())
+        split.append(one | {"train_batch_size": 4, "output_dir": str(tmp_path / f"{name} in two")})
+    (tmp_path / "settings.json").write_text(json.dumps(split))
+    script = Path(__file__).parents[1] / "training" / "train_in_turn.py"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    path = os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")])
+    own = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    subprocess.run([*torchrun, str(script), str(tmp_path / "settings.json")], check=True, timeout=280, env=own)
+    for _, name in runs:
+        one, two = tmp_path / name, tmp_path / f"{name} in two"
+        np.testing.assert_allclose(*([row["loss"] for row in read_log(run)] for run in (one, two)), rtol=1e-5)
+        expected, found = (load_file(run / "adapter" / "classifier.safetensors") for run in (one, two))
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-5, msg=f"{name}: {key}")
