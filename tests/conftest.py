@@ -262,7 +262,7 @@ def train_micro(micro_base: Path, micro_dataset: Path) -> Train:
         config = TrainConfig(**(STEPS | named | settings))
         if count_work:
             return loop.train(config)
-        with patch.object(loop.Run, "flops_and_peak", lambda _: (0.0, 0.0)):
+        with patch.object(loop.Run, "flops_and_peak", lambda *_: (0.0, 0.0)):
             return loop.train(config)
 
     return train_run

@@ -19,6 +19,7 @@ from sdcxr.io.locks import locked
 from sdcxr.io.manifest import LABELS, read_metadata, write_metadata
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.memory import collector_paused, out_of_memory
+from sdcxr.text.templates import FLAG, as_list, as_recorded
 
 SAMPLES_RECORD = "generate.json"
 WRITERS = 8  # threads: each file waits for the disk
@@ -68,6 +69,7 @@ def fill_folder(output: Path, sampler: Any, model: Any, prompts: pd.DataFrame, c
             notes = [model.about, late_start(sampler.pipeline.scheduler, sampler.num_inference_steps)]
             if rows["text"].tolist() == [config.prompts] and not re.search(r"\s", config.prompts):
                 notes.append("--prompts: taken as a prompt, as there is no file or folder of this name")
+            notes.append(note_on_template(model.name, model.prompt_template, config.prompt_template))
             notes += cut_texts(sampler.backbone, rows["text"].tolist(), config.negative_prompt)
             print("".join(f"{note}\n" for note in notes if note), end="", flush=True)
         half = ", or use --mixed_precision bf16" if config.mixed_precision == "no" else ""
@@ -151,6 +153,14 @@ def raise_errors(written: list[Future[None]]) -> None:
     """Wait for files; raises the error of the first that could not be written."""
     for file in written:
         file.result()
+
+
+def note_on_template(model: str, trained: list[str] | str, given: list[str] | str) -> str:
+    """A line if a model was trained on prompts that a template wrote, and these are written by none or by another."""
+    if not trained or as_recorded(trained) == given:
+        return ""
+    used = "the prompts are written by another" if given else "the prompts are taken as they are"
+    return f"{model} was trained with {FLAG} {' '.join(map(repr, as_list(trained)))}; {used}"
 
 
 def cut_texts(backbone: Any, texts: list[str], negative_prompt: str | None) -> list[str]:

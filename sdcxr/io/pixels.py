@@ -70,6 +70,14 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         yield image
 
 
+def is_coloured(image: Image.Image) -> bool:
+    """Whether a picture is saved with channels of colour, or with a palette that is not of greys alone."""
+    if image.mode in ("P", "PA"):
+        palette = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+        return bool((palette != palette[:, :1]).any())
+    return image.mode not in ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+
+
 def load_upright(path: Path, at_least_px: int = 0, stretched: bool = False) -> Upright:
     """Decode an image file of any kind, turned upright by its EXIF or TIFF orientation, never mirrored otherwise.
 
@@ -142,7 +150,7 @@ def _grey_or_rgb(image: Image.Image) -> Image.Image:
         return image
     exif = image.getexif()
     if "A" in image.mode or "a" in image.mode or image.mode == "P":
-        grey = image.mode[0] == "L"
+        grey = not is_coloured(image)
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image).convert("RGB")
         image = image.getchannel("R") if grey else image

@@ -27,7 +27,7 @@ from sdcxr.data.examples import LabelledImages
 from sdcxr.io.image_files import BadImage
 from sdcxr.io.labels import fill_labels, read_classes, read_labels
 from sdcxr.io.manifest import LONGEST_SHOWN
-from sdcxr.io.pixels import open_image
+from sdcxr.io.pixels import is_coloured, open_image
 from sdcxr.runtime.errors import UserError
 from sdcxr.tasks.base import training_rows, validation_rows
 from sdcxr.tasks.classification_scores import classification_scores
@@ -103,8 +103,10 @@ class ClassifierTask(nn.Module):
     def groups(self) -> list[dict[str, Any]]:
         return parameter_groups("classifier", self.network, self.method.name, self.config.learning_rate)
 
+    def check_gradients(self, idle: list[str]) -> None:
+        require_effect(self.network, self.method, [name.removeprefix("network.") for name in idle])
+
     def after_step(self, step: int) -> None:
-        require_effect(self.network, self.method, step)
         self.method.after_step(self.network, step, self.tuning)
 
     def examples(self) -> LabelledImages:
@@ -212,11 +214,11 @@ def parameter_groups(part: str, network: nn.Module, method: str, rate: float | N
 
 
 def has_colour(paths: list[Path]) -> bool:
-    """Whether images are saved with three channels; looks at `LOOKED_AT` of them at most."""
+    """Whether images are saved in colour; looks at `LOOKED_AT` of them at most."""
     for path in paths[:: -(-len(paths) // LOOKED_AT)]:
         try:
             with open_image(path) as image:
-                if image.mode not in ("1", "L", "LA", "I", "F", "I;16", "I;16B"):
+                if is_coloured(image):
                     return True
         except BadImage:
             continue  # is reported where it is read

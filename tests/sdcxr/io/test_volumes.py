@@ -66,7 +66,7 @@ def test_volumes_are_resampled_with_their_masks(tmp_path):
 
 def test_a_patch_holds_a_structure_every_second_time_and_is_a_function_of_its_draws(tmp_path):
     volume, mask = write(tmp_path, block())
-    examples = SegmentationVolumes([volume], ["v"], [[mask, None]], (2.0, 3.0, 4.0), 8)
+    examples = SegmentationVolumes([volume], ["v"], [[mask, None]], 8, spacing_mm=(2.0, 3.0, 4.0))
     found = [examples.example(0, np.random.default_rng(seed)) for seed in range(12)]
     assert all(each["pixels"].shape == (1, 8, 8, 8) and each["masks"].shape == (2, 8, 8, 8) for each in found)
     assert all(each["masks"][1].isnan().all() for each in found)
