@@ -1,10 +1,8 @@
 """report.html of a grid: what it shows, and how a browser takes that of 200 cells."""
 
-import json
 import re
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,7 @@ from PIL import Image
 
 from ablation.cells import Plan, output_value, plan_grid, task_folder, task_output
 from ablation.grid import parse_grid
-from ablation.plots import MOST_SERIES, numbers_of, positions, tick_labels
+from ablation.plots import numbers_of, positions, tick_labels
 from ablation.report import METHODS, profiles, sample_matrix, trade_off, unsurpassed, write_report
 from ablation.results import Arms, arms_of, measured_cells
 from ablation.runner import STATE
@@ -23,7 +21,7 @@ from eval.scores import finite_or_none, score_row
 from eval.summary.steps import KEPT
 from sdcxr.io.files import write_json
 from sdcxr.io.manifest import write_metadata
-from tests.eval.summary.test_html import BROWSER, parse
+from tests.eval.summary.test_html import BROWSER, measured, parse
 
 PROMPTS = 10
 COUNTS = np.array(list(bootstrap_counts(PROMPTS, 100, seed=0)))
@@ -85,10 +83,10 @@ def scores(folder: Path, level: float, seed: int) -> None:
 
 
 def report_of(root: Path, plan: Plan, prompts: bool = False) -> tuple[Path, Arms]:
-    measured, problems = measured_cells(root, plan)
+    cells, problems = measured_cells(root, plan)
     assert not problems
-    arms = arms_of(plan, measured)
-    write_report(root / "report.html", plan, arms, arms.differences(), measured, prompts)
+    arms = arms_of(plan, cells)
+    write_report(root / "report.html", plan, arms, arms.differences(), cells, prompts)
     return root / "report.html", arms
 
 
@@ -141,7 +139,11 @@ def test_a_metric_has_a_plot_against_each_axis(stub, tmp_path):
 
 
 def test_places_of_numbers_and_words():
-    assert numbers_of(["1", "1e-5"]) == [1.0, 1e-5] and numbers_of(["1", "all"]) is None and numbers_of(["1", "1.0"]) is None
+    assert (
+        numbers_of(["1", "1e-5"]) == [1.0, 1e-5]
+        and numbers_of(["1", "all"]) is None
+        and numbers_of(["1", "1.0"]) is None
+    )
     near, joined = positions(["1", "2", "4"])
     assert joined and (near[2] - near[0]) == pytest.approx(3 * (near[1] - near[0]))
     wide, _ = positions(["1", "10", "100"])
@@ -179,28 +181,33 @@ def test_unsurpassed_in_two_measures(stub, tmp_path):
 @pytest.mark.slow
 @pytest.mark.external
 @pytest.mark.skipif(BROWSER is None, reason="no browser is installed")
-def test_a_report_of_200_cells_opens_in_two_seconds(stub, tmp_path):
+def test_a_report_of_200_cells_in_a_browser(stub, tmp_path):
+    """It opens in under 2 s, and nothing runs over its edges on a desktop or a phone."""
     axes = {"train.value": [2**i for i in range(10)], "train.word": [f"method-{i}" for i in range(10)]}
-    plan = grid_done(tmp_path, axes, title="A grid of 200 cells", baseline={"train.value": 1, "train.word": "method-0"})
+    baseline = {"train.value": 1, "train.word": "method-0"}
+    plan = grid_done(tmp_path, axes, title="A grid of 200 cells", baseline=baseline)
     assert len(plan.cells) == 200
     page, _ = report_of(tmp_path, plan)
+    for width in (1440, 390):
+        (tmp_path / str(width)).mkdir()
+        found = measured(page, width, tmp_path / str(width))
+        assert found["width"] <= width and found["images"] == 21 * 8
+        assert found["plots"] == found["all"] == 6 + 4 and found["spill"] == []
     times = [load_seconds(page, tmp_path / f"profile{i}") for i in range(3)]
     assert min(times) < 2.0, times
 
 
 def load_seconds(page: Path, profile: Path) -> float:
-    """From navigation to the end of loading, as the browser measures it in a frame of a page of its own."""
+    """From the start of loading until the page is painted, as the browser measures it in a frame of another page."""
     frame = profile.with_suffix(".html")
     frame.write_text(
-        f'<body><pre id="out"></pre><script>const t = performance.now(); const f = document.createElement("iframe");'
-        'f.width = 1440; f.height = 900; f.onload = () => requestAnimationFrame(() => requestAnimationFrame(() => {'
-        'document.getElementById("out").textContent = JSON.stringify(performance.now() - t); }));'
-        f'f.src = "{page.as_uri()}"; document.body.append(f);</script></body>'
+        '<body><pre id="out"></pre><script>const start = performance.now(), frame = document.createElement("iframe");'
+        "frame.width = 1440; frame.height = 900;"
+        "frame.onload = () => requestAnimationFrame(() => requestAnimationFrame(() => {"
+        'document.getElementById("out").textContent = performance.now() - start; }));'
+        f'frame.src = "{page.as_uri()}"; document.body.append(frame);</script></body>'
     )
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--disable-dev-shm-usage"]
-    flags += [f"--user-data-dir={profile}", "--window-size=1500,1000", "--virtual-time-budget=20000", "--dump-dom"]
-    flags = [flag for flag in flags if not flag.startswith("--virtual")] + ["--timeout=30000"]
+    flags += [f"--user-data-dir={profile}", "--window-size=1500,1000", "--timeout=20000", "--dump-dom"]
     shown = subprocess.run([BROWSER, *flags, frame.as_uri()], capture_output=True, text=True, timeout=120, check=True)
-    found = re.search(r'<pre id="out">(.+?)</pre>', shown.stdout)
-    assert found is not None
-    return json.loads(found[1]) / 1000
+    return float(re.search(r'<pre id="out">(.+?)</pre>', shown.stdout)[1]) / 1000

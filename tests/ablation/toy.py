@@ -14,7 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 STEPS, STEP_SECONDS = 15, 0.02
-COLUMNS = ("metric", "label", "images", "value", "ci_low", "ci_high", "floor", "n_real", "n_synthetic", "extractor", "preset", "note")  # noqa: E501
+COLUMNS = (
+    "metric",
+    "label",
+    "images",
+    "value",
+    "ci_low",
+    "ci_high",
+    "floor",
+    "n_real",
+    "n_synthetic",
+    "extractor",
+    "preset",
+    "note",
+)
 
 
 @dataclass
