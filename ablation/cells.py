@@ -6,7 +6,6 @@ Cells that agree in the flags of a stage, and of all stages that it builds on, s
 import hashlib
 import itertools
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -321,7 +320,8 @@ def task_folder(root: Path, task: Task) -> Path:
 
 @lru_cache(maxsize=64)
 def _names_by_key(folder: Path, _changed: int) -> dict[str, str]:
-    return {name.rpartition("-")[2]: name for name in sorted(os.listdir(folder), reverse=True)}
+    names = sorted((path.name for path in folder.iterdir()), reverse=True)
+    return {name.rpartition("-")[2]: name for name in names}
 
 
 def task_output(root: Path, task: Task) -> Path:

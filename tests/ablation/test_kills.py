@@ -1,4 +1,4 @@
-"""Grids that are killed at random moments, interrupted, or whose terminal is closed: the same results, nothing twice."""
+"""Grids that are killed at random moments, interrupted, or lose their terminal: the same results, nothing twice."""
 
 import fcntl
 import os
@@ -108,7 +108,7 @@ def results(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.timeout(600)
 def test_random_kills_change_nothing(toys):
-    """SIGKILL of the runner and, apart, of single commands; a grid that got done in between is followed by a new one."""
+    """SIGKILL of the runner and, apart, of single commands; after a grid that got done in between comes a new one."""
     assert toys.start("reference").wait() == 0
     wanted = results(toys.folder / "reference")
     dice, grids, kills, finished = random.Random(7), 0, 0, []

@@ -58,6 +58,17 @@ def test_a_second_call_does_only_what_is_missing(stub, tmp_path):
     assert [call.get("value") for call in calls(stub)[before:]] == [3.0, None]
 
 
+def test_an_axis_that_gets_a_second_value_leaves_what_is_done(stub, tmp_path):
+    """The names of new folders have it, those of the old ones stay."""
+    run(tmp_path / "out", plan_of(axes={"train.value": [1]}, seeds={"values": [0], "flags": ["train.seed"]}))
+    before = len(calls(stub))
+    plan = plan_of(axes={"train.value": [1, 2]}, seeds={"values": [0, 5], "flags": ["train.seed"]})
+    assert run(tmp_path / "out", plan)[0] == 0
+    assert len(calls(stub)) == before + 2 * 3
+    names = sorted(path.name.rpartition("-")[0] for path in (tmp_path / "out" / "train").iterdir())
+    assert names == ["", "value=1,seed=5", "value=2,seed=0", "value=2,seed=5"]
+
+
 def test_a_failed_cell_is_shown_and_the_others_go_on(stub, tmp_path):
     plan = plan_of(axes={"x": {"good": {}, "bad": {"train.fail": True}}})
     code, lines = run(tmp_path / "out", plan)
@@ -185,11 +196,14 @@ def test_so_many_at_a_time(stub, tmp_path):
 def test_one_task_fills_a_cache_before_the_others_begin(stub, tmp_path):
     stages = {**STAGES, "train": {**STAGES["train"], "warm_up": {"file": "value.json", "same": "data"}}}
     plan = plan_grid(parse_grid({"stages": stages, "axes": {"train.value": [1, 2, 3]}}))
-    root, lines = tmp_path / "out", []
-    Runner(root, plan, Local(4), say=lines.append).run()
-    events = [line.split(" after")[0] for line in lines if line.startswith("train")]
-    assert events[:2] == ["train value=1: started", "train value=1: done"]
-    assert sorted(events[2:4]) == ["train value=2: started", "train value=3: started"]
+    root, begun = tmp_path / "out", {}
+
+    def say(line: str) -> None:
+        if line.startswith("train") and line.endswith("started"):
+            begun[line.split(":")[0]] = any((root / "train").glob("*/output/value.json"))
+
+    Runner(root, plan, Local(4), say=say).run()
+    assert begun == {"train value=1": False, "train value=2": True, "train value=3": True}
 
 
 @pytest.mark.slow
@@ -255,7 +269,7 @@ def test_time_left_is_in_proportion_to_the_images():
     """Trainings of 1,000 and of 12,500 steps do not take the same time."""
     stages = {"train": {"flags": {"data": "d", "train_batch_size": 1}}}
     plan = plan_grid(parse_grid({"stages": stages, "axes": {"train.max_train_steps": [100, 400]}}))
-    short, long = plan.tasks.values()
+    short = next(iter(plan.tasks.values()))
     progress = Progress(plan, slots=1, states={short.key: DONE})
     progress.add_seconds(short, 10)
     assert progress.left() == 40
