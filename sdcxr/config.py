@@ -331,8 +331,8 @@ class TrainConfig:
         often = self.validation_steps and self.validation_steps % self.checkpointing_steps == 0
         if self.load_best_model_at_end and not often:
             raise UserError(
-                "--load_best_model_at_end: --validation_steps must be a multiple of --checkpointing_steps "
-                f"({self.validation_steps}, {self.checkpointing_steps}), so that there is a checkpoint of each validation"
+                f"--load_best_model_at_end: --validation_steps {self.validation_steps} must be a multiple of "
+                f"--checkpointing_steps {self.checkpointing_steps}, so that each validation has a checkpoint"
             )
 
     def _refuse_settings_of_other_tasks(self) -> None:

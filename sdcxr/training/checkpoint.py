@@ -59,7 +59,8 @@ def save(
         temporary.rename(final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    kept = {*existing(folder)[-keep:], final, folder / f"checkpoint-{best}"}  # this one in any case: newer ones are those that could not be loaded
+    # This one in any case: newer ones are those that could not be loaded.
+    kept = {*existing(folder)[-keep:], final, folder / f"checkpoint-{best}"}
     for old in found(folder):  # also half of one, whose removal was cut short
         if old not in kept:
             shutil.rmtree(old)

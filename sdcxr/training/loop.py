@@ -112,7 +112,8 @@ class Run:
             self.print0(f"stopped at step {step} of {self.steps}: run the same command again to resume")
             return exit_code(self.signal)
         if (best := best_step(self.folder, self.task, self.config)) is not None:
-            checkpoint.load(self.folder / "checkpoints" / f"checkpoint-{best}", self.task, self.raw_optimizer(), self.ema)
+            path = self.folder / "checkpoints" / f"checkpoint-{best}"
+            checkpoint.load(path, self.task, self.raw_optimizer(), self.ema)
             self.print0(f"the best validation was that of step {best}: its weights are the result")
         with self.averaged():
             if self.accelerator.is_main_process:
