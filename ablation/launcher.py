@@ -11,9 +11,11 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Protocol
 
+from sdcxr.runtime.signals import REQUEUE
 from sdcxr.runtime.threads import available_cores
 
 LOG, LOCK = "log.txt", ".lock"
@@ -85,7 +87,7 @@ class Local:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # the terminal's Ctrl-C reaches the runner only, which forwards it once
                 pass_fds=(lock.fileno(),),
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+                preexec_fn=partial(_end_with_parent, os.getpid()) if sys.platform == "linux" else None,
             )
         self.running[job.key] = process, devices, lock
         return True
@@ -122,9 +124,11 @@ class Local:
         self.running.clear()
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(parent: int) -> None:
     """In the child: SIGTERM when the runner dies, upon which commands save where they are."""
     LIBC.prctl(PARENT_DIED, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before
+        os._exit(REQUEUE)
 
 
 def visible_gpus() -> list[str]:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ablation.results import Arms, Measured, estimate
+from ablation.estimates import estimate
+from ablation.results import Arms, Measured
 from ablation.tables import differences_table, latex, markdown, mean_text, values_table
 from eval.metrics.bootstrap import Interval, bootstrap_counts, holm, standard_error
 from eval.scores import finite_or_none, score_row
@@ -25,8 +26,7 @@ def arms_of(cells: dict[str, dict[str, np.ndarray]], baseline: str | None = None
     for arm, seeds in cells.items():
         found[arm] = {}
         for seed, values in seeds.items():
-            one = Measured(None, [row_of(values, metric)], None)
-            one.__dict__["groups"] = ["same"]
+            one = Measured(None, [row_of(values, metric)], None, "same")
             found[arm][seed] = one
             columns = {row_key(one.rows[0]): metric}
     return Arms(found, columns, baseline)

@@ -15,7 +15,8 @@ from ablation.cells import plan_grid, task_folder, task_output
 from ablation.dry_run import describe
 from ablation.grid import parse_grid
 from ablation.launcher import Local, last_lines
-from ablation.runner import DONE, FAILED, Progress, Runner, read_state
+from ablation.progress import DONE, FAILED, Progress
+from ablation.runner import Runner, read_state
 from sdcxr.runtime.errors import UserError
 
 STAGES = {
@@ -166,7 +167,7 @@ def test_time_left_is_that_of_the_means(stub):
     assert progress.left() is None
     keys = list(plan.tasks)
     progress.states = dict.fromkeys(keys[:3], DONE)
-    progress.seconds = {"prepare": [5], "train": [10, 20], "evaluate": [4.0]}
+    progress.measured = {"prepare": [(5, 1)], "train": [(10, 1), (20, 1)], "evaluate": [(4.0, 1)]}
     assert progress.left() == 15  # one evaluation and one training after each other at the least
     assert progress.line() == "cells: 1 done, 1 queued; commands: 3 of 5 done, about 15 s left"
 
