@@ -112,7 +112,8 @@ def evaluate(
     rows = score_labels({"real": (truth[chosen], seen, np.array(real.groups))}, seed)
     state = read_run_state(Path(classifier.name).expanduser())
     sizes = {f"n_train_{kind}": state.get(f"n_{kind}") for kind in ("real", "synthetic")}
-    about = {"extractor": None, "uncertain": uncertain} | sizes
+    # Not of the real images, which are the same for all classifiers.
+    about = {"images": None, "extractor": None, "uncertain": uncertain} | sizes
     return Result(
         [row | {"metric": f"utility_{row['metric']}"} | about for row in rows], left_out(absent, "not in"), warnings
     )

@@ -132,7 +132,8 @@ def test_every_arm_of_augmentation_has_the_same_budget_and_real_judges(scale):
         for task in (plan.tasks[key] for key in dict.fromkeys(keys)):
             if task.flags.get("tune") == "classifier":
                 trainings.append(task.flags)
-        data = {(one["data"], one.get("labels"), one.get("findings"), one.get("max_train_samples")) for one in trainings}
+        same = ("data", "labels", "findings", "max_train_samples")
+        data = {tuple(one.get(name) for name in same) for one in trainings}
         recipe = {(one["train_batch_size"], one["learning_rate"], one["resolution"]) for one in trainings}
         assert len(data) == len(recipe) == 1
         last = [one for one in trainings if one.get("load_best_model_at_end")]
