@@ -9,6 +9,7 @@ or validation images, or prompts of synthetic ones, are of patients of --real is
 from. Which patients the images' generator was trained on cannot be seen here.
 """
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -55,6 +56,10 @@ class UtilityConfig:
     """What the label -1 counts as: nothing, negative (zeros) or positive (ones). Empty never counts."""
     seed: int = 0
     """Seed of the bootstrap."""
+
+    def __post_init__(self) -> None:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UserError("python -m eval.utility is one process: start it without accelerate launch")
 
 
 def main(config: UtilityConfig) -> int:

@@ -54,8 +54,10 @@ class ClassifierTask(nn.Module):
         self.network, self.about = self._begin()
         self.labels, self.resolution = list(self.about.labels), self.about.resolution
         self.targets = table_of(self.rows, config, self.labels)[1]
+        made = self.rows["synthetic"].to_numpy(bool) if config.synthetic else np.zeros(len(self.rows), dtype=bool)
         if config.synthetic is not None:
-            self.notes |= check_synthetic(self.rows["synthetic"].to_numpy(bool), self.targets, self.labels)
+            check_synthetic(self.targets[made], self.labels)
+        self.notes |= {"n_real": int((~made).sum()), "n_synthetic": int(made.sum())}  # of an epoch
         self.tuning = with_rank(config)
         self.method = tune_classifier(self.network.train(), self.tuning)
 
@@ -235,24 +237,17 @@ def named_labels(rows: pd.DataFrame, config: TrainConfig) -> list[str] | None:
     return wanted
 
 
-def check_synthetic(synthetic: np.ndarray, targets: np.ndarray, labels: list[str]) -> dict[str, int]:
-    """The numbers of real and synthetic images, once all labels have both values among the latter.
-
-    Args:
-        synthetic: which images are, bool (images,).
-        targets: 1, 0 or NaN, shape (images, labels).
-        labels: their names.
+def check_synthetic(targets: np.ndarray, labels: list[str]) -> None:
+    """Refuse synthetic images, of targets 1, 0 or NaN of shape (images, labels), that do not show all labels both ways.
 
     Raises:
-        UserError: a label has one value only: what is learnt could not be compared with what real images teach.
+        UserError: names the labels: what is learnt could not be compared with what real images teach.
     """
-    made = targets[synthetic]
-    if lacking := [name for name, values in zip(labels, made.T, strict=True) if not {0.0, 1.0} <= set(values)]:
+    if lacking := [name for name, values in zip(labels, targets.T, strict=True) if not {0.0, 1.0} <= set(values)]:
         raise UserError(
-            f"--synthetic: {', '.join(lacking)}: not both present and absent in these {len(made)} images; name the "
+            f"--synthetic: {', '.join(lacking)}: not both present and absent in these {len(targets)} images; name the "
             "labels to learn with --findings, the same for all trainings that are compared"
         )
-    return {"n_real": int((~synthetic).sum()), "n_synthetic": int(synthetic.sum())}
 
 
 def has_colour(paths: list[Path]) -> bool:

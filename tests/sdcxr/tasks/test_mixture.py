@@ -166,6 +166,19 @@ def test_the_best_checkpoint_by_real_validation_images_is_the_result(train_micro
     assert read_run_state(run)["n_synthetic"] == 16
 
 
+def test_the_best_checkpoint_outlives_an_interruption(train_micro, dataset, tmp_path):
+    settings = {"tune": "classifier", "base": "test_resnet", "random_weights": True, "data": str(dataset)}
+    settings |= {"resolution": 32, "use_ema": False, "learning_rate": 0.03, "checkpoints_total_limit": 1}
+    settings |= {"checkpointing_steps": 2, "validation_steps": 2, "load_best_model_at_end": True}
+    for run, lengths in (("whole", [8]), ("stopped", [4, 6, 8])):
+        for steps in lengths:
+            assert train_micro(tmp_path / run, **settings, max_train_steps=steps) == 0
+    whole, stopped = (load_file(tmp_path / run / "classifier" / "model.safetensors") for run in ("whole", "stopped"))
+    assert all((whole[name] == stopped[name]).all() for name in whole)
+    left = [{path.name for path in (tmp_path / run / "checkpoints").iterdir()} for run in ("whole", "stopped")]
+    assert left[0] == left[1] and "checkpoint-8" in left[0]
+
+
 def test_a_first_stage_on_synthetic_images_is_gone_on_from(train_micro, dataset, samples, tmp_path):
     settings = {"tune": "classifier", "data": str(dataset), "resolution": 32, "use_ema": False, "max_train_steps": 1}
     assert train_micro(tmp_path / "first", **settings, base=None, synthetic=str(samples), real_repeat=0) == 0
