@@ -163,9 +163,26 @@ def _at_scale(content: dict[str, Any], scale: str | None) -> dict[str, Any]:
     over = _mapping(scales[scale], f"scales.{scale}")
     known(over, SCALE_KEYS, f"key in scales.{scale}:")
     stages = _over(_mapping(content.get("stages"), "stages"), _mapping(over.get("stages"), "stages"))
-    axes = _mapping(content.get("axes"), "axes") | _mapping(over.get("axes"), "axes")
+    published = _mapping(content.get("axes"), "axes")
+    own = _mapping(over.get("axes"), "axes")
+    axes = published | {name: _with_sources(values, published.get(name)) for name, values in own.items()}
     flags = _mapping(content.get("flags"), "flags") | _mapping(over.get("flags"), "flags")
     return content | over | {"stages": stages, "flags": flags, "axes": {k: v for k, v in axes.items() if v is not None}}
+
+
+def _with_sources(values: Any, published: Any) -> Any:
+    """An axis of a scale: values without a source have that of the value of the same name in the file."""
+    if not isinstance(values, dict) or not isinstance(published, dict):
+        return values
+
+    def source_of(label: Any) -> dict[str, Any]:
+        about = published.get(label)
+        return {"source": about["source"]} if isinstance(about, dict) and "source" in about else {}
+
+    return {
+        label: source_of(label) | (flags or {}) if isinstance(flags, dict | None) else flags
+        for label, flags in values.items()
+    }
 
 
 def _stage(name: Any, content: Any) -> Stage:

@@ -28,9 +28,12 @@ from sdcxr.io.image_files import BadImage
 from sdcxr.io.labels import fill_labels, read_classes, read_labels
 from sdcxr.io.manifest import LONGEST_SHOWN
 from sdcxr.io.pixels import is_coloured, open_image
+from sdcxr.io.run_folder import best_validation
 from sdcxr.runtime.errors import UserError
-from sdcxr.tasks.base import training_rows, validation_rows
+from sdcxr.runtime.processes import processes
+from sdcxr.tasks.base import split_rows, training_rows, validation_rows
 from sdcxr.tasks.classification_scores import classification_scores
+from sdcxr.tasks.mixture import check_mixture
 from sdcxr.tuning.adapter_folder import save_adapter
 from sdcxr.tuning.classifiers import require_effect, tune_classifier, with_rank
 from sdcxr.tuning.lora_files import write_peft_folder
@@ -45,13 +48,19 @@ class ClassifierTask(nn.Module):
     def __init__(self, config: TrainConfig):
         super().__init__()
         self.config = config
+        if (warning := check_mixture(config)) and processes().is_main_process:
+            print(warning, flush=True)
         self.rows = training_rows(config)
-        # Of all patients: a small share of them may lack a label.
-        every = dataclasses.replace(config, data_fraction=1, max_train_samples=None)
-        self.labels = table_of(self.rows if every == config else training_rows(every), config)[0]
+        # Of all patients: a small share of them, and synthetic images, may lack a label.
+        every = split_rows(dataclasses.replace(config, data_fraction=1, max_train_samples=None))
+        self.labels = table_of(every, config, named_labels(every, config))[0]
         self.network, self.about = self._begin()
         self.labels, self.resolution = list(self.about.labels), self.about.resolution
         self.targets = table_of(self.rows, config, self.labels)[1]
+        made = self.rows["synthetic"].to_numpy(bool) if config.synthetic else np.zeros(len(self.rows), dtype=bool)
+        if config.synthetic is not None:
+            check_synthetic(self.targets[made], self.labels)
+        self.notes |= {"n_real": int((~made).sum()), "n_synthetic": int(made.sum())}  # of an epoch
         self.tuning = with_rank(config)
         self.method = tune_classifier(self.network.train(), self.tuning)
 
@@ -99,6 +108,11 @@ class ClassifierTask(nn.Module):
     def architecture(self) -> str:
         """timm's name of the network, or the `model_type` of transformers."""
         return self.about.architecture
+
+    @property
+    def selects_by(self) -> str:
+        """Score of validation.jsonl by which `--load_best_model_at_end` chooses: that of the weights that are saved."""
+        return "ema_auroc" if self.config.use_ema else "auroc"
 
     def groups(self) -> list[dict[str, Any]]:
         return parameter_groups("classifier", self.network, self.method.name, self.config.learning_rate)
@@ -171,11 +185,12 @@ class ClassifierTask(nn.Module):
         check_saved(run / "classifier", saved, self.network, self.about, self.method.name)
 
     def _last_scores(self, run: Path) -> dict[str, float]:
-        """Scores of the saved weights in the last row of validation.jsonl; none without validation."""
+        """Scores of the saved weights in the last, or best, row of validation.jsonl; none without validation."""
         file = run / "validation.jsonl"
         if not self.config.validation_steps or not file.is_file():
             return {}
-        row = json.loads(file.read_text(encoding="utf-8").splitlines()[-1])
+        best = best_validation(run, self.selects_by) if self.config.load_best_model_at_end else None
+        row = best or json.loads(file.read_text(encoding="utf-8").splitlines()[-1])
         prefix = "ema_" if self.config.use_ema else ""
         names = [
             name.removeprefix(prefix) for name in row if name.startswith(prefix) and name not in ("step", "images")
@@ -211,6 +226,33 @@ def parameter_groups(part: str, network: nn.Module, method: str, rate: float | N
         {"name": "its vectors", "params": vectors, "lr": rate, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def named_labels(rows: pd.DataFrame, config: TrainConfig) -> list[str] | None:
+    """The labels of `--findings`; None where it is not given.
+
+    Raises:
+        UserError: one is not among those that images both have and lack.
+    """
+    if not config.findings:
+        return None
+    known, wanted = label_table(rows, config.labels)[0], [name.strip() for name in config.findings.split(",")]
+    if unknown := next((name for name in wanted if name not in known), None):
+        raise UserError(f"--findings: {unknown!r} is not among the labels with both values: {', '.join(known)}")
+    return wanted
+
+
+def check_synthetic(targets: np.ndarray, labels: list[str]) -> None:
+    """Refuse synthetic images, of targets 1, 0 or NaN of shape (images, labels), that do not show all labels both ways.
+
+    Raises:
+        UserError: names the labels: what is learnt could not be compared with what real images teach.
+    """
+    if lacking := [name for name, values in zip(labels, targets.T, strict=True) if not {0.0, 1.0} <= set(values)]:
+        raise UserError(
+            f"--synthetic: {', '.join(lacking)}: not both present and absent in these {len(targets)} images; name the "
+            "labels to learn with --findings, the same for all trainings that are compared"
+        )
 
 
 def has_colour(paths: list[Path]) -> bool:

@@ -37,7 +37,7 @@ from sdcxr.training.launch import PRECISION, build_accelerator, memory_advice, s
 from sdcxr.training.optimizer import build_optimizer, learning_rate_factor, sizes
 from sdcxr.training.origin import Origin, check_folders, check_same_run, enlarged, is_begun
 from sdcxr.training.progress import Log, Meter, start_tracker, status
-from sdcxr.training.validation import previews, validation_loss
+from sdcxr.training.validation import best_step, previews, validation_loss
 from sdcxr.tuning import default_rates
 
 DROPOUT = 1 << 62  # keys of the seeds of dropout, apart from those of positions, orderings and validation
@@ -109,6 +109,10 @@ class Run:
         if step < self.steps:
             self.print0(f"stopped at step {step} of {self.steps}: run the same command again to resume")
             return exit_code(self.signal)
+        if (best := best_step(self.folder, self.task, self.config)) is not None:
+            path = self.folder / "checkpoints" / f"checkpoint-{best}"
+            checkpoint.load(path, self.task, self.raw_optimizer(), self.ema)
+            self.print0(f"the best validation was that of step {best}: its weights are the result")
         with self.averaged():
             if self.accelerator.is_main_process:
                 self.task.save(self.folder)
@@ -320,13 +324,8 @@ class Run:
         loss = self.accelerator.reduce(torch.stack(losses).mean(), reduction="mean").item()
         self.require_finite(step, "loss", math.isfinite(loss))
         self.seen.clear()
-        row: dict[str, Any] = {
-            "step": step,
-            "images": step * self.images_per_step,
-            "loss": round(loss, 6),
-            "lr": self.raw_optimizer().param_groups[0]["lr"],
-        }
-        row |= self.meter.read(images)
+        row: dict[str, Any] = {"step": step, "images": step * self.images_per_step, "loss": round(loss, 6)}
+        row |= {"lr": self.raw_optimizer().param_groups[0]["lr"]} | self.meter.read(images)
         if self.log is not None:
             self.log.write(row)
         return status(row)
@@ -361,7 +360,8 @@ class Run:
         if self.accelerator.is_main_process:
             keep = self.config.checkpoints_total_limit
             folder, scaler = self.folder / "checkpoints", self.accelerator.scaler
-            checkpoint.save(folder, step, self.task, self.raw_optimizer(), self.ema, keep, unlogged, scaler)
+            best = best_step(self.folder, self.task, self.config)
+            checkpoint.save(folder, step, self.task, self.raw_optimizer(), self.ema, keep, unlogged, scaler, best)
         self.accelerator.wait_for_everyone()
 
     def validate(self, step: int) -> None:

@@ -13,7 +13,7 @@ from eval import images
 from eval.__main__ import main
 from eval.extractors import find_extractor
 from eval.inputs.folders import PHANTOM, read_folder, read_samples
-from eval.scores import COLUMNS, Result, read_scores, score_row, write_scores
+from eval.scores import COLUMNS, Result, read_scores, score_row
 from eval.summary.config import EvalConfig
 from eval.summary.models import Model
 from eval.summary.plan import DEFAULT_EXTRACTORS, DEFAULT_PRESETS, Evaluation, register, resolve_inputs
@@ -48,15 +48,6 @@ def test_without_weights_what_needs_none_is_taken_and_the_rest_is_told(evaluate,
 def test_without_train_there_is_no_privacy(evaluate, capsys):
     assert parts_of(evaluate()) == ["images", "fidelity by pixels-32", "diversity"]
     assert "left out: privacy: no --train" in capsys.readouterr().out
-
-
-def test_rows_of_utility_join_the_report(evaluate, tmp_path):
-    scores = tmp_path / "utility.json"
-    for value in (0.7, 0.8):  # the second file is another one
-        write_scores(scores, [score_row("utility_auroc", value, label="macro", images=None) | {"arm": "R+S"}])
-        rows = evaluate(utility=scores)
-        assert [(row["arm"], row["value"]) for row in rows if row["part"] == "utility"] == [("R+S", value)]
-    assert "Do they help as training data?" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_labels_in_common_have_rows(evaluate):
@@ -120,13 +111,6 @@ def test_patients_shown_anew_are_looked_for_on_request(evaluate, folders, tmp_pa
     assert re.search(r"^privacy: \d+ rows in", capsys.readouterr().out, re.M)  # another network, other rows
 
 
-@pytest.mark.parametrize("content", ["{}", "[1]", '[{"metric": "auroc"}]'])
-def test_other_files_than_scores_are_no_scores(evaluate, tmp_path, content):
-    (tmp_path / "u.json").write_text(content)
-    with pytest.raises(UserError, match=r"u\.json is no scores\.json: a list of rows with metric, label"):
-        evaluate(utility=tmp_path / "u.json")
-
-
 def test_explicit_extractors_and_presets(evaluate, capsys):
     rows = evaluate(extractor="pixels-8, pixels-16")
     assert parts_of(rows)[1:3] == ["fidelity by pixels-8", "fidelity by pixels-16"]
@@ -152,7 +136,6 @@ def test_explicit_extractors_and_presets(evaluate, capsys):
         ({"weights_dir": "/no/such"}, "--weights_dir /no/such: does not exist"),
         ({"labels": "truth.csv"}, "--labels and --findings are for --classifier"),
         ({"interval_draws": 5}, "--interval_draws 5"),
-        ({"utility": "no/such.json"}, "--utility no/such.json: no such file"),
         ({"model": "no/such"}, "no/such is no run folder"),
     ],
 )
