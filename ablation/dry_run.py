@@ -1,15 +1,23 @@
 """What a grid would do: its cells, commands and numbers of images."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ablation.cells import Plan, Task, task_output, with_folders
 from ablation.runner import DONE, Progress, command_line, read_state
+from ablation.sbatch import SUBMISSIONS, Options, scripts
 
 
-def describe(root: Path, plan: Plan) -> str:
-    """Cells with what is done of them, each command once, and the images that are left to train on and to make."""
+def describe(root: Path, plan: Plan, slurm: Mapping[str, Options] | None = None) -> str:
+    """Cells with what is done of them, each command once, and the images that are left to train on and to make.
+
+    Args:
+        root: folder of the grid.
+        plan: its plan.
+        slurm: options of sbatch by stage; the scripts of stages with commands that are left come after these.
+    """
     done = {key for key, task in plan.tasks.items() if read_state(root, task).get("state") == DONE}
     lines = [f"{len(plan.cells)} cells, {len(plan.tasks)} commands, {len(done)} of them done", ""]
     for cell in plan.cells:
@@ -19,6 +27,9 @@ def describe(root: Path, plan: Plan) -> str:
     for key, task in plan.tasks.items():
         if key not in done:
             lines += [f"# {task.stage} {task.name}".rstrip(), command_line(root, plan, task)]
+    if slurm:
+        left = Counter(task.stage for key, task in plan.tasks.items() if key not in done)
+        lines += ["", *scripts(slurm, root / SUBMISSIONS, left)]
     return "\n".join([*lines, "", *images_left(root, plan, done)])
 
 

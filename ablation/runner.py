@@ -5,7 +5,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -36,6 +36,8 @@ class Progress:
     """Of finished tasks by stage, also in earlier calls."""
     started: dict[str, float] = field(default_factory=dict)
     """Of running tasks."""
+    waiting: Collection[str] = ()
+    """Those of them that wait in a scheduler's queue; their clock starts when they run."""
 
     def left(self) -> float | None:
         """Seconds until all is done, from the mean of each stage; None where a stage was never finished yet."""
@@ -72,7 +74,7 @@ class Progress:
             return "done"
         if any(self.states.get(key) == FAILED for key in keys):
             return "failed"
-        return "running" if any(key in self.started for key in keys) else "queued"
+        return "running" if any(key in self.started and key not in self.waiting for key in keys) else "queued"
 
 
 def duration(seconds: float) -> str:
@@ -98,7 +100,11 @@ def job_of(root: Path, plan: Plan, task: Task) -> Job:
     """The command of a task; its flags are in a file of its folder."""
     folder = task_folder(root, task)
     return Job(
-        task.key, ["-m", task.program.module, "--config", str(folder / FLAGS)], folder, task.command in ON_SEVERAL
+        task.key,
+        ["-m", task.program.module, "--config", str(folder / FLAGS)],
+        folder,
+        task.command in ON_SEVERAL,
+        task.stage,
     )
 
 
@@ -203,15 +209,18 @@ class Runner:
             if signals.received and not sent:
                 sent = True
                 self._end_line()
-                name = signal.Signals(signals.received).name
-                self.say(f"{name}: {len(self.progress.started)} commands save where they are; again to kill them")
-                self.launcher.forward(signals.received)
+                done = self.launcher.forward(signals.received)
+                self.say(f"{signal.Signals(signals.received).name}: {done}")
+                if self.launcher.detached:
+                    self.progress.started.clear()
             while not sent and self.ready and len(self.progress.started) < self.launcher.slots:
                 number = heapq.heappop(self.ready)
                 if self._is_cold(self.plan.tasks[self.keys[number]]) or not self._start(
                     self.plan.tasks[self.keys[number]]
                 ):
                     waiting.append(number)
+            self.launcher.submit()
+            self._follow_queue()
             if not self.progress.started and (sent or not (self.ready or waiting)):
                 return signals.received
             wait_a_moment()
@@ -221,6 +230,11 @@ class Runner:
                 heapq.heappush(self.ready, number)
             waiting.clear()
             self._status()
+
+    def _follow_queue(self) -> None:
+        """Start the clock of jobs anew while they wait in a scheduler's queue."""
+        self.progress.waiting = self.launcher.waiting
+        self.progress.started |= dict.fromkeys(self.progress.started.keys() & self.progress.waiting, time.monotonic())
 
     def _can_run(self, key: str) -> bool:
         return all(self.progress.states.get(other) == DONE for other in self.plan.tasks[key].needs)
@@ -241,12 +255,13 @@ class Runner:
         if task.program.output_flag == "output":
             task_output(self.root, task).mkdir(exist_ok=True)
         write_config(folder / FLAGS, flags_of(self.root, self.plan, task))
-        if not self.launcher.start(job_of(self.root, self.plan, task)):
+        said = self.launcher.start(job_of(self.root, self.plan, task))
+        if not said:
             return False
         self.progress.started[task.key] = time.monotonic()
         self._record(task, "running", None)
         self._end_line()
-        self.say(f"{_title(task)}: started")
+        self.say(f"{_title(task)}: {said}")
         return True
 
     def _finish(self, task: Task, code: int, signalled: bool) -> None:
