@@ -137,8 +137,8 @@ def parameters(options: Options, name: str, folder: Path) -> dict[str, Any]:
         f'if {{ [ "$code" = {REQUEUE} ] || [ "$code" = {UNHANDLED} ]; }} && '
         f'[ "${{SLURM_RESTART_COUNT:-0}}" -lt {options["restarts"]} ]; then',
         '    echo "exit code $code: requeueing job $SLURM_JOB_ID after ${SLURM_RESTART_COUNT:-0} restarts"',
-        '    scontrol requeue "$SLURM_JOB_ID"',
-        "    sleep 60 # SLURM ends this script",
+        # SLURM then ends this script, from its last process on.
+        '    scontrol requeue "$SLURM_JOB_ID" && { sleep 60; exit "$code"; }',
         "fi",
         f'echo "$code" > {place}/$number.part && mv {place}/$number.part {place}/$number.exit',
         'exit "$code"',

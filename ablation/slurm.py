@@ -70,26 +70,17 @@ class Slurm:
         options: of sbatch, by stage (`ablation.sbatch.stage_options`).
         slots: jobs in the queue at the same time.
         say: where lines go.
-        poll_s: seconds between two looks at the queue.
 
     Raises:
         UserError: submitit or SLURM is missing, or SLURM refuses the options of a stage.
     """
 
     detached = True
+    poll_s, grace_s = POLL_S, GRACE_S
 
-    def __init__(
-        self,
-        root: Path,
-        options: Mapping[str, Options],
-        slots: int,
-        say: Callable[[str], None] = print,
-        poll_s: float = POLL_S,
-        grace_s: float = GRACE_S,
-    ):
+    def __init__(self, root: Path, options: Mapping[str, Options], slots: int, say: Callable[[str], None] = print):
         require_submitit()
         self.folder, self.options, self.slots, self.say = root / SUBMISSIONS, options, slots, say
-        self.poll_s, self.grace_s = poll_s, grace_s
         self.collected: list[Job] = []
         self.running: dict[str, Submitted] = {}
         self.queue = read_queue()
