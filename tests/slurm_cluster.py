@@ -65,7 +65,7 @@ def running_cluster() -> Iterator[Cluster]:
     if missing:
         pytest.skip(f"SLURM's {missing[0]} is not installed (.ci/slurm install)")
     folder = Path(tempfile.mkdtemp(prefix="slurm-")) / "cluster"  # short, for the names of its sockets
-    started = subprocess.run([SCRIPT, "start", folder], capture_output=True, text=True, check=False)
+    started = subprocess.run([SCRIPT, "start", folder, str(os.getpid())], capture_output=True, text=True, check=False)
     try:
         if started.returncode:
             pytest.skip(f"SLURM does not start here: {started.stderr[-1000:]}")

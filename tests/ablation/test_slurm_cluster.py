@@ -12,9 +12,10 @@ import yaml
 
 from tests.slurm_cluster import HOST, ROOT, SECOND, wait_until
 
-pytestmark = [pytest.mark.external, pytest.mark.slow]
+pytestmark = [pytest.mark.external, pytest.mark.slow, pytest.mark.timeout(900)]
 
 STEPS = 40
+PATIENCE_S = 240  # a minute where nothing else runs
 QUICK = "from ablation.slurm import Slurm; Slurm.poll_s = 0.5; from ablation.command import entry; entry()"
 
 
@@ -37,7 +38,7 @@ def ablate(slurm, folder: Path, flags: dict[str, object], axes: dict[str, list[o
     )  # fmt: skip
 
 
-def end(runner: "subprocess.Popen[str]", seconds: float = 150) -> tuple[int, str]:
+def end(runner: "subprocess.Popen[str]", seconds: float = PATIENCE_S) -> tuple[int, str]:
     try:
         output, _ = runner.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -46,14 +47,22 @@ def end(runner: "subprocess.Popen[str]", seconds: float = 150) -> tuple[int, str
     return runner.returncode, output
 
 
-def task(folder: Path, rate: float) -> Path:
-    """The folder of a cell's training."""
-    return next((folder / "out" / "train").glob(f"*{rate:g}-*"))
+@pytest.fixture(autouse=True)
+def no_job_left(slurm, tmp_path):
+    """A test that fails leaves no jobs to the next."""
+    yield
+    for submission in (tmp_path / "out" / ".slurm").glob("*"):
+        slurm("scancel", f"--name={submission.name}")
 
 
-def has_begun(folder: Path, rate: float, step: int = 10) -> bool:
+def task(folder: Path, value: str = "") -> Path:
+    """The folder of the training of a cell, by its value of the axis; without, of the only one."""
+    return next((folder / "out" / "train").glob(f"*{value}*"))
+
+
+def has_begun(folder: Path, value: str = "", step: int = 10) -> bool:
     """Whether a cell's training has come to a step."""
-    return (folder / "out" / "train").is_dir() and step in steps(task(folder, rate))
+    return (folder / "out" / "train").is_dir() and step in steps(task(folder, value))
 
 
 def steps(folder: Path) -> list[int]:
@@ -75,7 +84,7 @@ def undisturbed(train_micro, folder: Path, flags: dict[str, object], **more: obj
 def test_a_grid_is_an_array_which_survives_its_runner_and_a_warned_job_resumes(slurm, flags, train_micro, tmp_path):
     rates = [1e-3, 2e-3, 3e-3, 4e-3]
     runner = ablate(slurm, tmp_path, flags, {"train.learning_rate": rates})
-    began = wait_until(lambda: runner.poll() is not None or has_begun(tmp_path, rates[1]), 90)
+    began = wait_until(lambda: runner.poll() is not None or has_begun(tmp_path, "rate=0.002"), PATIENCE_S)
     runner.send_signal(signal.SIGINT)
     code, output = end(runner)
     assert began and code == 130, output
@@ -88,7 +97,7 @@ def test_a_grid_is_an_array_which_survives_its_runner_and_a_warned_job_resumes(s
     assert code == 0 and output.count("picked up job") == 4 and "cells: 4 done" in output, output
     assert len(list((tmp_path / "out" / ".slurm").iterdir())) == 1  # nothing was submitted twice
     assert [slurm.state(job)["Restarts"] for job in jobs] == ["0", "1", "0", "0"]
-    warned = task(tmp_path, rates[1])
+    warned = task(tmp_path, "rate=0.002")
     text = (warned / "log.txt").read_text()
     assert text.count("stopped at step") == text.count("resuming at step") == text.count("finished:") == 1, text
     assert steps(warned) == list(range(5, STEPS + 1, 5))
@@ -96,27 +105,25 @@ def test_a_grid_is_an_array_which_survives_its_runner_and_a_warned_job_resumes(s
     assert found and found == undisturbed(train_micro, tmp_path / "alone", flags, learning_rate=rates[1])
 
 
-
-
 def test_a_node_that_goes_and_comes_back_loses_nothing(slurm, flags, train_micro, tmp_path):
     flags |= {"checkpointing_steps": 10}
     runner = ablate(slurm, tmp_path, flags, {"train.learning_rate": [1e-3]}, "--sbatch", f"nodelist={SECOND}")
+    assert wait_until(lambda: runner.poll() is not None or has_begun(tmp_path, step=15), PATIENCE_S)
+    job = next(job for job, name in slurm.jobs().items() if (tmp_path / "out" / ".slurm" / name).is_dir())
+    slurm("scontrol", "update", f"nodename={SECOND}", "state=down", "reason=test")
     try:
-        assert wait_until(lambda: runner.poll() is not None or has_begun(tmp_path, 1e-3, 15), 90)
-        job = next(job for job, name in slurm.jobs().items() if (tmp_path / "out" / ".slurm" / name).is_dir())
-        slurm("scontrol", "update", f"nodename={SECOND}", "state=down", "reason=test")
         assert wait_until(lambda: slurm.state(job)["JobState"] == "PENDING", 30), slurm.state(job)
     finally:
         slurm("scontrol", "update", f"nodename={SECOND}", "state=resume")
     code, output = end(runner)
     assert code == 0 and "cells: 1 done" in output, output
     assert slurm.state(job)["Restarts"] == "1"
-    text = (task(tmp_path, 1e-3) / "log.txt").read_text()
+    text = (task(tmp_path) / "log.txt").read_text()
     resumed = re.search(r"resuming at step (\d+)", text)
     assert resumed and int(resumed[1]) >= 10, text
-    assert steps(task(tmp_path, 1e-3)) == list(range(5, STEPS + 1, 5))
+    assert steps(task(tmp_path)) == list(range(5, STEPS + 1, 5))
     alone = undisturbed(train_micro, tmp_path / "alone", flags, learning_rate=1e-3)
-    assert weights(task(tmp_path, 1e-3) / "output") == alone
+    assert weights(task(tmp_path) / "output") == alone
 
 
 def test_a_cell_of_two_nodes_meets_and_a_failed_one_is_shown(slurm, flags, tmp_path):
