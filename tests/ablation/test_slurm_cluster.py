@@ -5,18 +5,31 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import yaml
 
+from ablation.cells import plan_grid
+from ablation.grid import parse_grid
+from ablation.runner import Runner
+from ablation.sbatch import stage_options
+from ablation.slurm import Slurm
 from tests.slurm_cluster import HOST, ROOT, SECOND, wait_until
 
 pytestmark = [pytest.mark.external, pytest.mark.slow, pytest.mark.timeout(900)]
 
 STEPS = 40
 PATIENCE_S = 240  # a minute where nothing else runs
-QUICK = "from ablation.slurm import Slurm; Slurm.poll_s = 0.5; from ablation.command import entry; entry()"
+# A runner that looks often, and does not look for scores: trainings have none.
+QUICK = """
+from ablation import command
+from ablation.slurm import Slurm
+Slurm.poll_s = 0.5
+command.publish = lambda *_: None
+command.entry()
+"""
 
 
 @pytest.fixture
@@ -106,9 +119,10 @@ def test_a_grid_is_an_array_which_survives_its_runner_and_a_warned_job_resumes(s
 
 
 def test_a_node_that_goes_and_comes_back_loses_nothing(slurm, flags, train_micro, tmp_path):
-    flags |= {"checkpointing_steps": 10}
+    flags |= {"checkpointing_steps": 10, "max_train_steps": 3 * STEPS}  # so that it runs when the node goes
     runner = ablate(slurm, tmp_path, flags, {"train.learning_rate": [1e-3]}, "--sbatch", f"nodelist={SECOND}")
-    assert wait_until(lambda: runner.poll() is not None or has_begun(tmp_path, step=15), PATIENCE_S)
+    began = wait_until(lambda: runner.poll() is not None or has_begun(tmp_path, step=15), PATIENCE_S)
+    assert began and runner.poll() is None, end(runner)
     job = next(job for job, name in slurm.jobs().items() if (tmp_path / "out" / ".slurm" / name).is_dir())
     slurm("scontrol", "update", f"nodename={SECOND}", "state=down", "reason=test")
     try:
@@ -121,7 +135,7 @@ def test_a_node_that_goes_and_comes_back_loses_nothing(slurm, flags, train_micro
     text = (task(tmp_path) / "log.txt").read_text()
     resumed = re.search(r"resuming at step (\d+)", text)
     assert resumed and int(resumed[1]) >= 10, text
-    assert steps(task(tmp_path)) == list(range(5, STEPS + 1, 5))
+    assert steps(task(tmp_path)) == list(range(5, 3 * STEPS + 1, 5))
     alone = undisturbed(train_micro, tmp_path / "alone", flags, learning_rate=1e-3)
     assert weights(task(tmp_path) / "output") == alone
 
@@ -134,3 +148,25 @@ def test_a_cell_of_two_nodes_meets_and_a_failed_one_is_shown(slurm, flags, tmp_p
     assert code == 1 and "cells: 1 done, 1 failed" in output, output
     assert "(2 × 1 × 4)" in "".join(log.read_text() for log in (tmp_path / "out" / "train").glob("*/log.txt"))
     assert "exit code 2" in output and f"dataset folder {tmp_path / 'none'}: does not exist" in output
+
+
+def test_a_preempted_job_is_requeued_and_ends(slurm, stub, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_CONF", slurm.environment["SLURM_CONF"])
+    monkeypatch.setattr(Slurm, "poll_s", 0.5)
+    stages = {"train": {"command": "stub", "flags": {"sleep": 8}}}
+    options = {"partition": "test", "nodelist": SECOND, "cpus_per_task": 8}  # the whole node
+    plan = plan_grid(
+        parse_grid({"stages": stages, "slurm": options, "seeds": {"values": [0], "flags": ["train.seed"]}})
+    )
+    lines: list[str] = []
+
+    def preempt() -> None:
+        if wait_until(stub.is_file, PATIENCE_S):
+            slurm("srun", "--partition=urgent", f"--nodelist={SECOND}", "--cpus-per-task=8", "true")
+
+    (other := threading.Thread(target=preempt)).start()
+    launcher = Slurm(tmp_path / "out", stage_options(plan.grid), 10, lines.append)
+    assert Runner(tmp_path / "out", plan, launcher, say=lines.append).run() == 0, lines
+    other.join()
+    text = next((tmp_path / "out").glob("train/*/log.txt")).read_text()
+    assert text.count("exit code 75: requeueing") == 1 and len(stub.read_text().splitlines()) == 2, text
