@@ -231,6 +231,15 @@ def micro_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_micro_dataset(tmp_path_factory.mktemp("micro") / "dataset", {"train": 11, "validation": 3, "test": 4})
 
 
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Any]:
+    """A running SLURM (`tests.slurm_cluster.Cluster`)."""
+    from tests.slurm_cluster import running_cluster
+
+    with running_cluster() as cluster:
+        yield cluster
+
+
 Train = Callable[..., int]
 
 # A few quick steps; every test changes what it is about.
