@@ -15,7 +15,7 @@ from sdcxr import backbones, tasks
 from sdcxr.backbones.stable_diffusion import StableDiffusion
 from sdcxr.config import TrainConfig
 from sdcxr.data.stream import Stream
-from sdcxr.training.flops import measured_peak, training_flops
+from sdcxr.training.flops import flop_counter, measured_peak, training_flops
 
 META = torch.device("meta")
 
@@ -70,6 +70,17 @@ def test_unets_cost_what_is_known(name, side_px, forward, both):
         "context": torch.zeros(1, 77, parts.unet.config.cross_attention_dim),
     }
     assert gigaflops(parts.unet, batch) == pytest.approx((forward, both), rel=5e-3)
+
+
+@pytest.mark.parametrize("groups", [1, 4, 8])
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_a_convolution_costs_three_times_its_forward_pass_also_in_groups(kind, groups):
+    """Input and weight gradient as much as the output each: 2 * 8 * 8/groups * 3*3 * 6*6 positions."""
+    layer = kind(8, 8, 3, padding=1, groups=groups).to(META)
+    x = torch.empty(1, 8, 6, 6, device=META, requires_grad=True)
+    with flop_counter() as counter:
+        layer(x).sum().backward()
+    assert counter.get_total_flops() == 3 * 2 * 8 * (8 // groups) * 9 * 36
 
 
 def test_the_text_encoder_costs_what_is_known():
