@@ -91,13 +91,14 @@ class Backbone(Protocol):
     tunable_text: ClassVar[tuple[str, ...]]
     """The text encoders that `--tune text` trains; none: it is refused."""
     defaults: ClassVar[Defaults]
-    unreached: dict[str, tuple[str, ...]]
-    """By part, pieces of the names of parameters that no step reaches: they stay frozen, as DDP needs it."""
     stored: dict[str, Path]
     """By component, the folder of a network that nothing changes: a saved pipeline links or copies its files."""
 
     parts: dict[str, nn.Module]
-    """By the names of `--tune`: "unet" (the denoiser, also where it is a transformer), "text", "vae"."""
+    """By the names of `--tune`: "unet" (the denoiser, also where it is a transformer), "text", "vae".
+
+    A part may have an attribute `unreached`: names of its submodules that no step needs, which then stay frozen.
+    """
     codec: LatentCodec
     untrained: dict[str, nn.Module]
     """Modules with random weights that `adapt` put into parts, by name; they train whatever `--tune` says."""

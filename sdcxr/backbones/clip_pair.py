@@ -1,4 +1,4 @@
-"""Two CLIP text encoders side by side, as Stable Diffusion XL and 3 have them: penultimate states and pooled vectors."""
+"""Two CLIP text encoders side by side, as in Stable Diffusion XL and 3: penultimate states, pooled vectors."""
 
 from typing import Any
 
@@ -75,10 +75,10 @@ class ClipPair:
 
 
 def behind_penultimate(encoder: nn.Module) -> tuple[str, ...]:
-    """Beginnings of the names of parameters that the penultimate states do not pass: those of last layer and norm."""
+    """Names of the modules that the penultimate states do not pass: the last layer and the normalisation behind it."""
     last = max(
         (name for name, _ in encoder.named_modules() if name.rpartition(".")[0].endswith("encoder.layers")),
         key=lambda name: int(name.rpartition(".")[2]),
     )
     norm = next(name for name, _ in encoder.named_modules() if name.endswith("final_layer_norm"))
-    return f"{last}.", f"{norm}."
+    return last, norm

@@ -42,6 +42,8 @@ class Family:
     defaults: ClassVar[Defaults]
     half: ClassVar[bool] = False
     """Whether float16 is known to suffice."""
+    seats: ClassVar[tuple[str, ...]] = ()
+    """Settings among `ADAPTING` that the family takes."""
     pipeline_options: ClassVar[dict[str, Any]] = {}
     """Further keywords of the pipeline's constructor, such as optional components that are None."""
     call_options: ClassVar[dict[str, Any]] = {}
@@ -51,7 +53,6 @@ class Family:
         self.parts, self.tokenizer_of, self.scheduler = parts, tokenizers, scheduler
         self.codec: Any = self.build_codec(parts["vae"])
         self.untrained: dict[str, nn.Module] = {}
-        self.unreached: dict[str, tuple[str, ...]] = {}
         self.stored: dict[str, Path] = {}
 
     @staticmethod
@@ -96,11 +97,20 @@ class Family:
 
     def adapt(self, config: TrainConfig) -> None:
         for name in ADAPTING:
-            if getattr(config, name) != getattr(TrainConfig, name):  # the default
+            if name not in self.seats and getattr(config, name) != getattr(TrainConfig, name):  # the default
                 flag = "tune token" if name == "placeholder_token" else name
                 raise UserError(f"--{flag}: {self.pipeline_class} has no seat for it, only Stable Diffusion 1 and 2")
+        if config.lora_format == "kohya":
+            raise UserError("--lora_format kohya: is for Stable Diffusion 1 and 2; --lora_format diffusers serves all")
         if config.mixed_precision == "fp16" and not self.half:
             raise UserError(f"--mixed_precision fp16: overflows in {type(self.denoiser).__name__}: use bf16 or no")
+
+    @property
+    def text_encoder(self) -> Any:
+        """What Stable Diffusion 1 and 2 give to be compared and projected."""
+        raise UserError(
+            f"{self.pipeline_class}: its text encoders cannot be taken out, only that of Stable Diffusion 1, 2"
+        )
 
     @property
     def denoiser(self) -> Any:

@@ -1,6 +1,5 @@
 """Stable Diffusion 3 and 3.5 (Esser et al. 2024, arXiv 2403.03206): rectified flow; two CLIPs and T5."""
 
-import dataclasses
 from typing import Any, ClassVar
 
 import numpy as np
@@ -40,6 +39,7 @@ class StableDiffusion3(Family):
     tokenizers: ClassVar[tuple[str, ...]] = ("tokenizer", "tokenizer_2", "tokenizer_3")
     tunable_text: ClassVar[tuple[str, ...]] = ("text", "text_2")
     defaults: ClassVar[Defaults] = Defaults("euler", 28, 4.5)  # steps of the pipeline, guidance of 3.5 Medium's card
+    seats: ClassVar[tuple[str, ...]] = ("text_length",)
     pipeline_options: ClassVar[dict[str, Any]] = {"image_encoder": None, "feature_extractor": None}
 
     def __init__(self, parts: dict[str, Any], tokenizers: dict[str, Any], scheduler: Any):
@@ -60,7 +60,7 @@ class StableDiffusion3(Family):
                     f"--text_length {config.text_length}: the pipeline takes at most {LONGEST} tokens of T5"
                 )
             self.tokenizer_of["tokenizer_3"].init_kwargs["text_length"] = config.text_length
-        super().adapt(dataclasses.replace(config, text_length=None))
+        super().adapt(config)
 
     @property
     def text_length(self) -> int:
@@ -96,7 +96,8 @@ class StableDiffusion3(Family):
         return Conditioning(torch.cat([short, long], dim=1), pooled=clips.pooled)
 
     def unconditional(self, n: int) -> Conditioning:
-        return self.encode_text(self.on_device(self.tokenize_null())).rows([0] * n)
+        # As many rows as texts: the last bit of a product depends on them.
+        return self.encode_text(self.on_device({name: row.repeat(n, 0) for name, row in self.tokenize_null().items()}))
 
     def denoise(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         predicted: Tensor = self.denoiser(

@@ -48,7 +48,7 @@ class StableDiffusionXL(Family):
     def __init__(self, parts: dict[str, Any], tokenizers: dict[str, Any], scheduler: Any):
         super().__init__(parts, tokenizers, scheduler)
         self.clips = ClipPair(parts, (tokenizers["tokenizer"], tokenizers["tokenizer_2"]))
-        self.unreached = {"text": behind_penultimate(parts["text"])}
+        parts["text"].unreached = behind_penultimate(parts["text"])
 
     @classmethod
     def load(cls, folder: Path, dtype: Any) -> Self:
@@ -103,7 +103,8 @@ class StableDiffusionXL(Family):
         return Conditioning(encoded.hidden.masked_fill(null[..., None], 0), pooled=pooled)
 
     def unconditional(self, n: int) -> Conditioning:
-        return self.encode_text(self.on_device(self.tokenize_null())).rows([0] * n)
+        # As many rows as texts: the last bit of a product depends on them.
+        return self.encode_text(self.on_device({name: row.repeat(n, 0) for name, row in self.tokenize_null().items()}))
 
     def denoise(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         # As the pipeline has them by default: an original of the size of the target, not cropped.

@@ -48,7 +48,6 @@ class StableDiffusion:
         self.tokenizer, self.scheduler = tokenizer, scheduler
         self.codec = KLCodec(vae)
         self.untrained: dict[str, nn.Module] = {}
-        self.unreached: dict[str, tuple[str, ...]] = {}
         self.stored: dict[str, Path] = {}
         without_clipping(scheduler)
 

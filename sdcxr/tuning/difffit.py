@@ -68,6 +68,8 @@ class DiffFit(TuningMethod):
     def merge(self, module: nn.Module) -> nn.Module:
         merged = copy.deepcopy(module)
         for scaled, layer in _pairs(merged):
+            if not hasattr(scaled, "gamma"):  # in a layer that no step reaches
+                continue
             gain = 1 + scaled.gamma
             layer.weight.mul_(gain[:, None])
             if layer.bias is not None:

@@ -146,9 +146,6 @@ def tune(backbone: Any, config: TrainConfig) -> dict[str, TuningMethod]:
                 apply_method(methods[name], part.train(), config)
             except NothingToTune as error:
                 raise UserError(f"{error}: this part takes {', '.join(fitting_methods(part))}") from None
-            for key, parameter in part.named_parameters():
-                if any(piece in key for piece in backbone.unreached.get(name, ())):
-                    parameter.requires_grad_(False)
     for module in backbone.untrained.values():
         module.requires_grad_(True)
     return methods

@@ -76,7 +76,6 @@ class ToyBackbone:
         self.parts: dict[str, Any] = {"unet": unet, "text": text, "vae": vae}
         self.codec = Codec(vae)
         self.untrained: dict[str, nn.Module] = {}
-        self.unreached: dict[str, tuple[str, ...]] = {}
         self.stored: dict[str, Path] = {}
 
     @classmethod

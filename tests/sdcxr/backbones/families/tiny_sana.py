@@ -105,7 +105,7 @@ TINY = Tiny(
     null=null,
     published={
         "0.6B": published(
-            1152, 28, 16, parameters=591_489_656, forward_gflop=316, training_gflop=945, lora=(224, 8_257_536)
+            1152, 28, 16, parameters=591_747_872, forward_gflop=316, training_gflop=945, lora=(224, 8_257_536)
         ),
         "1.6B": published(
             2240, 20, 20, parameters=1_604_462_752, forward_gflop=837, training_gflop=2507, lora=(160, 11_468_800)
