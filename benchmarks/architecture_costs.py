@@ -3,7 +3,8 @@
     python benchmarks/architecture_costs.py            # prints the tables
     python benchmarks/architecture_costs.py --render   # puts them into docs/performance.md
 
-Nothing is computed and no weight exists: minutes on any CPU. Bases that are in benchmarks/results are not counted again.
+Nothing is computed and no weight exists: minutes on any CPU. Bases that are in benchmarks/results are not counted
+again.
 """
 
 from dataclasses import dataclass
@@ -141,8 +142,8 @@ def with_lora(network: nn.Module) -> tuple[int, int]:
 def render(counts: dict[str, Any]) -> str:
     """Both tables."""
     compute = [
-        "| base | denoiser, M | 512 px: forward / + backward / LoRA | 1024 px: forward / + backward | VAE, M; encoding 512 px | "
-        "text, M; a caption (tokens) |",
+        "| base | denoiser, M | 512 px: forward / + backward / LoRA | 1024 px: forward / + backward "
+        "| VAE, M; encoding 512 px | text, M; a caption (tokens) |",
         "|-|-:|-:|-:|-:|-:|",
     ]
     memory = [
@@ -155,7 +156,8 @@ def render(counts: dict[str, Any]) -> str:
         text = " + ".join(f"{n / 1e6:,.1f}" for n in each["text"])
         compute.append(
             f"| {label} | {each['denoiser'] / 1e6:,.1f} | {small} / {each['lora_gflop']:,.0f} | {large} "
-            f"| {each['vae'] / 1e6:.1f}; {each['vae_gflop']:,.0f} | {text}; {each['text_gflop']:,.0f} ({each['tokens']}) |"
+            f"| {each['vae'] / 1e6:.1f}; {each['vae_gflop']:,.0f} "
+            f"| {text}; {each['text_gflop']:,.0f} ({each['tokens']}) |"
         )
         n, adapter = each["denoiser"], each["lora"]
         full = [f"{n * bytes_ / 1e9:.1f}" for bytes_ in (AVERAGED, FULL)]

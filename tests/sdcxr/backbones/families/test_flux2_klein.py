@@ -36,7 +36,7 @@ def test_a_distilled_one_is_refused(folder, tmp_path):
     for part in folder.iterdir():
         if part.is_dir():
             (tmp_path / part.name).symlink_to(part)
-    with pytest.raises(UserError, match="distilled to a few steps, .*: give FLUX.2-klein-base-4B"):
+    with pytest.raises(UserError, match=r"distilled to a few steps, .*: give FLUX\.2-klein-base-4B"):
         backbones.load(str(tmp_path))
 
 

@@ -35,14 +35,14 @@ def test_alpha_is_refused(folder):
     type(transformer).from_config(transformer.config, use_additional_conditions=True).save_pretrained(
         folder / "transformer"
     )
-    with pytest.raises(UserError, match="its transformer takes sizes .* as PixArt-α does: give PixArt-Σ"):
+    with pytest.raises(UserError, match=r"its transformer takes sizes .* as PixArt-α does: give PixArt-Σ"):
         backbones.load(str(folder))
 
 
 def test_texts_of_another_width_are_refused(folder):
     transformer = backbones.load(str(folder)).parts["unet"]
     type(transformer).from_config(transformer.config, caption_channels=48).save_pretrained(folder / "transformer")
-    with pytest.raises(UserError, match="takes states 48 wide .*, those of its text encoder are 32 wide"):
+    with pytest.raises(UserError, match=r"takes states 48 wide .*, those of its text encoder are 32 wide"):
         backbones.load(str(folder))
 
 
