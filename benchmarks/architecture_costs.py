@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from architectures import Name, random_weights
+from architectures import ARCHITECTURES, Name, random_weights
 from throughput_tables import insert
 from torch import Tensor, nn
 
@@ -92,8 +92,7 @@ def count(name: Name) -> dict[str, Any]:
         "vae": size(parts["vae"]),
         "text": [size(part) for part in text],
     }
-    arrays, _ = backbone.tokenize(["one"])
-    ids = {key: torch.from_numpy(array).to("meta") for key, array in arrays.items()}
+    ids = tokens(backbone, ARCHITECTURES[name].encoded)
     with torch.no_grad(), flop_counter() as counter:
         conditioning = backbone.encode_text(ids)
         found |= {"text_gflop": counter.get_total_flops() / 1e9, "tokens": conditioning.hidden.shape[1]}
@@ -103,6 +102,14 @@ def count(name: Name) -> dict[str, Any]:
     layers, adapter = with_lora(parts["unet"])
     lora = step_flops(backbone, batch_of(backbone, conditioning, SIDES[0]))
     return found | {"vae_gflop": vae, "lora_layers": layers, "lora": adapter, "lora_gflop": lora, "at": sides}
+
+
+def tokens(backbone: Any, encoded: int | None) -> dict[str, Tensor]:
+    """The arrays of a text on the meta device, as long as the published tokenizer makes it."""
+    arrays, _ = backbone.tokenize(["one"])
+    length = next(array.shape[1] for key, array in arrays.items() if key == "input_ids")
+    cut = {key: array[:, :encoded] if array.shape[1] == length else array for key, array in arrays.items()}
+    return {key: torch.from_numpy(array).to("meta") for key, array in cut.items()}
 
 
 def size(network: nn.Module) -> int:
