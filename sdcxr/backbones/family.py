@@ -105,8 +105,17 @@ class Family:
             if name not in self.seats and getattr(config, name) != getattr(TrainConfig, name):  # the default
                 flag = "tune token" if name == "placeholder_token" else name
                 raise UserError(f"--{flag}: {self.pipeline_class} has no seat for it, only Stable Diffusion 1 and 2")
+        if config.lora_format == "kohya":
+            raise UserError("--lora_format kohya: is for Stable Diffusion 1 and 2; --lora_format diffusers serves all")
         if config.mixed_precision == "fp16" and not self.half:
             raise UserError(f"--mixed_precision fp16: overflows in {type(self.denoiser).__name__}: use bf16 or no")
+
+    @property
+    def text_encoder(self) -> Any:
+        """What Stable Diffusion 1 and 2 give to be compared and projected."""
+        raise UserError(
+            f"{self.pipeline_class}: its text encoders cannot be taken out, only that of Stable Diffusion 1, 2"
+        )
 
     @property
     def denoiser(self) -> Any:

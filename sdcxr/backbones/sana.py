@@ -5,7 +5,6 @@ from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from sdcxr.backbones.base import Conditioning, Defaults
@@ -15,6 +14,7 @@ from sdcxr.backbones.text_encoders import is_cut
 from sdcxr.config import TrainConfig
 from sdcxr.noise.rectified_flow import RectifiedFlow, refuse_settings_of_diffusion
 from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.processes import without_autocast
 
 LENGTH = 300  # tokens of a caption that the transformer sees: the first, and the last 299 behind the instruction
 
@@ -109,8 +109,7 @@ class LinearAttention:
         query, key, value = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
         query = query if attn.norm_q is None else attn.norm_q(query)
         key = key if attn.norm_k is None else attn.norm_k(key)
-        kind = "cpu" if hidden_states.is_meta else hidden_states.device.type  # there is no autocast on meta
-        with torch.autocast(kind, enabled=False):
+        with without_autocast(hidden_states.device):
             # (batch, heads, width, places); keys (batch, heads, places, width)
             query, key, value = (
                 each.transpose(1, 2).unflatten(1, (attn.heads, -1)).float() for each in (query, key, value)

@@ -84,10 +84,9 @@ def flow_sampler(scheduler: Any, name: str, shift: float) -> Any:
     from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 
     kinds: dict[str, Any] = {"euler": FlowMatchEulerDiscreteScheduler, "dpm++": DPMSolverMultistepScheduler}
-    if dict(scheduler.config).get("use_dynamic_shifting"):
-        del kinds["dpm++"]  # whose shift does not follow the size of the image
-    if name not in kinds:
-        raise UserError(f"--scheduler {name}: this model is sampled with {', '.join(kinds)}")
+    fixed = name not in kinds or not dict(scheduler.config).get("use_dynamic_shifting")
+    if name not in kinds or (name == "dpm++" and not fixed):  # whose shift does not follow the size of the image
+        raise UserError(f"--scheduler {name}: this model is sampled with {', '.join(kinds) if fixed else 'euler'}")
     if isinstance(scheduler, kinds[name]):
         return kinds[name].from_config(dict(scheduler.config))
     if name == "euler":

@@ -32,6 +32,7 @@ from sdcxr.generation.plan import image_seed
 from sdcxr.generation.sampler import Sampler
 from sdcxr.io.manifest import split_folder
 from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.processes import without_autocast
 from sdcxr.tasks.base import check_resolution, class_rows, training_rows, validation_rows
 from sdcxr.text.prompt_writer import PromptWriter, note_on_text, prompts_of
 from sdcxr.tuning import tune
@@ -235,7 +236,7 @@ class DiffusionTask(nn.Module):
             mean, std = moments["mean"], moments.get("std")
         else:
             # In float32, as the cached ones: autocast would give moments that are off by 1 %.
-            with torch.no_grad(), torch.autocast(batch["pixels"].device.type, enabled=False):
+            with torch.no_grad(), without_autocast(batch["pixels"].device):
                 mean, std = self.backbone.codec.encode(batch["pixels"])
         latents = mean.float() if std is None else mean.float() + std.float() * batch["posterior_noise"]
         x0: Tensor = self.backbone.codec.to_model(latents)
