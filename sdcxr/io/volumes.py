@@ -142,7 +142,16 @@ def _named_errors(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise UserError(f"{path} is named in metadata.csv and does not exist: complete the folder") from None
-    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, LookupError, zlib.error) as error:
+    except (
+        ImageFileError,
+        HeaderDataError,
+        OSError,
+        EOFError,
+        ValueError,
+        TypeError,
+        LookupError,
+        zlib.error,
+    ) as error:
         reason = " ".join(str(error).replace(str(path), path.name).split())[:200]
         raise UserError(f"{path} is named in metadata.csv and cannot be read ({reason}): copy it again") from None
 
