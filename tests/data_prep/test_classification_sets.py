@@ -192,9 +192,7 @@ def test_rsna_joins_patients_or_three_classes(tmp_path):
         {"subset_img_id": f"uuid-{n}", "img_id": f"0000000{n // 2}_00{n}.png", "SOPInstanceUID": f"1.{n}", "boxes": [n]}
         for n in range(4)
     ]
-    images += [
-        {"subset_img_id": "", "img_id": f"0000000{n}_000.png", "SOPInstanceUID": "", "boxes": []} for n in (7, 8)
-    ]
+    images += [{"subset_img_id": "", "img_id": f"0000000{n}_000.png", "SOPInstanceUID": ""} for n in (7, 8)]
     mappings = tmp_path / "mappings.json"
     mappings.write_text(json.dumps(images))
     rows = prepare(table, tmp_path / "images", mapping="rsna", join=mappings)
