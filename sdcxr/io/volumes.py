@@ -27,7 +27,7 @@ DAMAGE = (
     TypeError,
     LookupError,
     zlib.error,
-)  # raised beside nibabel's own, by damage and colours
+)  # beside nibabel's own, of damaged files and colours
 SAME_PLACE = 1e-2  # mm; how far a mask's grid may be from that of its volume
 
 
