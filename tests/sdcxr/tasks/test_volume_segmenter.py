@@ -64,9 +64,7 @@ def of_file(data: Path, base: Path, **more) -> dict:
     return settings(data, base=str(base), architecture="unetr_micro", **more)
 
 
-FURTHER = [
-    pytest.param(name, marks=pytest.mark.slow) for name in ("norm", "ssf", "attention")
-]  # the networks' own tests
+FURTHER = [pytest.param(name, marks=pytest.mark.slow) for name in ("norm", "ssf", "attention")]
 
 
 @pytest.mark.parametrize("method", ["lora", "bias", "linear", "full", *FURTHER])
