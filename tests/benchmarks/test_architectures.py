@@ -1,4 +1,4 @@
-"""The bases that benchmarks build have the published numbers of parameters, and their light encoders the same states."""
+"""The bases of benchmarks have the published numbers of parameters, and their light encoders states of one width."""
 
 import sys
 from pathlib import Path
