@@ -70,9 +70,9 @@ def find_masks(folder: Path, rows: pd.DataFrame) -> pd.Series:
     told = ", ".join(f"{structure} {n:,}" for structure, n in counts.sort_index().items())
     print(f"masks: {len(found):,} of {len(rows):,} images have one ({told})")
     if len(counts) > 1 and counts.sum() == len(found):
-        shown = ", ".join(map(str, counts.index))
+        structures = ", ".join(map(str, counts.index))
         print(
-            f"warning: the folders {shown} are taken for structures, and no image has masks "
+            f"warning: the folders {structures} are taken for structures, and no image has masks "
             "in two of them: if they are classes or parts of the data, put their masks into one folder",
             file=sys.stderr,
         )
