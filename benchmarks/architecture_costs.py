@@ -67,7 +67,7 @@ class Denoiser(nn.Module):
 
 def main(config: CostConfig) -> int:
     """Count, print and on request render."""
-    counts = {name: count(name) for name in NAMES}
+    counts: dict[str, Any] = {name: count(name) for name in NAMES}
     write_json(RESULTS, counts)
     tables = render(counts)
     print(tables)
