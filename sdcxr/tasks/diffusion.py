@@ -278,7 +278,9 @@ class DiffusionTask(nn.Module):
         """Write pipeline/ with the merged parts, and adapter/ where the method has one."""
         self.denoiser.to(memory_format=torch.contiguous_format)  # safetensors knows no other
         tuned = {name: self.backbone.parts[name] for name in self.methods}
-        if self.config.adapts_base and "token" not in self.config.parts:
+        # A family that takes some of these settings changes no weight by them.
+        changed = self.config.adapts_base and not getattr(self.backbone, "seats", ())
+        if changed and "token" not in self.config.parts:
             print("no adapter/: the base was changed before it was tuned, so the pipeline is all there is")
         else:
             save_adapter(run / "adapter", self.methods, tuned, self.config, self.base_sha256)
