@@ -68,7 +68,7 @@ class Denoiser(nn.Module):
 
 def main(config: CostConfig) -> int:
     """Count, print and on request render."""
-    counts = read_json(RESULTS) if RESULTS.is_file() else {}
+    counts: dict[str, Any] = read_json(RESULTS) if RESULTS.is_file() else {}
     for name in NAMES:
         if name not in counts:
             counts[name] = count(name)

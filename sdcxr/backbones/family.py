@@ -12,6 +12,7 @@ from sdcxr.backbones.latent_codec import KLCodec
 from sdcxr.backbones.pipeline_files import hash_weights, load_part, variant_of
 from sdcxr.backbones.stable_diffusion import normalise_in_float32
 from sdcxr.config import TrainConfig
+from sdcxr.noise.base import NoiseProcess
 from sdcxr.runtime.errors import UserError
 
 # Settings that change parts of a base. Only Stable Diffusion 1 and 2 have a seat for each.
@@ -94,6 +95,10 @@ class Family:
                 f"its denoiser takes {channels} channels, its VAE gives {latent}: parts of different models"
             )
         self.inference_process()
+
+    def inference_process(self) -> NoiseProcess:
+        """See `base.Backbone`."""
+        raise NotImplementedError
 
     def adapt(self, config: TrainConfig) -> None:
         for name in ADAPTING:

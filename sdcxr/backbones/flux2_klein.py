@@ -98,7 +98,7 @@ class Flux2Klein(Family):
 
     def encode_text(self, tokens: dict[str, Tensor]) -> Conditioning:
         ids, mask = tokens["input_ids"], tokens["attention_mask"]
-        # transformers looks at the mask's values, which meta tensors lack; a dictionary it takes for masks made already.
+        # transformers looks at the mask's values, which meta tensors lack; a dictionary are masks made already.
         known: Any = {"full_attention": None} if ids.is_meta else mask
         encoder = self.parts["text"].model  # without the head, which gives 151,936 numbers a token
         states = encoder(ids, attention_mask=known, output_hidden_states=True, use_cache=False).hidden_states

@@ -29,15 +29,28 @@ def training_flops(task: nn.Module, batch: dict[str, Tensor]) -> int:
         task: a task (see `sdcxr.tasks.base.Task`), not wrapped, with `requires_grad` set as it is trained.
         batch: what its `forward` takes, of any values, on any device. The count is of this whole batch.
     """
+    with flop_counter() as counter:
+        _meta_pass(task, batch)
+    return int(counter.get_total_flops())
+
+
+def without_gradient(task: nn.Module, batch: dict[str, Tensor]) -> list[str]:
+    """Names of the parameters of a task that train and do not reach its loss, by the same pass as `training_flops`."""
+    passed = _meta_pass(task, batch)
+    return [name for name, p in task.named_parameters() if p.requires_grad and passed[f"task.{name}"].grad is None]
+
+
+def _meta_pass(task: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """One forward and backward pass without values; the tensors that stood for the task's, with their gradients."""
     bench = _Bench(task)
     state = {
         name: torch.empty_like(tensor, device="meta").requires_grad_(tensor.requires_grad)
         for name, tensor in [*bench.named_parameters(), *bench.named_buffers()]
     }
     shapes = {name: torch.empty_like(value, device="meta") for name, value in batch.items()}
-    with torch.enable_grad(), _without_recomputation(task), flop_counter() as counter:
+    with torch.enable_grad(), _without_recomputation(task):
         torch.func.functional_call(bench, state, (shapes,)).mean().backward()
-    return int(counter.get_total_flops())
+    return state
 
 
 def flop_counter() -> FlopCounterMode:

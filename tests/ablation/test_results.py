@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ablation.results import Arms, Measured, estimate
+from ablation.estimates import estimate
+from ablation.results import Arms, Measured
 from ablation.tables import differences_table, latex, markdown, mean_text, values_table
 from eval.metrics.bootstrap import Interval, bootstrap_counts, holm, standard_error
 from eval.scores import finite_or_none, score_row
@@ -25,8 +26,7 @@ def arms_of(cells: dict[str, dict[str, np.ndarray]], baseline: str | None = None
     for arm, seeds in cells.items():
         found[arm] = {}
         for seed, values in seeds.items():
-            one = Measured(None, [row_of(values, metric)], None)
-            one.__dict__["groups"] = ["same"]
+            one = Measured(None, [row_of(values, metric)], None, "same")
             found[arm][seed] = one
             columns = {row_key(one.rows[0]): metric}
     return Arms(found, columns, baseline)
@@ -68,7 +68,10 @@ def test_prompts_alone_give_a_normal_interval_and_a_note():
     assert estimate([0.5, 0.5], [np.zeros(0)] * 2, None).low is None  # without any variation nothing is known
 
 
-@pytest.mark.parametrize(("seed_sd", "seeds"), [(0.0, 3), (0.1, 3), (0.3, 3), (0.3, 8), (1.0, 5)])
+SLOW = [pytest.param(sd, seeds, marks=pytest.mark.slow) for sd, seeds in ((0.0, 3), (0.1, 3), (0.3, 8))]
+
+
+@pytest.mark.parametrize(("seed_sd", "seeds"), [(0.3, 3), (1.0, 5), *SLOW])
 def test_intervals_cover_the_difference(seed_sd, seeds):
     """At least 93 % of the intervals hold the difference of the populations of seeds and prompts."""
     hits, experiments = 0, 400

@@ -239,6 +239,7 @@ def test_half_precision_that_overflows_is_refused(base, backbone):
         backbone.adapt(TrainConfig(tune="unet", mixed_precision="fp16"))
 
 
+@pytest.mark.slow
 def test_published_sizes_cost_what_is_known_of_them(family, base):
     for size, about in family.published.items():
         backbone = backbones.load(str(base))
