@@ -19,7 +19,7 @@ from sdcxr.runtime.errors import UserError
 from sdcxr.tuning import find_method
 from sdcxr.tuning.base import apply_method
 from sdcxr.tuning.registry import METHODS, fitting_methods
-from tests.sdcxr.backbones.families.conftest import save_base
+from tests.sdcxr.backbones.families.conftest import save_base, tiny
 
 PLACES = (
     *(("sdxl", "unet"), ("sdxl", "text"), ("sdxl", "text_2"), ("sd3", "unet"), ("sd3", "text")),
@@ -100,20 +100,23 @@ LORA = {"tune": "unet+text", "method": "lora", "lora_rank": 2, "lora_alpha": 8.0
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("family", "tune", "style"),
-    [("sdxl", "unet+text", "diffusers"), ("sd3", "unet+text", "diffusers"), ("sdxl", "unet", "kohya")],
+    ("family", "own", "call"),
+    [
+        ("sdxl", {}, {}),
+        ("sd3", {}, {"max_sequence_length": 77}),
+        ("sd3", {"text_length": 100}, {"max_sequence_length": 100}),
+    ],
 )
-def test_diffusers_reads_lora_of_all_parts(bases, train_micro, tmp_path, family, tune, style):
+def test_diffusers_reads_lora_of_all_parts(bases, train_micro, tmp_path, family, own, call):
     from diffusers import DiffusionPipeline
 
     run = tmp_path / "run"
-    train_micro(run, **LORA | {"tune": tune, "lora_format": style}, base=str(bases[family]), resolution=64)
+    train_micro(run, **LORA | own, base=str(bases[family]), resolution=64)
     ours = Sampler.load(str(run), num_inference_steps=3)
     image = ours.sample([TEXTS[0]], [3])[0].astype(int)
     pipe = DiffusionPipeline.from_pretrained(bases[family])
     pipe.set_progress_bar_config(disable=True)
-    call: dict[str, Any] = {"num_inference_steps": 3, "guidance_scale": ours.guidance_scale, "height": 64, "width": 64}
-    call |= {"max_sequence_length": 77} if family == "sd3" else {}
+    call = call | {"num_inference_steps": 3, "guidance_scale": ours.guidance_scale, "height": 64, "width": 64}
     theirs = []
     for folder in (None, run / "adapter"):
         if folder is not None:
@@ -127,3 +130,21 @@ def test_diffusers_reads_lora_of_all_parts(bases, train_micro, tmp_path, family,
     backbone = with_adapters(locate_model(str(bases[family])), str(run)).load(torch.float32)
     again = Sampler(backbone, num_inference_steps=3).sample([TEXTS[0]], [3])[0].astype(int)
     assert np.abs(again - image).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("family", "size", "method", "expected"),
+    [
+        ("sdxl", "base", "bias", 1_289_284),
+        ("sdxl", "base", "norm", 588_160),
+        ("sdxl", "base", "attention", 2_209_201_920),
+        ("sd3", "3.5 Medium", "bias", 1_242_688),
+        ("sd3", "3.5 Medium", "norm", 7_808),  # of queries and keys; its other norms have no weights
+        ("sd3", "3.5 Medium", "attention", 573_689_984),
+    ],
+)
+def test_counts_at_published_sizes(family, size, method, expected):
+    network = tiny(family).published[size].build()
+    with torch.device("meta"):
+        apply_method(find_method(method), network, TrainConfig(tune="unet", method=method))
+    assert sum(p.numel() for p in network.parameters() if p.requires_grad) == expected
