@@ -3,7 +3,8 @@
     python benchmarks/architecture_costs.py            # prints the tables
     python benchmarks/architecture_costs.py --render   # puts them into docs/performance.md
 
-Nothing is computed and no weight exists: minutes on any CPU.
+Nothing is computed and no weight exists: minutes on any CPU. Bases that are in benchmarks/results are not counted
+again.
 """
 
 from dataclasses import dataclass
@@ -11,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from architectures import Name, random_weights
+from architectures import ARCHITECTURES, Name, random_weights
 from throughput_tables import insert
 from torch import Tensor, nn
 
 from sdcxr.backbones.base import Conditioning
 from sdcxr.config import TrainConfig
-from sdcxr.io.files import write_json, write_text
+from sdcxr.io.files import read_json, write_json, write_text
 from sdcxr.runtime.cli import run
 from sdcxr.training.flops import flop_counter, training_flops
 from sdcxr.tuning.base import apply_method
@@ -67,8 +68,12 @@ class Denoiser(nn.Module):
 
 def main(config: CostConfig) -> int:
     """Count, print and on request render."""
-    counts: dict[str, Any] = {name: count(name) for name in NAMES}
-    write_json(RESULTS, counts)
+    counts: dict[str, Any] = read_json(RESULTS) if RESULTS.is_file() else {}
+    for name in NAMES:
+        if name not in counts:
+            counts[name] = count(name)
+            write_json(RESULTS, counts)
+            print(f"{NAMES[name]}: counted", flush=True)
     tables = render(counts)
     print(tables)
     if config.render:
@@ -87,16 +92,24 @@ def count(name: Name) -> dict[str, Any]:
         "vae": size(parts["vae"]),
         "text": [size(part) for part in text],
     }
-    arrays, _ = backbone.tokenize(["one"])
-    ids = {key: torch.from_numpy(array).to("meta") for key, array in arrays.items()}
+    ids = tokens(backbone, ARCHITECTURES[name].encoded)
     with torch.no_grad(), flop_counter() as counter:
         conditioning = backbone.encode_text(ids)
-    found |= {"text_gflop": counter.get_total_flops() / 1e9, "tokens": conditioning.hidden.shape[1]}
-    sides = {side: at_side(backbone, conditioning, side) for side in SIDES}
+        found |= {"text_gflop": counter.get_total_flops() / 1e9, "tokens": conditioning.hidden.shape[1]}
+        backbone.codec.encode(torch.empty(1, 1, SIDES[0], SIDES[0], device="meta"))
+        vae = counter.get_total_flops() / 1e9 - found["text_gflop"]
+    sides = {str(side): at_side(backbone, conditioning, side) for side in SIDES}
     layers, adapter = with_lora(parts["unet"])
-    for side in SIDES:
-        sides[side]["lora"] = step_flops(backbone, batch_of(backbone, conditioning, side))
-    return found | {"lora_layers": layers, "lora": adapter, "at": sides}
+    lora = step_flops(backbone, batch_of(backbone, conditioning, SIDES[0]))
+    return found | {"vae_gflop": vae, "lora_layers": layers, "lora": adapter, "lora_gflop": lora, "at": sides}
+
+
+def tokens(backbone: Any, encoded: int | None) -> dict[str, Tensor]:
+    """The arrays of a text on the meta device, as long as the published tokenizer makes it."""
+    arrays, _ = backbone.tokenize(["one"])
+    length = next(array.shape[1] for key, array in arrays.items() if key == "input_ids")
+    cut = {key: array[:, :encoded] if array.shape[1] == length else array for key, array in arrays.items()}
+    return {key: torch.from_numpy(array).to("meta") for key, array in cut.items()}
 
 
 def size(network: nn.Module) -> int:
@@ -110,18 +123,15 @@ def batch_of(backbone: Any, conditioning: Conditioning, side: int) -> dict[str, 
 
 
 def at_side(backbone: Any, conditioning: Conditioning, side: int) -> dict[str, float]:
-    """GFLOP of the VAE's encoder, and of the denoiser forward and with backward of all weights."""
+    """GFLOP of the denoiser forward, and with backward of all weights."""
     batch = batch_of(backbone, conditioning, side)
-    with torch.no_grad(), flop_counter() as counter:
-        backbone.codec.encode(torch.empty(1, 1, side, side, device="meta"))
-    vae = counter.get_total_flops() / 1e9
     with torch.no_grad(), flop_counter() as counter:
         Denoiser(backbone)(batch)
     forward = counter.get_total_flops() / 1e9
     backbone.parts["unet"].requires_grad_(True)
     both = step_flops(backbone, batch)
     backbone.parts["unet"].requires_grad_(False)
-    return {"vae": vae, "forward": forward, "full": both}
+    return {"forward": forward, "full": both}
 
 
 def step_flops(backbone: Any, batch: dict[str, Tensor]) -> float:
@@ -139,8 +149,8 @@ def with_lora(network: nn.Module) -> tuple[int, int]:
 def render(counts: dict[str, Any]) -> str:
     """Both tables."""
     compute = [
-        "| base | denoiser, M | 512 px: forward / + backward / LoRA | 1024 px | VAE, M; encoding 512 px | "
-        "text, M; a caption (tokens) |",
+        "| base | denoiser, M | 512 px: forward / + backward / LoRA | 1024 px: forward / + backward "
+        "| VAE, M; encoding 512 px | text, M; a caption (tokens) |",
         "|-|-:|-:|-:|-:|-:|",
     ]
     memory = [
@@ -149,15 +159,16 @@ def render(counts: dict[str, Any]) -> str:
     ]
     for name, label in NAMES.items():
         each = counts[name]
-        sides = [" / ".join(f"{at[key]:,.0f}" for key in ("forward", "full", "lora")) for at in each["at"].values()]
+        small, large = (" / ".join(f"{gflop:,.0f}" for gflop in each["at"][str(side)].values()) for side in SIDES)
         text = " + ".join(f"{n / 1e6:,.1f}" for n in each["text"])
         compute.append(
-            f"| {label} | {each['denoiser'] / 1e6:,.1f} | {sides[0]} | {sides[1]} | {each['vae'] / 1e6:.1f}; "
-            f"{each['at'][SIDES[0]]['vae']:,.0f} | {text}; {each['text_gflop']:,.0f} ({each['tokens']}) |"
+            f"| {label} | {each['denoiser'] / 1e6:,.1f} | {small} / {each['lora_gflop']:,.0f} | {large} "
+            f"| {each['vae'] / 1e6:.1f}; {each['vae_gflop']:,.0f} "
+            f"| {text}; {each['text_gflop']:,.0f} ({each['tokens']}) |"
         )
         n, adapter = each["denoiser"], each["lora"]
         full = [f"{n * bytes_ / 1e9:.1f}" for bytes_ in (AVERAGED, FULL)]
-        rate = PEAK / (each["at"][SIDES[0]]["full"] * 1e9)
+        rate = PEAK / (each["at"][str(SIDES[0])]["full"] * 1e9)
         memory.append(
             f"| {label} | {full[0]} | {full[1]} | {(n * FROZEN + adapter * ADAPTER) / 1e9:.1f} | "
             f"{each['lora_layers']}; {adapter / 1e6:.1f} | {rate:,.0f} |"

@@ -29,6 +29,8 @@ class Architecture:
     tokenizers: dict[str, Callable[[], Any]]
     light: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By text encoder whose outputs are cached, settings of a small one with states of the same width."""
+    encoded: int | None = None
+    """Tokens that the text encoder sees with the published tokenizer, where letters are more."""
     tuning: dict[str, Any] = field(default_factory=dict)
     """Settings without which the family refuses to be trained."""
 
@@ -147,6 +149,7 @@ def sana(width: int, layers: int, heads: int) -> Architecture:
         SANA_SCHEDULER,
         {"tokenizer": gemma_tokenizer},
         {"text_encoder": {"num_hidden_layers": 1, "vocab_size": 128}},
+        encoded=505,  # 207 of the instruction and 300, without the two that both have
     )
 
 
@@ -243,7 +246,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             "text_encoder": {"vocab_size": 300, "intermediate_size": 64, "num_hidden_layers": 28}
             | {"num_attention_heads": 1, "num_key_value_heads": 1}
         },
-        {"method": "lora", "lora_rank": 16, "gradient_checkpointing": True},
+        tuning={"method": "lora", "lora_rank": 16, "gradient_checkpointing": True},
     ),
 }
 

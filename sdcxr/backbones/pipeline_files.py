@@ -16,6 +16,8 @@ from sdcxr.io.files import read_json, write_json
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.quiet import LIBRARIES, quiet_libraries
 
+# What config.json of published weights calls a class that diffusers has renamed since.
+FORMER_NAMES = {"PixArtTransformer2DModel": "Transformer2DModel"}
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
 
 
@@ -119,7 +121,7 @@ def load_part(kind: Any, folder: Path, name: str, dtype: Any) -> Any:
         ValueError: weights are missing, or there are more than the architecture takes.
     """
     saved = json.loads((folder / name / "config.json").read_text(encoding="utf-8")).get("_class_name", kind.__name__)
-    if saved != kind.__name__:
+    if saved not in (kind.__name__, FORMER_NAMES.get(kind.__name__)):
         raise ValueError(f"the class of its {name} is {saved}, not {kind.__name__}")
     if (with_mlp := load_with_mlp(kind, folder / name)) is not None:
         return with_mlp.to(dtype)

@@ -125,7 +125,8 @@ def apply_method(method: TuningMethod, module: nn.Module, config: TrainConfig) -
     if not names:
         kinds = ", ".join(kind.lstrip("_") for kind in method.serves[:5])
         more = ", …" if len(method.serves) > 5 else ""
-        raise NothingToTune(f"--method {method.name}: {type(module).__name__} has none of {kinds}{more}")
+        lacks = "nothing that it trains" if found else f"none of {kinds}{more}"
+        raise NothingToTune(f"--method {method.name}: {type(module).__name__} has {lacks}")
     parameters = dict(module.named_parameters())
     if not names <= parameters.keys():
         raise ValueError(f"--method {method.name} names {sorted(names - parameters.keys())[:3]}")
