@@ -16,6 +16,9 @@ from tests.sdcxr.backbones.families.conftest import tiny
 
 # Of published size on the meta device: trained parameters, by hand from the layers' widths; None: there are none.
 SELECTED: dict[tuple[str, str], dict[str, int | None]] = {
+    ("sdxl", "base"): {"bias": 1_289_284, "norm": 588_160, "attention": 2_209_201_920},
+    # Normalised are queries and keys; its other norms have no weights.
+    ("sd3", "3.5 Medium"): {"bias": 1_242_688, "norm": 122 * 64, "attention": 573_689_984},
     ("pixart", "XL/2"): {"bias": 432_032, "norm": None, "attention_layers": 297_529_344, "difffit": 786_848},
     ("flux2_klein", "4B"): {"bias": None, "norm": 7_680, "attention_layers": 2_831_162_880, "difffit": None},
 }
