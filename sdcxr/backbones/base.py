@@ -115,8 +115,8 @@ class Backbone(Protocol):
     def caches_text(self) -> bool:
         """Whether frozen text encoders are large enough for their outputs to be cached instead of computed every step.
 
-        Those that are not in `tunable_text` are cached also while others train: then the family has `encode_frozen`,
-        from tokens to their `Conditioning`, and `encode_text` takes its rows as `frozen`.
+        A family that has `encode_frozen`, from tokens to a `Conditioning`, has that of the encoders outside of
+        `tunable_text` cached. The others run in every step, and `encode_text` takes the cached rows as `frozen`.
         """
 
     def adapt(self, config: TrainConfig) -> None:

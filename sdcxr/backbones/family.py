@@ -130,7 +130,9 @@ class Family:
         return int(self.codec.factor) * int(getattr(self.denoiser.config, "patch_size", None) or 1)
 
     def text_fingerprint(self) -> dict[str, Any]:
-        encoders = {self.components[name]: part for name, part in self.parts.items() if name.startswith("text")}
+        text = [name for name in self.parts if name.startswith("text")]
+        frozen = [name for name in text if name not in self.tunable_text]  # what is cached, where others run
+        encoders = {self.components[name]: self.parts[name] for name in frozen or text}
         weights = {name: hash_weights(part) for name, part in encoders.items()}
         return weights | {
             f"{name}.config": f"{part.dtype} {part.config.to_json_string()}" for name, part in encoders.items()

@@ -98,9 +98,10 @@ class Flux2Klein(Family):
 
     def encode_text(self, tokens: dict[str, Tensor]) -> Conditioning:
         ids, mask = tokens["input_ids"], tokens["attention_mask"]
-        # Not the head: 151,936 numbers a token. transformers looks at the mask's values, which meta tensors lack.
-        known = {} if ids.is_meta else {"attention_mask": mask}
-        states = self.parts["text"].model(ids, output_hidden_states=True, use_cache=False, **known).hidden_states
+        # transformers looks at the mask's values, which meta tensors lack; a dictionary are masks made already.
+        known: Any = {"full_attention": None} if ids.is_meta else mask
+        encoder = self.parts["text"].model  # without the head, which gives 151,936 numbers a token
+        states = encoder(ids, attention_mask=known, output_hidden_states=True, use_cache=False).hidden_states
         return Conditioning(torch.cat([states[layer] for layer in LAYERS], dim=-1))  # padding is attended to
 
     def unconditional(self, n: int) -> Conditioning:

@@ -83,12 +83,17 @@ class DiffusionTask(nn.Module):
         return self.backbone.parts["unet"]
 
     @property
+    def encodes_text(self) -> bool:
+        """Whether text encoders run in every step: they train, or are small beside those whose outputs are cached."""
+        return "text" in self.methods or hasattr(self.backbone, "encode_frozen")
+
+    @property
     def cached_text(self) -> list[str]:
-        """The text encoders whose outputs are cached: none, all, or beside those that train those that never do."""
+        """The text encoders whose outputs are cached: none, all, or those that never train beside others that run."""
         encoders = [name for name in self.backbone.parts if name.startswith("text")]
         if self.config.templates or not self.backbone.caches_text:
             return []
-        kept = self.backbone.tunable_text if "text" in self.methods else ()
+        kept = self.backbone.tunable_text if self.encodes_text else ()
         return [name for name in encoders if name not in kept]
 
     @contextmanager
@@ -168,7 +173,7 @@ class DiffusionTask(nn.Module):
         if not self.cached_text:
             return live
         assert self.config.data is not None
-        partly = "text" in self.methods
+        partly = self.encodes_text
         with self.encoders_on_device() as device:
             folder = Path(self.config.latents_dir or self.config.data) / ".conditioning"
             cached = cached_captions(self.backbone, device, texts, folder, frozen_only=partly)
@@ -245,7 +250,7 @@ class DiffusionTask(nn.Module):
     def conditioning(self, batch: dict[str, Tensor]) -> Conditioning:
         """From the cache, or from token ids by the text encoder."""
         cached = conditioning_of(batch)
-        if cached is not None and "text" not in self.methods:
+        if cached is not None and not self.encodes_text:
             return cached
         frozen = {} if cached is None else {"frozen": cached}
         with torch.set_grad_enabled(torch.is_grad_enabled() and "text" in self.methods):
@@ -273,7 +278,9 @@ class DiffusionTask(nn.Module):
         """Write pipeline/ with the merged parts, and adapter/ where the method has one."""
         self.denoiser.to(memory_format=torch.contiguous_format)  # safetensors knows no other
         tuned = {name: self.backbone.parts[name] for name in self.methods}
-        if self.config.adapts_base and "token" not in self.config.parts:
+        # A family that takes some of these settings changes no weight by them.
+        changed = self.config.adapts_base and not getattr(self.backbone, "seats", ())
+        if changed and "token" not in self.config.parts:
             print("no adapter/: the base was changed before it was tuned, so the pipeline is all there is")
         else:
             save_adapter(run / "adapter", self.methods, tuned, self.config, self.base_sha256)

@@ -29,7 +29,7 @@ from sdcxr.tuning.registry import choose_methods, method_of
 
 RECORD = "adapter.json"
 # Settings that change what the base is at inference: recorded where they are not the default.
-OF_BASE = ("prediction_type", "rescale_betas_zero_snr")
+OF_BASE = ("prediction_type", "rescale_betas_zero_snr", "text_length")
 
 
 def save_adapter(
@@ -229,6 +229,8 @@ def apply_adapters(backbone: Any, adapters: Sequence[Adapter]) -> None:
             adapter.check_base(hash_base(backbone))
         else:
             adapter.check_base(base)
+            if adapter.config.adapts_base:  # the length of its texts
+                backbone.adapt(adapter.config)
     backbone.noise_process(adapters[0].config)  # the scheduler as it was in training
     for name in sorted({name for adapter in adapters for name in adapter.states}):
         own = [adapter for adapter in adapters if name in adapter.states]

@@ -1,4 +1,4 @@
-"""The bases of benchmarks have the published numbers of parameters, and their light encoders states of one width."""
+"""Bases of the benchmarks have the published numbers of parameters, and with light encoders the same states."""
 
 import sys
 from pathlib import Path

