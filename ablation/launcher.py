@@ -35,8 +35,10 @@ class Launcher(Protocol):
     """Jobs at the same time."""
     detached: bool
     """Whether jobs outlive the runner, and a signal to it leaves them alone."""
-    waiting: Collection[str]
-    """The started jobs, by key, that wait for their turn elsewhere; this time is not theirs."""
+
+    @property
+    def waiting(self) -> Collection[str]:
+        """The started jobs, by key, that wait for their turn elsewhere; this time is not theirs."""
 
     def start(self, job: Job) -> str:
         """Start a job; returns what was done in words, or "" where a process of an earlier call works in its folder."""

@@ -70,7 +70,7 @@ def no_job_left(slurm, tmp_path):
 
 def task(folder: Path, value: str = "") -> Path:
     """The folder of the training of a cell, by its value of the axis; without, of the only one."""
-    return next((folder / "out" / "train").glob(f"*{value}*"))
+    return next(one for one in (folder / "out" / "train").iterdir() if value in one.name)
 
 
 def has_begun(folder: Path, value: str = "", step: int = 10) -> bool:
