@@ -1,19 +1,20 @@
 """From a grid to its cells, and from cells to tasks: each command once, named by a hash of its resolved flags.
 
-All functions are pure. Cells that agree in the flags of a stage, and of all stages that it builds on, share its task.
+Cells that agree in the flags of a stage, and of all stages that it builds on, share its task.
 """
 
 import hashlib
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from ablation.grid import SEED, Flag, Grid
+from ablation.grid import SEED, Flag, Grid, known
 from ablation.programs import OUTPUTS, Program, check_values, find_program, settled
 from sdcxr.runtime.errors import UserError
 
@@ -74,6 +75,44 @@ class Plan:
     def short(self) -> dict[str, str]:
         """A name of each axis for file names and tables."""
         return short_names(self.grid)
+
+    @cached_property
+    def baseline(self) -> str | None:
+        """The arm that the grid names as its baseline.
+
+        Raises:
+            UserError: no cell is it, or several are.
+        """
+        if not self.grid.baseline:
+            return None
+        wanted = dict(self.grid.baseline)
+        arms = {self.arm_name(cell): cell.arm for cell in self.cells}
+        fitting = [name for name, arm in arms.items() if wanted.items() <= arm.items()]
+        found = [name for name in fitting if arms[name] == wanted] or fitting
+        if len(found) != 1:
+            count = f"{len(found)} cells are" if found else "no cell is"
+            raise UserError(f"baseline: {count} {_text(wanted)}: name the value of each axis")
+        return found[0]
+
+    def arm_name(self, cell: Cell) -> str:
+        """A cell's values of the axes that vary, without the seed."""
+        labels = [(axis, label) for axis, label in cell.arm.items() if axis in self.varying]
+        if len(self.varying) < 2:
+            return ", ".join(label for _, label in labels) or "all"
+        return ", ".join(f"{self.short[axis]} {label}" for axis, label in labels)
+
+    def task_name(self, task: Task) -> str:
+        """The stage of a task, with its axis values where the stage has other tasks too."""
+        return f"{task.stage} {task.name}".strip() if self._tasks_by_stage[task.stage] > 1 else task.stage
+
+    @cached_property
+    def _tasks_by_stage(self) -> Counter[str]:
+        return Counter(task.stage for task in self.tasks.values())
+
+    @cached_property
+    def varying(self) -> list[str]:
+        """The axes of more than one value, without the seed."""
+        return [name for name, axis in self.grid.axes.items() if name != SEED and len(axis.choices) > 1]
 
 
 def expand(grid: Grid) -> list[Assignment]:
@@ -144,7 +183,26 @@ def plan_grid(grid: Grid) -> Plan:
         if (other := owners.setdefault(found[grid.measure], name)) != name:
             raise UserError(f"the cells {other} and {name} are the same commands: leave one out")
         cells.append(Cell(assignment, found, name))
-    return Plan(grid, cells, tasks)
+    plan = Plan(grid, cells, tasks)
+    check_metrics(grid)
+    _ = plan.baseline  # refused here and not after all has run
+    return plan
+
+
+def check_metrics(grid: Grid) -> None:
+    """Refuse a metric of the grid that `eval` does not know, and a column that its scores do not have.
+
+    Raises:
+        UserError: names the nearest ones.
+    """
+    from eval.scores import COLUMNS
+    from eval.summary.comparison import KEY
+    from eval.summary.measures import MEASURES
+
+    for wanted in grid.metrics:
+        known(wanted, {*COLUMNS, *KEY}, "column in metrics:")
+        if grid.stages[grid.measure].command == "eval" and "metric" in wanted:
+            known([wanted["metric"]], MEASURES, "metric in metrics:")
 
 
 def _tasks_of(
@@ -256,8 +314,23 @@ def folder_name(task: Task) -> str:
 
 
 def task_folder(root: Path, task: Task) -> Path:
-    """Where a task works."""
-    return root / task.stage / folder_name(task)
+    """Where a task works: the folder with its key, else a new one.
+
+    A name is that of the first call: with another value on an axis that had one, more axes differ, but nothing is done
+    again.
+    """
+    folder, name = root / task.stage, folder_name(task)
+    try:
+        names = _names_by_key(folder, folder.stat().st_mtime_ns)
+    except (FileNotFoundError, NotADirectoryError):
+        names = {}
+    return folder / names.get(task.key, name)
+
+
+@lru_cache(maxsize=64)
+def _names_by_key(folder: Path, _changed: int) -> dict[str, str]:
+    names = sorted((path.name for path in folder.iterdir()), reverse=True)
+    return {name.rpartition("-")[2]: name for name in names}
 
 
 def task_output(root: Path, task: Task) -> Path:

@@ -38,15 +38,15 @@ def main(config: AblateConfig) -> int:
         raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
     options = slurm_options(config, plan) if config.launcher == "slurm" else {}
     if config.dry_run:
-        print(describe(root, plan, options))
+        print(describe(root, plan, config.gpu_tflops, options))
         return 0
     with locked(root):
         write_json(root / "cells.json", {cell.name: dict(cell.tasks) for cell in plan.cells})
         launcher = slurm_launcher(config, root, options) if options else local_launcher(config)
         print(f"{len(plan.cells)} cells, {len(plan.tasks)} commands, {launcher.slots} at a time", flush=True)
         code = Runner(root, plan, launcher, config.retry_failed).run()
-        if code in (0, 1):
-            publish(root, plan, config)
+        if code in (0, 1) and not publish(root, plan, config):
+            code = 1
     return code
 
 
@@ -88,23 +88,26 @@ def slurm_launcher(config: AblateConfig, root: Path, options: dict[str, dict[str
     return Slurm(root, options, config.jobs or LARGEST_ARRAY)
 
 
-def publish(root: Path, plan: "Plan", config: AblateConfig) -> None:
-    """The results of all measured cells, in files of the grid's folder."""
+def publish(root: Path, plan: "Plan", config: AblateConfig) -> bool:
+    """The results of all measured cells, in files of the grid's folder; False where those of a cell are damaged."""
     from ablation.report import write_report
     from ablation.results import arms_of, measured_cells, write_differences, write_results
     from ablation.tables import write_tables
 
-    measured = measured_cells(root, plan)
+    measured, problems = measured_cells(root, plan)
+    for line in problems:
+        print(line, flush=True)
     if not measured:
         print("no cell is measured yet")
-        return
-    write_results(root, plan, measured)
+        return not problems
     arms = arms_of(plan, measured)
+    write_results(root, plan, measured, arms)
     differences = arms.differences()
     write_differences(root, arms, differences)
     write_tables(root, plan, arms, differences)
     write_report(root / "report.html", plan, arms, differences, measured, config.show_prompts)
     print(f"{root / 'report.html'}: {len(measured)} of {len(plan.cells)} cells; also results.csv, table.md, table.tex")
+    return not problems
 
 
 def entry() -> None:

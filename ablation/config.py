@@ -29,7 +29,9 @@ class AblateConfig:
     """Options of SLURM's sbatch, for all stages or one, over those of the file: --sbatch partition=gpu --sbatch
     train.gpus-per-node=8."""
     dry_run: bool = False
-    """Print cells, commands and how many images they take, and run nothing."""
+    """Print cells, commands, how many images they take, and the GPU-hours of those; run nothing."""
+    gpu_tflops: float = 100.0
+    """With --dry_run: 1e12 operations a second that a GPU keeps up. Published trainings: 87 (A100), 305 (H100)."""
     retry_failed: bool = False
     """Run again what failed in an earlier call."""
     show_prompts: bool = False
@@ -40,6 +42,8 @@ class AblateConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name} {value}: must be at least 1")
+        if not 0 < self.gpu_tflops < float("inf"):
+            raise UserError(f"--gpu_tflops {self.gpu_tflops}: must be above 0")
         if self.launcher == "slurm" and self.gpus_per_job != 1:
             raise UserError("--gpus_per_job: with --launcher slurm use --sbatch gpus-per-node=… and ntasks-per-node=…")
         if self.launcher != "slurm" and self.sbatch:

@@ -1,69 +1,95 @@
-"""What a grid would do: its cells, commands and numbers of images."""
+"""What a grid would do: its cells, commands, numbers of images, and GPU-hours."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ablation.cells import Plan, Task, task_output, with_folders
-from ablation.runner import DONE, Progress, command_line, read_state
+from ablation.progress import DONE, Progress
+from ablation.runner import command_line, read_state
 from ablation.sbatch import SUBMISSIONS, Options, scripts
+from ablation.workload import PIXELS, defaults_of, tflop_per_image, trained_images
+
+ASSUMED = (
+    "{hours:,.1f} GPU-hours for {names}, if a GPU keeps up {tflops:g} TFLOP/s (--gpu_tflops; published trainings: 87 "
+    "on an A100, 305 on an H100, docs/performance.md) and the networks are those of Stable Diffusion 1 or 2, at "
+    f"{PIXELS} px where no resolution is named"
+)
+NOT_COUNTED = "not in these hours: {names}"
 
 
-def describe(root: Path, plan: Plan, slurm: Mapping[str, Options] | None = None) -> str:
-    """Cells with what is done of them, each command once, and the images that are left to train on and to make.
+def describe(root: Path, plan: Plan, gpu_tflops: float = 100.0, slurm: Mapping[str, Options] | None = None) -> str:
+    """Cells with what is done of them, each command once, the images that are left, and the time that they take.
 
     Args:
         root: folder of the grid.
         plan: its plan.
+        gpu_tflops: 1e12 operations a second that a GPU keeps up.
         slurm: options of sbatch by stage; the scripts of stages with commands that are left come after these.
     """
-    done = {key for key, task in plan.tasks.items() if read_state(root, task).get("state") == DONE}
+    states = {key: read_state(root, task) for key, task in plan.tasks.items()}
+    done = {key for key, state in states.items() if state.get("state") == DONE}
     lines = [f"{len(plan.cells)} cells, {len(plan.tasks)} commands, {len(done)} of them done", ""]
     for cell in plan.cells:
         ready = sum(key in done for key in cell.tasks.values())
         lines.append(f"cell {cell.name}: {ready} of {len(cell.tasks)} commands done")
     lines.append("")
-    for key, task in plan.tasks.items():
-        if key not in done:
-            lines += [f"# {task.stage} {task.name}".rstrip(), command_line(root, plan, task)]
+    left = [task for key, task in plan.tasks.items() if key not in done]
+    for task in left:
+        lines += [f"# {task.stage} {task.name}".rstrip(), command_line(root, plan, task)]
     if slurm:
-        left = Counter(task.stage for key, task in plan.tasks.items() if key not in done)
-        lines += ["", *scripts(slurm, root / SUBMISSIONS, left)]
-    return "\n".join([*lines, "", *images_left(root, plan, done)])
+        lines += ["", *scripts(slurm, root / SUBMISSIONS, Counter(task.stage for task in left))]
+    measured = Progress(plan, 1)
+    for key in done:
+        measured.add_seconds(plan.tasks[key], states[key]["seconds"])
+    return "\n".join([*lines, "", *images_left(root, plan, left, gpu_tflops), *hours_measured(measured, left)])
 
 
-def images_left(root: Path, plan: Plan, done: set[str]) -> list[str]:
-    """How many images are left, by stage; those of prompts that are not there yet are not known."""
+def images_left(root: Path, plan: Plan, left: list[Task], gpu_tflops: float) -> list[str]:
+    """How many images are left by stage, and their GPU-hours at an assumed speed."""
     trained, made, per_prompt = Counter[str](), Counter[str](), Counter[str]()
-    for key, task in plan.tasks.items():
-        if key in done:
-            continue
-        flags = {**_defaults(task), **task.flags}
-        if task.command == "train" and flags["max_train_steps"]:
-            batch = flags["total_train_batch_size"] or flags["train_batch_size"] * flags["gradient_accumulation_steps"]
-            trained[task.stage] += flags["max_train_steps"] * batch
+    work, counted, others = 0.0, set(), {task.stage for task in left}
+    for task in left:
+        images = trained_images(task)
+        if images is not None:
+            trained[task.stage] += images
         elif task.command == "generate":
+            flags = defaults_of(task)
             n = flags["max_prompts"] or _prompts(root, plan, flags["prompts"])
             each = flags["num_images_per_prompt"]
-            if n is None:
-                per_prompt[task.stage] += each
-            else:
-                made[task.stage] += n * each
+            images = None if n is None else n * each
+            (per_prompt if images is None else made)[task.stage] += each if images is None else images
+        cost = tflop_per_image(task)
+        if images is not None and cost is not None:
+            work += images * cost
+            counted.add(task.stage)
+    others -= counted - per_prompt.keys()
     lines = [f"{stage}: {n:,} images to train on" for stage, n in trained.items()]
     lines += [f"{stage}: {n:,} images to generate" for stage, n in made.items()]
     lines += [f"{stage}: {n:,} images to generate for each prompt of its data" for stage, n in per_prompt.items()]
-    known = Progress(plan, 1)
-    for task in plan.tasks.values():
-        if (state := read_state(root, task)).get("state") == DONE:
-            known.states[task.key] = DONE
-            known.seconds.setdefault(task.stage, []).append(state["seconds"])
-    left = known.left()
-    return lines + ([f"about {left / 3600:.1f} device-hours, by what was done so far"] if left else [])
+    if counted:
+        hours = work / gpu_tflops / 3600
+        lines.append(ASSUMED.format(hours=hours, names=", ".join(sorted(counted)), tflops=gpu_tflops))
+        lines += [NOT_COUNTED.format(names=", ".join(sorted(others)))] if others else []
+    return lines
 
 
-def _defaults(task: Task) -> dict[str, Any]:
-    return {name: getattr(task.program.config, name, None) for name in task.program.hints}
+def hours_measured(measured: Progress, left: list[Task]) -> list[str]:
+    """The hours of one device by what the finished tasks of the same stages took, in proportion to their images."""
+    seconds: defaultdict[str, float] = defaultdict(float)
+    unknown: set[str] = set()
+    for task in left:
+        expected = measured.seconds_of(task)
+        if expected is None:
+            unknown.add(task.stage)
+        else:
+            seconds[task.stage] += expected
+    if not seconds:
+        return []
+    about = ", ".join(f"{stage} {value / 3600:,.2f}" for stage, value in seconds.items())
+    more = f"; {', '.join(sorted(unknown))} not finished yet in any cell" if unknown else ""
+    total = sum(seconds.values()) / 3600
+    return [f"{total:,.2f} device-hours left by the speed of what was done here ({about}{more})"]
 
 
 def _prompts(root: Path, plan: Plan, prompts: str) -> int | None:

@@ -124,13 +124,13 @@ def _over(below: Any, above: Any) -> Any:
 def parse_grid(content: Any, scale: str | None = None, settings: Sequence[str] = ()) -> Grid:
     """The grid of a YAML file's content; arguments and errors as `read_grid`."""
     content = _at_scale(_mapping(content, "the file"), scale)
-    _known(content, KEYS | {"flags"}, "key")
+    known(content, KEYS | {"flags"}, "key")
     stages = {name: _stage(name, one) for name, one in _mapping(content.get("stages"), "stages").items()}
     if not stages:
         raise UserError("stages: is empty")
     for stage in stages.values():
         for other in stage.after:
-            _known([other], stages, f"stage in {stage.name}.after:")
+            known([other], stages, f"stage in {stage.name}.after:")
     fixed = {_flag(name, stages): value for name, value in _mapping(content.get("flags"), "flags").items()}
     axes = {name: _axis(str(name), values, stages) for name, values in _mapping(content.get("axes"), "axes").items()}
     over = _settings(settings, stages)
@@ -142,11 +142,11 @@ def parse_grid(content: Any, scale: str | None = None, settings: Sequence[str] =
     if content.get("seeds") is not None:
         axes[SEED] = _seeds(content["seeds"], stages)
     measure = content.get("measure") or list(stages)[-1]
-    _known([measure], stages, "stage in measure:")
+    known([measure], stages, "stage in measure:")
     return Grid(
         stages,
         axes,
-        [[_known([name], axes, "axis in zip:")[0] for name in group] for group in _list(content.get("zip"), "zip")],
+        [[known([name], axes, "axis in zip:")[0] for name in group] for group in _list(content.get("zip"), "zip")],
         [_assignment(one, axes, "include") for one in _list(content.get("include"), "include")],
         [_pattern(one, axes) for one in _list(content.get("exclude"), "exclude")],
         _assignment(content.get("baseline") or {}, axes, "baseline"),
@@ -166,18 +166,35 @@ def _at_scale(content: dict[str, Any], scale: str | None) -> dict[str, Any]:
     if scale not in scales:
         raise UserError(f"--scale {scale}: there is none (known: {', '.join(map(str, scales)) or 'none'})")
     over = _mapping(scales[scale], f"scales.{scale}")
-    _known(over, SCALE_KEYS, f"key in scales.{scale}:")
+    known(over, SCALE_KEYS, f"key in scales.{scale}:")
     stages = _over(_mapping(content.get("stages"), "stages"), _mapping(over.get("stages"), "stages"))
-    axes = _mapping(content.get("axes"), "axes") | _mapping(over.get("axes"), "axes")
+    published = _mapping(content.get("axes"), "axes")
+    own = _mapping(over.get("axes"), "axes")
+    axes = published | {name: _with_sources(values, published.get(name)) for name, values in own.items()}
     flags = _mapping(content.get("flags"), "flags") | _mapping(over.get("flags"), "flags")
     return content | over | {"stages": stages, "flags": flags, "axes": {k: v for k, v in axes.items() if v is not None}}
+
+
+def _with_sources(values: Any, published: Any) -> Any:
+    """An axis of a scale: values without a source have that of the value of the same name in the file."""
+    if not isinstance(values, dict) or not isinstance(published, dict):
+        return values
+
+    def source_of(label: Any) -> dict[str, Any]:
+        about = published.get(label)
+        return {"source": about["source"]} if isinstance(about, dict) and "source" in about else {}
+
+    return {
+        label: source_of(label) | (flags or {}) if isinstance(flags, dict | None) else flags
+        for label, flags in values.items()
+    }
 
 
 def _stage(name: Any, content: Any) -> Stage:
     if not isinstance(name, str) or not name.isidentifier():
         raise UserError(f"stage {name!r}: a name has letters, digits and _")
     about = _mapping(content, f"stages.{name}")
-    _known(about, STAGE_KEYS, f"key in stages.{name}:")
+    known(about, STAGE_KEYS, f"key in stages.{name}:")
     command = about.get("command", name)
     try:
         program = find_program(str(command))
@@ -232,7 +249,7 @@ def _axis(name: str, values: Any, stages: Mapping[str, Stage]) -> Axis:
 
 def _seeds(content: Any, stages: Mapping[str, Stage]) -> Axis:
     about = content if isinstance(content, dict) else {"values": content}
-    _known(about, {"values", "flags"}, "key in seeds:")
+    known(about, {"values", "flags"}, "key in seeds:")
     names = about.get("flags") or [f"{stage}.seed" for stage in ("train", "generate") if stage in stages]
     if not names:
         raise UserError("seeds: say of which flags, such as `seeds: {values: [0, 1], flags: [train.seed]}`")
@@ -248,7 +265,7 @@ def _flag(name: Any, stages: Mapping[str, Stage]) -> Flag:
     stage, dot, flag = str(name).partition(".")
     if not dot:
         raise UserError(f"{name}: expected stage.flag, such as {next(iter(stages))}.seed")
-    _known([stage], stages, f"stage in {name}:")
+    known([stage], stages, f"stage in {name}:")
     check_flag(find_program(stages[stage].command), stage, flag)
     if flag == "config":
         raise UserError(f"{name}: a file of flags is for stages only; name its flags")
@@ -273,9 +290,9 @@ def _pattern(content: Any, axes: Mapping[str, Axis], where: str = "exclude") -> 
     """Labels of axes, each checked."""
     found = {}
     for name, values in _mapping(content, where).items():
-        _known([name], axes, f"axis in {where}:")
+        known([name], axes, f"axis in {where}:")
         labels = [label_of(value) for value in (values if isinstance(values, list) else [values])]
-        _known(labels, axes[name].choices, f"value of {name} in {where}:")
+        known(labels, axes[name].choices, f"value of {name} in {where}:")
         found[name] = labels
     return found
 
@@ -305,11 +322,11 @@ def _list(content: Any, where: str) -> list[Any]:
     return content
 
 
-def _known(names: Any, known: Any, what: str) -> list[str]:
+def known(names: Any, all_names: Any, what: str) -> list[str]:
     """The names, or a `UserError` about the first that is unknown."""
     for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), list(map(str, known)), n=2)
-            more = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(map(str, known)))}"
+        if name not in all_names:
+            near = difflib.get_close_matches(str(name), list(map(str, all_names)), n=2)
+            more = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(map(str, all_names)))}"
             raise UserError(f"unknown {what} {name} ({more})")
     return list(names)

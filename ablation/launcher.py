@@ -10,6 +10,7 @@ from typing import IO, Protocol
 from sdcxr.io.locks import NO_LOCKS
 
 LOG, LOCK = "log.txt", ".lock"
+STARTED = "== started "  # of the line in a log where an attempt begins
 PACKAGES = Path(__file__).parents[1]  # where sdcxr, data_prep and eval are
 
 
@@ -26,6 +27,13 @@ class Job:
     """Whether it may run on several devices."""
     stage: str = ""
     """Stage of the grid, which may ask for resources."""
+    command: str = ""
+    """For the log: the same as a line for a shell."""
+
+    def announce(self) -> None:
+        """Write a line where this attempt begins in the log of the folder."""
+        with (self.folder / LOG).open("a", encoding="utf-8") as log:
+            log.write(f"{STARTED}{time.strftime('%Y-%m-%d %H:%M:%S')} {self.command}\n")
 
 
 class Launcher(Protocol):

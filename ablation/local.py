@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import IO
 
 from ablation.launcher import LOG, PACKAGES, Job, lock_folder
 from ablation.slurm_job import RECORD
 from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.signals import REQUEUE
 from sdcxr.runtime.threads import available_cores
 
 LIBC = ctypes.CDLL(None)  # loaded here: between fork and exec nothing may wait for a lock
@@ -46,6 +48,7 @@ class Local:
         lock = lock_folder(job.folder)
         if lock is None:
             return ""
+        job.announce()
         taken = [group for _, group, _ in self.running.values()]
         devices = next((group for group in self.groups if group not in taken), ())
         with (job.folder / LOG).open("ab") as log:
@@ -57,7 +60,7 @@ class Local:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # the terminal's Ctrl-C reaches the runner only, which forwards it once
                 pass_fds=(lock.fileno(),),
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+                preexec_fn=partial(_end_with_parent, os.getpid()) if sys.platform == "linux" else None,
             )
         self.running[job.key] = process, devices, lock
         return "started"
@@ -98,9 +101,11 @@ class Local:
         self.running.clear()
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(parent: int) -> None:
     """In the child: SIGTERM when the runner dies, upon which commands save where they are."""
     LIBC.prctl(PARENT_DIED, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before
+        os._exit(REQUEUE)
 
 
 def visible_gpus() -> list[str]:

@@ -1,99 +1,49 @@
 """Run the tasks of a plan: what is missing, several at a time, whatever was interrupted or fails."""
 
 import heapq
+import os
 import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ablation.cells import EMBEDDED, Plan, Task, output_value, references, task_folder, task_output, with_folders
-from ablation.launcher import LOG, Job, Launcher, last_lines, wait_a_moment
+from ablation.launcher import LOG, STARTED, Job, Launcher, last_lines, wait_a_moment
 from ablation.programs import ON_SEVERAL
+from ablation.progress import DONE, FAILED, STOPPED, Progress, duration
 from sdcxr.io.files import read_json, write_json
 from sdcxr.io.run_folder import write_config
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.signals import REQUEUE, Signals, exit_code
 
 FLAGS, STATE = "flags.yaml", "task.json"
-DONE, FAILED, STOPPED = "done", "failed", "stopped"
+KILLED = "killed"  # recorded of a command that a signal ended from outside: failed, but the next call resumes it
+FROM_OUTSIDE = {-kind for kind in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)}
 LINE_SECONDS = 30.0  # between status lines where the output is no terminal
-
-
-@dataclass
-class Progress:
-    """Where the tasks of a plan are."""
-
-    plan: Plan
-    slots: int
-    states: dict[str, str] = field(default_factory=dict)
-    """DONE, FAILED or STOPPED by key; others are queued."""
-    seconds: dict[str, list[float]] = field(default_factory=dict)
-    """Of finished tasks by stage, also in earlier calls."""
-    started: dict[str, float] = field(default_factory=dict)
-    """Of running tasks."""
-    waiting: Collection[str] = ()
-    """Those of them that wait in a scheduler's queue; their clock starts when they run."""
-
-    def left(self) -> float | None:
-        """Seconds until all is done, from the mean of each stage; None where a stage was never finished yet."""
-        total, longest = 0.0, 0.0
-        for key, task in self.plan.tasks.items():
-            if key in self.states or self.blocked(key):
-                continue
-            known = self.seconds.get(task.stage)
-            if not known:
-                return None
-            gone = time.monotonic() - self.started[key] if key in self.started else 0.0
-            rest = max(0.0, sum(known) / len(known) - gone)
-            total, longest = total + rest, max(longest, rest)
-        return max(longest, total / self.slots)
-
-    def blocked(self, key: str) -> bool:
-        """Whether something that it needs has failed."""
-        return any(self.states.get(k) == FAILED or self.blocked(k) for k in self.plan.tasks[key].needs)
-
-    def line(self) -> str:
-        """Cells and tasks by what became of them, and the time left."""
-        counts = dict.fromkeys(("done", "running", "failed", "queued"), 0)
-        for cell in self.plan.cells:
-            counts[self._of_cell(cell.tasks)] += 1
-        done = sum(state == DONE for state in self.states.values())
-        about = ", ".join(f"{n} {name}" for name, n in counts.items() if n)
-        left = self.left() if counts["running"] or counts["queued"] else None
-        tail = f", about {duration(left)} left" if left else ""
-        return f"cells: {about}; commands: {done} of {len(self.plan.tasks)} done{tail}"
-
-    def _of_cell(self, tasks: Mapping[str, str]) -> str:
-        keys = list(tasks.values())
-        if all(self.states.get(key) == DONE for key in keys):
-            return "done"
-        if any(self.states.get(key) == FAILED for key in keys):
-            return "failed"
-        return "running" if any(key in self.started and key not in self.waiting for key in keys) else "queued"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: 40 s, 12 min, 3.5 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+GRACE_SECONDS = 60.0  # for commands to save, after an error of the runner
+MOST_SHOWN = 10  # failed commands with their last lines
 
 
 def read_state(root: Path, task: Task) -> dict[str, Any]:
-    """What is known of a task from earlier calls; empty where nothing is."""
+    """What is known of a task from earlier calls; empty where that is nothing, damaged, or without its output."""
     path = task_folder(root, task) / STATE
     try:
         found = read_json(path) if path.is_file() else {}
     except UserError:  # damaged: run it again, its command knows what it has
-        found = {}
-    if found.get("state") == DONE and not task_output(root, task).exists():
         return {}
-    return dict(found)
+    whole = isinstance(found, dict) and isinstance(found.get("seconds"), (int, float))
+    if not whole or found.get("key") != task.key:
+        return {}
+    return found if found.get("state") != DONE or _has_output(output_value(root, task)) else {}
+
+
+def _has_output(place: Path) -> bool:
+    return any(place.iterdir()) if place.is_dir() else place.is_file()
 
 
 def job_of(root: Path, plan: Plan, task: Task) -> Job:
@@ -105,6 +55,7 @@ def job_of(root: Path, plan: Plan, task: Task) -> Job:
         folder,
         task.command in ON_SEVERAL,
         task.stage,
+        command_line(root, plan, task),
     )
 
 
@@ -156,68 +107,81 @@ class Runner:
         say: Callable[[str], None] | None = None,
     ):
         self.root, self.plan, self.launcher = root, plan, launcher
-        self.say = say or (lambda line: print(line, flush=True))
+        self.say = say or _print
         self.progress = Progress(plan, launcher.slots)
-        for key, task in plan.tasks.items():
-            known = read_state(root, task)
-            if known.get("state") == DONE or (known.get("state") == FAILED and not retry_failed):
-                self.progress.states[key] = known["state"]
-            if known.get("state") == DONE:
-                self.progress.seconds.setdefault(task.stage, []).append(known["seconds"])
-        self.spent = {key: read_state(root, task).get("seconds", 0.0) for key, task in plan.tasks.items()}
-        self.order = {key: i for i, key in enumerate(plan.tasks)}
-        self.users: dict[str, list[str]] = {}
+        known = {key: read_state(root, task) for key, task in plan.tasks.items()}
+        settled = {DONE} if retry_failed else {DONE, FAILED}
+        states = {key: one["state"] for key, one in known.items() if one.get("state") in settled}
+        self.spent = {key: one.get("seconds", 0.0) for key, one in known.items()}
+        for key, state in states.items():
+            if state == DONE:
+                self.progress.add_seconds(plan.tasks[key], self.spent[key])
+        self.already = sum(state == DONE for state in states.values())
+        self.unneeded = plan.tasks.keys() - states.keys() - needed_tasks(plan, states)
+        self.progress.states = states | dict.fromkeys(self.unneeded, DONE)
+        self.keys = list(plan.tasks)
+        self.order = {key: i for i, key in enumerate(self.keys)}
+        self.users: dict[str, list[str]] = defaultdict(list)
         for key, task in plan.tasks.items():
             for other in task.needs:
-                self.users.setdefault(other, []).append(key)
-        self.ready = [i for key, i in self.order.items() if key not in self.progress.states and self._can_run(key)]
+                self.users[other].append(key)
+        self.ready = [i for i, key in enumerate(self.keys) if key not in self.progress.states and self._can_run(key)]
         heapq.heapify(self.ready)
-        self.keys = list(plan.tasks)
-        self.sharing: dict[str, list[Task]] = {}
-        for task in plan.tasks.values():
-            if task.warm_up:
-                self.sharing.setdefault(task.warm_up[1], []).append(task)
+        self.caches = Caches(root, plan, self.progress)
+        self.waited_for: set[str] = set()
         self.shown = 0.0
 
     def run(self) -> int:
         """Run all that can run; returns 0, 1 where something failed, or the exit code of a signal."""
-        already = sum(state == DONE for state in self.progress.states.values())
-        if already:
-            self.say(f"{already} of {len(self.plan.tasks)} commands were done in an earlier call")
-        with Signals() as signals:
+        with Signals(*_hangup()) as signals:
+            if self.already:
+                self.say(f"{self.already} of {len(self.plan.tasks)} commands were done in an earlier call")
+            if self.unneeded:
+                self.say(
+                    f"the output of {len(self.unneeded)} commands is gone, but all that builds on it is done: not made "
+                    "again"
+                )
             try:
                 received = self._loop(signals)
+            except Exception:
+                self._let_save()
+                raise
             finally:
-                self.launcher.kill()  # of a second Ctrl-C, or of an error of ours; else there are none
-        self._end_line()
+                self.launcher.kill()  # of a second Ctrl-C, or after an error of ours; else there are none
+            self._end_line()
+            return self._summary(received)
+
+    def _summary(self, received: int) -> int:
         self.say(self.progress.line())
-        for key, state in self.progress.states.items():
-            if state == FAILED:
-                self.say(self.failure(self.plan.tasks[key]))
+        failed = [self.plan.tasks[key] for key, state in self.progress.states.items() if state == FAILED]
+        for task in failed[:MOST_SHOWN]:
+            self.say(self.failure(task))
+        if len(failed) > MOST_SHOWN:
+            self.say(f"{len(failed) - MOST_SHOWN} more commands failed; their logs: {self.root}/STAGE/CELL/{LOG}")
         if received:
             self.say("stopped: run the same command again to resume")
             return exit_code(received)
         if STOPPED in self.progress.states.values():
             self.say("a command was stopped from outside: run the same command again to resume")
             return REQUEUE
-        return int(FAILED in self.progress.states.values())
+        return int(bool(failed))
 
     def _loop(self, signals: Signals) -> int:
         sent = False
-        waiting: list[int] = []  # for a process of an earlier call, or for a cache that another one fills
+        waiting: list[int] = []  # for a process of an earlier call
         while True:
             if signals.received and not sent:
                 sent = True
                 self._end_line()
-                done = self.launcher.forward(signals.received)
-                self.say(f"{signal.Signals(signals.received).name}: {done}")
+                kind = signal.SIGTERM if signals.received == signal.SIGHUP else signals.received
+                said = self.launcher.forward(kind)
+                self.say(f"{signal.Signals(signals.received).name}: {said}")
                 if self.launcher.detached:
                     self.progress.started.clear()
             while not sent and self.ready and len(self.progress.started) < self.launcher.slots:
                 number = heapq.heappop(self.ready)
-                if self._is_cold(self.plan.tasks[self.keys[number]]) or not self._start(
-                    self.plan.tasks[self.keys[number]]
-                ):
+                task = self.plan.tasks[self.keys[number]]
+                if not self.caches.park(task, number) and not self._start(task):
                     waiting.append(number)
             self.launcher.submit()
             self._follow_queue()
@@ -226,10 +190,18 @@ class Runner:
             wait_a_moment()
             for key, code in self.launcher.finished().items():
                 self._finish(self.plan.tasks[key], code, sent)
-            for number in waiting:
+            for number in waiting + self.caches.unpark():
                 heapq.heappush(self.ready, number)
             waiting.clear()
             self._status()
+
+    def _let_save(self) -> None:
+        """After an error of ours, such as a full disk: the commands save where they are, as after a signal."""
+        self.launcher.forward(signal.SIGTERM)
+        left, deadline = set(self.progress.started), time.monotonic() + GRACE_SECONDS
+        while left and time.monotonic() < deadline:
+            wait_a_moment()
+            left -= self.launcher.finished().keys()
 
     def _follow_queue(self) -> None:
         """Start the clock of jobs anew while they wait in a scheduler's queue."""
@@ -239,16 +211,6 @@ class Runner:
     def _can_run(self, key: str) -> bool:
         return all(self.progress.states.get(other) == DONE for other in self.plan.tasks[key].needs)
 
-    def _is_cold(self, task: Task) -> bool:
-        """Whether another task is just filling the cache that this one shares with it."""
-        if task.warm_up is None:
-            return False
-        others = [one for one in self.sharing[task.warm_up[1]] if one.key in self.progress.started]
-        return bool(others) and not any(
-            self.progress.states.get(one.key) == DONE or (task_output(self.root, one) / task.warm_up[0]).exists()
-            for one in self.sharing[task.warm_up[1]]
-        )
-
     def _start(self, task: Task) -> bool:
         folder = task_folder(self.root, task)
         folder.mkdir(parents=True, exist_ok=True)
@@ -257,8 +219,12 @@ class Runner:
         write_config(folder / FLAGS, flags_of(self.root, self.plan, task))
         said = self.launcher.start(job_of(self.root, self.plan, task))
         if not said:
+            if task.key not in self.waited_for:
+                self.waited_for.add(task.key)
+                self.say(f"{_title(task)}: waits for a process of an earlier call, which still works in {folder}")
             return False
         self.progress.started[task.key] = time.monotonic()
+        self.caches.started(task)
         self._record(task, "running", None)
         self._end_line()
         self.say(f"{_title(task)}: {said}")
@@ -270,12 +236,12 @@ class Runner:
         stopped = code in (REQUEUE, 128 + signal.SIGINT) or (signalled and code != 0)
         state = DONE if code == 0 else STOPPED if stopped else FAILED
         self.progress.states[task.key] = state
-        self._record(task, state, code)
+        self._record(task, KILLED if state == FAILED and code in FROM_OUTSIDE else state, code)
         self._end_line()
         self.say(f"{_title(task)}: {state} after {duration(gone)}")
         if state == DONE:
-            self.progress.seconds.setdefault(task.stage, []).append(self.spent[task.key])
-            for key in self.users.get(task.key, []):
+            self.progress.add_seconds(task, self.spent[task.key])
+            for key in self.users[task.key]:
                 if key not in self.progress.states and self._can_run(key):
                     heapq.heappush(self.ready, self.order[key])
 
@@ -286,11 +252,14 @@ class Runner:
 
     def failure(self, task: Task) -> str:
         """What a failed task said last."""
-        code = read_state(self.root, task).get("exit_code")
+        known = read_state(self.root, task)
+        code, log = known.get("exit_code"), task_folder(self.root, task) / LOG
         why = f"killed by {signal.Signals(-code).name}" if isinstance(code, int) and code < 0 else f"exit code {code}"
-        log = task_folder(self.root, task) / LOG
-        lines = last_lines(log).replace("\n", "\n    ")
-        return f"{_title(task)}: failed ({why}); --retry_failed runs it again; {log} ends with\n    {lines}"
+        if code == -signal.SIGKILL:
+            why += ", perhaps for lack of memory"
+        how = "the same command again resumes it" if known.get("state") == KILLED else "--retry_failed runs it again"
+        lines = last_lines(log).rpartition(STARTED)[2].replace("\n", "\n    ")
+        return f"{_title(task)}: failed ({why}); {how}; {log} ends with\n    {lines}"
 
     def _status(self) -> None:
         now = time.monotonic()
@@ -299,13 +268,82 @@ class Runner:
             return
         self.shown = now
         if terminal:
-            print(f"\r\x1b[K{self.progress.line()}", end="", flush=True)
+            _print(f"\r\x1b[K{self.progress.line()}", end="")
         elif self.progress.started:
             self.say(self.progress.line())
 
     def _end_line(self) -> None:
         if sys.stdout.isatty():
-            print("\r\x1b[K", end="", flush=True)
+            _print("\r\x1b[K", end="")
+
+
+class Caches:
+    """The caches that several tasks share (`warm_up`): one task fills each, the others wait for it."""
+
+    def __init__(self, root: Path, plan: Plan, progress: Progress):
+        self.root, self.progress = root, progress
+        self.warm = {
+            task.warm_up[1]
+            for key, task in plan.tasks.items()
+            if task.warm_up and (progress.states.get(key) == DONE or self._is_filled_by(task))
+        }
+        self.fillers: dict[str, Task] = {}
+        self.parked: dict[str, list[int]] = defaultdict(list)
+
+    def started(self, task: Task) -> None:
+        """A task runs: it fills the cache where none does yet."""
+        if task.warm_up and task.warm_up[1] not in self.warm:
+            self.fillers[task.warm_up[1]] = task
+
+    def park(self, task: Task, number: int) -> bool:
+        """Whether the cache of a task is just being filled; then `unpark` returns its number when it can run."""
+        waits = task.warm_up is not None and self._is_filling(task.warm_up[1])
+        if waits and task.warm_up:
+            self.parked[task.warm_up[1]].append(number)
+        return waits
+
+    def unpark(self) -> list[int]:
+        """The numbers of the tasks that waited and can run now."""
+        free = [group for group in self.parked if not self._is_filling(group)]
+        return [number for group in free for number in self.parked.pop(group)]
+
+    def _is_filling(self, group: str) -> bool:
+        filler = self.fillers.get(group)
+        if group in self.warm or filler is None:
+            return False
+        if self.progress.states.get(filler.key) == DONE or self._is_filled_by(filler):
+            self.warm.add(group)
+            return False
+        return filler.key in self.progress.started
+
+    def _is_filled_by(self, task: Task) -> bool:
+        return task.warm_up is not None and (task_output(self.root, task) / task.warm_up[0]).exists()
+
+
+def needed_tasks(plan: Plan, states: Mapping[str, str]) -> set[str]:
+    """What measures a cell and is not settled, and what it needs that is not there: outputs between are not missed."""
+    found: set[str] = set()
+    left = [cell.tasks[plan.grid.measure] for cell in plan.cells]
+    while left:
+        key = left.pop()
+        if key not in states and key not in found:
+            found.add(key)
+            left += plan.tasks[key].needs
+    return found
+
+
+def _hangup() -> list[signal.Signals]:
+    """The signal of a terminal that is closed, unless it is ignored, as under nohup."""
+    return [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
+
+
+def _print(line: str, end: str = "\n") -> None:
+    """Print a line; where nobody reads any more (a closed terminal or pipe), stop as after a hangup."""
+    try:
+        print(line, end=end, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        signal.raise_signal(signal.SIGHUP)
 
 
 def _title(task: Task) -> str:

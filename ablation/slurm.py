@@ -109,6 +109,7 @@ class Slurm:
             if not gone:
                 self.running[job.key] = one
                 return f"picked up job {entry.number if entry else one.submission} of an earlier call"
+        job.announce()
         self.collected.append(job)
         return "submitted"
 

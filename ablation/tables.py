@@ -4,14 +4,16 @@ from collections.abc import Sequence, Set
 from pathlib import Path
 
 from ablation.cells import Plan
-from ablation.results import Arms, Difference, Estimate, Key
+from ablation.estimates import Estimate, Rank
+from ablation.results import Arms, Difference, Key
 from eval.summary.blocks import Table
-from eval.summary.measures import better, label_name, short, with_arrow
+from eval.summary.measures import label_name, short, with_arrow
 from eval.summary.plots import decimals, number, value_text
 from sdcxr.io.files import write_text
 
 MARKDOWN, LATEX = "table.md", "table.tex"
-BEST = "bold: better than every other row, each 95 % interval of the difference excludes 0"
+BEST = "bold: better than every other row, also by the interval of its rank"
+RANK = "rank of the mean, 1 for the best, with the 95 % interval of the rank in the population of seeds and prompts"
 HOLM = "*: p < 0.05 after Holm's correction for {n} comparisons with {baseline}"
 SPREAD = "±: standard deviation over {n} seeds"
 SIGNIFICANT = 0.05
@@ -58,6 +60,18 @@ def differences_table(arms: Arms, differences: Sequence[Difference]) -> Table:
     return Table(header, rows, range(1, len(header)), title=f"Difference to {arms.baseline}")
 
 
+def ranks_table(arms: Arms) -> Table:
+    """Rank with its interval of each arm in each metric that has a direction."""
+    keys = [key for key in arms.columns if key in arms.ranks]
+    rows = [[arm, *(rank_text(arms.ranks[key].get(arm)) for key in keys)] for arm in arms.cells]
+    return Table(["cell", *map(column_name, keys)], rows, range(1, len(keys) + 1), title="Ranks")
+
+
+def rank_text(rank: Rank | None) -> str:
+    """A rank with its interval; empty where there is none."""
+    return "" if rank is None else f"{rank.value} ({rank.low} to {rank.high})"
+
+
 def difference_text(one: Difference) -> str:
     """A difference with its interval, and a star where it stands Holm's correction."""
     star = "*" if one.p_holm is not None and one.p_holm < SIGNIFICANT else ""
@@ -68,18 +82,19 @@ def notes(arms: Arms, differences: Sequence[Difference]) -> list[str]:
     """What the marks mean, and what the intervals do not cover."""
     counts = sorted({len(seeds) for seeds in arms.cells.values()})
     found = [SPREAD.format(n=" or ".join(map(str, counts)))] if counts and counts[-1] > 1 else []
-    if any(better(key[2]) is not None for key in arms.columns):
-        found.append(BEST)
+    found += [BEST, RANK] if arms.ranks else []
     tested = sum(one.p_holm is not None for one in differences)
     if tested:
         found.append(HOLM.format(n=tested, baseline=arms.baseline))
+    found += [f"no score is {name}" for name in arms.missing]
     return found + list(dict.fromkeys(one.estimate.note for one in differences if one.estimate.note))
 
 
 def write_tables(root: Path, plan: Plan, arms: Arms, differences: Sequence[Difference]) -> None:
     """table.md and table.tex."""
     values, best = values_table(arms)
-    parts = [(values, best)] + ([(differences_table(arms, differences), set())] if differences else [])
+    parts = [(values, best)] + ([(ranks_table(arms), set())] if arms.ranks else [])
+    parts += [(differences_table(arms, differences), set())] if differences else []
     remarks = notes(arms, differences)
     title = plan.grid.title or "Ablation"
     lines = [f"# {title}", *(markdown(table, marked) for table, marked in parts), "\n".join(f"- {n}" for n in remarks)]

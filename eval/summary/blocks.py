@@ -30,6 +30,8 @@ class Card:
     points: Sequence[Point] = ()
     """Instead of the lines: values of two measures, whose names are `axes`."""
     axes: tuple[str, str] = ("", "")
+    svg: str = ""
+    """A finished drawing instead."""
 
 
 class Table(NamedTuple):
@@ -57,6 +59,15 @@ class Picture(NamedTuple):
     problem: str = ""
 
 
+class Matrix(NamedTuple):
+    """Rows of pictures: the same column, such as a prompt, down all of them."""
+
+    header: Sequence[str]
+    """Of each column."""
+    rows: Sequence[tuple[str, Sequence[Picture]]]
+    """Name and pictures."""
+
+
 class Group(NamedTuple):
     """Pictures side by side."""
 
@@ -76,6 +87,7 @@ class Section:
     """A list of sentences."""
     cards: list[Card] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)
+    matrix: Matrix | None = None
     tables: list[Table] = field(default_factory=list)
     folded: list[Table] = field(default_factory=list)
     """Tables to open on demand."""

@@ -135,6 +135,8 @@ def _with_nearest(sections: list[Section], report: Report) -> list[Section]:
 def _plot(card: Card, section: str) -> str:
     """SVG of a card; its accessible name is the card's title, or that of the section."""
     title = card.title or section
+    if card.svg:
+        return card.svg
     if card.points:
         return scatter(card.points, title, card.axes)
     return bars(card.lines, title, card.bounds or (0.0, 1.0)) if card.bars else forest(card.lines, title, card.bounds)

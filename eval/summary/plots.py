@@ -125,7 +125,7 @@ def forest(lines: Sequence[Line], title: str, bounds: tuple[float, float] | None
     if bounds is not None and lines:
         drawn.append(_axis(bounds, y, ticks(*bounds)))
         y += FOOT
-    return _svg(drawn, y, title) if lines else ""
+    return svg(drawn, y, title) if lines else ""
 
 
 def bars(lines: Sequence[Line], title: str, bounds: tuple[float, float] = (0.0, 1.0)) -> str:
@@ -140,7 +140,7 @@ def bars(lines: Sequence[Line], title: str, bounds: tuple[float, float] = (0.0, 
         drawn.append(_at(line, bounds, top, y))
         y += GAP
     drawn.append(_axis(bounds, y, ticks(*bounds)))
-    return _svg(drawn, y + FOOT, title) if lines else ""
+    return svg(drawn, y + FOOT, title) if lines else ""
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,7 @@ class Point:
     """A thing with two values."""
 
     name: str
+    """Empty: it has no number."""
     x: Mark
     y: Mark
 
@@ -166,7 +167,7 @@ def scatter(points: Sequence[Point], title: str, names: tuple[str, str]) -> str:
     if not points:
         return ""
     left, top, side, base = 58.0, 22.0, WIDTH - 58.0 - MARGIN, 300.0
-    x_ends, y_ends = (_with_room([getattr(one, axis) for one in points]) for axis in "xy")
+    x_ends, y_ends = (with_room([getattr(one, axis) for one in points]) for axis in "xy")
 
     def place(value: float, ends: tuple[float, float], start: float, length: float) -> float:
         return start + min(max((value - ends[0]) / (ends[1] - ends[0]), 0.0), 1.0) * length
@@ -175,13 +176,15 @@ def scatter(points: Sequence[Point], title: str, names: tuple[str, str]) -> str:
     drawn.append(f'<path class="axis" d="M{left} {top}V{base}H{left + side}" fill="none"/>')
     for value in ticks(*x_ends):
         x = place(value, x_ends, left, side)
-        drawn.append(f'<text class="tick" x="{x:.1f}" y="{base + 15}" text-anchor="middle">{number(value)}</text>')
+        anchor = "end" if x > left + side - 15 else "middle"
+        drawn.append(f'<text class="tick" x="{x:.1f}" y="{base + 15}" text-anchor="{anchor}">{number(value)}</text>')
     for value in ticks(*y_ends):
         y = place(value, y_ends, base, top - base)
         drawn.append(f'<text class="tick" x="{left - 5}" y="{y + 4:.1f}" text-anchor="end">{number(value)}</text>')
     drawn.append(f'<text class="name" x="{left + side}" y="{base + 32}" text-anchor="end">{escape(names[0])}</text>')
     height = base + 44
-    for i, one in enumerate(points, start=1):
+    numbered = [one for one in points if one.name]
+    for one in [one for one in points if not one.name] + numbered:
         x, y = place(one.x.value, x_ends, left, side), place(one.y.value, y_ends, base, top - base)
         lines = ""
         if one.x.interval is not None:
@@ -191,14 +194,18 @@ def scatter(points: Sequence[Point], title: str, names: tuple[str, str]) -> str:
             ends = [place(end, y_ends, base, top - base) for end in one.y.interval]
             lines += f"M{x:.1f} {ends[0]:.1f}V{ends[1]:.1f}"
         drawn.append(f'<path d="{lines or "M0 0"}" stroke="{COLOURS[one.x.kind]}" stroke-opacity=".45" fill="none"/>')
-        drawn.append(_shape(one.x.kind, x, y) + f'<text class="value" x="{x + 7:.1f}" y="{y - 5:.1f}">{i}</text>')
+        drawn.append(_shape(one.x.kind, x, y))
+        if not one.name:
+            continue
+        i = numbered.index(one) + 1
+        drawn.append(f'<text class="value" x="{x + 7:.1f}" y="{y - 5:.1f}">{i}</text>')
         name = escape(f"{i}  {one.name}"[: LONGEST + 12])
         drawn.append(f'<text class="value" x="{MARGIN}" y="{height + 11:.1f}">{name}</text>')
         height += LANE
-    return _svg(drawn, height + GAP, title)
+    return svg(drawn, height + GAP, title)
 
 
-def _with_room(marks: Sequence[Mark]) -> tuple[float, float]:
+def with_room(marks: Sequence[Mark]) -> tuple[float, float]:
     """The ends of an axis that holds all values and intervals."""
     values = [end for mark in marks for end in (mark.value, *(mark.interval or ()))]
     room = (max(values) - min(values)) * 0.06 or 0.5
@@ -319,7 +326,8 @@ def _axis(bounds: tuple[float, float], y: float, values: Sequence[float]) -> str
     return "".join(parts)
 
 
-def _svg(parts: Sequence[str], height: float, title: str) -> str:
+def svg(parts: Sequence[str], height: float, title: str) -> str:
+    """The element of a drawing of `WIDTH`."""
     return (
         f'<svg class="plot" viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(title)}">'
         f"<title>{escape(title)}</title>{''.join(parts)}</svg>"

@@ -36,12 +36,19 @@ def leaving() -> Iterator[None]:
 
 
 class Signals:
-    """Inside the block, stores the first signal of `KINDS` in `received` (0: none); a second Ctrl-C acts as usual."""
+    """Inside the block, stores the first signal of `KINDS` in `received` (0: none); a second Ctrl-C acts as usual.
+
+    Args:
+        more: further kinds.
+    """
 
     received = 0
 
+    def __init__(self, *more: signal.Signals):
+        self.kinds = (*KINDS, *more)
+
     def __enter__(self) -> "Signals":
-        self.old = {kind: signal.signal(kind, self._receive) for kind in KINDS}
+        self.old = {kind: signal.signal(kind, self._receive) for kind in self.kinds}
         return self
 
     def _receive(self, kind: int, _frame: FrameType | None) -> None:

@@ -306,7 +306,7 @@ def test_the_script_is_one_for_bash_and_has_the_options(tmp_path):
 
 def test_dry_run_shows_a_script_for_each_stage(stub, tmp_path):
     plan = plan_of(axes={"train.value": [1, 2]})
-    text = describe(tmp_path / "out", plan, stage_options(plan.grid))
+    text = describe(tmp_path / "out", plan, slurm=stage_options(plan.grid))
     assert "# sbatch script of train" in text and "--array=0-1%2" in text and not (tmp_path / "out").exists()
 
 
