@@ -16,12 +16,11 @@ from ablation.grid import parse_grid
 from ablation.runner import Runner
 from ablation.sbatch import stage_options
 from ablation.slurm import Slurm
-from tests.slurm_cluster import HOST, ROOT, SECOND, wait_until
+from tests.slurm_cluster import HOST, PATIENCE_S, ROOT, SECOND, wait_until
 
 pytestmark = [pytest.mark.external, pytest.mark.slow, pytest.mark.timeout(900)]
 
 STEPS = 40
-PATIENCE_S = 240  # a minute where nothing else runs
 # A runner that looks often, and does not look for scores: trainings have none.
 QUICK = """
 from ablation import command
