@@ -175,7 +175,7 @@ class Slurm:
         return ended
 
     def _exit_code(self, one: Submitted) -> int | None:
-        """What its script left, where the job is over: the script of a job that SLURM requeues can end with anything."""
+        """What its script left, where the job is over: that of a job which SLURM requeues can end with anything."""
         if (entry := self._entry(one)) and entry.state not in ENDED:
             return None
         try:
