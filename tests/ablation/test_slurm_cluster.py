@@ -34,7 +34,13 @@ command.entry()
 @pytest.fixture
 def flags(micro_base, micro_dataset) -> dict[str, object]:
     """Of a training that takes seconds."""
-    numbers = {"max_train_steps": STEPS, "train_batch_size": 4, "lr_warmup_steps": 2, "logging_steps": 5}
+    numbers = {
+        "max_train_steps": STEPS,
+        "train_batch_size": 4,
+        "lr_warmup_steps": 2,
+        "logging_steps": 5,
+        "ema_decay": 0.9,
+    }
     rare = {"checkpointing_steps": 1000, "validation_steps": 0, "report_to": "none"}
     return {"base": str(micro_base), "data": str(micro_dataset), "tune": "unet"} | numbers | rare
 
