@@ -119,13 +119,15 @@ def parameters(options: Options, name: str, folder: Path) -> dict[str, Any]:
     """What submitit's executor takes for jobs called `name`, whose files are in `folder`.
 
     The script around the command writes to the log of the task; where the command asks for it by its exit code, it puts
-    the job back into the queue, and else leaves the code in `folder`, as `<number in the array>.exit`.
+    the job back into the queue, and else leaves the code in `folder`, as `<number in the array>.exit`; it leaves none
+    where the command has not come to its end.
     """
     own = {"restarts", "setup"}
     flags = {key: v for key, v in options.items() if key not in own and v is not None and v is not False}
     place = shlex.quote(str(folder))
     setup = [
         "number=${SLURM_ARRAY_TASK_ID:-0}",
+        f"rm -f {place}/$number.exit {place}/$number.done",
         f'exec >> "$(sed -n "$((number + 1))p" {place}/{FOLDERS})/{LOG}" 2>&1',
         # Since SLURM 22.05 srun does not inherit this from sbatch.
         '[ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK',
@@ -134,6 +136,7 @@ def parameters(options: Options, name: str, folder: Path) -> dict[str, Any]:
     ]
     teardown = [
         "code=$?",
+        f'[ "$code" != 0 ] || [ -e {place}/$number.done ] || exit {REQUEUE} # the node was given up',
         f'if {{ [ "$code" = {REQUEUE} ] || [ "$code" = {UNHANDLED} ]; }} && '
         f'[ "${{SLURM_RESTART_COUNT:-0}}" -lt {options["restarts"]} ]; then',
         '    echo "exit code $code: requeueing job $SLURM_JOB_ID after ${SLURM_RESTART_COUNT:-0} restarts"',

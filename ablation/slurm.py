@@ -149,7 +149,10 @@ class Slurm:
             self.running[job.key] = Submitted(job, name, index)
         try:
             with undisturbed(), executor.batch():
-                handles = [executor.submit(SlurmCommand(tuple(j.arguments), str(j.folder), name)) for j in jobs]
+                handles = [
+                    executor.submit(SlurmCommand(tuple(j.arguments), str(j.folder), name, str(folder / f"{i}.done")))
+                    for i, j in enumerate(jobs)
+                ]
         except (FailedJobError, FailedSubmissionError) as error:
             raise UserError(f"SLURM refuses the jobs of {stage}: {last_line(str(error))}") from None
         number = handles[0].job_id.partition("_")[0]
@@ -172,6 +175,9 @@ class Slurm:
         return ended
 
     def _exit_code(self, one: Submitted) -> int | None:
+        """What its script left, where the job is over: that of a job which SLURM requeues can end with anything."""
+        if (entry := self._entry(one)) and entry.state not in ENDED:
+            return None
         try:
             return int((self.folder / one.submission / f"{one.index}.exit").read_text())
         except FileNotFoundError:
@@ -179,6 +185,8 @@ class Slurm:
 
     def _ended(self, one: Submitted, answers: bool) -> int | None:
         """The exit code of a job; None while it is in the queue."""
+        if not answers:
+            return None
         if (code := self._exit_code(one)) is not None:
             return REQUEUE if code in STOPPED else code
         entry = self._entry(one)
@@ -187,8 +195,6 @@ class Slurm:
             if entry.state in NOT_BEGUN and "held" in entry.reason.lower() and not one.held:
                 one.held = True
                 self.say(f"SLURM holds job {entry.number} ({entry.reason}): scontrol release {entry.number}")
-            return None
-        if not answers:
             return None
         one.gone_since = one.gone_since or time.monotonic()
         if time.monotonic() - one.gone_since < self.grace_s:

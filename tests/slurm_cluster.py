@@ -18,6 +18,7 @@ SCRIPT = ROOT / ".ci" / "slurm"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel")
 DAEMONS = "/usr/sbin"  # where Debian puts them, which is not in everybody's PATH
 HOST, SECOND = socket.gethostname().split(".")[0], "localhost"  # names of its nodes
+PATIENCE_S = 240  # for what takes a minute where nothing else runs
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
 
 

@@ -1,5 +1,6 @@
 """The SLURM launcher without SLURM: its programs are scripts that run what they are given, or say what a test wants."""
 
+import contextlib
 import json
 import os
 import signal
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ablation import slurm
+from ablation import slurm, slurm_job
 from ablation.cells import plan_grid, task_folder
 from ablation.dry_run import describe
 from ablation.grid import parse_grid
@@ -110,10 +111,12 @@ def test_a_grid_runs_as_arrays_with_its_output_in_the_logs_of_its_tasks(stub, fa
     assert run(root, plan, retry_failed=True)[0] == 0 and submissions(fake) == 3
 
 
-def test_a_command_that_asks_to_be_run_again_is_stopped_after_so_many_restarts(fake, job, tmp_path):
+def test_a_command_that_asks_to_be_run_again_is_stopped_after_so_many_restarts(fake, job, tmp_path, monkeypatch):
     own = launcher_of(tmp_path)
     own.options["train"]["restarts"] = 0
-    own.start(Job(job.key, ["-c", "raise SystemExit(75)"], job.folder, stage="train"))
+    (tmp_path / "ask_again.py").write_text("raise SystemExit(75)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    own.start(Job(job.key, ["-m", "ask_again"], job.folder, stage="train"))
     own.submit()
     while not (ended := own.finished()):
         pass
@@ -230,8 +233,48 @@ def test_the_time_in_the_queue_is_not_that_of_the_command(stub, fake, job, tmp_p
 
 def test_a_task_that_was_submitted_again_does_not_run_twice(job, capsys):
     recorded(job, "train-2")
-    SlurmCommand(("-c", "raise SystemExit(1)"), str(job.folder), "train-1")()
-    assert capsys.readouterr().out == "this task is run by train-2\n"
+    command = SlurmCommand(("-m", "nothing"), str(job.folder), "train-1", "done")
+    command()
+    (job.folder / RECORD).unlink()
+    command()
+    assert capsys.readouterr().out == "this task is run by train-2\nthis task is run by nobody\n"
+
+
+@pytest.mark.parametrize(("text", "succeeds"), [("", True), ("exit()", True), ("exit(0)", True), ("exit(75)", False)])
+def test_only_a_command_that_succeeds_says_so(tmp_path, monkeypatch, text, succeeds):
+    (tmp_path / "some_command.py").write_text(f"import sys\nassert sys.argv[1:] == ['--flag']\n{text}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["before"])
+    with contextlib.nullcontext() if succeeds else pytest.raises(SystemExit):
+        slurm_job.main(str(tmp_path / "done"), "some_command", "--flag")
+    assert (tmp_path / "done").exists() == succeeds
+
+
+def test_the_end_of_a_step_is_not_the_success_of_its_command(fake, job, tmp_path):
+    """srun returns 0 when SLURM gives a node up; the job runs again."""
+    (fake / "srun").write_text("#!/bin/bash\nexit 0\n")
+    own = launcher_of(tmp_path)
+    own.grace_s = 1.0
+    own.start(job)
+    own.submit()
+    (fake / "queue").write_text("")
+    while not (ended := own.finished()):
+        pass
+    assert ended == {"key": 75} and not list((tmp_path / "out").rglob("*.exit"))
+
+
+def test_an_exit_code_counts_when_the_job_is_over(fake, job, tmp_path):
+    """The script of a job that SLURM requeues may end with anything."""
+    (fake / "queue").write_text("train-1|2|PENDING|9_2|BeginTime\n")
+    recorded(job)
+    exit_file(tmp_path, 1)
+    own = launcher_of(tmp_path)
+    assert own.start(job).startswith("picked up")
+    own.looked = 0
+    assert own.finished() == {}
+    (fake / "queue").write_text("train-1|2|FAILED|9_2|None\n")
+    own.looked = 0
+    assert own.finished() == {"key": 1}
 
 
 def test_a_task_of_a_killed_local_runner_is_waited_for(fake, job, tmp_path):

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.slurm_cluster import HOST, Cluster, wait_until
+from tests.slurm_cluster import HOST, PATIENCE_S, Cluster, wait_until
 
-pytestmark = pytest.mark.external
+pytestmark = [pytest.mark.external, pytest.mark.timeout(900)]
 
 SCRIPT = "configs/slurm/train.sbatch"
 STEPS = 120
@@ -43,10 +43,10 @@ def test_a_warned_job_is_requeued_and_ends_with_the_weights_of_an_undisturbed_on
     for name, run in runs.items():  # side by side
         jobs[name] = submit(slurm, run, settings | {"latents_dir": str(tmp_path / f"latents-{name}")})
     log, output = runs["warned"] / "log.jsonl", runs["warned"].with_suffix(".txt")
-    began = wait_until(lambda: log.is_file() and len(log.read_text().splitlines()) >= 3, 120)
+    began = wait_until(lambda: log.is_file() and len(log.read_text().splitlines()) >= 3, PATIENCE_S)
     assert began, output.read_text()
     slurm("scancel", "--signal=USR1", jobs["warned"])  # what #SBATCH --signal does before the time limit
-    assert wait_until(lambda: all(slurm.has_ended(job) for job in jobs.values()), 120)
+    assert wait_until(lambda: all(slurm.has_ended(job) for job in jobs.values()), PATIENCE_S)
     for name, restarts in (("warned", "1"), ("undisturbed", "0")):
         state, text = slurm.state(jobs[name]), runs[name].with_suffix(".txt").read_text()
         assert (state["JobState"], state["ExitCode"], state["Restarts"]) == ("COMPLETED", "0:0", restarts), text
