@@ -1,6 +1,6 @@
 """From a grid to its cells, and from cells to tasks: each command once, named by a hash of its resolved flags.
 
-All functions are pure. Cells that agree in the flags of a stage, and of all stages that it builds on, share its task.
+Cells that agree in the flags of a stage, and of all stages that it builds on, share its task.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -314,8 +314,23 @@ def folder_name(task: Task) -> str:
 
 
 def task_folder(root: Path, task: Task) -> Path:
-    """Where a task works."""
-    return root / task.stage / folder_name(task)
+    """Where a task works: the folder with its key, else a new one.
+
+    A name is that of the first call: with another value on an axis that had one, more axes differ, but nothing is done
+    again.
+    """
+    folder, name = root / task.stage, folder_name(task)
+    try:
+        names = _names_by_key(folder, folder.stat().st_mtime_ns)
+    except (FileNotFoundError, NotADirectoryError):
+        names = {}
+    return folder / names.get(task.key, name)
+
+
+@lru_cache(maxsize=64)
+def _names_by_key(folder: Path, _changed: int) -> dict[str, str]:
+    names = sorted((path.name for path in folder.iterdir()), reverse=True)
+    return {name.rpartition("-")[2]: name for name in names}
 
 
 def task_output(root: Path, task: Task) -> Path:

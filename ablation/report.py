@@ -1,6 +1,6 @@
 """Write report.html of a grid, in the manner of the evaluation's: tables, plots and pictures in one file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from ablation.cells import Plan, task_folder, task_output, with_folders
@@ -26,6 +26,8 @@ MOST_PICTURED = 20  # cells in the sample matrix
 MOST_PROMPTS = 8  # columns of it
 THUMBNAIL = 128  # pixels
 MOST_LINES = 16  # cells in a plot by cell: the best of more, and the baseline
+LEADING = "the best by the first measure, and the baseline"
+LONGEST_TABLE = 40  # rows; of more the best ones, and all on demand
 MOST_NUMBERED = 12  # points of a plot that all have a number; of more those that are not surpassed in both
 MOST_CARDS = 40  # plots against an axis
 PHANTOMS = "The real images are phantoms, drawn by a program: no number here is about radiographs of patients."
@@ -45,7 +47,11 @@ def write_report(
 ) -> None:
     """Write the page atomically; `prompts`: also texts that can be those of patients."""
     root = path.parent
-    phantom = PHANTOMS if any(map(is_phantom, {real_of(root, plan, one) for one in measured} - {None})) else ""
+    phantom = (
+        PHANTOMS
+        if any(real is not None and is_phantom(real) for real in {real_of(root, plan, one) for one in measured})
+        else ""
+    )
     page = page_template(Path(__file__).with_name("report.html.j2")).render(
         title=plan.grid.title or "Ablation",
         source=plan.grid.source,
@@ -74,17 +80,35 @@ def _sections(root: Path, plan: Plan, arms: Arms, differences: Sequence[Differen
         [f"{cell} (best)" if (i, j) in best else cell for j, cell in enumerate(row)]
         for i, row in enumerate(values.rows)
     ]
-    table = values._replace(rows=shown, title="", footnotes=notes(arms, differences))
-    sections = [Section("values", tables=[table])]
-    if arms.ranks:
-        sections.append(Section("ranks", tables=[ranks_table(arms)._replace(title="")]))
-    if differences:
-        sections.append(Section("differences", tables=[differences_table(arms, differences)._replace(title="")]))
+    remarks = [note.replace("bold:", "(best):") for note in notes(arms, differences)]
+    tables = {"values": values._replace(rows=shown, footnotes=remarks)}
+    tables |= {"ranks": ranks_table(arms)} if arms.ranks else {}
+    tables |= {"differences": differences_table(arms, differences)} if differences else {}
+    first = {*_leading(arms, next(iter(arms.columns), None)), arms.baseline}
+    sections = [_section(anchor, table._replace(title=""), first) for anchor, table in tables.items()]
     if cards := profiles(plan, arms):
         sections.append(Section("axes", cards=cards))
     cards = [card for card in (trade_off(arms), *(metric_card(arms, key) for key in arms.columns)) if card is not None]
     sections += [Section("plots", cards=cards)] if cards else []
     return [*sections, *sample_matrix(root, plan, arms, prompts), _cells(root, plan), Section("methods", list(METHODS))]
+
+
+def _section(anchor: str, table: Table, first: Set[str | None], which: str = LEADING) -> Section:
+    """The table; of a long one the rows of `first`, and all rows on demand."""
+    if len(table.rows) <= LONGEST_TABLE:
+        return Section(anchor, tables=[table])
+    rows = [row for row in table.rows if row[0] in first]
+    about = [f"{len(rows)} of {len(table.rows)} rows: {which}."] if rows else []
+    return Section(
+        anchor, about, tables=[table._replace(rows=rows)] if rows else [], folded=[table._replace(footnotes=())]
+    )
+
+
+def _leading(arms: Arms, key: Key | None) -> list[str]:
+    """The best arms in a metric, as many as a plot holds; without ranks the first ones."""
+    ranked = arms.ranks.get(key, {}) if key is not None else {}
+    found = sorted(ranked, key=lambda arm: ranked[arm].value) if ranked else list(arms.cells)
+    return found[:MOST_LINES]
 
 
 def profiles(plan: Plan, arms: Arms) -> list[Card]:
@@ -115,10 +139,7 @@ def profiles(plan: Plan, arms: Arms) -> list[Card]:
             marks = {name: [_mark_at(arms, key, lines[name].get(label)) for label in labels] for name in names}
             if any(mark is not None for values in marks.values() for mark in values):
                 drawing = profile(labels, marks, plan.short[axis], column_name(key))
-                about = [reads(arms.columns[key]), *more]
-                found.append(
-                    Card(f"{column_name(key)} by {plan.short[axis]}", (), svg=drawing, notes=[n for n in about if n])
-                )
+                found.append(Card(f"{column_name(key)} by {plan.short[axis]}", (), svg=drawing, notes=more))
     return found[:MOST_CARDS]
 
 
@@ -134,10 +155,8 @@ def _mark(one: Estimate) -> Mark:
 def metric_card(arms: Arms, key: Key) -> Card | None:
     """A metric by arm, of many the best and the baseline; None where no arm has it."""
     everything = {arm: one for arm in arms.cells if (one := arms.estimate(arm, key)) is not None}
-    found, ranked = everything, arms.ranks.get(key, {})
-    if len(everything) > MOST_LINES:
-        shown = set(sorted(everything, key=lambda arm: ranked[arm].value if ranked else 0)[:MOST_LINES])
-        found = {arm: one for arm, one in everything.items() if arm in shown or arm == arms.baseline}
+    shown = {*_leading(arms, key), arms.baseline} if len(everything) > MOST_LINES else everything.keys()
+    found = {arm: one for arm, one in everything.items() if arm in shown}
     ends = [end for one in found.values() for end in (one.value, one.low, one.high) if end is not None]
     if not ends:
         return None
@@ -147,7 +166,7 @@ def metric_card(arms: Arms, key: Key) -> Card | None:
     lines = [Line(arm, (mark,), at=None if base is None else base.value) for arm, mark in marks.items()]
     about = [reads(arms.columns[key])] + ([f"dashed: {arms.baseline}"] if base is not None else [])
     if len(found) < len(everything):
-        about.append(f"the {len(shown)} {'best' if ranked else 'first'} of {len(everything)} cells, and the baseline")
+        about.append(f"{len(found)} of {len(everything)} cells: the best, and the baseline")
     return Card(column_name(key), lines, (min(ends) - margin, max(ends) + margin), notes=[n for n in about if n])
 
 
@@ -239,6 +258,7 @@ def _cells(root: Path, plan: Plan) -> Section:
             about = f"{failed} failed: {log.relative_to(root)}"
         choices = [plan.grid.axes[axis].choices[label] for axis, label in cell.assignment.items() if axis != SEED]
         sources = "; ".join(dict.fromkeys(choice.source for choice in choices if choice.source))
-        rows.append([cell.name, about, sources])
+        rows.append([cell.name.replace(",", ", "), about, sources])
     columns = 3 if any(row[2] for row in rows) else 2
-    return Section("cells", tables=[Table(["cell", "state", "source"][:columns], [row[:columns] for row in rows])])
+    table = Table(["cell", "state", "source"][:columns], [row[:columns] for row in rows])
+    return _section("cells", table, {row[0] for row in rows if row[1] != "done"}, "what is not done")

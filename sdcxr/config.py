@@ -371,6 +371,11 @@ class TrainConfig:
         return as_list(self.prompt_template)
 
     @property
+    def structure_names(self) -> list[str] | None:
+        """The structures that were chosen; None: all that there are."""
+        return None if self.structures is None else [name.strip() for name in self.structures.split(",")]
+
+    @property
     def parts(self) -> frozenset[str]:
         """The parts that train."""
         return frozenset(self.tune.split("+"))

@@ -176,7 +176,8 @@ def scatter(points: Sequence[Point], title: str, names: tuple[str, str]) -> str:
     drawn.append(f'<path class="axis" d="M{left} {top}V{base}H{left + side}" fill="none"/>')
     for value in ticks(*x_ends):
         x = place(value, x_ends, left, side)
-        drawn.append(f'<text class="tick" x="{x:.1f}" y="{base + 15}" text-anchor="middle">{number(value)}</text>')
+        anchor = "end" if x > left + side - 15 else "middle"
+        drawn.append(f'<text class="tick" x="{x:.1f}" y="{base + 15}" text-anchor="{anchor}">{number(value)}</text>')
     for value in ticks(*y_ends):
         y = place(value, y_ends, base, top - base)
         drawn.append(f'<text class="tick" x="{left - 5}" y="{y + 4:.1f}" text-anchor="end">{number(value)}</text>')

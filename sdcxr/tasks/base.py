@@ -23,6 +23,7 @@ class Task(Protocol):
     """An nn.Module with these members.
 
     One may also have `after_step(step)`: called after optimizer step `step` (from 1), while the gradients are there.
+    And `check_gradients(idle)`: called before the first one with the names of what trains and does not reach the loss.
     """
 
     resolution: int

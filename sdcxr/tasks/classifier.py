@@ -3,6 +3,8 @@
 import copy
 import dataclasses
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,8 @@ from sdcxr.config import TrainConfig
 from sdcxr.data.examples import LabelledImages
 from sdcxr.io.image_files import BadImage
 from sdcxr.io.labels import fill_labels, read_classes, read_labels
-from sdcxr.io.pixels import open_image
+from sdcxr.io.manifest import LONGEST_SHOWN
+from sdcxr.io.pixels import is_coloured, open_image
 from sdcxr.io.run_folder import best_validation
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.processes import processes
@@ -114,8 +117,10 @@ class ClassifierTask(nn.Module):
     def groups(self) -> list[dict[str, Any]]:
         return parameter_groups("classifier", self.network, self.method.name, self.config.learning_rate)
 
+    def check_gradients(self, idle: list[str]) -> None:
+        require_effect(self.network, self.method, [name.removeprefix("network.") for name in idle])
+
     def after_step(self, step: int) -> None:
-        require_effect(self.network, self.method, step)
         self.method.after_step(self.network, step, self.tuning)
 
     def examples(self) -> LabelledImages:
@@ -251,11 +256,11 @@ def check_synthetic(targets: np.ndarray, labels: list[str]) -> None:
 
 
 def has_colour(paths: list[Path]) -> bool:
-    """Whether images are saved with three channels; looks at `LOOKED_AT` of them at most."""
+    """Whether images are saved in colour; looks at `LOOKED_AT` of them at most."""
     for path in paths[:: -(-len(paths) // LOOKED_AT)]:
         try:
             with open_image(path) as image:
-                if image.mode not in ("1", "L", "LA", "I", "F", "I;16", "I;16B"):
+                if is_coloured(image):
                     return True
         except BadImage:
             continue  # is reported where it is read
@@ -289,6 +294,13 @@ def class_table(
     known = classes or sorted(set(named) - {""})
     if len(known) < 2:
         raise UserError(f"--class_column {column}: has {len(known)} class in {file or 'metadata.csv'}, 2 are needed")
+    unknown = named[(named != "") & ~named.isin(known)]
+    if len(unknown) and os.environ.get("RANK", "0") == "0":
+        print(
+            f"warning: {len(unknown):,} images have a class that is not learnt, as no real image of the training split "
+            f"has it (such as {unknown.iloc[0][:LONGEST_SHOWN]!r}): they do not count",
+            file=sys.stderr,
+        )
     values = (named.to_numpy()[:, None] == np.array(known)).astype(float)
     values[~named.isin(known)] = np.nan
     return known, values

@@ -29,10 +29,9 @@ from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.memory import out_of_memory, release_memory
 from sdcxr.runtime.signals import Signals, exit_code
 from sdcxr.runtime.threads import LoadFollower, use_all_cores
-from sdcxr.tasks.base import training_rows
 from sdcxr.training import checkpoint
 from sdcxr.training.ema import EMA
-from sdcxr.training.flops import measured_peak, training_flops
+from sdcxr.training.flops import measured_peak, training_flops, without_gradient
 from sdcxr.training.guards import NOT_FINITE, assert_only_tuned_parts_moved, fingerprints, first_nonfinite
 from sdcxr.training.launch import PRECISION, build_accelerator, memory_advice, split_batch, validation_advice
 from sdcxr.training.optimizer import build_optimizer, learning_rate_factor, sizes
@@ -74,8 +73,7 @@ class Run:
         # Of `accelerate launch` where the settings leave it open: the record has to say what the run was made with.
         config = dataclasses.replace(config, mixed_precision=accelerator.mixed_precision)
         if config.max_train_steps is None:
-            n_images = len(training_rows(config))
-            steps = math.ceil((config.num_train_epochs or 0) * n_images / self.images_per_step)
+            steps = math.ceil((config.num_train_epochs or 0) * tasks.count_images(config) / self.images_per_step)
             config = dataclasses.replace(config, max_train_steps=steps, num_train_epochs=None)
         self.config = config
         self.steps = config.max_train_steps or 0
@@ -150,10 +148,13 @@ class Run:
         self.origin.check_examples(examples)
         self.origin.notes |= self.task.notes
         self.stream = Stream(examples, config.seed)
+        batch = tensors(default_collate([self.stream[0], self.stream[1]]))  # batch normalisation needs two
+        if hasattr(self.task, "check_gradients"):  # on all processes, before they wait for each other's gradients
+            self.task.check_gradients(without_gradient(self.task, batch))
         groups = self.task.groups()
         self.rates = [group["lr"] for group in groups]
         self.held_out = self.task.validation_examples()
-        self.meter = Meter(accelerator.device, *self.flops_and_peak(), accelerator.num_processes)
+        self.meter = Meter(accelerator.device, *self.flops_and_peak(batch), accelerator.num_processes)
         if config.cache_in_memory:
             self.task.latents_to_device()
         if config.torch_compile or (config.torch_compile is None and accelerator.device.type == "cuda"):
@@ -170,12 +171,11 @@ class Run:
             f"{self.micro_batch}), {accelerator.device.type}, precision {accelerator.mixed_precision}"
         )
 
-    def flops_and_peak(self) -> tuple[float, float]:
+    def flops_and_peak(self, batch: dict[str, torch.Tensor]) -> tuple[float, float]:
         """Training FLOPs per image, and FLOP/s of a matrix product on this device; 0 except on the main process."""
         if not self.accelerator.is_main_process:
             return 0.0, 0.0
-        pair = default_collate([self.stream[0], self.stream[1]])  # batch normalisation needs two
-        flops = training_flops(self.task, tensors(pair)) / 2
+        flops = training_flops(self.task, batch) / len(next(iter(batch.values())))
         return flops, measured_peak(self.accelerator.device, PRECISION[self.accelerator.mixed_precision])
 
     def require_space(self) -> None:

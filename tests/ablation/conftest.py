@@ -16,6 +16,9 @@ signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
 with open(os.environ["STUB_LOG"], "a") as log:
     log.write(json.dumps(flags) + "\\n")
 time.sleep(flags.get("sleep", 0))
+if flags.get("word", "").startswith("SIG") and not os.path.exists(os.environ["STUB_LOG"] + ".mended"):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), getattr(signal, flags["word"]))
 if flags.get("fail") and not os.path.exists(os.environ["STUB_LOG"] + ".mended"):
     sys.exit("error: it broke")
 output = pathlib.Path(flags["output_dir"])
