@@ -224,7 +224,8 @@ def arms_of(plan: Plan, measured: Sequence[Measured]) -> Arms:
     for one in measured:
         cells.setdefault(plan.arm_name(one.cell), {})[one.cell.assignment.get(SEED, "")] = one
     rows = {key: row for one in measured for key, row in one.by_key.items() if in_table(plan.grid, row)}
-    columns, missing = {}, []
+    columns: dict[Key, str] = {}
+    missing: list[str] = []
     for wanted in plan.grid.metrics:
         fitting = {key: row["metric"] for key, row in rows.items() if wanted.items() <= row.items()}
         columns |= fitting
