@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -99,6 +100,14 @@ class Plan:
         if len(self.varying) < 2:
             return ", ".join(label for _, label in labels) or "all"
         return ", ".join(f"{self.short[axis]} {label}" for axis, label in labels)
+
+    def task_name(self, task: Task) -> str:
+        """The stage of a task, with its axis values where the stage has other tasks too."""
+        return f"{task.stage} {task.name}".strip() if self._tasks_by_stage[task.stage] > 1 else task.stage
+
+    @cached_property
+    def _tasks_by_stage(self) -> Counter[str]:
+        return Counter(task.stage for task in self.tasks.values())
 
     @cached_property
     def varying(self) -> list[str]:

@@ -4,13 +4,15 @@
     python ablate.py --grid configs/grids/components.yaml --set prepare.images=DIR --output_dir DIR --dry_run
     python ablate.py --grid FILE --output_dir DIR --jobs 4                 # four commands at a time
     python ablate.py --grid FILE --output_dir DIR --retry_failed
+    python ablate.py --grid FILE --output_dir DIR --launcher slurm --sbatch partition=gpu --sbatch train.gpus-per-node=8
 
 The same command again does only what is missing, also with values, axes or seeds added to the file. Cells that agree in
-the flags of a stage share it. Ctrl-C lets every command save where it is.
+the flags of a stage share it. Ctrl-C lets every command save where it is; jobs in SLURM's queue stay there, and the
+next call picks them up.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ablation.config import AblateConfig
 from sdcxr.runtime.cli import run
@@ -34,12 +36,13 @@ def main(config: AblateConfig) -> int:
         plan = plan_grid(read_grid(path, config.scale, config.settings))
     except UserError as error:
         raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+    options = slurm_options(config, plan) if config.launcher == "slurm" else {}
     if config.dry_run:
-        print(describe(root, plan, config.gpu_tflops))
+        print(describe(root, plan, config.gpu_tflops, options))
         return 0
     with locked(root):
         write_json(root / "cells.json", {cell.name: dict(cell.tasks) for cell in plan.cells})
-        launcher = local_launcher(config)
+        launcher = slurm_launcher(config, root, options) if options else local_launcher(config)
         print(f"{len(plan.cells)} cells, {len(plan.tasks)} commands, {launcher.slots} at a time", flush=True)
         code = Runner(root, plan, launcher, config.retry_failed).run()
         if code in (0, 1) and not publish(root, plan, config):
@@ -53,12 +56,36 @@ def local_launcher(config: AblateConfig) -> "Launcher":
     Raises:
         UserError: it has fewer GPUs than a job takes.
     """
-    from ablation.launcher import Local, visible_gpus
+    from ablation.local import Local, visible_gpus
 
     gpus = visible_gpus()
     if config.gpus_per_job > max(1, len(gpus)):
         raise UserError(f"--gpus_per_job {config.gpus_per_job}: this machine has {len(gpus)}")
     return Local(config.jobs or max(1, len(gpus) // config.gpus_per_job), gpus, config.gpus_per_job)
+
+
+def slurm_options(config: AblateConfig, plan: "Plan") -> dict[str, dict[str, Any]]:
+    """The options of sbatch of each stage that the plan has.
+
+    Raises:
+        UserError: an option is wrong, or submitit is not installed.
+    """
+    from ablation.sbatch import require_submitit, stage_options
+
+    require_submitit()
+    stages = {task.stage for task in plan.tasks.values()}
+    return {stage: one for stage, one in stage_options(plan.grid, config.sbatch_options).items() if stage in stages}
+
+
+def slurm_launcher(config: AblateConfig, root: Path, options: dict[str, dict[str, Any]]) -> "Launcher":
+    """The launcher of the cluster that this machine belongs to.
+
+    Raises:
+        UserError: there is none, or it refuses the options of a stage.
+    """
+    from ablation.slurm import LARGEST_ARRAY, Slurm
+
+    return Slurm(root, options, config.jobs or LARGEST_ARRAY)
 
 
 def publish(root: Path, plan: "Plan", config: AblateConfig) -> bool:

@@ -18,12 +18,16 @@ class AblateConfig:
     """One of the scales in the grid file, such as demo. Default: as published."""
     set: list[str] | str = ""
     """Fixed flags of stages, over those of the file: --set prepare.images=DIR --set train.base=ID."""
-    launcher: Literal["local"] = "local"
-    """Where the commands run."""
+    launcher: Literal["local", "slurm"] = "local"
+    """Where the commands run: here, or as jobs of a SLURM cluster (pip install sdcxr[slurm])."""
     jobs: int | None = None
-    """Commands at the same time. Default: one for each GPU (or --gpus_per_job of them), without GPUs one."""
+    """Commands at the same time. Default: one for each GPU (or --gpus_per_job of them), without GPUs one; in SLURM's
+    queue all that can run."""
     gpus_per_job: int = 1
-    """GPUs of a command; of training and generation each runs a process."""
+    """GPUs of a command; of training and generation each runs a process. With SLURM its options say that."""
+    sbatch: list[str] | str = ""
+    """Options of SLURM's sbatch, for all stages or one, over those of the file: --sbatch partition=gpu --sbatch
+    train.gpus-per-node=8."""
     dry_run: bool = False
     """Print cells, commands, how many images they take, and the GPU-hours of those; run nothing."""
     gpu_tflops: float = 100.0
@@ -40,8 +44,21 @@ class AblateConfig:
                 raise UserError(f"--{name} {value}: must be at least 1")
         if not 0 < self.gpu_tflops < float("inf"):
             raise UserError(f"--gpu_tflops {self.gpu_tflops}: must be above 0")
+        if self.launcher == "slurm" and self.gpus_per_job != 1:
+            raise UserError("--gpus_per_job: with --launcher slurm use --sbatch gpus-per-node=… and ntasks-per-node=…")
+        if self.launcher != "slurm" and self.sbatch:
+            raise UserError("--sbatch needs --launcher slurm")
 
     @property
     def settings(self) -> list[str]:
         """The entries of `set`."""
-        return [self.set] if isinstance(self.set, str) and self.set else list(self.set)
+        return _entries(self.set)
+
+    @property
+    def sbatch_options(self) -> list[str]:
+        """The entries of `sbatch`."""
+        return _entries(self.sbatch)
+
+
+def _entries(given: list[str] | str) -> list[str]:
+    return [given] if isinstance(given, str) and given else list(given)

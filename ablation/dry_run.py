@@ -1,11 +1,13 @@
 """What a grid would do: its cells, commands, numbers of images, and GPU-hours."""
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 from ablation.cells import Plan, Task, task_output, with_folders
 from ablation.progress import DONE, Progress
 from ablation.runner import command_line, read_state
+from ablation.sbatch import SUBMISSIONS, Options, scripts
 from ablation.workload import PIXELS, defaults_of, tflop_per_image, trained_images
 
 ASSUMED = (
@@ -16,8 +18,15 @@ ASSUMED = (
 NOT_COUNTED = "not in these hours: {names}"
 
 
-def describe(root: Path, plan: Plan, gpu_tflops: float = 100.0) -> str:
-    """Cells with what is done of them, each command once, the images that are left, and the time that they take."""
+def describe(root: Path, plan: Plan, gpu_tflops: float = 100.0, slurm: Mapping[str, Options] | None = None) -> str:
+    """Cells with what is done of them, each command once, the images that are left, and the time that they take.
+
+    Args:
+        root: folder of the grid.
+        plan: its plan.
+        gpu_tflops: 1e12 operations a second that a GPU keeps up.
+        slurm: options of sbatch by stage; the scripts of stages with commands that are left come after these.
+    """
     states = {key: read_state(root, task) for key, task in plan.tasks.items()}
     done = {key for key, state in states.items() if state.get("state") == DONE}
     lines = [f"{len(plan.cells)} cells, {len(plan.tasks)} commands, {len(done)} of them done", ""]
@@ -28,6 +37,8 @@ def describe(root: Path, plan: Plan, gpu_tflops: float = 100.0) -> str:
     left = [task for key, task in plan.tasks.items() if key not in done]
     for task in left:
         lines += [f"# {task.stage} {task.name}".rstrip(), command_line(root, plan, task)]
+    if slurm:
+        lines += ["", *scripts(slurm, root / SUBMISSIONS, Counter(task.stage for task in left))]
     measured = Progress(plan, 1)
     for key in done:
         measured.add_seconds(plan.tasks[key], states[key]["seconds"])

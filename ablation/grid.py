@@ -14,10 +14,10 @@ from sdcxr.runtime.errors import UserError
 
 KEYS = {
     "title", "source", "stages", "axes", "zip", "include", "exclude", "seeds", "baseline", "measure", "metrics",
-    "scales",
+    "scales", "slurm",
 }  # fmt: skip
 SCALE_KEYS = KEYS - {"scales", "title"} | {"flags"}
-STAGE_KEYS = {"command", "flags", "after", "warm_up"}
+STAGE_KEYS = {"command", "flags", "after", "warm_up", "slurm"}
 SEED = "seed"  # name of the axis of seeds
 ROOT = Path(__file__).parents[1]  # where configs/ is, in a checkout
 
@@ -58,6 +58,8 @@ class Stage:
     warm_up: tuple[str, str] | None = None
     """A file of its output and a flag: of tasks with the same value of the flag one runs alone until that file is
     there, and has then filled the cache that all share."""
+    slurm: Mapping[str, Any] = field(default_factory=dict)
+    """Options of sbatch, over those of the grid (`ablation.sbatch`)."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ class Grid:
     """Columns of the table: values of columns of scores.json that select one row of each cell."""
     title: str = ""
     source: str = ""
+    slurm: Mapping[str, Any] = field(default_factory=dict)
+    """Options of sbatch for all stages."""
 
 
 def read_grid(path: Path, scale: str | None = None, settings: Sequence[str] = ()) -> Grid:
@@ -150,6 +154,7 @@ def parse_grid(content: Any, scale: str | None = None, settings: Sequence[str] =
         [_mapping(one, "metrics") for one in _list(content.get("metrics"), "metrics")],
         str(content.get("title") or ""),
         str(content.get("source") or ""),
+        _mapping(content.get("slurm"), "slurm"),
     )
 
 
@@ -163,9 +168,26 @@ def _at_scale(content: dict[str, Any], scale: str | None) -> dict[str, Any]:
     over = _mapping(scales[scale], f"scales.{scale}")
     known(over, SCALE_KEYS, f"key in scales.{scale}:")
     stages = _over(_mapping(content.get("stages"), "stages"), _mapping(over.get("stages"), "stages"))
-    axes = _mapping(content.get("axes"), "axes") | _mapping(over.get("axes"), "axes")
+    published = _mapping(content.get("axes"), "axes")
+    own = _mapping(over.get("axes"), "axes")
+    axes = published | {name: _with_sources(values, published.get(name)) for name, values in own.items()}
     flags = _mapping(content.get("flags"), "flags") | _mapping(over.get("flags"), "flags")
     return content | over | {"stages": stages, "flags": flags, "axes": {k: v for k, v in axes.items() if v is not None}}
+
+
+def _with_sources(values: Any, published: Any) -> Any:
+    """An axis of a scale: values without a source have that of the value of the same name in the file."""
+    if not isinstance(values, dict) or not isinstance(published, dict):
+        return values
+
+    def source_of(label: Any) -> dict[str, Any]:
+        about = published.get(label)
+        return {"source": about["source"]} if isinstance(about, dict) and "source" in about else {}
+
+    return {
+        label: source_of(label) | (flags or {}) if isinstance(flags, dict | None) else flags
+        for label, flags in values.items()
+    }
 
 
 def _stage(name: Any, content: Any) -> Stage:
@@ -184,7 +206,8 @@ def _stage(name: Any, content: Any) -> Stage:
     for flag in flags:
         check_flag(program, name, str(flag))
     after = tuple(_list(about.get("after"), f"stages.{name}.after"))
-    return Stage(name, str(command), flags, after, _warm_up(about.get("warm_up"), name))
+    slurm = _mapping(about.get("slurm"), f"stages.{name}.slurm")
+    return Stage(name, str(command), flags, after, _warm_up(about.get("warm_up"), name), slurm)
 
 
 def _warm_up(content: Any, stage: str) -> tuple[str, str] | None:

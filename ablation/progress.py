@@ -1,7 +1,7 @@
 """Where the tasks of a plan are: counts, and the time that is left."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from ablation.cells import Plan, Task
@@ -20,6 +20,8 @@ class Progress:
     """DONE, FAILED or STOPPED by key; others are queued."""
     started: dict[str, float] = field(default_factory=dict)
     """Of running tasks."""
+    waiting: Collection[str] = ()
+    """Those of them that wait in a scheduler's queue; their clock starts when they run."""
     measured: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     """Seconds and units of work of finished tasks by stage, also in earlier calls."""
 
@@ -73,7 +75,7 @@ class Progress:
             return "done"
         if any(self.states.get(key) == FAILED for key in keys):
             return "failed"
-        return "running" if any(key in self.started for key in keys) else "queued"
+        return "running" if any(key in self.started and key not in self.waiting for key in keys) else "queued"
 
 
 def duration(seconds: float) -> str:

@@ -32,6 +32,7 @@ COLUMNS = (
     "metric", "label", "images", "value", "ci_low", "ci_high", "floor", "n_real", "n_synthetic", "step", "variant",
     "extractor", "preset",
 )  # fmt: skip
+NETWORK_COLUMNS = ("part", "variant", "extractor")  # of a row: they name networks
 RANKS = ("rank", "rank_low", "rank_high")  # over the seeds of a cell
 
 Key = tuple[Any, ...]
@@ -177,11 +178,11 @@ def measured_cells(root: Path, plan: Plan) -> tuple[list[Measured], list[str]]:
         task = plan.tasks[cell.tasks[plan.grid.measure]]
         if read_state(root, task).get("state") != DONE:
             continue
-        named = with_folders(task.flags, lambda key: task_output(root, plan.tasks[key])).get("synthetic")
-        samples = Path(named) if isinstance(named, str) else None
+        flags = with_folders(task.flags, lambda key: task_output(root, plan.tasks[key]))
+        samples, real = (Path(f) if isinstance(f := flags.get(name), str) else None for name in ("synthetic", "real"))
         try:
-            rows = _read_rows(plan.grid, root, task)
-            found.append(Measured(cell, rows, samples, prompts_of(task_folder(root, task), samples)))
+            rows = [with_stages(root, plan, task, row) for row in _read_rows(plan.grid, root, task)]
+            found.append(Measured(cell, rows, samples, prompts_of(task_folder(root, task), samples or real)))
         except UserError as error:
             problems.append(f"cell {cell.name}: {error}")
     return found, problems
@@ -198,8 +199,22 @@ def _read_rows(grid: Grid, root: Path, task: Task) -> Rows:
     return [row | {"draws": _draws(row) if in_table(grid, row) else None} for row in rows]
 
 
+def with_stages(root: Path, plan: Plan, task: Task, row: Row) -> Row:
+    """A row with the names of stages in place of the folders of networks that the grid trained."""
+    renamed = {}
+    for name in NETWORK_COLUMNS:
+        if isinstance(text := row.get(name), str):
+            for other in (plan.tasks[key] for key in task.needs):
+                text = text.replace(str(task_output(root, other)), plan.task_name(other))
+            renamed[name] = text
+    return row | renamed
+
+
 def prompts_of(folder: Path, samples: Path | None) -> str:
-    """Hash of the prompts of samples, kept in the folder of the measuring task: the samples may be deleted."""
+    """Hash of the prompts of samples, or of the patients of the real images that a classifier was scored on.
+
+    It is kept in the folder of the measuring task: the samples may be deleted.
+    """
     kept = folder / PROMPTS
     if kept.is_file():
         return kept.read_text(encoding="utf-8").strip()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ablation.cells import EMBEDDED, Plan, Task, output_value, references, task_folder, task_output, with_folders
-from ablation.launcher import LOG, Job, Launcher, last_lines, wait_a_moment
+from ablation.launcher import LOG, STARTED, Job, Launcher, last_lines, wait_a_moment
 from ablation.programs import ON_SEVERAL
 from ablation.progress import DONE, FAILED, STOPPED, Progress, duration
 from sdcxr.io.files import read_json, write_json
@@ -24,7 +24,6 @@ from sdcxr.runtime.signals import REQUEUE, Signals, exit_code
 FLAGS, STATE = "flags.yaml", "task.json"
 KILLED = "killed"  # recorded of a command that a signal ended from outside: failed, but the next call resumes it
 FROM_OUTSIDE = {-kind for kind in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)}
-STARTED = "== started "  # of the line in a log where an attempt begins
 LINE_SECONDS = 30.0  # between status lines where the output is no terminal
 GRACE_SECONDS = 60.0  # for commands to save, after an error of the runner
 MOST_SHOWN = 10  # failed commands with their last lines
@@ -51,7 +50,12 @@ def job_of(root: Path, plan: Plan, task: Task) -> Job:
     """The command of a task; its flags are in a file of its folder."""
     folder = task_folder(root, task)
     return Job(
-        task.key, ["-m", task.program.module, "--config", str(folder / FLAGS)], folder, task.command in ON_SEVERAL
+        task.key,
+        ["-m", task.program.module, "--config", str(folder / FLAGS)],
+        folder,
+        task.command in ON_SEVERAL,
+        task.stage,
+        command_line(root, plan, task),
     )
 
 
@@ -169,14 +173,18 @@ class Runner:
             if signals.received and not sent:
                 sent = True
                 self._end_line()
-                name = signal.Signals(signals.received).name
-                self.say(f"{name}: {len(self.progress.started)} commands save where they are; again to kill them")
-                self.launcher.forward(signal.SIGTERM if signals.received == signal.SIGHUP else signals.received)
+                kind = signal.SIGTERM if signals.received == signal.SIGHUP else signals.received
+                said = self.launcher.forward(kind)
+                self.say(f"{signal.Signals(signals.received).name}: {said}")
+                if self.launcher.detached:
+                    self.progress.started.clear()
             while not sent and self.ready and len(self.progress.started) < self.launcher.slots:
                 number = heapq.heappop(self.ready)
                 task = self.plan.tasks[self.keys[number]]
                 if not self.caches.park(task, number) and not self._start(task):
                     waiting.append(number)
+            self.launcher.submit()
+            self._follow_queue()
             if not self.progress.started and (sent or not (self.ready or waiting)):
                 return signals.received
             wait_a_moment()
@@ -195,6 +203,11 @@ class Runner:
             wait_a_moment()
             left -= self.launcher.finished().keys()
 
+    def _follow_queue(self) -> None:
+        """Start the clock of jobs anew while they wait in a scheduler's queue."""
+        self.progress.waiting = self.launcher.waiting
+        self.progress.started |= dict.fromkeys(self.progress.started.keys() & self.progress.waiting, time.monotonic())
+
     def _can_run(self, key: str) -> bool:
         return all(self.progress.states.get(other) == DONE for other in self.plan.tasks[key].needs)
 
@@ -204,9 +217,8 @@ class Runner:
         if task.program.output_flag == "output":
             task_output(self.root, task).mkdir(exist_ok=True)
         write_config(folder / FLAGS, flags_of(self.root, self.plan, task))
-        with (folder / LOG).open("a") as log:
-            log.write(f"{STARTED}{time.strftime('%Y-%m-%d %H:%M:%S')} {command_line(self.root, self.plan, task)}\n")
-        if not self.launcher.start(job_of(self.root, self.plan, task)):
+        said = self.launcher.start(job_of(self.root, self.plan, task))
+        if not said:
             if task.key not in self.waited_for:
                 self.waited_for.add(task.key)
                 self.say(f"{_title(task)}: waits for a process of an earlier call, which still works in {folder}")
@@ -215,7 +227,7 @@ class Runner:
         self.caches.started(task)
         self._record(task, "running", None)
         self._end_line()
-        self.say(f"{_title(task)}: started")
+        self.say(f"{_title(task)}: {said}")
         return True
 
     def _finish(self, task: Task, code: int, signalled: bool) -> None:

@@ -8,6 +8,7 @@ PIXELS = 512  # side of the images for which the costs below hold
 UNET_TFLOP = 0.803  # a pass of the UNet of Stable Diffusion 1 or 2, a multiply-add being two (docs/performance.md)
 DECODER_TFLOP = 2.5  # of the VAE's decoder; the encoder takes 1.1
 VAE_TFLOP = 3.6
+STEPS = 75  # of generate.py by default
 BACKWARD = 3  # a forward and a backward pass cost three forward passes
 OF_UNET = {"unet", "text"}  # parts that train through the UNet; classifiers and the like are small
 
@@ -30,7 +31,9 @@ def units_of(task: Task) -> float:
     """The size of a task among those of its stage, to which its time is taken to be proportional."""
     if task.command == "generate":
         flags = defaults_of(task)
-        return float((flags["max_prompts"] or 1) * flags["num_images_per_prompt"] * flags["num_inference_steps"])
+        return float(
+            (flags["max_prompts"] or 1) * flags["num_images_per_prompt"] * (flags["num_inference_steps"] or STEPS)
+        )
     return float(trained_images(task) or 1)
 
 
@@ -45,8 +48,9 @@ def tflop_per_image(task: Task) -> float | None:
         return None
     size = ((flags["resolution"] or PIXELS) / PIXELS) ** 2
     if task.command == "generate":
-        passes = 2 if flags["guidance_scale"] > 1 else 1
-        return size * (flags["num_inference_steps"] * passes * UNET_TFLOP + DECODER_TFLOP)
+        guidance = flags["guidance_scale"]
+        passes = 2 if guidance is None or guidance > 1 else 1
+        return size * ((flags["num_inference_steps"] or STEPS) * passes * UNET_TFLOP + DECODER_TFLOP)
     parts = set(str(flags["tune"]).split("+"))
     if parts == {"vae"}:
         return size * BACKWARD * VAE_TFLOP

@@ -10,17 +10,17 @@ BEGIN, END = "<!-- throughput: begin -->", "<!-- throughput: end -->"
 PRECISION = {"cpu": "fp32", "cuda": "fp32 (convolutions in TF32, torch's default)"}
 
 
-def insert(page: str, tables: str) -> str:
-    """The page with the text between its two marks replaced.
+def insert(page: str, tables: str, begin: str = BEGIN, end: str = END) -> str:
+    """The page with the text between two marks replaced.
 
     Raises:
         UserError: the marks are missing or in the wrong order.
     """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise UserError(f"the page needs a line {BEGIN} and below it a line {END}, between which the tables go")
-    return f"{before}{BEGIN}\n\n{tables.strip()}\n\n{END}{after}"
+    before, found, rest = page.partition(begin)
+    _, last, after = rest.partition(end)
+    if not found or not last:
+        raise UserError(f"the page needs a line {begin} and below it a line {end}, between which the tables go")
+    return f"{before}{begin}\n\n{tables.strip()}\n\n{end}{after}"
 
 
 def render(records: list[dict[str, Any]]) -> str:

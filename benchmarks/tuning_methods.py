@@ -183,11 +183,11 @@ def measured_costs(study: Study, methods: list[str]) -> dict[str, Any]:
     tiny = tiny_unet(study)
     size, unet = "tiny", tiny
     if torch.cuda.is_available():
-        from architectures import UNET
+        from architectures import ARCHITECTURES
         from diffusers import UNet2DConditionModel
 
         with torch.device("cuda"):
-            size, unet = "sd15", UNet2DConditionModel(**UNET["sd15"])
+            size, unet = "sd15", UNet2DConditionModel(**ARCHITECTURES["sd15"].networks["unet"][1])
     for method in missing:
         tuned = injected(method, copy.deepcopy(tiny))
         kept[method] = {"parameters": sum(p.numel() for p in tuned.parameters() if p.requires_grad)}
@@ -235,14 +235,14 @@ def memory_line(method: str, batch: int, resolution: int, checkpointing: bool) -
     that does not). Counted on tensors without contents; a GPU's workspaces and fragments are not in it.
     """
     import torch
-    from architectures import UNET
+    from architectures import ARCHITECTURES
     from diffusers import UNet2DConditionModel
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     side = resolution // 8
     held: dict[int, torch.Tensor] = {}
     with torch.device("meta"):
-        unet = injected(method, UNet2DConditionModel(**UNET["sd15"]))
+        unet = injected(method, UNet2DConditionModel(**ARCHITECTURES["sd15"].networks["unet"][1]))
     with FakeTensorMode():
         for layer in unet.modules():
             for name, p in layer._parameters.items():

@@ -133,6 +133,12 @@ def count_duplicates(pairs: pd.DataFrame, n_copies: int) -> dict[str, dict[str, 
     return counts | {"copies": {"images": n_copies}}
 
 
+def differing_pairs(pairs: pd.DataFrame, file_name: pd.Series, value: pd.Series) -> int:
+    """Pairs of which the two pictures have different values, such as classes, of which one must be wrong."""
+    of_file = dict(zip(file_name, value, strict=True))
+    return int((pairs["file_name"].map(of_file) != pairs["copy"].map(of_file)).sum())
+
+
 def surplus_copies(pairs: pd.DataFrame) -> dict[str, str]:
     """What "drop" leaves out: file name of each copy to the one that is kept.
 

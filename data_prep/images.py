@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -11,7 +12,7 @@ from PIL import Image
 
 from data_prep.duplicates import digest, perceptual_hash
 from sdcxr.io.image_files import BadImage
-from sdcxr.io.pixels import load_upright
+from sdcxr.io.pixels import load_upright, shrunk_mask
 from sdcxr.io.png import encode_png
 
 SquareMode = Literal["crop", "pad"]
@@ -177,8 +178,8 @@ def convert(
         image = square(whole, resolution_px, mode)
         check_contrast(image if mode == "crop" else _without_bars(image, whole.size), image_type)
         files = {
-            mask_path(target, structure): square(
-                unite_masks(paths, whole.size), resolution_px, mode, Image.Resampling.NEAREST
+            mask_path(target, structure): shrunk_mask(
+                partial(square, unite_masks(paths, whole.size), resolution_px, mode)
             )
             for structure, paths in (masks or {}).items()
         }

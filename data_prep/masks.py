@@ -5,6 +5,7 @@ columns `mask` and `mask_STRUCTURE` of metadata.csv hold their paths.
 """
 
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pandas as pd
 
 from data_prep.images import MASKS, mask_path
 from data_prep.raw_tables import image_files, image_stem
+from data_prep.splits import SPLIT_NAMES
 from sdcxr.io.manifest import MASK_COLUMN
 from sdcxr.runtime.errors import UserError
 
@@ -31,7 +33,7 @@ def find_masks(folder: Path, rows: pd.DataFrame) -> pd.Series:
     """The masks of each image, for `COLUMN`; prints how many images have one.
 
     A mask is called as its image, with or without _mask, _mask_1 or _segmentation behind the name. It lies beside the
-    image, or in `folder`, or at any depth below it, where the last folder's name is the structure.
+    image, or in `folder`, or at any depth below it, where the last folder's name is the structure (splits are none).
 
     Args:
         folder: where the masks are.
@@ -58,8 +60,7 @@ def find_masks(folder: Path, rows: pd.DataFrame) -> pd.Series:
         if beside is not None:
             found[beside].setdefault("", []).append(str(path))
         elif len(of_name) == 1:
-            structure = "" if path.parent == folder.absolute() else _UNSAFE.sub("-", path.parent.name).strip("-")
-            found[of_name[0]].setdefault(structure, []).append(str(path))
+            found[of_name[0]].setdefault(_structure(path, folder.absolute()), []).append(str(path))
     if not found:
         there = f"there is {first}" if first else "it has no images"
         raise UserError(
@@ -68,7 +69,20 @@ def find_masks(folder: Path, rows: pd.DataFrame) -> pd.Series:
     counts = pd.Series([structure or "mask" for masks in found.values() for structure in masks]).value_counts()
     told = ", ".join(f"{structure} {n:,}" for structure, n in counts.sort_index().items())
     print(f"masks: {len(found):,} of {len(rows):,} images have one ({told})")
+    if len(counts) > 1 and counts.sum() == len(found):
+        structures = ", ".join(map(str, counts.index))
+        print(
+            f"warning: the folders {structures} are taken for structures, and no image has masks "
+            "in two of them: if they are classes or parts of the data, put their masks into one folder",
+            file=sys.stderr,
+        )
     return pd.Series([found.get(row, {}) for row in rows.index], index=rows.index, dtype=object)
+
+
+def _structure(path: Path, folder: Path) -> str:
+    """The structure of a mask: the last folder below `folder` that is none of a split, "" without one."""
+    names = [part for part in path.parent.relative_to(folder).parts if part.lower() not in SPLIT_NAMES]
+    return _UNSAFE.sub("-", names[-1]).strip("-") if names else ""
 
 
 def mask_columns(rows: pd.DataFrame) -> pd.DataFrame:

@@ -6,6 +6,19 @@ from data_prep.filters import hash_order
 
 TEST_FOLDER = "p19"  # MIMIC-CXR's ten patient folders p10 … p19; RoentGen and ChexGen test on the last
 
+# In tables and as names of folders, in small letters.
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validate": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
+
 OFFICIAL_SPLITS = {"train": "train", "validate": "validation", "test": "test"}
 
 

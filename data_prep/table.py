@@ -31,7 +31,7 @@ from data_prep.sources import input_states
 from data_prep.splits import hash_splits
 from data_prep.table_files import join_table, may_unpack, read_any_table
 from data_prep.table_images import Found, find_images, find_unread, image_key, image_names
-from data_prep.table_labels import merge_rows, parse_list, read_findings
+from data_prep.table_labels import check_repeats, merge_rows, parse_list, read_findings
 from data_prep.table_mapping import Repeats, TableMapping, column_cells, first_group, missing_column, quoted
 from data_prep.table_text import FRONTAL, split_names, template_fields, text_cells, text_of, view_of, words_of
 from data_prep.writer import is_finished, recorded_settings, write_dataset
@@ -151,6 +151,9 @@ def select(config: TableConfig, mapping: TableMapping, table: pd.DataFrame, file
     # Without an image, each is rejected for itself.
     keys = keys.mask(keys == "", "row " + keys.index.to_series().astype(str))
     merged = merge_rows(labels.join(words), keys, mapping.repeats, where)
+    for ours in ("subject_id", "split", CLASS_COLUMN):
+        if ours in mapping.columns and mapping.repeats != "first" and len(merged) < len(keys):
+            check_repeats(_cells(mapping, table, ours).map(words_of), keys, ours, where)
     table, image, found = table.loc[merged.index], image[merged.index], Found(*(part[merged.index] for part in found))
     labels = merged[list(labels)]
     partly = labels.columns.isin(mapping.positive_only)
@@ -225,10 +228,9 @@ def one_image_per_row(
         return mapping, table
     paths = pd.Series([path.relative_to(config.images).as_posix() for path in files], dtype=object)
     of_path = first_group(paths, mapping.path_patterns["study_id"])
-    cells = column_cells(mapping, table, mapping.columns["study_id"])
-    of_row = read_ids(first_group(cells, mapping.patterns["study_id"]) if "study_id" in mapping.patterns else cells)
+    of_row = read_ids(_cells(mapping, table, "study_id"))
     print_join("studies with images", of_row, set(of_path), "studies", f"--images {config.images}")
-    images = pd.DataFrame({PATH: paths, "_study": of_path})
+    images = pd.DataFrame({PATH: paths, "_study": of_path})[of_path != ""]  # or a row without a study had them all
     table = table.assign(_study=of_row).merge(images, on="_study", how="inner").drop(columns="_study")
     return replace(mapping, columns=mapping.columns | {"image": PATH}), table
 
@@ -243,19 +245,23 @@ def image_cells(mapping: TableMapping, table: pd.DataFrame, where: str) -> pd.Se
     return first_group(cells, mapping.patterns["image"]) if "image" in mapping.patterns else cells
 
 
+def _cells(mapping: TableMapping, table: pd.DataFrame, ours: str) -> pd.Series:
+    """The cells of our column, or what its pattern takes of them."""
+    cells = column_cells(mapping, table, mapping.columns[ours])
+    return first_group(cells, mapping.patterns[ours]) if ours in mapping.patterns else cells
+
+
 def ids_of(mapping: TableMapping, table: pd.DataFrame, image: pd.Series, config: TableConfig) -> pd.DataFrame:
-    """Patient, study and image of each row; without a patient, an image is its own."""
+    """Patient, study and image of each row; without a patient, a study is its own, and without a study an image."""
     ids = pd.DataFrame(index=table.index)
     for ours in IDS:
-        cells = column_cells(mapping, table, mapping.columns[ours]) if ours in mapping.columns else None
-        if cells is not None and ours in mapping.patterns:
-            cells = first_group(cells, mapping.patterns[ours])
-        elif cells is None and ours in mapping.path_patterns:
+        cells = _cells(mapping, table, ours) if ours in mapping.columns else None
+        if cells is None and ours in mapping.path_patterns:
             cells = first_group(image, mapping.path_patterns[ours])
         if cells is not None:
             read = read_patients if ours == "subject_id" else read_ids
             ids[ours] = read(cells, where=f"--table {config.table.name}")
-    names = image_names(image)
+    names, own = image_names(image), "studies" if "study_id" in ids else "images"
     ids["dicom_id"] = ids["dicom_id"].where(ids["dicom_id"] != "", names) if "dicom_id" in ids else names
     study_id = ids.get("study_id", ids["dicom_id"])
     ids["study_id"] = study_id.where(study_id != "", ids["dicom_id"])
@@ -263,10 +269,10 @@ def ids_of(mapping: TableMapping, table: pd.DataFrame, image: pd.Series, config:
     if n_unknown := int((subject_id == "").sum()):
         print(
             f"warning: {n_unknown:,} of {len(ids):,} rows have no patient (--columns subject_id=…): each of these "
-            "images counts as a patient of its own, so that images of one patient may be in training and test",
+            f"{own} counts as a patient of its own, so that images of one patient may be in training and test",
             file=sys.stderr,
         )
-    ids["subject_id"] = subject_id.where(subject_id != "", ids["dicom_id"])
+    ids["subject_id"] = subject_id.where(subject_id != "", ids["study_id"])
     for ours in IDS:
         if ids[ours].str.fullmatch(LONG_NUMBER).any():  # of PadChest's patients
             ids[ours] = "n" + ids[ours]
@@ -316,10 +322,7 @@ def splits(config: TableConfig, mapping: TableMapping, table: pd.DataFrame, subj
     """The split of each row: that of the column, or a random one by patient."""
     if "split" not in mapping.columns:
         return hash_splits(subject_id, config.validation_fraction, config.test_fraction, config.seed)
-    cells = column_cells(mapping, table, mapping.columns["split"])
-    if "split" in mapping.patterns:
-        cells = first_group(cells, mapping.patterns["split"])
-    split = split_names(cells, config.table.name)
+    split = split_names(_cells(mapping, table, "split"), config.table.name)
     if not (split == "validation").any():
         held_out = hash_order(subject_id, config.seed) < config.validation_fraction
         split = split.mask((split == "train") & held_out, "validation")

@@ -9,7 +9,7 @@ import pandas as pd
 from data_prep.masks import without_mask_end
 from data_prep.medmnist import is_npz, read_medmnist
 from data_prep.raw_tables import image_files, image_stem
-from data_prep.table_text import SPLIT_NAMES
+from data_prep.splits import SPLIT_NAMES
 from sdcxr.io.files import read_json
 from sdcxr.io.ids import print_join
 from sdcxr.io.manifest import CLASS_COLUMN
@@ -69,6 +69,7 @@ def join_table(table: pd.DataFrame, path: Path, keys: Mapping[str, str]) -> pd.D
     ]
     rows = other[[theirs, *(column for column in new if column != theirs)]].drop_duplicates()
     rows[theirs] = rows[theirs].map(image_stem)
+    rows = rows[rows[theirs] != ""]  # of no image
     if (repeated := rows[theirs][rows[theirs].duplicated()]).size:
         raise UserError(f"--join {path}: rows of {repeated.iloc[0]} contradict each other")
     images = table[ours].map(str).map(image_stem)
@@ -95,7 +96,7 @@ def _read_folder(path: Path, unpack_to: Path) -> pd.DataFrame:
         # errors: the text goes into prompts, where a replacement character is seen; its other words are right.
         rows = ({IMAGE: text.stem, TEXT: text.read_text(encoding="utf-8-sig", errors="replace")} for text in texts)
         return to_frame(rows)
-    if of_classes := list(_class_folders(path)):
+    if of_classes := _class_folders(path):
         return to_frame(of_classes)
     raise UserError(
         f"{FLAG} {path}: the folder holds no table (looked for a dataset saved by save_to_disk, metadata.csv or "
@@ -104,8 +105,14 @@ def _read_folder(path: Path, unpack_to: Path) -> pd.DataFrame:
     )
 
 
-def _class_folders(root: Path) -> Iterator[dict[str, Any]]:
-    """Images in folders named after their classes, which may lie in folders of splits; masks beside them left out."""
+def _class_folders(root: Path) -> list[dict[str, Any]]:
+    """Images in folders named after their classes, which may lie in folders of splits; masks beside them left out.
+
+    Raises:
+        UserError: the folders of images lie in different ones that are no splits, so that either may be the class, or
+            are themselves those of splits.
+    """
+    rows, places = [], dict[tuple[str, ...], str]()
     files = [path.relative_to(root) for path in image_files(root, FLAG)]
     stems = {path.parent / image_stem(path.name) for path in files}
     for path in files:
@@ -114,9 +121,17 @@ def _class_folders(root: Path) -> Iterator[dict[str, Any]]:
             continue
         *above, name = path.parts[:-1] or ("",)
         if not name:  # loose images have no class
-            return
+            return []
+        splits = [part for part in above if part.lower() in SPLIT_NAMES]
         row = {IMAGE: path.as_posix(), CLASS_COLUMN: name}
-        yield row | {SPLIT: above[-1]} if above and above[-1].lower() in SPLIT_NAMES else row
+        rows.append(row | {SPLIT: splits[-1]} if splits else row)
+        places.setdefault(tuple(part for part in above if part not in splits), path.parent.as_posix())
+        if len(places) > 1 or name.lower() in SPLIT_NAMES:
+            raise UserError(
+                f"{FLAG} {root}: which folders are the classes? images lie in {' and in '.join(places.values())}; "
+                "expected CLASS/image or SPLIT/CLASS/image, or a table with --columns class=…"
+            )
+    return rows
 
 
 def _imagefolder(root: Path, table: Path, unpack_to: Path) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from sdcxr.text.fields import label_words
 NO_FINDING = "No Finding"
 _MEANING = {"": math.nan, "nan": math.nan, "na": math.nan, "none": math.nan, "1": 1.0, "0": 0.0, "-1": -1.0}
 _MEANING |= {"true": 1.0, "false": 0.0}
+_STRENGTH = {1.0: 3, -1.0: 2, 0.0: 1}
 _NORMAL_NAMES = {"no finding", "no findings", "normal"}
 LONGEST_NAME = 40  # characters of a finding that messages quote
 MOST_NAMES = 1000  # in lists of findings; more are texts
@@ -133,10 +134,9 @@ def _listed(
             raise UserError(f"--table {where}: the column {cells.name!r} holds texts, not lists of findings")
         of_row = {name: _label_of(name, known) for name in meant}
         words.append({_in_a_sentence(name): value for name, value in meant.items() if of_row[name] != ""})
-        labels.append({})
-        for name, value in meant.items():
-            if of_row[name] in LABELS and labels[-1].get(of_row[name]) != 1:
-                labels[-1][of_row[name]] = value
+        # Of several names of one label the strongest value counts, as in `_any`.
+        ordered = sorted(meant, key=lambda name: _STRENGTH.get(meant[name], 0))
+        labels.append({of_row[name]: meant[name] for name in ordered if of_row[name] in LABELS})
     others = sorted(name for name in names if _label_of(name, known) not in LABELS)
     n_known = len(names) - len(others)
     line = f"labels: {n_known:,} of {len(names):,} findings in the column {cells.name!r} are labels of CheXpert"
@@ -162,6 +162,25 @@ def _label_of(name: str, known: Mapping[str, str]) -> str:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Several rows per image
+
+
+def check_repeats(cells: pd.Series, image: pd.Series, ours: str, where: str) -> None:
+    """Raise a `UserError` if the rows of an image differ in what no vote is taken of: patient, split or class.
+
+    Args:
+        cells: of the column, "" where empty.
+        image: the image of each row.
+        ours: our name of the column.
+        where: the table's name, for messages.
+    """
+    pairs = pd.DataFrame({"image": image, "cell": cells})[cells != ""].drop_duplicates()
+    if (repeated := pairs["image"][pairs["image"].duplicated()]).size:
+        name = repeated.iloc[0]
+        values = ", ".join(quoted(value) for value in pairs["cell"][pairs["image"] == name][:3])
+        raise UserError(
+            f"--table {where}: rows of {quoted(name)} contradict each other ({ours}: {values}): correct them, or take "
+            "the first with --repeats first"
+        )
 
 
 def merge_rows(findings: pd.DataFrame, image: pd.Series, repeats: Repeats, where: str) -> pd.DataFrame:

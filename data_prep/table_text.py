@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from data_prep.report_sections import impression, normalise
+from data_prep.splits import SPLIT_NAMES
 from data_prep.table_labels import parse_list
 from data_prep.table_mapping import ALTERNATIVE, TableMapping, column_cells, missing_column, names_in, quoted
 from sdcxr.runtime.errors import UserError
@@ -31,17 +32,6 @@ _VIEWS = {
 }
 _VIEW_OF = {name: view for view, names in _VIEWS.items() for name in names}
 _UNKNOWN = {"", "NAN", "NA", "N/A", "NONE", "NULL", "UNKNOWN", "UNK", "<NA>", "-"}
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validate": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-}
 
 
 def view_of(cell: str) -> str:

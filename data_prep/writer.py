@@ -26,6 +26,7 @@ from data_prep.duplicates import (
     DuplicatePolicy,
     count_duplicates,
     describe_duplicates,
+    differing_pairs,
     find_duplicates,
     surplus_copies,
 )
@@ -55,7 +56,7 @@ from data_prep.splits import shared_patients
 from data_prep.workers import in_workers, progress
 from sdcxr.io.files import atomic, check_same_settings, read_json, write_json
 from sdcxr.io.locks import locked
-from sdcxr.io.manifest import SPLITS
+from sdcxr.io.manifest import CLASS_COLUMN, SPLITS
 from sdcxr.io.png import is_colour
 from sdcxr.runtime.errors import UserError
 from sdcxr.text.clip_tokens import CLIP_TOKENS, describe_longer, n_longer
@@ -282,6 +283,9 @@ def _account_for_duplicates(config: Settings, cohort: Cohort, sources: pd.DataFr
     with atomic(config.output_dir / "duplicates.csv") as temporary:
         pairs.to_csv(temporary, index=False)
     kept = surplus_copies(pairs)
+    classes = cohort.rows.get(CLASS_COLUMN)
+    if classes is not None and (n_odd := differing_pairs(pairs, images["file_name"], classes)):
+        print(f"warning: {n_odd:,} pairs of copies are of different classes (duplicates.csv)", file=sys.stderr)
     copies = images["file_name"].map(lambda name: kept.get(name, "")).astype(object)
     if config.duplicates == "drop":
         cohort.apply("without duplicates", reason_where(copies != "", "duplicate picture"), "of " + copies)

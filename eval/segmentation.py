@@ -26,11 +26,12 @@ from sdcxr.io.manifest import read_masks
 from sdcxr.io.volumes import is_volume, read_with_masks
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.memory import out_of_memory
 
 if TYPE_CHECKING:
     from sdcxr.backbones.segmenter import Segmenter
 
-VERSION = 1  # of the rows: raise it when a value changes for the same images
+VERSION = 2  # of the rows: raise it when a value changes for the same images
 
 
 @dataclass
@@ -121,7 +122,9 @@ def _batches(
             for structure, path in enumerate(paths):
                 if path is not None:
                     truth[row, structure] = read_mask(path, side)
-        yield segmenter.predict(pixels), truth, chunk.notna().to_numpy()
+        with out_of_memory(f"lower --batch_size (now {size})"):
+            predicted = segmenter.predict(pixels)
+        yield predicted, truth, chunk.notna().to_numpy()
 
 
 def _volumes(
@@ -133,7 +136,9 @@ def _volumes(
     for path, of_structures in zip(tqdm(images.paths, desc="segmentation"), masks.to_numpy().tolist(), strict=True):
         volume, truth = read_with_masks(path, of_structures, segmenter.about.spacing_mm)
         known = truth.flatten(1).isfinite().all(dim=1)
-        yield segmenter.predict(volume[None]), (truth > 0)[None].numpy(), known[None].numpy()
+        with out_of_memory(f"the volume {path.name} does not fit: use another --device"):
+            predicted = segmenter.predict(volume[None])
+        yield predicted, (truth > 0)[None].numpy(), known[None].numpy()
 
 
 def score_structures(
@@ -159,7 +164,8 @@ def score_structures(
         if len(present) > 1:
             value = float(np.mean([mean(columns[name][0]) for name in present]))
             draws = np.mean([columns[name][1] for name in present], axis=0)
-            rows.append(score_row(metric, value, percentiles(draws), images="real", n_real=len(of_images)))
+            n_real = int(np.isfinite(of_images).any(axis=1).sum())
+            rows.append(score_row(metric, value, percentiles(draws), images="real", n_real=n_real))
     return [row | {"resolution": resolution} for row in rows]
 
 

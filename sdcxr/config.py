@@ -27,7 +27,8 @@ USED_BY: dict[str, str] = {
     "text or clip": "text_encoder_lr",
     "vae": "vae_part vae_lr kl_weight lpips_weight lpips_alexnet",
     "classifier or segmenter": "random_weights architecture adapter_width",
-    "classifier": "labels class_column new_head prompt_tokens",
+    "classifier": "labels findings class_column new_head prompt_tokens synthetic synthetic_ratio real_repeat "
+    "load_best_model_at_end",
     "segmenter": "structures",
     "unet, text, token or vae": "gradient_checkpointing preview_images",
     "unet, text, token, vae, classifier or segmenter": "validation_loss_images",
@@ -38,10 +39,10 @@ POSITIVE = (
     "max_train_steps", "num_train_epochs", "max_train_samples", "resolution", "learning_rate", "text_encoder_lr",
     "vae_lr", "max_grad_norm", "snr_gamma", "text_length", "num_vectors", "num_class_images", "lora_rank", "lora_alpha",
     "prior_preservation_weight", "checkpoints_total_limit", "adapter_width", "prompt_tokens", "data_fraction",
-    "lr_search_steps",
+    "lr_search_steps", "synthetic_ratio",
 )
 NOT_NEGATIVE = (
-    "lr_warmup_steps", "validation_steps", "validation_loss_images", "preview_images", "noise_offset",
+    "lr_warmup_steps", "real_repeat", "validation_steps", "validation_loss_images", "preview_images", "noise_offset",
     "dataloader_num_workers", "seed", "text_skip_layers",
 )
 # fmt: on
@@ -148,6 +149,8 @@ class TrainConfig:
     """File with torchvision's AlexNet weights (alexnet-owt-7be5be79.pth), for LPIPS; nothing is downloaded."""
     labels: str | None = None
     """With `--tune classifier`: CSV with a dicom_id column and 0/1 columns. Default: the dataset's labels."""
+    findings: str | None = None
+    """With `--tune classifier`: labels to learn, separated by commas. Default: all that images have and lack."""
     class_column: str | None = None
     """With `--tune classifier`: column of --labels or metadata.csv with the class of each image, in place of labels."""
     structures: str | None = None
@@ -164,9 +167,16 @@ class TrainConfig:
     num_train_epochs: float | None = None
     """Passes over the data; instead of --max_train_steps."""
     max_train_samples: int | None = None
-    """Train on this many images, drawn once by the seed."""
+    """Train on this many images, drawn by patient by the seed; more of them hold fewer."""
     data_fraction: float = 1.0
     """Train on this share of the images, drawn by patient by the seed; a larger share holds a smaller one."""
+    synthetic: str | None = None
+    """With `--tune classifier`: samples folder of generate.py, of prompts of the training split; its images train too,
+    with the labels of their prompts. Those of --data alone validate (docs/classifiers.md)."""
+    synthetic_ratio: float = 1.0
+    """Synthetic images for each real one, drawn once for all seeds."""
+    real_repeat: float = 1.0
+    """How often an epoch has each real image; 0 with --synthetic: the synthetic ones alone train."""
     caption_dropout: float = 0.1
     """Share of captions replaced by the empty one, which classifier-free guidance needs."""
     prompt_template: list[str] | str = ""
@@ -252,6 +262,8 @@ class TrainConfig:
     """Checkpoints kept."""
     validation_steps: int = 500
     """Optimizer steps between validations (loss and pictures); 0 for none."""
+    load_best_model_at_end: bool = False
+    """With `--tune classifier`: the result is the checkpoint with the highest mean AUROC on the validation split."""
     validation_loss_images: int | None = None
     """Images for the validation loss, always with the same noise; 0: none. Default: 64, classifier, segmenter: all."""
     preview_images: int = 8
@@ -267,7 +279,7 @@ class TrainConfig:
         if len(parts) > 1 and EXCLUSIVE & set(parts):
             raise UserError(f"--tune {self.tune}: token, vae, classifier, segmenter and clip train alone")
         self._refuse_settings_of_other_tasks()
-        for name in ("data", "output_dir", "latents_dir", "continue_from", "class_data_dir"):
+        for name in ("data", "output_dir", "latents_dir", "continue_from", "class_data_dir", "synthetic"):
             if getattr(self, name) is not None:
                 setattr(self, name, str(Path(getattr(self, name)).expanduser()))
         counts = ("train_batch_size", "gradient_accumulation_steps", "logging_steps", "checkpointing_steps")
@@ -292,6 +304,7 @@ class TrainConfig:
             raise UserError(f"--caption_dropout {self.caption_dropout}: must lie between 0 and 1")
         if not 0 <= self.lora_dropout < 1:
             raise UserError(f"--lora_dropout {self.lora_dropout}: must be at least 0 and below 1")
+        self._check_classifier_settings()
         if self.max_train_steps is not None and self.num_train_epochs is not None:
             raise UserError("--max_train_steps and --num_train_epochs: give one of the two")
 
@@ -309,6 +322,18 @@ class TrainConfig:
         words = ((each or "").strip(" ,") for each in (self.placeholder_token, self.initializer_token))
         if self.parts == {"token"} and not all(words):
             raise UserError("--tune token needs --placeholder_token and --initializer_token")
+
+    def _check_classifier_settings(self) -> None:
+        if self.synthetic is None and (self.synthetic_ratio != 1 or self.real_repeat == 0):
+            raise UserError("--synthetic_ratio and --real_repeat 0: are for --synthetic, and none is given")
+        if self.findings and self.class_column:
+            raise UserError("--findings names labels: with --class_column there are classes instead")
+        often = self.validation_steps and self.validation_steps % self.checkpointing_steps == 0
+        if self.load_best_model_at_end and not often:
+            raise UserError(
+                f"--load_best_model_at_end: --validation_steps {self.validation_steps} must be a multiple of "
+                f"--checkpointing_steps {self.checkpointing_steps}, so that each validation has a checkpoint"
+            )
 
     def _refuse_settings_of_other_tasks(self) -> None:
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
@@ -344,6 +369,11 @@ class TrainConfig:
     def templates(self) -> list[str]:
         """The templates of the captions; none: the texts themselves."""
         return as_list(self.prompt_template)
+
+    @property
+    def structure_names(self) -> list[str] | None:
+        """The structures that were chosen; None: all that there are."""
+        return None if self.structures is None else [name.strip() for name in self.structures.split(",")]
 
     @property
     def parts(self) -> frozenset[str]:

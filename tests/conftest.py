@@ -6,6 +6,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: the models here
 os.environ["MKL_NUM_THREADS"] = "1"  # and not undone by sdcxr.runtime.threads
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import ctypes
 import gc
 import gzip
 import json
@@ -67,6 +68,43 @@ def largest_file() -> Callable[[int], AbstractContextManager[None]]:
             yield
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited
+
+
+class Capabilities(ctypes.Structure):
+    """Of a thread, the lower and the upper 32 (capget(2))."""
+
+    _fields_ = [
+        (f"{name}{half}", ctypes.c_uint32) for half in (0, 1) for name in ("effective", "permitted", "inherited")
+    ]
+
+
+class CapabilityHeader(ctypes.Structure):
+    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
+
+
+@pytest.fixture
+def read_only() -> Callable[[Path], AbstractContextManager[None]]:
+    """`with read_only(folder)`: nothing can be written into a folder, by root neither."""
+    override = 1 << 1 | 1 << 2  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    libc, header, before = ctypes.CDLL(None, use_errno=True), CapabilityHeader(0x20080522, 0), Capabilities()
+
+    @contextmanager
+    def limited(folder: Path) -> Iterator[None]:
+        assert libc.capget(ctypes.byref(header), ctypes.byref(before)) == 0
+        fewer = Capabilities.from_buffer_copy(before)
+        fewer.effective0 &= ~override
+        mode = folder.stat().st_mode
+        folder.chmod(0o555)
+        assert libc.capset(ctypes.byref(header), ctypes.byref(fewer)) == 0
+        try:
+            with pytest.raises(PermissionError):
+                (folder / "probe").touch()
+            yield
+        finally:
+            assert libc.capset(ctypes.byref(header), ctypes.byref(before)) == 0
+            folder.chmod(mode)
 
     return limited
 
@@ -193,6 +231,15 @@ def micro_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_micro_dataset(tmp_path_factory.mktemp("micro") / "dataset", {"train": 11, "validation": 3, "test": 4})
 
 
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Any]:
+    """A running SLURM (`tests.slurm_cluster.Cluster`)."""
+    from tests.slurm_cluster import running_cluster
+
+    with running_cluster() as cluster:
+        yield cluster
+
+
 Train = Callable[..., int]
 
 # A few quick steps; every test changes what it is about.
@@ -224,7 +271,7 @@ def train_micro(micro_base: Path, micro_dataset: Path) -> Train:
         config = TrainConfig(**(STEPS | named | settings))
         if count_work:
             return loop.train(config)
-        with patch.object(loop.Run, "flops_and_peak", lambda _: (0.0, 0.0)):
+        with patch.object(loop.Run, "flops_and_peak", lambda *_: (0.0, 0.0)):
             return loop.train(config)
 
     return train_run

@@ -105,7 +105,8 @@ def _forward(extractor: Extractor, paths: Sequence[Path], names: Sequence[str], 
     from sdcxr.runtime.threads import use_all_cores
 
     use_all_cores()
-    network = extractor.load(state.device)
+    with out_of_memory(f"{extractor.name} does not fit: free some memory, or use another device"):
+        network = extractor.load(state.device)
     workers = _workers() if len(paths) >= WORKERS_FROM else 0
     colour: list[float] = []
     problems: dict[str, str] = {}

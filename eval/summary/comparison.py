@@ -11,7 +11,7 @@ from eval.summary.measures import FEWEST_JUDGED, aim_of, better, depends_on_n, h
 from eval.summary.models import Model
 
 TOO_FEW = f"no verdict: fewer than {FEWEST_JUDGED} images, positives, negatives or searches"
-KEY = ("step", "variant", "metric", "label", "images", "extractor", "preset", "arm")  # what makes rows comparable
+KEY = ("step", "variant", "metric", "label", "images", "extractor", "preset")  # what makes rows comparable
 HALVES = "{n} random halves of real patients and of prompts, the same for both models"
 HALVES_OF_REAL = "{n} random halves: of real patients the same for both models, of prompts independent ones"
 BOOTSTRAP = "{n:,} bootstrap samples of prompts (with their patients), the same for both models"

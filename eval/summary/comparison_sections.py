@@ -14,7 +14,7 @@ from eval.summary.verdicts import copy_search, repeated_prompts
 
 HEADLINES = (
     *("fd", "cmmd", "precision", "recall", "auroc", "average_precision", "alignment_over_shuffled"),
-    *("text_to_image_recall@10", "ms_ssim_within_prompts", "copy_share", "utility_gain"),
+    *("text_to_image_recall@10", "ms_ssim_within_prompts", "copy_share"),
 )
 OPEN = (*HEADLINES, "kid", "repeated_prompt_share")  # metrics whose tables are not folded
 OF_ALL = (None, "macro")  # labels of a value of all images, or of the mean of the findings

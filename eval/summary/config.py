@@ -35,8 +35,6 @@ class EvalConfig:
     """Image-to-text model that generates reports: a folder, or the name of one in the hub's cache."""
     model: str | None = None
     """Run folder of the model that made the samples: its text encoder is compared with that of its base."""
-    utility: str | None = None
-    """scores.json of eval.utility, which trains for hours: its rows join the report."""
     labels: str | None = None
     """CSV with a dicom_id column and 0/1 columns, for the classifier. Default: the labels in metadata.csv."""
     findings: str | None = None

@@ -57,7 +57,6 @@ def with_arrow(metric: str, where_clear: bool = False) -> str:
 def display_name(row: Row) -> str:
     """A row's metric in words, with its label."""
     name = with_arrow(row["metric"])
-    name += f", {row['arm']}" if row.get("arm") else ""
     return f"{name}, {label_name(row['label'])}" if row.get("label") else name
 
 

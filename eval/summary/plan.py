@@ -15,7 +15,7 @@ from eval.extractors.cache import extract
 from eval.extractors.classifiers import EvalClassifier, find_classifier
 from eval.inputs.folders import ImageFolder
 from eval.metrics.presets import PRESETS, Preset
-from eval.scores import Result, read_scores
+from eval.scores import Result
 from eval.summary.config import EvalConfig
 from eval.summary.models import Model
 from eval.summary.steps import EvalStep, Skipped, fingerprint_model
@@ -247,16 +247,6 @@ def _plan_classifier(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
     yield inputs.step(evaluate, [eval_classifier.extractor], **about | {"labels": labels and checksum(labels)})
 
 
-def _plan_utility(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
-    if not inputs.config.utility:
-        yield Skipped("utility", "no --utility: it trains classifiers, which is python -m eval.utility by itself")
-        return
-    path = Path(inputs.config.utility).expanduser()
-    if not path.is_file():
-        raise UserError(f"--utility {path}: no such file")
-    yield inputs.step_of_all(lambda: Result(read_scores(path)), scores=checksum(path))
-
-
 def _plan_reports(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
     name = inputs.config.report_model
     if not name:
@@ -333,7 +323,6 @@ EVALUATIONS = [
     Evaluation("images", images.VERSION, _plan_images),
     Evaluation("fidelity", fid.VERSION, _plan_fidelity),
     Evaluation("classifier", classifier.VERSION, _plan_classifier),
-    Evaluation("utility", 1, _plan_utility),  # reads the rows of eval.utility
     Evaluation("reports", reports.VERSION, _plan_reports),
     Evaluation("text encoder", text_encoder.VERSION, _plan_text_encoder),
     Evaluation("alignment", alignment.VERSION, _plan_alignment),

@@ -236,24 +236,6 @@ def reports(rows: Rows) -> Section:
     return Section("reports", tables=[score_table(rows)])
 
 
-def utility(rows: Rows) -> Section:
-    """Classifiers trained on real, synthetic, or both kinds of images, scored on real ones."""
-    section = Section("utility", folded=[score_table(rows)])
-    for metric, title in (
-        ("utility_auroc", "AUROC ↑ on real test images, by what was trained on"),
-        ("utility_gain", "Gain over real images alone ↑"),
-    ):
-        found = [row for row in rows if row["metric"] == metric and row["label"] == "macro"]
-        lines = [Line(str(row.get("arm")), (mark(row, SYNTHETIC),)) for row in found]
-        if lines:
-            bounds = spread(lines)
-            if metric == "utility_auroc":
-                ends = [end for row in found for end in (row["value"], row["ci_low"]) if end is not None]
-                bounds = (min([0.5, *ends]), 1.0)
-            section.cards.append(Card(title, lines, bounds))
-    return section
-
-
 def text_encoder(rows: Rows) -> Section:
     """Linear probes and compositional prompts before and after fine-tuning, and the similarity of the embeddings."""
     section = Section("text-encoder", folded=[score_table(rows)])
@@ -289,7 +271,6 @@ SECTIONS: dict[str, Callable[[Rows], Section]] = {
     "diversity": own_scales,
     "privacy": privacy,
     "reports": reports,
-    "utility": utility,
     "text encoder": text_encoder,
 }
 """By step, in the order of the page."""

@@ -41,6 +41,16 @@ class Conditioning:
         return cls(tensors["hidden"], **known, extra={k: v for k, v in tensors.items() if k not in {"hidden", *known}})
 
 
+@dataclass(frozen=True)
+class Defaults:
+    """How a family is sampled unless something else is asked for."""
+
+    scheduler: str
+    """A name of `--scheduler`."""
+    num_inference_steps: int
+    guidance_scale: float
+
+
 class LatentCodec(Protocol):
     """Between pixels (batch, 1, H, W) in [-1, 1] and latents as the denoiser sees them."""
 
@@ -72,21 +82,42 @@ class Backbone(Protocol):
     pipeline_class: ClassVar[str]
     """Name of the diffusers pipeline."""
     components: ClassVar[dict[str, str]]
-    """The pipeline's component of every part: {"unet": "transformer", "text": "text_encoder", "vae": "vae"}."""
+    """The pipeline's component of every part: {"unet": "transformer", "text": "text_encoder", "vae": "vae"}.
+
+    Of several text encoders the second is "text_2", the third "text_3".
+    """
+    tokenizers: ClassVar[tuple[str, ...]]
+    """The pipeline's components that are tokenizers."""
+    tunable_text: ClassVar[tuple[str, ...]]
+    """The text encoders that `--tune text` trains; none: it is refused."""
+    defaults: ClassVar[Defaults]
+    stored: dict[str, Path]
+    """By component, the folder of a network that nothing changes: a saved pipeline links or copies its files."""
 
     parts: dict[str, nn.Module]
-    """By the names of `--tune`: "unet" (the denoiser, also where it is a transformer), "text", "vae"."""
+    """By the names of `--tune`: "unet" (the denoiser, also where it is a transformer), "text", "vae".
+
+    A part may have an attribute `unreached`: names of its submodules that no step needs, which then stay frozen.
+    """
     codec: LatentCodec
     untrained: dict[str, nn.Module]
     """Modules with random weights that `adapt` put into parts, by name; they train whatever `--tune` says."""
 
     @classmethod
     def load(cls, folder: Path, dtype: Any) -> Self:
-        """From a checked pipeline folder, all weights in `dtype`; raises OSError, ValueError, … where it cannot."""
+        """From a checked pipeline folder; raises OSError, ValueError, … where it cannot.
+
+        All weights in `dtype`; only encoders that never train keep the type that they are stored in where `dtype` is
+        float32.
+        """
 
     @property
     def caches_text(self) -> bool:
-        """Whether a frozen text encoder is large enough for its outputs to be cached instead of computed every step."""
+        """Whether frozen text encoders are large enough for their outputs to be cached instead of computed every step.
+
+        Those that are not in `tunable_text` are cached also while others train: then the family has `encode_frozen`,
+        from tokens to their `Conditioning`, and `encode_text` takes its rows as `frozen`.
+        """
 
     def adapt(self, config: TrainConfig) -> None:
         """Exchange or change parts as the settings ask: text encoder, projection, words (`TrainConfig.adapts_base`).
@@ -120,7 +151,13 @@ class Backbone(Protocol):
         """The process of the weights as they are, for sampling."""
 
     def tokenize(self, texts: list[str]) -> tuple[dict[str, np.ndarray], int]:
-        """Arrays of ids (and masks), each (n, tokens), for `encode_text`, and how many texts were cut."""
+        """Arrays for `encode_text`, batch first, and how many texts were cut.
+
+        The first has a column per token of a text; "input_ids" are those of the first encoder.
+        """
+
+    def tokenize_null(self) -> dict[str, np.ndarray]:
+        """One row of the same arrays, for which `encode_text` gives the unconditional input: a dropped caption."""
 
     def encode_text(self, tokens: dict[str, Tensor]) -> Conditioning:
         """The states of what `tokenize` returned; families with a CLIP encoder also take `clip_skip`."""

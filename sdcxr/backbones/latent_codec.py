@@ -1,8 +1,8 @@
-"""Latent codecs: AutoencoderKL with its scale and shift."""
+"""Latent codecs: AutoencoderKL with its scale and shift, and AutoencoderDC, which is deterministic."""
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from sdcxr.backbones.pipeline_files import hash_weights
 
@@ -36,6 +36,82 @@ class KLCodec:
         return int(self.vae.config.latent_channels), side, side
 
     latent_shape = posterior_shape
+
+    def fingerprint(self) -> str:
+        return hash_weights(self.vae, ("encoder.", "quant_conv."))
+
+
+class DCCodec:
+    """diffusers' AutoencoderDC (Chen et al. 2024, arXiv 2410.10733): no variance, so that no deviation is stored."""
+
+    def __init__(self, vae: Any):
+        self.vae = vae
+
+    @property
+    def factor(self) -> int:
+        """32 in Sana."""
+        return int(2 ** (len(self.vae.config.encoder_block_out_channels) - 1))
+
+    def encode(self, pixels: Tensor) -> tuple[Tensor, None]:
+        return self.vae.encode(pixels.expand(-1, 3, -1, -1)).latent, None
+
+    def to_model(self, latents: Tensor) -> Tensor:
+        scaled: Tensor = latents * self.vae.config.scaling_factor
+        return scaled
+
+    def decode(self, latents: Tensor) -> Tensor:
+        decoded: Tensor = self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        return decoded
+
+    def posterior_shape(self, resolution: int) -> tuple[int, int, int]:
+        side = resolution // self.factor
+        return int(self.vae.config.latent_channels), side, side
+
+    latent_shape = posterior_shape
+
+    def fingerprint(self) -> str:
+        return hash_weights(self.vae, ("encoder.",))
+
+
+class PatchedCodec:
+    """diffusers' AutoencoderKLFlux2: patches of 2 × 2 latents as channels, standardised by statistics of the VAE.
+
+    So a sample of the posterior has another shape than what the denoiser sees.
+    """
+
+    def __init__(self, vae: Any):
+        self.vae = vae
+
+    @property
+    def factor(self) -> int:
+        return int(2 ** len(self.vae.config.block_out_channels))
+
+    def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        posterior = self.vae.encode(pixels.expand(-1, 3, -1, -1)).latent_dist
+        return posterior.mean, posterior.std
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of every channel of the patches, each (1, channels, 1, 1)."""
+        bn = self.vae.bn
+        variance = bn.running_var.view(1, -1, 1, 1)
+        return bn.running_mean.view(1, -1, 1, 1), (variance + self.vae.config.batch_norm_eps).sqrt()
+
+    def to_model(self, latents: Tensor) -> Tensor:
+        mean, std = self.statistics()
+        return (nn.functional.pixel_unshuffle(latents, 2) - mean) / std
+
+    def decode(self, latents: Tensor) -> Tensor:
+        mean, std = self.statistics()
+        decoded: Tensor = self.vae.decode(nn.functional.pixel_shuffle(latents * std + mean, 2)).sample
+        return decoded
+
+    def posterior_shape(self, resolution: int) -> tuple[int, int, int]:
+        side = 2 * (resolution // self.factor)
+        return int(self.vae.config.latent_channels), side, side
+
+    def latent_shape(self, resolution: int) -> tuple[int, int, int]:
+        channels, side, _ = self.posterior_shape(resolution)
+        return 4 * channels, side // 2, side // 2
 
     def fingerprint(self) -> str:
         return hash_weights(self.vae, ("encoder.", "quant_conv."))

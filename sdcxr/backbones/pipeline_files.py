@@ -5,7 +5,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from sdcxr.io.files import read_json, write_json
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.quiet import LIBRARIES, quiet_libraries
 
-VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model")
+# What config.json of published weights calls a class that diffusers has renamed since.
+FORMER_NAMES = {"PixArtTransformer2DModel": "Transformer2DModel"}
+VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
 
 
 def pipeline_class_of(folder: Path) -> str:
@@ -25,6 +29,13 @@ def pipeline_class_of(folder: Path) -> str:
     """
     index = folder / "model_index.json"
     if not index.is_file():
+        alone = next((part for part in (folder, folder / "transformer", folder / "unet") if _is_network(part)), None)
+        if alone is not None:
+            raise UserError(
+                f"{folder} has a denoiser only ({read_json(alone / 'config.json')['_class_name']}): copy the pipeline "
+                f"that it belongs to, put it in place of that one's {'unet' if alone.name == 'unet' else 'transformer'}"
+                "/, and give that folder"
+            )
         raise UserError(f"{folder} has no model_index.json: it is not a diffusers pipeline folder")
     try:
         return str(json.loads(index.read_text(encoding="utf-8"))["_class_name"])
@@ -32,14 +43,21 @@ def pipeline_class_of(folder: Path) -> str:
         raise UserError(f"{index} does not name a pipeline: copy the pipeline folder again") from None
 
 
-def check_pipeline_folder(folder: Path, networks: Sequence[str]) -> None:
+def _is_network(folder: Path) -> bool:
+    """Whether a folder holds a network of diffusers."""
+    about = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    return isinstance(about, dict) and "_class_name" in about
+
+
+def check_pipeline_folder(folder: Path, networks: Sequence[str], tokenizers: Sequence[str] = ("tokenizer",)) -> None:
     """Refuse a folder that lacks a part or its safetensors weights, naming what is missing.
 
     Args:
         folder: the pipeline folder.
         networks: names of the components that have weights.
+        tokenizers: names of the tokenizers.
     """
-    folders = (*networks, "tokenizer", "scheduler")
+    folders = (*networks, *tokenizers, "scheduler")
     for part in folders:
         if not (folder / part).is_dir():
             raise UserError(f"{folder} has no part {part!r}: copy the whole pipeline (it needs: {', '.join(folders)})")
@@ -47,8 +65,9 @@ def check_pipeline_folder(folder: Path, networks: Sequence[str]) -> None:
         if not (folder / part / "config.json").is_file():
             raise UserError(f"{folder / part} has no config.json: copy the whole pipeline")
         variant_of(folder / part)
-    if not any((folder / "tokenizer" / name).is_file() for name in VOCABULARIES):
-        raise UserError(f"{folder / 'tokenizer'} has no vocabulary ({' or '.join(VOCABULARIES)}): copy it again")
+    for tokenizer in tokenizers:
+        if not any((folder / tokenizer / name).is_file() for name in VOCABULARIES):
+            raise UserError(f"{folder / tokenizer} has no vocabulary ({' or '.join(VOCABULARIES)}): copy it again")
 
 
 def variant_of(part: Path) -> str | None:
@@ -96,22 +115,25 @@ def component_class(folder: Path, name: str) -> Any:
 def load_part(kind: Any, folder: Path, name: str, dtype: Any) -> Any:
     """One network with exactly the weights that its file holds: the libraries would fill gaps with random ones.
 
+    In `dtype`, or where that is None in the type that they are stored in.
+
     Raises:
         ValueError: weights are missing, or there are more than the architecture takes.
     """
     saved = json.loads((folder / name / "config.json").read_text(encoding="utf-8")).get("_class_name", kind.__name__)
-    if saved != kind.__name__:
+    if saved not in (kind.__name__, FORMER_NAMES.get(kind.__name__)):
         raise ValueError(f"the class of its {name} is {saved}, not {kind.__name__}")
     if (with_mlp := load_with_mlp(kind, folder / name)) is not None:
         return with_mlp.to(dtype)
     options = {"use_safetensors": True, "variant": variant_of(folder / name), "output_loading_info": True}
+    options |= {"dtype": "auto"} if dtype is None else {}
     part, info = kind.from_pretrained(folder, subfolder=name, **options)
     # Position ids were once saved as weights; they are 0, 1, 2 …
     unexpected = [key for key in info["unexpected_keys"] if not key.endswith("position_ids")]
     for what, keys in (("lack", info["missing_keys"]), ("hold more than its config.json asks for:", unexpected)):
         if keys:
             raise ValueError(f"the weights of {name} {what} {', '.join(sorted(keys)[:3])} ({len(keys)} in all)")
-    return part.to(dtype)
+    return part if dtype is None else part.to(dtype)
 
 
 def hash_weights(part: Any, prefixes: tuple[str, ...] = ("",)) -> str:
@@ -148,8 +170,15 @@ def describe_schedule(backbone: Any) -> str:
     return " ".join(f"{value:.3g}" for tensor in values for value in tensor.flatten().tolist())
 
 
-def save_pipeline(pipeline: Any, folder: Path) -> None:
-    """Save a complete diffusers pipeline atomically: written beside `folder`, then renamed."""
+def save_pipeline(pipeline: Any, folder: Path, stored: dict[str, Path] | None = None) -> None:
+    """Save a complete diffusers pipeline atomically: written beside `folder`, then renamed.
+
+    Args:
+        pipeline: of diffusers.
+        folder: of the result.
+        stored: by component, a folder that has it as it is, which is linked where it still exists.
+    """
+    linked = {name: source for name, source in (stored or {}).items() if source.is_dir()}
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     for left_behind in folder.parent.glob(f".{folder.name}.*.tmp"):  # by a killed process
         shutil.rmtree(left_behind)
@@ -158,8 +187,11 @@ def save_pipeline(pipeline: Any, folder: Path) -> None:
             forms = {name: saved_form(each) for name, each in getattr(pipeline, "components", {}).items()}
             if changed := {name: form for name, form in forms.items() if form is not pipeline.components[name]}:
                 pipeline.register_modules(**changed)
-            pipeline.save_pretrained(temporary, safe_serialization=True)
+            with linking({pipeline.components[name]: source for name, source in linked.items()}):
+                pipeline.save_pretrained(temporary, safe_serialization=True)
         for name, component in getattr(pipeline, "components", {}).items():
+            if name in linked:  # its files are also those of the base
+                continue
             mark_saved(component, temporary / name)
             if hasattr(component, "backend_tokenizer"):
                 save_vocabulary(component, temporary / name)
@@ -169,6 +201,29 @@ def save_pipeline(pipeline: Any, folder: Path) -> None:
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def linking(networks: dict[Any, Path]) -> Iterator[None]:
+    """Inside, saving one of these networks links or copies the files of its folder."""
+    for network, source in networks.items():
+        network.save_pretrained = partial(link_files, source)  # in front of the method of its class
+    try:
+        yield
+    finally:
+        for network in networks:
+            del network.save_pretrained
+
+
+def link_files(source: Path, folder: str, **_: Any) -> None:
+    """Give a folder the files of another as hard links, or as copies where the disk does not have them."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for file in sorted(path for path in source.iterdir() if path.is_file()):
+        original = file.resolve()  # in the hub's cache they are symbolic links
+        try:
+            os.link(original, Path(folder) / file.name)
+        except OSError:
+            shutil.copyfile(original, Path(folder) / file.name)
 
 
 def save_vocabulary(tokenizer: Any, folder: Path) -> None:

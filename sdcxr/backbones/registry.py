@@ -13,8 +13,20 @@ from sdcxr.runtime.memory import is_out_of_memory
 from sdcxr.runtime.quiet import LIBRARIES, quiet_libraries
 
 # By the `_class_name` of model_index.json: a class, or where it is imported from at first use.
-FAMILIES: dict[str, Any] = {"StableDiffusionPipeline": "sdcxr.backbones.stable_diffusion:StableDiffusion"}
-
+FAMILIES: dict[str, Any] = {
+    "StableDiffusionPipeline": "sdcxr.backbones.stable_diffusion:StableDiffusion",
+    "StableDiffusionXLPipeline": "sdcxr.backbones.sdxl:StableDiffusionXL",
+    "StableDiffusion3Pipeline": "sdcxr.backbones.sd3:StableDiffusion3",
+    "PixArtSigmaPipeline": "sdcxr.backbones.pixart:PixArtSigma",
+    "SanaPipeline": "sdcxr.backbones.sana:Sana",
+    "Flux2KleinPipeline": "sdcxr.backbones.flux2_klein:Flux2Klein",
+}
+# Families that are known and not supported, with what they would need.
+UNSUPPORTED = {
+    "FluxPipeline": "FLUX.1 has 12 billion parameters: it needs weights sharded over GPUs, and embedded guidance",
+    "ZImagePipeline": "Z-Image takes lists of texts of different lengths, which batches and caches here do not have",
+    "Lumina2Pipeline": "Lumina 2 rounds lengths of texts within its network, which cannot be compiled or counted",
+}
 
 # Of a damaged or unknown file, wherever in the libraries it shows; SafetensorError is an Exception of its own.
 LOADING_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError, UserError)
@@ -74,13 +86,15 @@ def check(folder: Path) -> Any:
         UserError: an unknown family, which lists those that there are, or a missing part.
     """
     pipeline_class = pipeline_class_of(folder)
+    if why := UNSUPPORTED.get(pipeline_class):
+        raise UserError(f"{folder} is a {pipeline_class}, which is not supported: {why}")
     if pipeline_class not in FAMILIES:
-        raise UserError(f"{folder} is a {pipeline_class}: only {', '.join(FAMILIES)} is supported")
+        raise UserError(f"{folder} is a {pipeline_class}: supported are {', '.join(FAMILIES)}")
     family = FAMILIES[pipeline_class]
     if isinstance(family, str):
         module, _, name = family.partition(":")
         family = getattr(import_module(module), name)
-    check_pipeline_folder(folder, tuple(family.components.values()))
+    check_pipeline_folder(folder, tuple(family.components.values()), family.tokenizers)
     return family
 
 
@@ -89,7 +103,7 @@ def load(model: str, dtype: Any = None) -> Any:
 
     Args:
         model: hub name, pipeline folder or run folder.
-        dtype: of all weights, whatever they were saved in. Default: float32.
+        dtype: of the weights, see `base.Backbone.load`. Default: float32.
 
     Raises:
         UserError: what is missing, where it was looked for, and how to get it; weights that do not fit.
@@ -125,6 +139,11 @@ def download(name: str) -> str:
             with quiet_libraries(*LIBRARIES):
                 return str(DiffusionPipeline.download(name, use_safetensors=True, variant=variant, **parts))
         except (OSError, ValueError) as error:
+            if is_gated(error):
+                raise UserError(
+                    f"{name} is only for those who accepted its licence: accept it on https://huggingface.co/{name}, "
+                    "then `hf auth login` on this machine, or give a folder of it"
+                ) from None
             failed = failed or _first_line(error)
     raise UserError(
         f"{name} is neither a folder here nor could it be had from the Hugging Face hub ({failed}): check the name and "
@@ -132,9 +151,20 @@ def download(name: str) -> str:
     )
 
 
+def is_gated(error: BaseException | None) -> bool:
+    """Whether the hub refused a repository for want of a token or of an accepted licence."""
+    from huggingface_hub.errors import GatedRepoError
+
+    while error is not None:
+        if isinstance(error, GatedRepoError) or getattr(getattr(error, "response", None), "status_code", 0) == 403:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def save(backbone: Any, folder: Path) -> None:
     """Save the backbone as a plain diffusers pipeline folder, atomically."""
-    save_pipeline(backbone.pipeline(), folder)
+    save_pipeline(backbone.pipeline(), folder, backbone.stored)
 
 
 def _first_line(error: BaseException) -> str:

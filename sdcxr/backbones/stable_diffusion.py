@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sdcxr.backbones.base import Conditioning
+from sdcxr.backbones.base import Conditioning, Defaults
 from sdcxr.backbones.compatibility import attended_widths, check_states, fit_tokenizer, misfit, set_length
 from sdcxr.backbones.encoder_classes import without_last_layers
 from sdcxr.backbones.encoder_files import load_encoder
@@ -20,7 +20,7 @@ from sdcxr.backbones.pipeline_files import component_class, hash_weights, load_p
 from sdcxr.backbones.text_encoders import TextEncoder
 from sdcxr.backbones.text_projection import add_projection
 from sdcxr.config import TrainConfig
-from sdcxr.noise.ddpm import Ddpm, training_process
+from sdcxr.noise.ddpm import Ddpm, training_process, without_clipping
 from sdcxr.runtime.errors import UserError
 
 LIVE = 500_000_000  # parameters of a frozen text encoder that runs in every step: CLIP's forward pass is 0.5 % of it
@@ -39,15 +39,17 @@ class StableDiffusion:
 
     pipeline_class: ClassVar[str] = "StableDiffusionPipeline"
     components: ClassVar[dict[str, str]] = {"unet": "unet", "text": "text_encoder", "vae": "vae"}
+    tokenizers: ClassVar[tuple[str, ...]] = ("tokenizer",)
+    tunable_text: ClassVar[tuple[str, ...]] = ("text",)
+    defaults: ClassVar[Defaults] = Defaults("pndm", 75, 4.0)  # RoentGen's
 
     def __init__(self, unet: Any, vae: Any, text_encoder: Any, tokenizer: Any, scheduler: Any):
         self.parts: dict[str, Any] = {"unet": unet, "text": text_encoder, "vae": vae}
         self.tokenizer, self.scheduler = tokenizer, scheduler
         self.codec = KLCodec(vae)
         self.untrained: dict[str, nn.Module] = {}
-        if "clip_sample" not in scheduler.config:
-            # Latents are not confined to [-1, 1], to which DDIM, made from a silent configuration, clips them.
-            scheduler.register_to_config(clip_sample=False)
+        self.stored: dict[str, Path] = {}
+        without_clipping(scheduler)
 
     @classmethod
     def load(cls, folder: Path, dtype: Any) -> Self:
@@ -154,6 +156,9 @@ class StableDiffusion:
         tokens = encoder.tokenize(with_all_vectors(self.tokenizer, texts))
         arrays = {"input_ids": tokens.ids}
         return arrays | ({"attention_mask": tokens.mask} if encoder.use_mask else {}), tokens.n_cut
+
+    def tokenize_null(self) -> dict[str, np.ndarray]:
+        return self.tokenize([""])[0]
 
     def encode_text(self, tokens: dict[str, Tensor], clip_skip: int = 0) -> Conditioning:
         return Conditioning(self.text_encoder.states(tokens["input_ids"], tokens.get("attention_mask"), clip_skip))

@@ -26,7 +26,7 @@ class Tokens:
     """How many texts were longer."""
 
 
-def tokenize(tokenizer: Any, texts: Sequence[str], window: int | None = None) -> Tokens:
+def tokenize(tokenizer: Any, texts: Sequence[str], window: int | None = None, length: int | None = None) -> Tokens:
     """Token ids and attention mask of texts; never logs what is cut off, which may be a patient's.
 
     Args:
@@ -34,8 +34,9 @@ def tokenize(tokenizer: Any, texts: Sequence[str], window: int | None = None) ->
         texts: any.
         window: tokens that the encoder takes at once, which divide that length. Each window of a longer text has its
             own start and end token and padding; windows behind the end of a text are those of the empty one.
+        length: another one than the tokenizer's.
     """
-    length = tokenizer.model_max_length
+    length = length or tokenizer.model_max_length
     window = window or length
     options = {"padding": "max_length", "max_length": window, "truncation": True, "return_tensors": "np"}
     if window == length:

@@ -50,21 +50,37 @@ class TokenIds:
         return self.tokens | {f"no_caption_{name}": row[0] for name, row in self.empty.items()}
 
 
+class Together:
+    """Token ids of encoders that train beside cached outputs of those that never do."""
+
+    def __init__(self, live: Captions, cached: Captions):
+        self.live, self.cached = live, cached
+
+    def fields(self, index: int | None, draws: np.random.Generator) -> dict[str, Tensor]:
+        return self.live.fields(index, draws) | self.cached.fields(index, draws)
+
+    def content(self) -> dict[str, np.ndarray]:
+        return self.live.content()
+
+
 class WrittenCaptions:
     """Captions that templates write anew whenever an image is seen, as token ids.
 
     Args:
         writer: of the images' rows.
         tokenize: of the backbone.
+        empty: its `tokenize_null`.
         texts: all that the captions are made of, see `content`.
     """
 
-    def __init__(self, writer: PromptWriter, tokenize: Tokenize, texts: list[str]):
-        self.writer, self.tokenize, self.texts = writer, tokenize, texts
+    def __init__(self, writer: PromptWriter, tokenize: Tokenize, empty: dict[str, np.ndarray], texts: list[str]):
+        self.writer, self.tokenize, self.empty, self.texts = writer, tokenize, empty, texts
 
     def fields(self, index: int | None, draws: np.random.Generator) -> dict[str, Tensor]:
-        caption = "" if index is None else self.writer.prompt(index, str(draws.integers(1 << 63)))
-        return {name: torch.from_numpy(ids[0]) for name, ids in self.tokenize([caption])[0].items()}
+        arrays = self.empty
+        if index is not None:
+            arrays = self.tokenize([self.writer.prompt(index, str(draws.integers(1 << 63)))])[0]
+        return {name: torch.from_numpy(ids[0]) for name, ids in arrays.items()}
 
     def content(self) -> dict[str, np.ndarray]:
         return {"texts": np.frombuffer("\0".join(self.texts).encode(), dtype=np.uint8)}

@@ -59,16 +59,15 @@ class LabelledImages:
         return {"pixels": pixels, "labels": torch.from_numpy(self.labels[index])}
 
 
-class SegmentationImages:
-    """Pixels (channels, H, W) float32 in [-1, 1] with masks (structures, H, W) of 1 and 0, NaN where one is unknown.
+class WithMasks:
+    """What images and volumes with masks share.
 
     Args:
-        paths: of the images.
-        ids: of the images.
-        masks: path of the mask of each structure of each image, or None.
-        resolution: side in pixels.
-        channels: 1 (grey) or 3.
-        augmented: whether images and masks are shifted, and images exposed anew, as in training.
+        paths: of the images or volumes.
+        ids: of them.
+        masks: path of the mask of each structure of each one, or None.
+        resolution: side in pixels or voxels.
+        augmented: whether examples are drawn and changed, as in training.
         digest: hash of the mask files, of examples that are to be told from others.
     """
 
@@ -78,16 +77,26 @@ class SegmentationImages:
         ids: list[str],
         masks: list[list[Path | None]],
         resolution: int,
-        channels: int = 1,
         augmented: bool = True,
         digest: str = "",
     ):
         self.paths, self.ids, self.masks, self.resolution = paths, ids, masks, resolution
-        self.channels, self.augmented, self.digest = channels, augmented, digest
+        self.augmented, self.digest = augmented, digest
 
     def content(self) -> dict[str, np.ndarray]:
         there = np.array([[mask is not None for mask in masks] for masks in self.masks])
         return {"masks": there, "mask files": np.frombuffer(self.digest.encode(), dtype=np.uint8)}
+
+
+class SegmentationImages(WithMasks):
+    """Pixels (channels, H, W) float32 in [-1, 1] with masks (structures, H, W) of 1 and 0, NaN where one is unknown.
+
+    Augmented, images and masks are shifted, and images exposed anew. `channels`: 1 (grey) or 3.
+    """
+
+    def __init__(self, *about: Any, channels: int = 1, **more: Any):
+        super().__init__(*about, **more)
+        self.channels = channels
 
     def example(self, index: int, draws: np.random.Generator) -> dict[str, Any]:
         pixels = read_pixels(self.paths[index], self.resolution, self.channels)

@@ -49,6 +49,11 @@ class ShardCache:
             values[name] = tensor[row] if bounds is None else tensor[int(bounds[row]) : int(bounds[row + 1])]
         return values
 
+    def longest(self, name: str) -> int:
+        """The most entries that a row of this tensor has."""
+        bounds = [shard[name + OFFSETS] for shard in self.shards]
+        return max(int(each.diff().max()) for each in bounds)
+
     def to_device(self, device: torch.device) -> dict[str, Tensor]:
         """All rows, stacked, on a device.
 

@@ -1,6 +1,7 @@
 """Cached text conditioning of a frozen encoder: every distinct caption once, trimmed to its length."""
 
 import hashlib
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from sdcxr.backbones.base import Conditioning
 from sdcxr.data.shard_cache import ShardCache, build_cache
 
-VERSION = 1  # of the way from caption to rows; part of the fingerprint
+VERSION = 2  # of the way from caption to rows; part of the fingerprint
 PREFIX = "conditioning."  # of the batch's fields
 
 
@@ -20,8 +21,7 @@ class CachedCaptions:
 
     def __init__(self, cache: ShardCache, rows: list[int], texts: list[str]):
         self.cache, self.rows, self.texts = cache, rows, texts
-        # One shape for all batches: the longest caption's.
-        self.tokens = max(len(cache[row]["hidden"]) for row in range(cache.n))
+        self.tokens = cache.longest("hidden")  # one shape for all batches: the longest caption's
 
     def fields(self, index: int | None, draws: np.random.Generator) -> dict[str, Tensor]:
         values = dict(self.cache[0 if index is None else self.rows[index]])
@@ -41,7 +41,9 @@ def conditioning_of(batch: dict[str, Tensor]) -> Conditioning | None:
     return Conditioning.of(tensors) if tensors else None
 
 
-def cached_captions(backbone: Any, device: torch.device, texts: list[str], default: Path) -> CachedCaptions:
+def cached_captions(
+    backbone: Any, device: torch.device, texts: list[str], default: Path, frozen_only: bool = False
+) -> CachedCaptions:
     """The conditioning of the captions, encoded first where it is not cached.
 
     Args:
@@ -49,24 +51,35 @@ def cached_captions(backbone: Any, device: torch.device, texts: list[str], defau
         device: where to encode.
         texts: a caption per image.
         default: see `build_cache`.
+        frozen_only: the part of it that comes from encoders which never train.
     """
     distinct = sorted(set(texts))
-    tokens, _ = backbone.tokenize(["", *distinct])  # of each row; the first is encoded as the backbone has it
+    tokens, _ = backbone.tokenize(distinct)
+    null = backbone.tokenize_null()
 
     def encode(first: int, last: int) -> dict[str, Tensor | list[Tensor]]:
-        rows = [] if first else [_rows(backbone.unconditional(1))]
+        rows = []
+        if not first:
+            rows.append(_rows(encoded(null) if frozen_only else backbone.unconditional(1)))
         if last > max(first, 1):
-            here = {name: torch.from_numpy(ids[max(first, 1) : last]).to(device) for name, ids in tokens.items()}
-            rows.append(_rows(backbone.encode_text(here)))
+            rows.append(_rows(encoded({name: ids[max(first, 1) - 1 : last - 1] for name, ids in tokens.items()})))
         return {name: [row for part in rows for row in part[name]] for name in rows[0]}
 
+    def encoded(arrays: dict[str, np.ndarray]) -> Conditioning:
+        here = {name: torch.from_numpy(ids).to(device) for name, ids in arrays.items()}
+        states: Conditioning = (backbone.encode_frozen if frozen_only else backbone.encode_text)(here)
+        return states
+
     digest = hashlib.sha256()
-    for _, ids in sorted(tokens.items()):
-        digest.update(ids.tobytes())
+    for arrays in (null, tokens):
+        for _, ids in sorted(arrays.items()):
+            digest.update(ids.tobytes())
     fingerprint = backbone.text_fingerprint() | {
         "captions": hashlib.sha256("\0".join(distinct).encode()).hexdigest(),
         "tokens": digest.hexdigest(),
         "n_captions": len(distinct),
+        "frozen_only": frozen_only,
+        "transformers": version("transformers").partition(".")[0],
         "version": VERSION,
     }
     cache = build_cache("text conditioning", fingerprint, encode, len(distinct) + 1, None, default)

@@ -28,16 +28,17 @@ class GenerateConfig:
     """Adapters to put into the base of --model: adapter/ folders or runs, with commas; `:0.7` behind one scales it."""
     num_images_per_prompt: int = 4
     """Images per prompt; RoentGen's evaluation uses 4."""
-    num_inference_steps: int = 75
-    """Denoising steps (RoentGen: 75)."""
-    guidance_scale: float = 4.0
-    """Classifier-free guidance (RoentGen: 4); 1 switches it off."""
+    num_inference_steps: int | None = None
+    """Denoising steps. Default: the model family's; Stable Diffusion 75, as in RoentGen."""
+    guidance_scale: float | None = None
+    """Classifier-free guidance; 1 switches it off. Default: the model family's; Stable Diffusion 4, as in RoentGen."""
     negative_prompt: str | None = None
     """What guidance leads away from. Default: the empty prompt."""
     clip_skip: int | None = None
     """Layers of CLIP to leave out at the end, as diffusers counts: 1 takes the last but one (other programs say 2)."""
-    scheduler: Literal["pndm", "ddim", "dpm++", "euler"] = "pndm"
-    """Sampler (RoentGen: pndm). For diffusion models: pndm, ddim or dpm++; for rectified flow: euler."""
+    scheduler: Literal["pndm", "ddim", "dpm++", "euler"] | None = None
+    """Sampler. Default: the model family's; Stable Diffusion pndm, as in RoentGen. For diffusion models: any; for
+    rectified flow: euler or dpm++."""
     seed: int = 0
     """With the prompt's id and the image's number it gives every image's own seed."""
     batch_size: int = 16
@@ -64,11 +65,11 @@ class GenerateConfig:
         for name in ("model", "output_dir", "adapter"):
             if getattr(self, name) is not None and not getattr(self, name).strip(" ,"):
                 raise UserError(f"--{name}: is empty")
-        if not math.isfinite(self.guidance_scale):
+        if self.guidance_scale is not None and not math.isfinite(self.guidance_scale):
             raise UserError(f"--guidance_scale {self.guidance_scale}: must be a number")
         if self.negative_prompt is not None and not self.negative_prompt.strip():
             self.negative_prompt = None
-        if self.negative_prompt is not None and self.guidance_scale <= 1:
+        if self.negative_prompt is not None and self.guidance_scale is not None and self.guidance_scale <= 1:
             raise UserError(
                 f"--negative_prompt: has no effect without guidance (--guidance_scale {self.guidance_scale})"
             )

@@ -18,7 +18,7 @@ from sdcxr.backbones.pipeline_files import hash_parts
 from sdcxr.config import NO_BASE, TrainConfig
 from sdcxr.io.checkpoint_folder import existing, found, is_whole, step_of
 from sdcxr.io.files import checksum
-from sdcxr.io.run_folder import read_config, read_run_state
+from sdcxr.io.run_folder import RUN_STATE, read_config, read_run_state
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.quiet import LIBRARIES, quiet_libraries
 from sdcxr.tuning import tune
@@ -42,6 +42,8 @@ class Model:
     """A line about the step that it is of, for a run."""
     adapters: tuple[tuple[Path, float], ...] = ()
     """Adapter folders to put into it, with their scales."""
+    prompt_template: list[str] | str = ""
+    """With which its run wrote the captions, where it did."""
 
     def load(self, dtype: torch.dtype) -> Any:
         """The backbone, all weights in `dtype`.
@@ -91,7 +93,10 @@ def locate_model(model: str) -> Model:
     if folder.name == "checkpoints" and (folder.parent / "config.yaml").is_file():
         folder = folder.parent
     elif (folder / "pipeline" / "model_index.json").is_file() or not (folder / "config.yaml").is_file():
-        return Model(model, backbones.locate_pipeline(model), about=_about_result(folder))
+        run = folder.parent if folder.name == "pipeline" else folder
+        return Model(
+            model, backbones.locate_pipeline(model), about=_about_result(folder), prompt_template=_template_of(run)
+        )
     elif NO_BASE & TrainConfig(**_settings(folder)).parts:
         backbones.locate_pipeline(model)  # says what it is
     complete = existing(folder / "checkpoints")
@@ -114,8 +119,9 @@ def with_adapters(model: Model, adapters: str | None) -> Model:
         return model
     if model.checkpoint is not None:
         raise UserError(f"--adapter: is for the base that it was trained on, and {model.name} is a checkpoint of a run")
-    name = " + ".join([model.name, *named])
-    return dataclasses.replace(model, name=name, about="", adapters=tuple(map(locate_adapter, named)))
+    name, located = " + ".join([model.name, *named]), tuple(map(locate_adapter, named))
+    template = _template_of(located[0][0].parent) or model.prompt_template
+    return dataclasses.replace(model, name=name, about="", adapters=located, prompt_template=template)
 
 
 def _of_checkpoint(checkpoint: Path, named: str) -> Model:
@@ -131,7 +137,7 @@ def _of_checkpoint(checkpoint: Path, named: str) -> Model:
     about = f"{run}: {averaged} of step {step_of(checkpoint)} of {config.max_train_steps}"
     with _gone_meanwhile(checkpoint):
         digest = b"".join(bytes.fromhex(checksum(file)) for file in _weight_files(checkpoint))
-    return Model(str(checkpoint), pipeline, checkpoint, digest, about)
+    return Model(str(checkpoint), pipeline, checkpoint, digest, about, prompt_template=config.prompt_template)
 
 
 def _about_result(run: Path) -> str:
@@ -142,6 +148,12 @@ def _about_result(run: Path) -> str:
     newer = [path for path in existing(run / "checkpoints") if step_of(path) > steps]
     more = f" (its training went on: --model {newer[-1]} is of step {step_of(newer[-1])})" if newer else ""
     return f"{run}: pipeline of step {steps}{more}"
+
+
+def _template_of(run: Path) -> list[str] | str:
+    """The `--prompt_template` of a run folder; "" for one without, and for a folder that is no run."""
+    is_run = (run / "config.yaml").is_file() and (run / RUN_STATE).is_file()
+    return _settings(run).get("prompt_template") or "" if is_run else ""
 
 
 def _settings(run: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Sampling: images from prompts by a plain diffusers pipeline. An image depends on its seed, not on its batch."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -16,9 +17,9 @@ class Sampler:
 
     Args:
         backbone: see `backbones.base.Backbone`.
-        scheduler: name of the sampler (see `NoiseProcess.sampler`).
-        num_inference_steps: denoising steps.
-        guidance_scale: of classifier-free guidance; 1 switches it off.
+        scheduler: name of the sampler (see `NoiseProcess.sampler`). Default: the family's.
+        num_inference_steps: denoising steps. Default: the family's.
+        guidance_scale: of classifier-free guidance; 1 switches it off. Default: the family's.
         resolution: side in pixels. Default: the model's own.
         negative_prompt: what classifier-free guidance leads away from. Default: the model's unconditional input.
         clip_skip: layers of CLIP to leave out at the end, for the prompts and as in diffusers not for the negative one.
@@ -31,21 +32,26 @@ class Sampler:
     def __init__(
         self,
         backbone: Any,
-        scheduler: str = "pndm",
-        num_inference_steps: int = 75,
-        guidance_scale: float = 4.0,
+        scheduler: str | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
         resolution: int | None = None,
         negative_prompt: str | None = None,
         clip_skip: int | None = None,
     ):
-        self.backbone, self.num_inference_steps, self.guidance_scale = backbone, num_inference_steps, guidance_scale
+        defaults = backbone.defaults
+        self.backbone, self.scheduler = backbone, scheduler or defaults.scheduler
+        self.num_inference_steps = num_inference_steps or defaults.num_inference_steps
+        self.guidance_scale = defaults.guidance_scale if guidance_scale is None else guidance_scale
         self.negative_prompt, self.clip_skip = negative_prompt, clip_skip
+        if clip_skip and "clip_skip" not in inspect.signature(backbone.encode_text).parameters:
+            raise UserError("--clip_skip: this model does not take the last layer of a CLIP: leave it out")
         self.resolution = resolution or backbone.resolution
         if self.resolution % backbone.multiple:
             raise UserError(f"--resolution {self.resolution}: this model needs a multiple of {backbone.multiple}")
         self.pipeline = backbone.pipeline()
         process = backbone.inference_process()
-        self.pipeline.scheduler = process.sampler(self.pipeline.scheduler, scheduler, num_inference_steps)
+        self.pipeline.scheduler = process.sampler(self.pipeline.scheduler, self.scheduler, self.num_inference_steps)
         self.pipeline.set_progress_bar_config(disable=True)
 
     @classmethod

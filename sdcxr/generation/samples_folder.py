@@ -1,8 +1,10 @@
 """The samples folder: generation sharded over processes, resumable; metadata.csv with the seed of every image."""
 
+import dataclasses
 import hashlib
 import re
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,11 @@ from sdcxr.generation.config import GenerateConfig
 from sdcxr.generation.plan import plan_samples
 from sdcxr.generation.prompts import read_prompts
 from sdcxr.io.files import check_same_settings, read_json, write_json
+from sdcxr.io.locks import locked
 from sdcxr.io.manifest import LABELS, read_metadata, write_metadata
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.memory import collector_paused, out_of_memory
+from sdcxr.text.templates import FLAG, as_list, as_recorded
 
 SAMPLES_RECORD = "generate.json"
 WRITERS = 8  # threads: each file waits for the disk
@@ -28,32 +32,44 @@ def generate(config: GenerateConfig) -> int:
     """Generate the missing images, then write metadata.csv. Returns the exit code.
 
     Raises:
-        UserError: prompts, model or output folder cannot be used; says why.
+        UserError: prompts, model or output folder cannot be used, or another command writes to it; says why.
     """
     prompts = read_prompts(config.prompts, config.text, config.templates, config.seed)
     rows = prompts[: config.max_prompts]
 
     with collector_paused():
         model, sampler = load_sampler(config)
-        from sdcxr.noise.samplers import late_start
         from sdcxr.runtime.processes import processes
 
         output, state = Path(config.output_dir), processes()
+    chosen = {name: getattr(sampler, name) for name in ("scheduler", "num_inference_steps", "guidance_scale")}
+    config = dataclasses.replace(config, **chosen)  # the family's where nothing else was asked for
     settings = {name: getattr(config, name) for name in SETTINGS} | {"resolution": sampler.resolution}
     weights = model.weights_sha256()
     settings |= text_settings(config)
     settings |= {"model": model.name} if weights is None else {"weights_sha256": weights}
-    if state.is_main_process:
-        claim_samples(output, settings, prompts, rows["id"].tolist(), config.num_images_per_prompt)
-    state.wait_for_everyone()
+    with locked(output) if state.is_main_process else nullcontext():
+        if state.is_main_process:
+            claim_samples(output, settings, prompts, rows["id"].tolist(), config.num_images_per_prompt)
+        state.wait_for_everyone()
+        return fill_folder(output, sampler, model, prompts, config)
+
+
+def fill_folder(output: Path, sampler: Any, model: Any, prompts: pd.DataFrame, config: GenerateConfig) -> int:
+    """Generate the missing images of a claimed folder, and write its table. Returns the exit code."""
+    from sdcxr.noise.samplers import late_start
+    from sdcxr.runtime.processes import processes
+
+    state, rows = processes(), prompts[: config.max_prompts]
     jobs = plan_samples(rows, config, model.name)
     missing = [job for job in jobs if not (output / job["file_name"]).is_file()]
     state.wait_for_everyone()
     if missing:
         if state.is_main_process:
-            notes = [model.about, late_start(sampler.pipeline.scheduler, config.num_inference_steps)]
+            notes = [model.about, late_start(sampler.pipeline.scheduler, sampler.num_inference_steps)]
             if rows["text"].tolist() == [config.prompts] and not re.search(r"\s", config.prompts):
                 notes.append("--prompts: taken as a prompt, as there is no file or folder of this name")
+            notes.append(note_on_template(model.name, model.prompt_template, config.prompt_template))
             notes += cut_texts(sampler.backbone, rows["text"].tolist(), config.negative_prompt)
             print("".join(f"{note}\n" for note in notes if note), end="", flush=True)
         half = ", or use --mixed_precision bf16" if config.mixed_precision == "no" else ""
@@ -137,6 +153,14 @@ def raise_errors(written: list[Future[None]]) -> None:
     """Wait for files; raises the error of the first that could not be written."""
     for file in written:
         file.result()
+
+
+def note_on_template(model: str, trained: list[str] | str, given: list[str] | str) -> str:
+    """A line if a model was trained on prompts that a template wrote, and these are written by none or by another."""
+    if not trained or as_recorded(trained) == given:
+        return ""
+    used = "the prompts are written by another" if given else "the prompts are taken as they are"
+    return f"{model} was trained with {FLAG} {' '.join(map(repr, as_list(trained)))}; {used}"
 
 
 def cut_texts(backbone: Any, texts: list[str], negative_prompt: str | None) -> list[str]:

@@ -9,7 +9,7 @@ import math
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -68,6 +68,14 @@ def open_image(path: Path) -> Iterator[Image.Image]:
     """
     with named_errors(path), Image.open(io.BytesIO(_content(path))) as image:
         yield image
+
+
+def is_coloured(image: Image.Image) -> bool:
+    """Whether a picture is saved with channels of colour, or with a palette that is not of greys alone."""
+    if image.mode in ("P", "PA"):
+        palette = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+        return bool((palette != palette[:, :1]).any())
+    return image.mode not in ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 def load_upright(path: Path, at_least_px: int = 0, stretched: bool = False) -> Upright:
@@ -142,7 +150,7 @@ def _grey_or_rgb(image: Image.Image) -> Image.Image:
         return image
     exif = image.getexif()
     if "A" in image.mode or "a" in image.mode or image.mode == "P":
-        grey = image.mode[0] == "L"
+        grey = not is_coloured(image)
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image).convert("RGB")
         image = image.getchannel("R") if grey else image
@@ -176,12 +184,34 @@ def read_mask(path: Path, resolution: int) -> np.ndarray:
     """Read a square mask as bool (resolution, resolution), resized to the nearest pixel: True where it is not black.
 
     Raises:
-        UserError: see `read_pixels`.
+        UserError: see `read_pixels`; or it has several levels beside black: structures by number, or soft borders.
     """
-    mask = _read_square(path).convert("L")
+    image = _read_square(path)
+    colours = image.getcolors(2)
+    if colours is None or sum(bool(np.any(colour)) for _, colour in colours) > 1:
+        raise UserError(
+            f"{path} has several levels beside black: one file per structure with hard borders is read, as data_prep "
+            "makes them"
+        )
+    mask = image.convert("L").point(lambda level: 255 * (level > 0))
     if mask.width != resolution:
-        mask = mask.resize((resolution, resolution), Image.Resampling.NEAREST)
+        mask = shrunk_mask(lambda resample: mask.resize((resolution, resolution), resample))
     return np.asarray(mask) > 0
+
+
+def shrunk_mask(resize: Callable[[Image.Resampling], Image.Image]) -> Image.Image:
+    """A mask resized to the nearest pixel; where all of it falls between the pixels, the one that has most of it.
+
+    An image with a small structure would else count as one without.
+
+    Args:
+        resize: the mask, 0 and 255, resized by some way of resampling.
+    """
+    nearest = resize(Image.Resampling.NEAREST)
+    if nearest.getbbox() is None and (shares := np.asarray(resize(Image.Resampling.BOX))).any():
+        row, column = np.unravel_index(shares.argmax(), shares.shape)
+        nearest.putpixel((int(column), int(row)), 255)
+    return nearest
 
 
 def _read_square(path: Path) -> Image.Image:

@@ -1,5 +1,6 @@
 """The run folder: its settings (config.yaml), the state of the run (run.json), and what it holds."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,20 @@ def read_run_state(run: Path) -> dict[str, Any]:
         if not isinstance(record, dict) or not isinstance(record.get(name), int):
             raise UserError(f"{path} is damaged (no whole number {name}): mend it, or use another folder")
     return record
+
+
+def best_validation(run: Path, score: str) -> dict[str, float] | None:
+    """The row of validation.jsonl with the highest score, the first of equals; None where there are no rows.
+
+    Raises:
+        UserError: no row has the score.
+    """
+    path = run / "validation.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    rows = [row for row in map(json.loads, lines) if score in row]
+    if lines and not rows:
+        raise UserError(f"{path} has no {score}: no label has both values in the validation split")
+    return max(rows, key=lambda row: row[score], default=None)
 
 
 def check_own_folder(run: Path) -> None:

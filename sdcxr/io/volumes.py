@@ -21,6 +21,13 @@ SUFFIXES = (".nii", ".nii.gz")
 PACKAGES = ("monai", "nibabel", "einops")
 PERCENTILES = (0.5, 99.5)  # of a volume's values: -1 and 1 of what a network reads
 LOWEST = -1.0
+DAMAGE = (
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    zlib.error,
+)  # beside nibabel's own, of damaged files and colours
 SAME_PLACE = 1e-2  # mm; how far a mask's grid may be from that of its volume
 
 
@@ -65,11 +72,12 @@ def read_with_masks(path: Path, masks: Sequence[Path | None], spacing_mm: Sequen
 
     Args:
         path: the NIfTI file.
-        masks: those of its structures on the same grid, not 0 inside; None: unknown.
+        masks: those of its structures on the same grid, of 0 and one other value; None: unknown.
         spacing_mm: size of the voxels, to which all are resampled (masks to the nearest).
 
     Raises:
-        UserError: a file is missing or damaged, has other than three dimensions, or a mask lies elsewhere.
+        UserError: a file is missing or damaged, or has other than three dimensions; a mask lies elsewhere, or numbers
+            several structures.
     """
     import torch
 
@@ -85,7 +93,8 @@ def read_with_masks(path: Path, masks: Sequence[Path | None], spacing_mm: Sequen
                 inside, place = _load(mask)
                 if inside.shape != values.shape or not np.allclose(place, affine, atol=SAME_PLACE):
                     raise UserError(f"{mask} does not lie on the grid of its volume {path.name}: resample it to that")
-                plane[:] = _resampled((inside != 0).astype(np.float32), place, spacing_mm, "nearest")[0]
+                _check_two_levels(inside, mask)
+                plane[:] = _resampled_mask(inside, place, spacing_mm)
     return volume, planes
 
 
@@ -122,6 +131,15 @@ def _load(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return values, image.affine
 
 
+def _check_two_levels(mask: np.ndarray, path: Path) -> None:
+    """Raise a `UserError` if a mask numbers several structures: it would be read as their union."""
+    levels = mask[mask != 0]
+    if levels.size and levels.min() != levels.max():
+        raise UserError(
+            f"{path} has several values beside 0 ({levels.min():g} to {levels.max():g}): one file per structure is read"
+        )
+
+
 @contextmanager
 def _named_errors(path: Path) -> Iterator[None]:
     from nibabel.filebasedimages import ImageFileError
@@ -131,16 +149,27 @@ def _named_errors(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise UserError(f"{path} is named in metadata.csv and does not exist: complete the folder") from None
-    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, LookupError, zlib.error) as error:
+    except (ImageFileError, HeaderDataError, OSError, *DAMAGE) as error:
         reason = " ".join(str(error).replace(str(path), path.name).split())[:200]
         raise UserError(f"{path} is named in metadata.csv and cannot be read ({reason}): copy it again") from None
 
 
-def _resampled(values: np.ndarray, affine: np.ndarray, spacing_mm: Sequence[float], mode: str) -> "Tensor":
+def _resampled_mask(mask: np.ndarray, affine: np.ndarray, spacing_mm: Sequence[float]) -> "Tensor":
+    """A mask (X, Y, Z) of 1 and 0; where all of it falls between the voxels, the one nearest to its middle is 1."""
+    resampled = _resampled((mask != 0).astype(np.float32), affine, spacing_mm, "nearest")
+    found: Tensor = resampled.as_tensor()[0]
+    if not found.any() and (voxels := np.argwhere(mask)).size:
+        to_index = np.linalg.inv(np.asarray(resampled.affine)) @ affine
+        index = np.rint(to_index[:3, :3] @ voxels[len(voxels) // 2] + to_index[:3, 3]).astype(int)
+        found[tuple(index.clip(0, np.array(found.shape) - 1))] = 1.0
+    return found
+
+
+def _resampled(values: np.ndarray, affine: np.ndarray, spacing_mm: Sequence[float], mode: str) -> Any:
+    """A MetaTensor (1, X, Y, Z)."""
     import torch
     from monai.data import MetaTensor
     from monai.transforms import Orientation, Spacing
 
     upright = Orientation("RAS", labels=None)(MetaTensor(torch.from_numpy(values)[None], torch.from_numpy(affine)))
-    resampled: Tensor = Spacing(spacing_mm, mode=mode)(upright).as_tensor()
-    return resampled
+    return Spacing(spacing_mm, mode=mode)(upright)

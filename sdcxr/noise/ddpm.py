@@ -118,6 +118,7 @@ def training_process(
     """
     from diffusers import DDIMScheduler, DDPMScheduler
 
+    without_clipping(scheduler)
     changes: dict[str, Any] = {} if prediction_type is None else {"prediction_type": prediction_type}
     if rescale_betas_zero_snr:
         if (prediction_type or scheduler.config.prediction_type) == "epsilon":
@@ -132,3 +133,12 @@ def training_process(
         scheduler = type(scheduler).from_config(scheduler.config, **changes)
     schedule = DDPMScheduler.from_config(scheduler.config)
     return Ddpm(schedule.alphas_cumprod, schedule.config.prediction_type, snr_gamma), scheduler
+
+
+def without_clipping(scheduler: Any) -> None:
+    """Let samplers that are made from a scheduler leave latents as they are, unless its configuration says otherwise.
+
+    Latents are not confined to [-1, 1], to which DDIM, made from a silent configuration, clips them.
+    """
+    if "clip_sample" not in scheduler.config:
+        scheduler.register_to_config(clip_sample=False)

@@ -57,7 +57,21 @@ class RectifiedFlow(nn.Module):
         return t * self.time_scale
 
     def sampler(self, scheduler: Any, name: str, steps: int) -> Any:
-        return flow_sampler(scheduler, name)
+        return flow_sampler(scheduler, name, self.shift)
+
+
+def refuse_settings_of_diffusion(config: Any) -> None:
+    """Refuse settings that a flow does not know: its loss has weight 1, and its ends are all noise and none.
+
+    Args:
+        config: a `TrainConfig`.
+
+    Raises:
+        UserError: names the setting.
+    """
+    for name in ("snr_gamma", "prediction_type", "rescale_betas_zero_snr", "noise_offset"):
+        if getattr(config, name):
+            raise UserError(f"--{name} is for diffusion, and this base is trained by rectified flow: leave it out")
 
 
 def interpolate(x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Samplers by the names of `--scheduler`: PNDM, DDIM and DPM-Solver++ for diffusion, Euler for rectified flow."""
+"""Samplers by the names of `--scheduler`: PNDM, DDIM, DPM-Solver++ and Euler for diffusion, the last two for flow."""
 
 from typing import Any
 
@@ -16,9 +16,10 @@ def diffusion_sampler(scheduler: Any, name: str, steps: int) -> Any:
     Raises:
         UserError: there is no such sampler for diffusion, or it cannot follow the schedule in so many steps.
     """
-    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler
+    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, PNDMScheduler
 
-    kinds = {"pndm": PNDMScheduler, "ddim": DDIMScheduler, "dpm++": DPMSolverMultistepScheduler}
+    kinds: dict[str, Any] = {"pndm": PNDMScheduler, "ddim": DDIMScheduler}
+    kinds |= {"dpm++": DPMSolverMultistepScheduler, "euler": EulerDiscreteScheduler}
     if name not in kinds:
         raise UserError(f"--scheduler {name}: this model is sampled with {', '.join(kinds)}")
     own = dict(scheduler.config)
@@ -69,14 +70,25 @@ def late_start(sampler: Any, steps: int) -> str | None:
     )
 
 
-def flow_sampler(scheduler: Any, name: str) -> Any:
-    """A diffusers scheduler of Euler's method over σ, with the shift of another; it takes any number of steps.
+def flow_sampler(scheduler: Any, name: str, shift: float) -> Any:
+    """A diffusers scheduler over σ, which takes any number of steps.
+
+    Args:
+        scheduler: another one; where it is of the same class it is taken as it is.
+        name: as in `--scheduler`.
+        shift: of the times, where the scheduler is of another class: diffusers would not carry it over.
 
     Raises:
-        UserError: another name than euler.
+        UserError: there is no such sampler for this flow.
     """
-    from diffusers import FlowMatchEulerDiscreteScheduler
+    from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 
-    if name != "euler":
-        raise UserError(f"--scheduler {name}: this model is sampled with euler")
-    return FlowMatchEulerDiscreteScheduler.from_config(dict(scheduler.config))
+    kinds: dict[str, Any] = {"euler": FlowMatchEulerDiscreteScheduler, "dpm++": DPMSolverMultistepScheduler}
+    fixed = name not in kinds or not dict(scheduler.config).get("use_dynamic_shifting")
+    if name not in kinds or (name == "dpm++" and not fixed):  # whose shift does not follow the size of the image
+        raise UserError(f"--scheduler {name}: this model is sampled with {', '.join(kinds) if fixed else 'euler'}")
+    if isinstance(scheduler, kinds[name]):
+        return kinds[name].from_config(dict(scheduler.config))
+    if name == "euler":
+        return FlowMatchEulerDiscreteScheduler.from_config(dict(scheduler.config), shift=shift)
+    return DPMSolverMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=shift)

@@ -1,7 +1,9 @@
 """Device, precision and rank of this process under `accelerate launch` or torchrun."""
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -28,6 +30,11 @@ def native_precision() -> str:
 def processes() -> PartialState:
     """Number of processes and rank of this one. A bare `PartialState()` does not see the others of a launch on CPUs."""
     return PartialState(cpu=on_cpu())
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Inside, products are computed in the type of their inputs. On the meta device nothing is computed, or cast."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def environment_alone() -> dict[str, str]:

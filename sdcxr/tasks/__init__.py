@@ -7,6 +7,18 @@ import torch
 from sdcxr.config import TrainConfig
 
 
+def count_images(config: TrainConfig) -> int:
+    """Images of an epoch."""
+    from sdcxr.tasks.base import training_rows
+
+    rows = training_rows(config)
+    if config.parts == {"segmenter"}:
+        from sdcxr.tasks.segmenter import known_masks
+
+        return int(known_masks(rows, config.structure_names)[2].sum())
+    return len(rows)
+
+
 def build(config: TrainConfig, device: torch.device) -> Any:
     """The task that `--tune` names, on a device, with exactly the chosen parts trainable."""
     torch.manual_seed(config.seed)

@@ -1,5 +1,6 @@
 """The protocol of a task, and the rows of a dataset split."""
 
+import math
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,9 +13,9 @@ from sdcxr.data.stream import Examples, generator
 from sdcxr.io.files import existing_folder, inside
 from sdcxr.io.manifest import image_ids, read_metadata, split_folder
 from sdcxr.runtime.errors import UserError
+from sdcxr.tasks.mixture import mixed
 
-SUBSET = (1 << 63) - 1  # key of the draw of --max_train_samples, apart from positions and orderings
-FRACTION = (1 << 63) - 2  # of --data_fraction
+PATIENTS = (1 << 63) - 2  # key of the order of patients, apart from positions and orderings
 VALIDATION_IMAGES = 64
 
 
@@ -22,6 +23,7 @@ class Task(Protocol):
     """An nn.Module with these members.
 
     One may also have `after_step(step)`: called after optimizer step `step` (from 1), while the gradients are there.
+    And `check_gradients(idle)`: called before the first one with the names of what trains and does not reach the loss.
     """
 
     resolution: int
@@ -81,10 +83,16 @@ def validation_rows(config: TrainConfig, n: int | None) -> pd.DataFrame | None:
 
 
 def training_rows(config: TrainConfig, split: str = "train") -> pd.DataFrame:
-    """Rows of a split with a `path` and an `id` column.
+    """Rows of a split with a `path` and an `id` column; those of training as a run sees them in an epoch.
 
-    Those of training are cut to `--data_fraction`, then to `--max_train_samples`, by seeded draws.
+    These are cut to `--data_fraction` and `--max_train_samples`, then repeated and joined by synthetic ones.
     """
+    rows = split_rows(config, split)
+    return mixed(rows, config) if split == "train" else rows
+
+
+def split_rows(config: TrainConfig, split: str = "train") -> pd.DataFrame:
+    """Rows of a split of `--data` as `training_rows`, each once, without synthetic ones."""
     assert config.data is not None
     folder = split_folder(config.data, split)
     rows = read_metadata(folder)
@@ -95,8 +103,7 @@ def training_rows(config: TrainConfig, split: str = "train") -> pd.DataFrame:
     if split == "train" and config.max_train_samples is not None:
         if config.max_train_samples > len(rows):
             raise UserError(f"--max_train_samples {config.max_train_samples}: {folder} has only {len(rows)} images")
-        chosen = generator(config.seed, SUBSET).permutation(len(rows))[: config.max_train_samples]
-        rows = rows.iloc[np.sort(chosen)].reset_index(drop=True)
+        rows = first_of(rows, config.max_train_samples, config.seed)
     if not len(rows):
         raise UserError(f"{folder} has no images: its metadata.csv is empty")
     return _with_paths(rows, folder)
@@ -105,17 +112,33 @@ def training_rows(config: TrainConfig, split: str = "train") -> pd.DataFrame:
 def fraction_of(rows: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
     """A share of the rows, by whole patients, in their order; that of a smaller share is a part of it.
 
-    Patients are put in an order that depends on the seed and on their ids alone; the first of them are taken until
-    their images reach the share, at least one patient. An image without a `subject_id` is a patient of its own.
+    The first patients of `patient_ranks` are taken until their images reach the share, at least one patient.
+    """
+    ranks = patient_ranks(rows, seed)
+    last = np.sort(ranks)[max(0, math.ceil(share * len(rows) - 1e-9) - 1)]
+    return rows[ranks <= last].reset_index(drop=True)
+
+
+def first_of(rows: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
+    """The images of the first patients of `patient_ranks`, n of them, in their order; n - 1 are a part of them.
+
+    All patients but the last one are whole.
+    """
+    chosen = np.argsort(patient_ranks(rows, seed), kind="stable")[:n]
+    return rows.iloc[np.sort(chosen)].reset_index(drop=True)
+
+
+def patient_ranks(rows: pd.DataFrame, seed: int) -> np.ndarray:
+    """The place of each row's patient, shape (n,), in an order that depends on the seed and the patients' ids alone.
+
+    An image without a `subject_id` is a patient of its own.
     """
     own = image_ids(rows)
     subjects = rows["subject_id"].astype(str) if "subject_id" in rows else own
     patients = subjects.where(~subjects.isin(["", "nan"]), "image " + own)
-    distinct = np.array(sorted(set(patients)))
-    order = distinct[generator(seed, FRACTION).permutation(len(distinct))]
-    images = patients.value_counts()[order].cumsum().to_numpy()
-    taken = order[: 1 + int(np.searchsorted(images, share * len(rows) - 1e-9))]
-    return rows[patients.isin(taken)].reset_index(drop=True)
+    distinct, codes = np.unique(patients.to_numpy(str), return_inverse=True)
+    order = generator(seed, PATIENTS).permutation(len(distinct))
+    return np.argsort(order)[codes]
 
 
 def class_rows(config: TrainConfig) -> pd.DataFrame | None:

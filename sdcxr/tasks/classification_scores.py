@@ -29,7 +29,7 @@ def classification_scores(
     """
     from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-    chosen = probabilities == probabilities.max(axis=1, keepdims=True)
+    chosen = np.eye(len(labels), dtype=bool)[probabilities.argmax(axis=1)]  # one class, of equals the first
     scores: dict[str, float] = {}
     for i, label in enumerate(labels):
         known = np.isfinite(truth[:, i])

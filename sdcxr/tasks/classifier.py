@@ -3,6 +3,8 @@
 import copy
 import dataclasses
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,14 @@ from sdcxr.config import TrainConfig
 from sdcxr.data.examples import LabelledImages
 from sdcxr.io.image_files import BadImage
 from sdcxr.io.labels import fill_labels, read_classes, read_labels
-from sdcxr.io.pixels import open_image
+from sdcxr.io.manifest import LONGEST_SHOWN
+from sdcxr.io.pixels import is_coloured, open_image
+from sdcxr.io.run_folder import best_validation
 from sdcxr.runtime.errors import UserError
-from sdcxr.tasks.base import training_rows, validation_rows
+from sdcxr.runtime.processes import processes
+from sdcxr.tasks.base import split_rows, training_rows, validation_rows
 from sdcxr.tasks.classification_scores import classification_scores
+from sdcxr.tasks.mixture import check_mixture
 from sdcxr.tuning.adapter_folder import save_adapter
 from sdcxr.tuning.classifiers import require_effect, tune_classifier, with_rank
 from sdcxr.tuning.lora_files import write_peft_folder
@@ -42,13 +48,19 @@ class ClassifierTask(nn.Module):
     def __init__(self, config: TrainConfig):
         super().__init__()
         self.config = config
+        if (warning := check_mixture(config)) and processes().is_main_process:
+            print(warning, flush=True)
         self.rows = training_rows(config)
-        # Of all patients: a small share of them may lack a label.
-        every = self.rows if config.data_fraction == 1 else training_rows(dataclasses.replace(config, data_fraction=1))
-        self.labels = table_of(every, config)[0]
+        # Of all patients: a small share of them, and synthetic images, may lack a label.
+        every = split_rows(dataclasses.replace(config, data_fraction=1, max_train_samples=None))
+        self.labels = table_of(every, config, named_labels(every, config))[0]
         self.network, self.about = self._begin()
         self.labels, self.resolution = list(self.about.labels), self.about.resolution
         self.targets = table_of(self.rows, config, self.labels)[1]
+        made = self.rows["synthetic"].to_numpy(bool) if config.synthetic else np.zeros(len(self.rows), dtype=bool)
+        if config.synthetic is not None:
+            check_synthetic(self.targets[made], self.labels)
+        self.notes |= {"n_real": int((~made).sum()), "n_synthetic": int(made.sum())}  # of an epoch
         self.tuning = with_rank(config)
         self.method = tune_classifier(self.network.train(), self.tuning)
 
@@ -97,11 +109,18 @@ class ClassifierTask(nn.Module):
         """timm's name of the network, or the `model_type` of transformers."""
         return self.about.architecture
 
+    @property
+    def selects_by(self) -> str:
+        """Score of validation.jsonl by which `--load_best_model_at_end` chooses: that of the weights that are saved."""
+        return "ema_auroc" if self.config.use_ema else "auroc"
+
     def groups(self) -> list[dict[str, Any]]:
         return parameter_groups("classifier", self.network, self.method.name, self.config.learning_rate)
 
+    def check_gradients(self, idle: list[str]) -> None:
+        require_effect(self.network, self.method, [name.removeprefix("network.") for name in idle])
+
     def after_step(self, step: int) -> None:
-        require_effect(self.network, self.method, step)
         self.method.after_step(self.network, step, self.tuning)
 
     def examples(self) -> LabelledImages:
@@ -166,11 +185,12 @@ class ClassifierTask(nn.Module):
         check_saved(run / "classifier", saved, self.network, self.about, self.method.name)
 
     def _last_scores(self, run: Path) -> dict[str, float]:
-        """Scores of the saved weights in the last row of validation.jsonl; none without validation."""
+        """Scores of the saved weights in the last, or best, row of validation.jsonl; none without validation."""
         file = run / "validation.jsonl"
         if not self.config.validation_steps or not file.is_file():
             return {}
-        row = json.loads(file.read_text(encoding="utf-8").splitlines()[-1])
+        best = best_validation(run, self.selects_by) if self.config.load_best_model_at_end else None
+        row = best or json.loads(file.read_text(encoding="utf-8").splitlines()[-1])
         prefix = "ema_" if self.config.use_ema else ""
         names = [
             name.removeprefix(prefix) for name in row if name.startswith(prefix) and name not in ("step", "images")
@@ -208,12 +228,39 @@ def parameter_groups(part: str, network: nn.Module, method: str, rate: float | N
     return [group for group in groups if group["params"]]
 
 
+def named_labels(rows: pd.DataFrame, config: TrainConfig) -> list[str] | None:
+    """The labels of `--findings`; None where it is not given.
+
+    Raises:
+        UserError: one is not among those that images both have and lack.
+    """
+    if not config.findings:
+        return None
+    known, wanted = label_table(rows, config.labels)[0], [name.strip() for name in config.findings.split(",")]
+    if unknown := next((name for name in wanted if name not in known), None):
+        raise UserError(f"--findings: {unknown!r} is not among the labels with both values: {', '.join(known)}")
+    return wanted
+
+
+def check_synthetic(targets: np.ndarray, labels: list[str]) -> None:
+    """Refuse synthetic images, of targets 1, 0 or NaN of shape (images, labels), that do not show all labels both ways.
+
+    Raises:
+        UserError: names the labels: what is learnt could not be compared with what real images teach.
+    """
+    if lacking := [name for name, values in zip(labels, targets.T, strict=True) if not {0.0, 1.0} <= set(values)]:
+        raise UserError(
+            f"--synthetic: {', '.join(lacking)}: not both present and absent in these {len(targets)} images; name the "
+            "labels to learn with --findings, the same for all trainings that are compared"
+        )
+
+
 def has_colour(paths: list[Path]) -> bool:
-    """Whether images are saved with three channels; looks at `LOOKED_AT` of them at most."""
+    """Whether images are saved in colour; looks at `LOOKED_AT` of them at most."""
     for path in paths[:: -(-len(paths) // LOOKED_AT)]:
         try:
             with open_image(path) as image:
-                if image.mode not in ("1", "L", "LA", "I", "F", "I;16", "I;16B"):
+                if is_coloured(image):
                     return True
         except BadImage:
             continue  # is reported where it is read
@@ -247,6 +294,13 @@ def class_table(
     known = classes or sorted(set(named) - {""})
     if len(known) < 2:
         raise UserError(f"--class_column {column}: has {len(known)} class in {file or 'metadata.csv'}, 2 are needed")
+    unknown = named[(named != "") & ~named.isin(known)]
+    if len(unknown) and os.environ.get("RANK", "0") == "0":
+        print(
+            f"warning: {len(unknown):,} images have a class that is not learnt, as no real image of the training split "
+            f"has it (such as {unknown.iloc[0][:LONGEST_SHOWN]!r}): they do not count",
+            file=sys.stderr,
+        )
     values = (named.to_numpy()[:, None] == np.array(known)).astype(float)
     values[~named.isin(known)] = np.nan
     return known, values

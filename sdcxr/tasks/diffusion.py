@@ -20,6 +20,7 @@ from sdcxr.data.denoising import (
     DenoisingExamples,
     Pixels,
     Source,
+    Together,
     TokenIds,
     WithPrior,
     WrittenCaptions,
@@ -31,6 +32,7 @@ from sdcxr.generation.plan import image_seed
 from sdcxr.generation.sampler import Sampler
 from sdcxr.io.manifest import split_folder
 from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.processes import without_autocast
 from sdcxr.tasks.base import check_resolution, class_rows, training_rows, validation_rows
 from sdcxr.text.prompt_writer import PromptWriter, note_on_text, prompts_of
 from sdcxr.tuning import tune
@@ -38,7 +40,6 @@ from sdcxr.tuning.adapter_folder import save_adapter
 from sdcxr.tuning.lora_files import export_adapter
 
 PREVIEW_STEPS = 25  # of DPM-Solver++, enough for a validation picture
-PREVIEW_GUIDANCE = 4.0
 STRATA = 8  # equal parts of the timesteps, over which the validation loss is spread and reported
 
 
@@ -63,7 +64,7 @@ class DiffusionTask(nn.Module):
         self.methods = tune(self.backbone, config)
         for name, part in self.backbone.parts.items():
             # Neither the VAE nor an encoder whose outputs are cached belongs to the module: no step needs them.
-            if name != "vae" and not (name.startswith("text") and self.caches_text):
+            if name != "vae" and name not in self.cached_text:
                 self.add_module(self.backbone.components[name], part)
         self.backbone.parts["vae"].to(device)
         if config.gradient_checkpointing:
@@ -82,14 +83,19 @@ class DiffusionTask(nn.Module):
         return self.backbone.parts["unet"]
 
     @property
-    def caches_text(self) -> bool:
-        return self.backbone.caches_text and "text" not in self.methods and not self.config.templates
+    def cached_text(self) -> list[str]:
+        """The text encoders whose outputs are cached: none, all, or beside those that train those that never do."""
+        encoders = [name for name in self.backbone.parts if name.startswith("text")]
+        if self.config.templates or not self.backbone.caches_text:
+            return []
+        kept = self.backbone.tunable_text if "text" in self.methods else ()
+        return [name for name in encoders if name not in kept]
 
     @contextmanager
     def encoders_on_device(self) -> Iterator[torch.device]:
         """Text encoders whose outputs are cached lie on the CPU outside of this block."""
         device = next(self.denoiser.parameters()).device
-        encoders = [part for name, part in self.backbone.parts.items() if name.startswith("text") and self.caches_text]
+        encoders = [self.backbone.parts[name] for name in self.cached_text]
         for encoder in encoders:
             encoder.to(device)
         try:
@@ -99,14 +105,14 @@ class DiffusionTask(nn.Module):
                 encoder.cpu()
 
     def groups(self) -> list[dict[str, Any]]:
-        rates = {"text": self.config.text_encoder_lr or self.config.learning_rate}
+        of_text = self.config.text_encoder_lr or self.config.learning_rate
         new = self.backbone.untrained
         apart = {id(p) for module in new.values() for p in module.parameters()}
         modules = {name: self.backbone.parts[name] for name in sorted(self.methods, reverse=True)} | new
         groups: list[dict[str, Any]] = []
         for name, module in modules.items():
             params = [p for p in module.parameters() if p.requires_grad and (name in new or id(p) not in apart)]
-            group = {"name": name, "lr": rates.get(name, self.config.learning_rate)}
+            group = {"name": name, "lr": of_text if name.startswith("text") else self.config.learning_rate}
             # Decay draws to 0; the scales of norms begin at 1, and the adapter of nothing is the base itself.
             whole = name in new or self.methods[name].name == "full"
             decayed = [p for p in params if whole or is_matrix(p)]
@@ -158,12 +164,15 @@ class DiffusionTask(nn.Module):
         if kind == "train":
             self._account_for(cut, len(texts), tokens)
             require_words(tokens["input_ids"], getattr(self.backbone.parts.get("text"), "new_words", {}))
-        if self.caches_text:
-            assert self.config.data is not None
-            with self.encoders_on_device() as device:
-                folder = Path(self.config.latents_dir or self.config.data) / ".conditioning"
-                return cached_captions(self.backbone, device, texts, folder)
-        return TokenIds(tokens, self.backbone.tokenize([""])[0])
+        live = TokenIds(tokens, self.backbone.tokenize_null())
+        if not self.cached_text:
+            return live
+        assert self.config.data is not None
+        partly = "text" in self.methods
+        with self.encoders_on_device() as device:
+            folder = Path(self.config.latents_dir or self.config.data) / ".conditioning"
+            cached = cached_captions(self.backbone, device, texts, folder, frozen_only=partly)
+        return Together(live, cached) if partly else cached
 
     def _written_captions(self, rows: Any) -> WrittenCaptions:
         """Captions that are drawn anew each time; all templates are tried on all rows first."""
@@ -175,7 +184,7 @@ class DiffusionTask(nn.Module):
         texts = [text for template in config.templates for text in prompts_of(rows, [template], config.seed)]
         tokens, cut = self.backbone.tokenize(texts)
         self._account_for(cut, len(texts), tokens)
-        return WrittenCaptions(writer, self.backbone.tokenize, texts)
+        return WrittenCaptions(writer, self.backbone.tokenize, self.backbone.tokenize_null(), texts)
 
     def _account_for(self, n_cut: int, n: int, tokens: dict[str, np.ndarray]) -> None:
         """Print and record the share of the captions that is cut."""
@@ -226,7 +235,8 @@ class DiffusionTask(nn.Module):
             moments = self.source.moments(batch["index"])
             mean, std = moments["mean"], moments.get("std")
         else:
-            with torch.no_grad():
+            # In float32, as the cached ones: autocast would give moments that are off by 1 %.
+            with torch.no_grad(), without_autocast(batch["pixels"].device):
                 mean, std = self.backbone.codec.encode(batch["pixels"])
         latents = mean.float() if std is None else mean.float() + std.float() * batch["posterior_noise"]
         x0: Tensor = self.backbone.codec.to_model(latents)
@@ -235,10 +245,11 @@ class DiffusionTask(nn.Module):
     def conditioning(self, batch: dict[str, Tensor]) -> Conditioning:
         """From the cache, or from token ids by the text encoder."""
         cached = conditioning_of(batch)
-        if cached is not None:
+        if cached is not None and "text" not in self.methods:
             return cached
+        frozen = {} if cached is None else {"frozen": cached}
         with torch.set_grad_enabled(torch.is_grad_enabled() and "text" in self.methods):
-            encoded: Conditioning = self.backbone.encode_text(batch)
+            encoded: Conditioning = self.backbone.encode_text(batch, **frozen)
         return encoded
 
     @property
@@ -252,7 +263,6 @@ class DiffusionTask(nn.Module):
             self.backbone,
             scheduler=self.process.preview_sampler,
             num_inference_steps=PREVIEW_STEPS,
-            guidance_scale=PREVIEW_GUIDANCE,
             resolution=self.resolution,
         )
         seeds = [image_seed(self.config.seed, f"validation/{name}", 0) for name in rows["id"]]

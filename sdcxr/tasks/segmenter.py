@@ -36,8 +36,7 @@ class SegmenterTask(nn.Module):
         super().__init__()
         self.config = config
         rows = training_rows(config)
-        wanted = None if config.structures is None else [name.strip() for name in config.structures.split(",")]
-        self.structures, self.masks, known = known_masks(rows, wanted)
+        self.structures, self.masks, known = known_masks(rows, config.structure_names)
         self.rows = rows[known].reset_index(drop=True)
         self.volumes = is_volume(self.rows["path"].iloc[0])
         if self.volumes:
@@ -106,8 +105,10 @@ class SegmenterTask(nn.Module):
     def groups(self) -> list[dict[str, Any]]:
         return parameter_groups("segmenter", self.network, self.method.name, self.config.learning_rate)
 
+    def check_gradients(self, idle: list[str]) -> None:
+        require_effect(self.network, self.method, [name.removeprefix("network.") for name in idle])
+
     def after_step(self, step: int) -> None:
-        require_effect(self.network, self.method, step)
         self.method.after_step(self.network, step, self.tuning)
 
     def examples(self) -> Examples:
@@ -125,11 +126,10 @@ class SegmenterTask(nn.Module):
     def _images(
         self, rows: pd.DataFrame, masks: list[list[Path | None]], augmented: bool, digest: str = ""
     ) -> Examples:
-        channels = 3 if self.about.colour else 1
-        paths, ids = rows["path"].tolist(), rows["id"].tolist()
+        about = (rows["path"].tolist(), rows["id"].tolist(), masks, self.resolution, augmented, digest)
         if self.volumes:
-            return SegmentationVolumes(paths, ids, masks, self.about.spacing_mm, self.resolution, augmented, digest)
-        return SegmentationImages(paths, ids, masks, self.resolution, channels, augmented, digest)
+            return SegmentationVolumes(*about, spacing_mm=self.about.spacing_mm)
+        return SegmentationImages(*about, channels=3 if self.about.colour else 1)
 
     def logits(self, batch: dict[str, Tensor]) -> Tensor:
         """Logits (batch, structures, H, W), of volumes (batch, structures, X, Y, Z), float32."""

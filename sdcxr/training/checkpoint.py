@@ -30,8 +30,9 @@ def save(
     keep: int,
     losses: Sequence[float] = (),
     scaler: torch.amp.GradScaler | None = None,
+    best: int | None = None,
 ) -> None:
-    """Write the checkpoint of `step` below `folder`, then remove all but the newest `keep`.
+    """Write the checkpoint of `step` below `folder`, then remove all but the newest `keep` and that of the step `best`.
 
     `losses` are those since the last log row, so that a resumed run logs the whole interval.
     """
@@ -58,7 +59,8 @@ def save(
         temporary.rename(final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    kept = {*existing(folder)[-keep:], final}  # this one in any case: newer ones are those that could not be loaded
+    # This one in any case: newer ones are those that could not be loaded.
+    kept = {*existing(folder)[-keep:], final, folder / f"checkpoint-{best}"}
     for old in found(folder):  # also half of one, whose removal was cut short
         if old not in kept:
             shutil.rmtree(old)

@@ -29,16 +29,15 @@ from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.memory import out_of_memory, release_memory
 from sdcxr.runtime.signals import Signals, exit_code
 from sdcxr.runtime.threads import LoadFollower, use_all_cores
-from sdcxr.tasks.base import training_rows
 from sdcxr.training import checkpoint
 from sdcxr.training.ema import EMA
-from sdcxr.training.flops import measured_peak, training_flops
+from sdcxr.training.flops import measured_peak, training_flops, without_gradient
 from sdcxr.training.guards import NOT_FINITE, assert_only_tuned_parts_moved, fingerprints, first_nonfinite
 from sdcxr.training.launch import PRECISION, build_accelerator, memory_advice, split_batch, validation_advice
 from sdcxr.training.optimizer import build_optimizer, learning_rate_factor, sizes
 from sdcxr.training.origin import Origin, check_folders, check_same_run, enlarged, is_begun
 from sdcxr.training.progress import Log, Meter, start_tracker, status
-from sdcxr.training.validation import previews, validation_loss
+from sdcxr.training.validation import best_step, previews, validation_loss
 from sdcxr.tuning import default_rates
 
 DROPOUT = 1 << 62  # keys of the seeds of dropout, apart from those of positions, orderings and validation
@@ -74,8 +73,7 @@ class Run:
         # Of `accelerate launch` where the settings leave it open: the record has to say what the run was made with.
         config = dataclasses.replace(config, mixed_precision=accelerator.mixed_precision)
         if config.max_train_steps is None:
-            n_images = len(training_rows(config))
-            steps = math.ceil((config.num_train_epochs or 0) * n_images / self.images_per_step)
+            steps = math.ceil((config.num_train_epochs or 0) * tasks.count_images(config) / self.images_per_step)
             config = dataclasses.replace(config, max_train_steps=steps, num_train_epochs=None)
         self.config = config
         self.steps = config.max_train_steps or 0
@@ -111,6 +109,10 @@ class Run:
         if step < self.steps:
             self.print0(f"stopped at step {step} of {self.steps}: run the same command again to resume")
             return exit_code(self.signal)
+        if (best := best_step(self.folder, self.task, self.config)) is not None:
+            path = self.folder / "checkpoints" / f"checkpoint-{best}"
+            checkpoint.load(path, self.task, self.raw_optimizer(), self.ema)
+            self.print0(f"the best validation was that of step {best}: its weights are the result")
         with self.averaged():
             if self.accelerator.is_main_process:
                 self.task.save(self.folder)
@@ -146,10 +148,13 @@ class Run:
         self.origin.check_examples(examples)
         self.origin.notes |= self.task.notes
         self.stream = Stream(examples, config.seed)
+        batch = tensors(default_collate([self.stream[0], self.stream[1]]))  # batch normalisation needs two
+        if hasattr(self.task, "check_gradients"):  # on all processes, before they wait for each other's gradients
+            self.task.check_gradients(without_gradient(self.task, batch))
         groups = self.task.groups()
         self.rates = [group["lr"] for group in groups]
         self.held_out = self.task.validation_examples()
-        self.meter = Meter(accelerator.device, *self.flops_and_peak(), accelerator.num_processes)
+        self.meter = Meter(accelerator.device, *self.flops_and_peak(batch), accelerator.num_processes)
         if config.cache_in_memory:
             self.task.latents_to_device()
         if config.torch_compile or (config.torch_compile is None and accelerator.device.type == "cuda"):
@@ -166,12 +171,11 @@ class Run:
             f"{self.micro_batch}), {accelerator.device.type}, precision {accelerator.mixed_precision}"
         )
 
-    def flops_and_peak(self) -> tuple[float, float]:
+    def flops_and_peak(self, batch: dict[str, torch.Tensor]) -> tuple[float, float]:
         """Training FLOPs per image, and FLOP/s of a matrix product on this device; 0 except on the main process."""
         if not self.accelerator.is_main_process:
             return 0.0, 0.0
-        pair = default_collate([self.stream[0], self.stream[1]])  # batch normalisation needs two
-        flops = training_flops(self.task, tensors(pair)) / 2
+        flops = training_flops(self.task, batch) / len(next(iter(batch.values())))
         return flops, measured_peak(self.accelerator.device, PRECISION[self.accelerator.mixed_precision])
 
     def require_space(self) -> None:
@@ -320,13 +324,8 @@ class Run:
         loss = self.accelerator.reduce(torch.stack(losses).mean(), reduction="mean").item()
         self.require_finite(step, "loss", math.isfinite(loss))
         self.seen.clear()
-        row: dict[str, Any] = {
-            "step": step,
-            "images": step * self.images_per_step,
-            "loss": round(loss, 6),
-            "lr": self.raw_optimizer().param_groups[0]["lr"],
-        }
-        row |= self.meter.read(images)
+        row: dict[str, Any] = {"step": step, "images": step * self.images_per_step, "loss": round(loss, 6)}
+        row |= {"lr": self.raw_optimizer().param_groups[0]["lr"]} | self.meter.read(images)
         if self.log is not None:
             self.log.write(row)
         return status(row)
@@ -361,7 +360,8 @@ class Run:
         if self.accelerator.is_main_process:
             keep = self.config.checkpoints_total_limit
             folder, scaler = self.folder / "checkpoints", self.accelerator.scaler
-            checkpoint.save(folder, step, self.task, self.raw_optimizer(), self.ema, keep, unlogged, scaler)
+            best = best_step(self.folder, self.task, self.config)
+            checkpoint.save(folder, step, self.task, self.raw_optimizer(), self.ema, keep, unlogged, scaler, best)
         self.accelerator.wait_for_everyone()
 
     def validate(self, step: int) -> None:

@@ -29,7 +29,7 @@ RESUME_MUTABLE = {
     "total_train_batch_size", "gradient_checkpointing", "torch_compile", "cuda_graphs", "channels_last",
     "fused_optimizer", "deterministic", "cache_latents", "cache_in_memory", "dataloader_num_workers",
     "logging_steps", "checkpointing_steps", "checkpoints_total_limit", "validation_steps", "validation_loss_images",
-    "preview_images", "report_to", "lora_format",
+    "preview_images", "report_to", "lora_format", "synthetic",
 }  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def check_folders(config: TrainConfig) -> None:
         UserError: names both.
     """
     output = Path(str(config.output_dir)).resolve()
-    for flag in ("base", "data", "continue_from", "text_encoder", "class_data_dir"):
+    for flag in ("base", "data", "continue_from", "text_encoder", "class_data_dir", "synthetic"):
         source = Path(str(getattr(config, flag))).expanduser()
         if getattr(config, flag) is None or not source.is_dir():
             continue

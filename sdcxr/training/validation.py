@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
+from sdcxr.config import TrainConfig
 from sdcxr.data.stream import Examples, generator
+from sdcxr.io.run_folder import best_validation
 
 KEYS = (1 << 63) + (1 << 62)  # of the draws of validation images, apart from positions and orderings
 
@@ -59,6 +62,12 @@ def validation_loss(task: Any, examples: Examples, seed: int, batch: int, accele
     if hasattr(task, "observe") and math.isfinite(row["loss"]):  # a run that diverged ends soon, and says so
         row |= task.scores(examples, gathered(outputs, n, accelerator))
     return row
+
+
+def best_step(run: Path, task: Any, config: TrainConfig) -> int | None:
+    """The step of the best validation so far; None without `--load_best_model_at_end`."""
+    row = best_validation(run, task.selects_by) if config.load_best_model_at_end else None
+    return None if row is None else int(row["step"])
 
 
 def gathered(mine: Tensor | None, n: int, accelerator: Accelerator) -> np.ndarray:

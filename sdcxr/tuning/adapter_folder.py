@@ -25,7 +25,7 @@ from sdcxr.config import NO_BASE, TrainConfig
 from sdcxr.io.files import atomic, checksum, read_json, write_json
 from sdcxr.runtime.errors import UserError
 from sdcxr.tuning.base import TuningMethod, apply_method
-from sdcxr.tuning.registry import choose_methods
+from sdcxr.tuning.registry import choose_methods, method_of
 
 RECORD = "adapter.json"
 # Settings that change what the base is at inference: recorded where they are not the default.
@@ -118,7 +118,7 @@ class Adapter:
         Raises:
             UserError: the files do not fit.
         """
-        method = choose_methods(self.config)[part]
+        method = method_of(self.config, part)
         apply_method(method, module, self.config)
         try:
             method.load(module, self.states[part])
@@ -132,7 +132,7 @@ class Adapter:
         Raises:
             UserError: the files do not fit.
         """
-        return choose_methods(self.config)[part].merge(self.inject_into(part, module))
+        return method_of(self.config, part).merge(self.inject_into(part, module))
 
 
 def locate_adapter(named: str) -> tuple[Path, float]:
@@ -170,7 +170,8 @@ def read_adapter(folder: Path, scale: float = 1.0) -> Adapter:
         parts = about["parts"]
         options = {name: value for part in parts.values() for name, value in part["options"].items()}
         files = {name: [inside_name(stem) for stem in part["files"]] for name, part in parts.items()}
-        method = {"method": ",".join(f"{name}={part['method']}" for name, part in parts.items())}
+        named = {name: part for name, part in parts.items() if name in about["tune"].split("+")}  # not text_2
+        method = {"method": ",".join(f"{name}={part['method']}" for name, part in named.items())}
         method = {} if about["tune"] == "token" else method
         known = {"tune": about["tune"], "seed": about["seed"]} | method | options | about["settings"]
         config = TrainConfig(**known)
@@ -244,7 +245,7 @@ def _sum(module: nn.Module, name: str, adapters: list[Adapter]) -> nn.Module:
     if len(adapters) == 1 and adapters[0].scale == 1:
         return adapters[0].fold_into(name, module)
     for adapter in adapters:
-        method = choose_methods(adapter.config)[name]
+        method = method_of(adapter.config, name)
         if not method.additive:
             raise UserError(
                 f"--adapter {adapter.folder}: --method {method.name} does not add to the weights: use it alone on the "

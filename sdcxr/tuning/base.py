@@ -1,6 +1,7 @@
 """The protocol of a tuning method, and the tensors of a module that training changes."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import ClassVar, Protocol
 
 import torch
@@ -110,22 +111,40 @@ def modules_of(module: nn.Module, kinds: Iterable[str]) -> Iterator[tuple[str, n
 def apply_method(method: TuningMethod, module: nn.Module, config: TrainConfig) -> None:
     """Let exactly the parameters that the method names require gradients.
 
+    Submodules that the module names as `unreached` are left as they are: no step needs them, and several processes
+    would wait for their gradients.
+
     Raises:
         NothingToTune: there is nothing in the module that the method acts on.
         UserError: see `TuningMethod.inject`.
         ValueError: the method names parameters that the module does not have.
     """
-    found = any(modules_of(module, method.serves))
-    names = set(method.inject(module, config)) if found else set()
+    with out_of_sight(module, getattr(module, "unreached", ())):
+        found = any(modules_of(module, method.serves))
+        names = set(method.inject(module, config)) if found else set()
     if not names:
         kinds = ", ".join(kind.lstrip("_") for kind in method.serves[:5])
         more = ", …" if len(method.serves) > 5 else ""
-        raise NothingToTune(f"--method {method.name}: {type(module).__name__} has none of {kinds}{more}")
+        lacks = "nothing that it trains" if found else f"none of {kinds}{more}"
+        raise NothingToTune(f"--method {method.name}: {type(module).__name__} has {lacks}")
     parameters = dict(module.named_parameters())
     if not names <= parameters.keys():
         raise ValueError(f"--method {method.name} names {sorted(names - parameters.keys())[:3]}")
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in names)
+
+
+@contextmanager
+def out_of_sight(module: nn.Module, names: Iterable[str]) -> Iterator[None]:
+    """Inside, the submodules of these names are identities, in which a method finds nothing."""
+    hidden = {name: module.get_submodule(name) for name in names}
+    for name in hidden:
+        module.set_submodule(name, nn.Identity())
+    try:
+        yield
+    finally:
+        for name, each in hidden.items():
+            module.set_submodule(name, each)
 
 
 def trained_tensors(module: nn.Module) -> dict[str, Tensor]:

@@ -47,14 +47,13 @@ def tune_network(network: nn.Module, config: TrainConfig, part: str) -> TuningMe
     return method
 
 
-def require_effect(network: nn.Module, method: TuningMethod, step: int) -> None:
-    """Refuse after the first step, while the gradients are there, what trains without an effect on the output.
+def require_effect(network: nn.Module, method: TuningMethod, idle: list[str]) -> None:
+    """Refuse what trains without an effect on the output; `idle` names parameters that do not reach the loss.
 
     Raises:
         UserError: names the parameter.
     """
-    idle = [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None]
-    if step == 1 and idle and method.name != "full":
+    if idle and method.name != "full":
         raise UserError(
             f"--method {method.name}: {idle[0]} has no effect in this {type(network).__name__}, which reads weights "
             "past its layers: use another method"

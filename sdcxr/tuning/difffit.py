@@ -30,6 +30,12 @@ GAINS: dict[str, dict[str, str]] = {
         "attn1.to_q attn1.to_k attn1.to_v attn1.to_out.0 attn2.to_q attn2.to_k attn2.to_v attn2.to_out.0",
         {"attn1": "attn1.to_out.0", "attn2": "attn2.to_out.0", "ff": "ff.net.2"},
     ),
+    # Of the text's own half, with the part of SD 3.5's blocks that attends to the image alone.
+    "JointTransformerBlock": _block(
+        "attn.to_q attn.to_k attn.to_v attn.to_out.0 attn.add_q_proj attn.add_k_proj attn.add_v_proj attn.to_add_out "
+        "attn2.to_q attn2.to_k attn2.to_v attn2.to_out.0",
+        {"attn": "attn.to_out.0", "attn2": "attn2.to_out.0", "ff": "ff.net.2", "ff_context": "ff_context.net.2"},
+    ),
     "CLIPEncoderLayer": _CLIP,
     "SiglipEncoderLayer": _CLIP,
     "T5Block": _block(
@@ -62,6 +68,8 @@ class DiffFit(TuningMethod):
     def merge(self, module: nn.Module) -> nn.Module:
         merged = copy.deepcopy(module)
         for scaled, layer in _pairs(merged):
+            if not hasattr(scaled, "gamma"):  # in a layer that no step reaches
+                continue
             gain = 1 + scaled.gamma
             layer.weight.mul_(gain[:, None])
             if layer.bias is not None:

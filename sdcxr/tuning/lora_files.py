@@ -19,6 +19,7 @@ from sdcxr.tuning.peft_methods import Lora, PeftMethod
 
 FILE = "pytorch_lora_weights.safetensors"
 KOHYA = {"unet": "unet", "text_encoder": "te"}  # Stable Diffusion 1 and 2
+CLIPS = ("CLIPTextModel", "CLIPTextModelWithProjection")  # text encoders into which diffusers loads LoRA
 KOHYA_WORDS = {"lora_A.weight": "lora_down.weight", "lora_B.weight": "lora_up.weight"}
 
 
@@ -47,7 +48,7 @@ def export_adapter(
         if isinstance(method, PeftMethod) and name.startswith("text"):
             write_peft_folder(folder / name, module, method.state(module))
         # Loaded into a text encoder by diffusers, DoRA would lose its gains: transformers expects other names of them.
-        fits = not name.startswith("text") or (type(module).__name__ in Lora.kohya and method.name == Lora.name)
+        fits = not name.startswith("text") or (type(module).__name__ in CLIPS and method.name == Lora.name)
         if isinstance(method, Lora) and fits:
             states[components[name]] = method.state(module)
             rank = config.lora_rank or method.rank

@@ -79,6 +79,11 @@ def choose_methods(config: TrainConfig) -> dict[str, TuningMethod]:
     return methods
 
 
+def method_of(config: TrainConfig, part: str) -> TuningMethod:
+    """The method of a part of a base: several text encoders (text, text_2) are all tuned as `text` is."""
+    return choose_methods(config)[part.partition("_")[0]]
+
+
 def _refuse_options_of_others(config: TrainConfig, chosen: set[str]) -> None:
     readers: dict[str, list[str]] = {}
     for name, method in (METHODS | OF_CLASSIFIERS).items():
@@ -123,11 +128,17 @@ def tune(backbone: Any, config: TrainConfig) -> dict[str, TuningMethod]:
         config: the settings, of a task on a text-to-image base.
 
     Raises:
-        UserError: the base has no such part, or nothing in it that the method serves, with those that do.
+        UserError: the base has no such part, or none of that name that can be tuned, or nothing in it that the method
+            serves, with those that do.
     """
-    methods = choose_methods(config)
-    if missing := methods.keys() - backbone.parts.keys():
+    chosen = choose_methods(config).keys()
+    if missing := chosen - backbone.parts.keys():
         raise UserError(f"--tune {config.tune}: this base has no part {', '.join(sorted(missing))} to tune")
+    if "text" in chosen and not backbone.tunable_text:
+        encoder = type(backbone.parts["text"]).__name__
+        raise UserError(f"--tune {config.tune}: the {encoder} of this base is not tuned, only CLIP is: use --tune unet")
+    tuned = sorted((chosen - {"text"}) | set(backbone.tunable_text if "text" in chosen else ()))
+    methods = {name: method_of(config, name) for name in tuned}
     for name, part in backbone.parts.items():
         part.requires_grad_(False).eval()
         if name in methods:

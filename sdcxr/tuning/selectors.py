@@ -13,7 +13,7 @@ from sdcxr.tuning.base import TuningMethod, modules_of
 # Classes by family: attention with its projections; in diffusers' denoisers the whole block around it, which the paper
 # takes for attention tuning (a UNet's `attentions.*`: also feed-forward layers, norms, projections).
 ATTENTION = (
-    "Attention", "MultiheadAttention",  # diffusers, torch
+    "Attention", "Flux2Attention", "Flux2ParallelSelfAttention", "MultiheadAttention",  # diffusers, torch
     "CLIPAttention", "SiglipAttention", "T5Attention", "UMT5Attention", "ModernBertAttention", "MPNetAttention",
     "BertAttention", "RobertaAttention", "XLMRobertaAttention", "CamembertAttention", "ElectraAttention",
     "DebertaAttention", "DebertaV2Attention", "AlbertAttention", "DistilBertSelfAttention",

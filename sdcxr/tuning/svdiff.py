@@ -11,10 +11,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from tqdm import tqdm
 
 from sdcxr.config import TrainConfig
+from sdcxr.runtime.processes import processes
 from sdcxr.tuning.base import TuningMethod
 
+PATIENCE = 2.0  # seconds before a bar is shown
 SMALLEST = 1e-6  # singular value over the largest, below which the eigenvalues of WWᵀ do not tell it from 0
 
 
@@ -90,10 +93,15 @@ class SVDiff(TuningMethod):
     learning_rate_factor: ClassVar[float] = 20.0
 
     def inject(self, module: nn.Module, config: TrainConfig) -> list[str]:
-        for parent in list(module.modules()):
-            for name, child in list(parent.named_children()):
-                if type(child) is nn.Linear or (type(child) is nn.Conv2d and child.groups == 1):
-                    setattr(parent, name, SpectralLayer(child))
+        sites = [
+            (parent, name, child)
+            for parent in module.modules()
+            for name, child in parent.named_children()
+            if type(child) is nn.Linear or (type(child) is nn.Conv2d and child.groups == 1)
+        ]
+        quiet = not processes().is_main_process
+        for parent, name, child in tqdm(sites, "decomposing weights", unit="layer", delay=PATIENCE, disable=quiet):
+            setattr(parent, name, SpectralLayer(child))
         names = [name for name, _ in module.named_parameters() if name.rsplit(".", 1)[-1] == "delta"]
         return [name for name in names if not name.startswith("pooler.")]
 

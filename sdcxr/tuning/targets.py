@@ -8,8 +8,13 @@ from torch import nn
 from sdcxr.config import TrainConfig
 from sdcxr.runtime.errors import UserError
 
+# Attention of image and text together, each with projections of its own (Stable Diffusion 3).
+TWO_STREAMS = ("to_q", "to_k", "to_v", r"to_out\.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 # Regular expressions for the ends of names. The first row of which a part has all is its own.
 ATTENTION: tuple[tuple[str, ...], ...] = (
+    # diffusers: transformers with two streams, then with one whose projections are fused (FLUX.2)
+    (*TWO_STREAMS, "to_qkv_mlp_proj", r"attn\.to_out"),
+    TWO_STREAMS,
     ("to_q", "to_k", "to_v", r"to_out\.0"),  # diffusers: UNets and transformers
     ("q_proj", "k_proj", "v_proj", "out_proj"),  # CLIP
     ("q_proj", "k_proj", "v_proj", "o_proj"),

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ablation.cells import EMBEDDED, folder_name, plan_grid
-from ablation.grid import parse_grid, read_grid
+from ablation.cells import EMBEDDED, Plan, folder_name, plan_grid
+from ablation.grid import SEED, parse_grid, read_grid
 from sdcxr.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -133,16 +133,63 @@ def test_keys_are_of_the_values_and_not_of_their_order(stub, values, words, data
     assert len({folder_name(task) for task in plan.tasks.values()}) == len(plan.tasks)
 
 
+def shipped(path: Path, scale: str | None) -> Plan:
+    grid = read_grid(path, scale)
+    raw = [stage.name for stage in grid.stages.values() if stage.command == "data_prep.mimic_cxr"]
+    paths = {"images": "/data/mimic", "reports": "/data/mimic/reports.zip"}
+    data = [] if scale else [f"{stage}.{flag}={value}" for stage in raw for flag, value in paths.items()]
+    return plan_grid(read_grid(path, scale, data))
+
+
 @pytest.mark.parametrize("scale", [None, "demo"])
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_grids_plan(path, scale):
-    data = [] if scale else ["prepare.images=/data/mimic", "prepare.reports=/data/mimic/reports.zip"]
-    plan = plan_grid(read_grid(path, scale, data))
+    plan = shipped(path, scale)
     assert len(plan.cells) > 1
     assert plan.grid.baseline and plan.grid.source and plan.grid.title
+    axes = {name: axis for name, axis in plan.grid.axes.items() if name != SEED}
+    assert not [(name, label) for name, axis in axes.items() for label, one in axis.choices.items() if not one.source]
     if scale:  # no network: every base and encoder is embedded
         flags = [value for task in plan.tasks.values() for value in task.flags.values() if isinstance(value, str)]
-        assert not [value for value in flags if "StanfordAIMI" in value or "CompVis" in value]
+        assert not [value for value in flags if any(owner in value for owner in ("StanfordAIMI", "CompVis", "openai"))]
+
+
+@pytest.mark.parametrize("scale", [None, "demo"])
+def test_every_arm_of_augmentation_has_the_same_budget_and_real_judges(scale):
+    plan = shipped(ROOT / "configs" / "grids" / "augmentation.yaml", scale)
+    arms = {}
+    for cell in plan.cells:
+        keys, trainings = [cell.tasks["utility"]], []
+        for key in keys:
+            keys += plan.tasks[key].needs
+        for task in (plan.tasks[key] for key in dict.fromkeys(keys)):
+            if task.flags.get("tune") == "classifier":
+                trainings.append(task.flags)
+        same = ("data", "labels", "findings", "max_train_samples")
+        data = {tuple(one.get(name) for name in same) for one in trainings}
+        recipe = {(one["train_batch_size"], one["learning_rate"], one["resolution"]) for one in trainings}
+        assert len(data) == len(recipe) == 1
+        last = [one for one in trainings if one.get("load_best_model_at_end")]
+        assert len(last) == 1 and last[0]["max_train_steps"] // last[0]["checkpointing_steps"] == 5
+        steps = sum(one["max_train_steps"] for one in trainings)
+        arms.setdefault(cell.assignment["arm"], set()).add((steps, *data, *recipe, plan.tasks[keys[0]].flags["real"]))
+    assert list(arms) == ["R", "S", "R+S", "S→R", "R×2", "5S"]
+    assert len({tuple(found) for found in arms.values()}) == 1  # one budget, one recipe, one test split for all
+
+
+def test_the_grid_of_methods_has_all_of_them():
+    from sdcxr.tuning.registry import METHODS
+
+    grid = read_grid(ROOT / "configs" / "grids" / "peft.yaml")
+    assert set(grid.axes["method"].choices) == set(METHODS) - {"toy"}
+
+
+def test_values_of_a_scale_have_the_source_of_their_namesake(stub):
+    axes = {"x": {"a": {"train.value": 1, "source": "a paper"}, "b": {"source": "b paper"}}}
+    demo = {"axes": {"x": {"a": {"train.value": 2}, "b": {"source": "ours"}, "c": {"train.value": 3}}}}
+    stages = {"train": {"command": "stub"}}
+    grid = parse_grid({"stages": stages, "axes": axes, "scales": {"demo": demo}}, "demo")
+    assert [one.source for one in grid.axes["x"].choices.values()] == ["a paper", "ours", ""]
 
 
 @pytest.mark.slow

@@ -31,6 +31,8 @@ def test_a_grid_ends_with_tables_and_a_report(tmp_path, capsys):
         rows = list(csv.DictReader(file))
     assert {(row["cell"], row["seed"]) for row in rows} == {(a, s) for a in ("unet", "text") for s in "01"}
     assert {"auroc", "kid"} <= {row["metric"] for row in rows}
+    assert {row["variant"] for row in rows if row["metric"] == "kid"} == {"classifier"}  # not the path of its folder
+    assert {row["extractor"] for row in rows if row["metric"] == "auroc"} == {"classifier"}
     assert len(list((out / "prepare").iterdir())) == len(list((out / "classifier").iterdir())) == 1
     assert "| unet |" in (out / "table.md").read_text() and r"\toprule" in (out / "table.tex").read_text()
     page = (out / "report.html").read_text()

@@ -16,9 +16,10 @@ import pytest
 from ablation import runner
 from ablation.cells import plan_grid, task_folder, task_output
 from ablation.grid import parse_grid
-from ablation.launcher import LOG, Local, last_lines
+from ablation.launcher import LOG, STARTED, last_lines
+from ablation.local import Local
 from ablation.progress import DONE, FAILED, Progress
-from ablation.runner import STARTED, STATE, Caches, Runner, read_state
+from ablation.runner import STATE, Caches, Runner, read_state
 from sdcxr.runtime.errors import UserError
 
 STAGES = {
@@ -223,7 +224,8 @@ def test_commands_end_with_a_killed_runner(stub, tmp_path):
     """The command gets SIGTERM, and the next runner waits for its lock."""
     script = tmp_path / "kill_me.py"
     script.write_text(
-        "import os, signal, sys, time\nfrom pathlib import Path\nfrom ablation.launcher import Job, Local\n"
+        "import os, signal, sys, time\nfrom pathlib import Path\n"
+        "from ablation.launcher import Job\nfrom ablation.local import Local\n"
         "(folder := Path(sys.argv[1])).mkdir()\n(folder / 'f').write_text('output_dir: x\\nsleep: 60\\n')\n"
         "local = Local(1)\nlocal.start(Job('k', ['-m', 'stub_command', '--config', str(folder / 'f')], folder))\n"
         "while not Path(os.environ['STUB_LOG']).is_file(): time.sleep(0.05)\n"

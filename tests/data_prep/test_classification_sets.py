@@ -1,90 +1,23 @@
-"""Published classification sets in their published layouts: class, colour, patients and lesions, masks, damage."""
+"""Published classification sets in their published layouts: class, colour, patients and lesions, damage."""
 
 import io
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
-from data_prep.masks import find_masks
-from data_prep.medmnist import CLASSES, FINDINGS
-from data_prep.table import TableConfig, main
 from sdcxr.io.files import read_json
-from sdcxr.io.manifest import SPLITS, read_metadata
 from sdcxr.runtime.errors import UserError
 from tests.data_prep.dicoms import dicom_bytes
+from tests.data_prep.pictures import SIDE, box_mask, busi, picture, prepare, rejected, save, written
 
-SIDE = 24
 MD5 = "a1b2c3d4e5f60718293a4b5c6d7e8f0"  # behind the first digit
-
-
-def picture(seed: int, size: tuple[int, int] = (40, 30), colour: bool = True) -> Image.Image:
-    """Noise whose red, green and blue differ in brightness."""
-    noise = np.random.default_rng(seed).integers(0, 100, size[::-1], dtype=np.uint8)
-    return Image.fromarray(np.stack([noise, noise + 70, noise + 140], axis=-1) if colour else noise)
-
-
-def save(path: Path, image: Image.Image) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)
-    return path
-
-
-def box_mask(size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
-    """White in left, top, right, bottom."""
-    mask = Image.new("L", size)
-    mask.paste(255, box)
-    return mask
-
-
-def config_of(table: Path, images: Path, **flags: object) -> TableConfig:
-    settings: dict = {
-        "output_dir": images.with_name("out"),
-        "resolution": SIDE,
-        "workers": 1,
-        "max_rejected_fraction": 1,
-    }
-    return TableConfig(table=table, images=images, **(settings | flags))
-
-
-def prepare(table: Path, images: Path, **flags: object) -> pd.DataFrame:
-    """Run the command; all rows that were written, by dicom_id."""
-    config = config_of(table, images, **flags)
-    assert main(config) == 0
-    splits = [config.output_dir / split for split in SPLITS if (config.output_dir / split).is_dir()]
-    rows = pd.concat([read_metadata(split).assign(split=split.name, folder=split) for split in splits])
-    return rows.set_index("dicom_id").sort_index()
-
-
-def written(row: pd.Series, column: str = "file_name") -> np.ndarray:
-    return np.asarray(Image.open(row["folder"] / row[column]))
-
-
-def rejected(output_dir: Path) -> dict[str, str]:
-    table = pd.read_csv(output_dir / "rejected.csv", dtype=str, keep_default_na=False)
-    return dict(zip(table["dicom_id"], table["reason"], strict=True))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # BUSI
-
-
-def busi(folder: Path) -> Path:
-    """Two pictures of each class, with masks; benign (1) has two lesions."""
-    root = folder / "Dataset_BUSI_with_GT"
-    for kind in ("benign", "malignant", "normal"):
-        for number in (1, 2):
-            name = f"{kind}/{kind} ({number})"
-            grey = picture(len(kind) + number, colour=False)
-            save(root / f"{name}.png", grey.convert("RGB"))
-            lesion = (12, 6, 20, 14) if kind != "normal" else (0, 0, 0, 0)
-            save(root / f"{name}_mask.png", box_mask(grey.size, lesion))
-    save(root / "benign/benign (1)_mask_1.png", box_mask((40, 30), (24, 18, 30, 26)))
-    return root
 
 
 def test_busi_has_classes_grey_pictures_and_united_masks_of_the_same_crop(tmp_path):
@@ -107,58 +40,6 @@ def test_busi_has_classes_grey_pictures_and_united_masks_of_the_same_crop(tmp_pa
     assert ((mask > 0) != expected).mean() < 0.03
     assert not written(rows.loc["normal_1"], "mask").any()
     assert read_json(tmp_path / "out/prep.json")["channels"] == 1
-
-
-def test_masks_are_part_of_what_a_finished_folder_is_compared_with(tmp_path, capsys):
-    root = busi(tmp_path)
-    rows = prepare(root, root, mapping="busi")
-    prepare(root, root, mapping="busi")
-    assert "nothing to do" in capsys.readouterr().out
-    before = (rows.loc["benign_2", "folder"] / "masks/benign_2.png").read_bytes()
-
-    (rows.loc["benign_2", "folder"] / "masks/benign_2.png").unlink()
-    prepare(root, root, mapping="busi")
-    assert "1 PNGs are missing or damaged" in capsys.readouterr().out
-    assert (rows.loc["benign_2", "folder"] / "masks/benign_2.png").read_bytes() == before
-
-    save(root / "benign/benign (2)_mask_1.png", box_mask((40, 30), (24, 18, 30, 26)))
-    prepare(root, root, mapping="busi")
-    assert (rows.loc["benign_2", "folder"] / "masks/benign_2.png").read_bytes() != before
-
-    for path in root.rglob("malignant (1)*"):
-        path.unlink()
-    prepare(root, root, mapping="busi")
-    assert not list((tmp_path / "out").rglob("*malignant_1.png"))
-
-
-@pytest.mark.parametrize(
-    ("damage", "reason"),
-    [
-        (lambda path: save(path, box_mask((20, 30), (0, 0, 9, 9))), "mask of another size"),
-        (lambda path: save(path, picture(3).convert("L")), "mask of several levels"),
-        (
-            lambda path: save(path, Image.fromarray(np.arange(1200, dtype=np.uint8).reshape(30, 40) % 3)),
-            "several levels",
-        ),
-        (lambda path: path.write_bytes(path.read_bytes()[:-30]), "image"),
-    ],
-    ids=["size", "photograph", "class numbers", "cut off"],
-)
-def test_a_mask_that_is_none_rejects_its_image(tmp_path, damage, reason):
-    root = busi(tmp_path)
-    damage(root / "malignant/malignant (2)_mask.png")
-    assert "malignant_2" not in prepare(root, root, mapping="busi").index
-    assert reason in rejected(tmp_path / "out")["malignant_2"]
-
-
-def test_a_dataset_with_masks_is_an_image_folder(tmp_path):
-    from datasets import load_dataset
-
-    root = busi(tmp_path)
-    rows = prepare(root, root, mapping="busi", validation_fraction=0, test_fraction=0)
-    loaded = load_dataset("imagefolder", data_dir=str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))["train"]
-    assert sorted(loaded["class"]) == sorted(rows["class"])
-    assert set(loaded["mask"]) == set(rows["mask"])
 
 
 def test_folders_of_splits_and_classes_are_a_table(tmp_path):
@@ -310,6 +191,7 @@ def test_rsna_joins_patients_or_three_classes(tmp_path):
         {"subset_img_id": f"uuid-{n}", "img_id": f"0000000{n // 2}_00{n}.png", "SOPInstanceUID": f"1.{n}", "boxes": [n]}
         for n in range(4)
     ]
+    images += [{"subset_img_id": "", "img_id": f"0000000{n}_000.png", "SOPInstanceUID": ""} for n in (7, 8)]
     mappings = tmp_path / "mappings.json"
     mappings.write_text(json.dumps(images))
     rows = prepare(table, tmp_path / "images", mapping="rsna", join=mappings)
@@ -359,128 +241,6 @@ def test_a_mapping_of_another_table_is_one_line(tmp_path):
         prepare(table, images, mapping="ham10000")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# MedMNIST
-
-
-def npz(path: Path, channels: int = 3, side: int = SIDE, labels: int = 1, n_classes: int = 2) -> Path:
-    """Six images for training, two for validation and four for testing, with each class in each split."""
-    arrays = {}
-    for seed, (split, n) in enumerate({"train": 6, "val": 2, "test": 4}.items()):
-        rng = np.random.default_rng(seed)
-        shape = (n, side, side) if channels == 1 else (n, side, side, channels)
-        arrays[f"{split}_images"] = rng.integers(0, 256, shape, dtype=np.uint8)
-        numbers = np.arange(n * labels).reshape(n, labels) % n_classes
-        arrays[f"{split}_labels"] = numbers.astype(np.uint8)
-    np.savez_compressed(path, **arrays)
-    return path
-
-
-def test_medmnist_has_the_official_split_the_pixels_and_the_names_of_classes(tmp_path):
-    table = npz(tmp_path / "pathmnist.npz", n_classes=9)
-    rows = prepare(table, tmp_path / "unpacked")
-    assert rows["split"].value_counts().to_dict() == {"train": 6, "test": 4, "validation": 2}
-    arrays = np.load(table)
-    for split, ours in (("train", "train"), ("val", "validation"), ("test", "test")):
-        for number, pixels in enumerate(arrays[f"{split}_images"]):
-            row = rows.loc[f"{split}_{number:06}"]
-            assert (row["split"], row["class"]) == (ours, CLASSES["path"][arrays[f"{split}_labels"][number, 0]])
-            assert (written(row) == pixels).all()
-    assert read_json(tmp_path / "out/prep.json")["channels"] == 3
-
-
-def test_grey_sets_of_medmnist_stay_grey(tmp_path):
-    rows = prepare(npz(tmp_path / "pneumoniamnist_64.npz", channels=1), tmp_path / "unpacked")
-    assert written(rows.iloc[0]).shape == (SIDE, SIDE)
-    assert rows.loc["train_000001", ["class", "text"]].tolist() == ["pneumonia", "pneumonia"]
-    assert read_json(tmp_path / "out/prep.json")["channels"] == 1
-
-
-def test_dark_pictures_that_are_no_radiographs_are_kept(tmp_path):
-    """Of TissueMNIST most pixels are black."""
-    table = npz(tmp_path / "tissuemnist.npz", channels=1)
-    arrays = dict(np.load(table))
-    for name in ("train_images", "val_images", "test_images"):
-        arrays[name][:, 4:] = 0
-    np.savez(table, **arrays)
-    assert len(prepare(table, tmp_path / "unpacked")) == 12
-
-
-def test_chestmnist_has_a_column_for_every_finding(tmp_path):
-    table = npz(tmp_path / "chestmnist.npz", channels=1, labels=len(FINDINGS))
-    arrays = dict(np.load(table))
-    arrays["train_labels"][:2] = 0
-    arrays["train_labels"][1, [FINDINGS.index("mass"), FINDINGS.index("hernia")]] = 1
-    np.savez(table, **arrays)
-    rows = prepare(table, tmp_path / "unpacked")
-    first, second = rows.loc["train_000000"], rows.loc["train_000001"]
-    assert (first["text"], second["text"]) == ("no finding", "mass and hernia")
-    assert (first["No Finding"], first["Lung Lesion"], first["Edema"]) == (1, 0, 0)
-    assert (second["No Finding"], second["Lung Lesion"], second["hernia"]) == (0, 1, "1.0")
-    assert np.isnan(first["Lung Opacity"])  # infiltration alone does not rule it out
-    assert "class" not in rows
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda path: path.rename(path.with_name("organmnist3d.npz")), "holds volumes"),
-        (lambda path: path.rename(path.with_name("features.npz")), "is called as no file of MedMNIST"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "is not a whole file of MedMNIST"),
-        (lambda path: path.write_bytes(b"nothing"), "is not a whole file of MedMNIST"),
-        (lambda path: npz(path.with_name("octmnist.npz"), n_classes=6), "has 5, and octmnist 4 classes"),
-        (lambda path: npz(path, labels=3), "has shape"),
-        (lambda path: np.savez(path, train_labels=np.zeros((1, 1), int)), "is not a whole file of MedMNIST"),
-        (lambda path: np.savez(path, train_labels=np.array([{}])), "is not a whole file of MedMNIST"),
-        (lambda path: Path.unlink(path), "does not exist"),
-    ],
-    ids=["3d", "other", "cut", "bytes", "classes", "labels", "arrays", "pickle", "missing"],
-)
-def test_a_wrong_npz_is_one_line(tmp_path, damage, message):
-    path = npz(tmp_path / "pathmnist.npz")
-    path = damage(path) or path
-    path = path if isinstance(path, Path) else tmp_path / "pathmnist.npz"
-    with pytest.raises(UserError, match=message) as error:
-        prepare(path, tmp_path / "unpacked")
-    assert "\n" not in str(error.value)
-
-
-def test_small_images_are_not_enlarged_unasked(tmp_path):
-    with pytest.raises(UserError, match="have 24 pixels: give --resolution 24"):
-        prepare(npz(tmp_path / "bloodmnist.npz"), tmp_path / "unpacked", resolution=512)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Masks by name
-
-
-@pytest.mark.parametrize(
-    ("place", "structure"),
-    [
-        ("masks/a.png", ""),
-        ("masks/a_mask.png", ""),
-        ("masks/a-mask-2.png", ""),
-        ("masks/lungs/a.png", "lungs"),
-        ("masks/left lung/more/left lung/a_seg.png", "left-lung"),
-        ("images/a_mask.png", ""),
-    ],
-)
-def test_masks_are_found_by_the_name_of_the_image(tmp_path, place, structure):
-    image = save(tmp_path / "images/a.png", picture(0))
-    save(tmp_path / "images/b.png", picture(0))
-    mask = save(tmp_path / place, box_mask((40, 30), (0, 0, 9, 9)))
-    rows = pd.DataFrame({"dicom_id": ["a", "b"], "source": [str(image), str(image.with_name("b.png"))]})
-    assert find_masks(mask.parents[place.count("/") - 1], rows).tolist() == [{structure: [str(mask)]}, {}]
-
-
-def test_no_mask_at_all_is_one_line(tmp_path):
-    root = busi(tmp_path)
-    shutil.copytree(root / "normal", tmp_path / "others")
-    with pytest.raises(UserError, match=r"--masks .*others: no image has a mask \(looked for NAME.png") as error:
-        prepare(root, root, mapping="busi", masks=tmp_path / "others", limit=1, seed=2)
-    assert "\n" not in str(error.value)
-
-
 def test_colour_of_more_than_8_bits_is_rejected_not_greyed(tmp_path):
     table, images = fitzpatrick17k(tmp_path)
     deep = np.random.default_rng(0).integers(0, 65536, (40, 30, 3), dtype=np.uint16)
@@ -501,3 +261,15 @@ def test_a_coloured_png_says_so_in_its_header(tmp_path):
         (tmp_path / "a.png").write_bytes(data)
         assert is_colour(tmp_path / "a.png") == (array.ndim == 3)
         assert (np.asarray(Image.open(io.BytesIO(data))) == array).all()
+
+
+def test_copies_of_different_classes_are_told(tmp_path, capsys):
+    for place, seed in {"benign/1": 1, "benign/2": 2, "benign/copy of 1": 1, "normal/3": 3}.items():
+        save(tmp_path / f"set/{place}.png", picture(seed))
+    told = {}
+    for name in ("same", "other"):
+        flags = {"prompt_template": "{class}.", "image_type": "grey"}
+        prepare(tmp_path / "set", tmp_path / "set", output_dir=tmp_path / name, **flags)
+        told[name] = "warning: 1 pairs of copies are of different classes" in capsys.readouterr().err
+        save(tmp_path / "set/normal/copy of 2.png", picture(2))
+    assert told == {"same": False, "other": True}

@@ -1,4 +1,4 @@
-"""ChestX-ray14: both editions of its table, prompts and labels, splits by patient, a part of the images."""
+"""ChestX-ray14: both editions of its table, the dataset folder, a part of the images."""
 
 from pathlib import Path
 
@@ -7,45 +7,19 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data_prep.nih14 import (
-    FINDINGS,
-    Nih14Config,
-    chexpert_labels,
-    main,
-    parse_findings,
-    read_labels,
-    select,
-    template_of_parts,
-)
+from data_prep.nih14 import main, parse_findings, read_labels, select
 from sdcxr.io.files import read_json
-from sdcxr.io.manifest import LABELS, SPLITS, read_metadata
+from sdcxr.io.manifest import SPLITS
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
-
-REAL = Path(__file__).parents[3] / "shared" / "real-cxr"
-SECOND_EDITION = (
-    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
-    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]\n"
+from tests.data_prep.nih14_collection import (
+    FIRST_EDITION,
+    PERSON,
+    SECOND_EDITION,
+    config_for,
+    metadata,
+    write_collection,
 )
-PERSON = "[{demographics}. ]{findings}."
-FIRST_EDITION = SECOND_EDITION.rstrip("\n") + ",\n"
-
-
-def write_collection(folder: Path, patients: int = 40, images_each: int = 2) -> Path:
-    """A table of the second edition, and its images in the folders of NIH's archives."""
-    lines = []
-    for patient in range(1, patients + 1):
-        for follow_up in range(images_each):
-            name = f"{patient:08d}_{follow_up:03d}.png"
-            finding = "No Finding" if patient % 2 else "Effusion|Pneumonia"
-            view = "PA" if follow_up == 0 else "AP"
-            lines.append(f"{name},{finding},{follow_up},{patient},{20 + patient},M,{view},2500,2048,0.1,0.1\n")
-            path = folder / "images" / f"images_{patient % 3 + 1:03d}" / "images" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            pixels = np.random.default_rng(patient).integers(0, 256, (24, 24), dtype=np.uint8)
-            Image.fromarray(pixels).save(path)
-    (folder / "labels.csv").write_text(SECOND_EDITION + "".join(lines))
-    return folder
 
 
 @pytest.fixture
@@ -53,16 +27,7 @@ def collection(tmp_path: Path) -> Path:
     return write_collection(tmp_path)
 
 
-def config_for(folder: Path, **changes: object) -> Nih14Config:
-    settings: dict = {"images": folder / "images", "labels": folder / "labels.csv", "output_dir": folder / "out"}
-    return Nih14Config(**(settings | {"resolution": 16, "workers": 1} | changes))
-
-
-def metadata(output_dir: Path) -> pd.DataFrame:
-    splits = [split for split in SPLITS if (output_dir / split).is_dir()]
-    return pd.concat([read_metadata(output_dir / split).assign(split=split) for split in splits], ignore_index=True)
-
-
+REAL = Path(__file__).parents[3] / "shared" / "real-cxr"
 # ---------------------------------------------------------------------------------------------------------------------
 # The table
 
@@ -112,191 +77,6 @@ def test_trailing_comma_in_the_rows_alone_shifts_no_column(tmp_path):
     path = tmp_path / "labels.csv"
     path.write_text(SECOND_EDITION + "00000001_000.png,Edema,0,1,058Y,F,PA,2682,2749,0.143,0.143,\n")
     assert read_labels(path)["dicom_id"].tolist() == ["00000001_000"]
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Prompts and labels
-
-
-def prompt_of_row(folder: Path, findings: list[str], age: str, sex: str, view: str, parts: list[str]) -> str:
-    labels = "|".join(findings) or "No Finding"
-    (folder / "labels.csv").write_text(SECOND_EDITION + f"00000001_000.png,{labels},0,1,{age},{sex},{view},1,1,1,1\n")
-    return select(config_for(folder, prompt_template="+".join(parts)), {"00000001_000"}).rows["text"].iloc[0]
-
-
-@pytest.mark.parametrize(
-    ("given", "template"),
-    [
-        ("labels", "{findings}."),
-        ("labels+view", "[{view} view. ]{findings}."),
-        ("demographics+labels", "[{demographics}. ]{findings}."),
-        ("a photo of a lung xray", "a photo of a lung xray"),
-        (["{word}", "{findings}."], ["{word}", "{findings}."]),
-    ],
-)
-def test_the_former_parts_of_a_prompt_are_templates(given, template):
-    assert template_of_parts(given) == template
-
-
-@pytest.mark.parametrize(
-    ("findings", "parts", "prompt"),
-    [
-        ([], ["labels"], "No finding."),
-        (["Pneumonia"], ["labels"], "Pneumonia."),
-        (["Pneumonia", "Infiltration"], ["labels"], "Pneumonia and infiltration."),
-        (["Effusion", "Mass", "Nodule"], ["labels"], "Pleural effusion, lung mass and lung nodule."),
-        (["Edema"], ["labels", "view"], "PA view. Pulmonary edema."),
-        (["Edema"], ["labels", "demographics"], "58 year old male. Pulmonary edema."),
-        ([], ["labels", "view", "demographics"], "58 year old male. PA view. No finding."),
-    ],
-)
-def test_prompt(tmp_path, findings, parts, prompt):
-    assert prompt_of_row(tmp_path, findings, "58", "M", "PA", parts) == prompt
-
-
-@pytest.mark.parametrize(
-    ("age", "sex", "view", "prompt"),
-    [
-        ("", "F", "AP", "Female. AP view. No finding."),
-        ("3", "", "AP", "3 year old patient. AP view. No finding."),
-        ("", "", "PA", "PA view. No finding."),
-        ("58", "Male", "PA", "58 year old male. PA view. No finding."),
-        ("411", " f ", "PA", "Female. PA view. No finding."),
-        ("58", "unknown", "PA", "58 year old patient. PA view. No finding."),
-    ],
-)
-def test_prompt_leaves_out_what_is_unknown(tmp_path, age, sex, view, prompt):
-    assert prompt_of_row(tmp_path, [], age, sex, view, ["labels", "view", "demographics"]) == prompt
-
-
-def test_one_of_several_findings_and_the_single_word(collection):
-    rows = select(
-        config_for(collection, prompt_template="{word}"), set(read_labels(collection / "labels.csv")["dicom_id"])
-    ).rows
-    assert rows["text"].value_counts().index.sort_values().tolist() == ["Normal", "Pleural effusion", "Pneumonia"]
-
-
-def test_labels_of_a_normal_image_negate_only_what_nih_labels():
-    labels = chexpert_labels([])
-    assert labels["No Finding"] == 1
-    assert {name for name, value in labels.items() if value == 0} == {
-        "Atelectasis",
-        "Cardiomegaly",
-        "Consolidation",
-        "Edema",
-        "Lung Lesion",
-        "Pleural Effusion",
-        "Pneumonia",
-        "Pneumothorax",
-    }
-
-
-@pytest.mark.parametrize(
-    ("finding", "label"),
-    [
-        ("Effusion", "Pleural Effusion"),
-        ("Mass", "Lung Lesion"),
-        ("Nodule", "Lung Lesion"),
-        ("Infiltration", "Lung Opacity"),
-        ("Pleural_Thickening", "Pleural Other"),
-        ("Edema", "Edema"),
-    ],
-)
-def test_labels_of_a_finding(finding, label):
-    assert {name for name, value in chexpert_labels([finding]).items() if value == 1} == {label}
-
-
-@pytest.mark.parametrize("finding", FINDINGS)
-def test_an_image_with_a_finding_is_not_no_finding(finding):
-    labels = chexpert_labels([finding])
-    assert labels["No Finding"] == 0 and set(labels) <= set(LABELS)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Splits
-
-
-def test_hash_split_keeps_patients_apart_and_near_the_fractions(tmp_path):
-    lines = [f"{n:08d}_000.png,Edema,0,{n // 2},50,M,PA,1,1,1,1\n" for n in range(4000)]
-    (tmp_path / "labels.csv").write_text(SECOND_EDITION + "".join(lines))
-    (tmp_path / "images").mkdir()
-    config = config_for(tmp_path, validation_fraction=0.1, test_fraction=0.2)
-    rows = select(config, {f"{n:08d}_000" for n in range(4000)}).rows
-    assert rows.groupby("subject_id")["split"].nunique().eq(1).all()
-    shares = rows["split"].value_counts(normalize=True)
-    assert shares["validation"] == pytest.approx(0.1, abs=0.03)
-    assert shares["test"] == pytest.approx(0.2, abs=0.03)
-
-
-def test_a_patient_with_and_without_leading_zeros_is_one(collection, capsys):
-    table = collection / "labels.csv"
-    lines = table.read_text().splitlines(keepends=True)
-    for row in range(1, len(lines), 2):  # the first image of each patient
-        name, finding, follow_up, patient, rest = lines[row].split(",", 4)
-        lines[row] = f"{name},{finding},{follow_up},{patient:0>8},{rest}"
-    table.write_text("".join(lines))
-    assert main(config_for(collection)) == 0
-    assert "40 patients are written with and without leading zeros" in capsys.readouterr().err
-    assert metadata(collection / "out")["subject_id"].nunique() == 40
-
-
-def test_seed_changes_the_split(collection):
-    names = {f"{patient:08d}_{k:03d}" for patient in range(1, 41) for k in (0, 1)}
-    first, again, other = (select(config_for(collection, seed=seed), names).rows["split"] for seed in (0, 0, 1))
-    assert first.equals(again) and not first.equals(other)
-
-
-def write_lists(folder: Path, test_patients: set[int], left_out: set[int]) -> dict[str, Path]:
-    names: dict[str, list[str]] = {"train_list": [], "test_list": []}
-    for patient in set(range(1, 41)) - left_out:
-        of_patient = [f"{patient:08d}_{k:03d}.png" for k in (0, 1)]
-        names["test_list" if patient in test_patients else "train_list"] += of_patient
-    for name, lines in names.items():
-        (folder / name).write_text("\n".join(lines) + "\n")
-    return {name: folder / name for name in names}
-
-
-def test_official_lists(collection):
-    lists = write_lists(collection, test_patients={3, 4}, left_out={5})
-    assert main(config_for(collection, **lists, validation_fraction=0.2)) == 0
-    rows = metadata(collection / "out")
-    assert set(rows.loc[rows["split"] == "test", "subject_id"]) == {"3", "4"}
-    assert (rows["split"] == "validation").any() and "5" not in set(rows["subject_id"])
-    rejected = pd.read_csv(collection / "out" / "rejected.csv")
-    assert rejected["reason"].tolist() == ["in neither official list"] * 2
-
-
-def test_lists_may_be_saved_by_windows(collection):
-    lists = write_lists(collection, test_patients={3, 4}, left_out=set())
-    for path in lists.values():
-        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
-    assert main(config_for(collection, **lists)) == 0
-    assert pd.read_csv(collection / "out" / "rejected.csv").empty
-
-
-def test_lists_may_have_folders_and_one_that_names_no_image_is_refused(collection, capsys):
-    lists = write_lists(collection, test_patients={3, 4}, left_out=set())
-    for path in lists.values():
-        path.write_text("".join(f"images/images_001\\{line}\n" for line in path.read_text().split()))
-    assert main(config_for(collection, **lists)) == 0
-    assert pd.read_csv(collection / "out" / "rejected.csv").empty
-    assert "official lists: 80 of 80 images" in capsys.readouterr().out
-    lists["train_list"].write_text("a.png\n")
-    lists["test_list"].write_text("b.png\n")
-    with pytest.raises(
-        UserError, match=r"official lists: none of the 80 images .* \(looked for 00000001_000; it has a\)"
-    ):
-        main(config_for(collection, output_dir=collection / "other", **lists))
-
-
-def test_lists_that_share_an_image_or_a_patient_are_refused(collection):
-    lists = write_lists(collection, test_patients={3}, left_out=set())
-    lists["test_list"].write_text("00000003_000.png\n00000007_001.png\n")
-    with pytest.raises(UserError, match="share 1 images, such as 00000007_001"):
-        main(config_for(collection, **lists))
-    lists["train_list"].write_text("00000003_001.png\n")
-    with pytest.raises(UserError, match="1 patients are in more than one split"):
-        main(config_for(collection, **lists))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

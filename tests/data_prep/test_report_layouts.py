@@ -9,20 +9,7 @@ import pytest
 
 from data_prep.report_sections import impression, sections
 from data_prep.report_text import decode, plain
-
-CLEAR = "No acute cardiopulmonary abnormality."
-SMALL = "Small left pleural effusion."
-RULE = "_" * 78
-BODY = "EXAM: Chest two views.\nINDICATION: Cough.\nFINDINGS: The lungs are clear.\n"
-
-
-def compare(rows):
-    """Compares the impressions of (layout, report, impression), all in one test, and names each that differs."""
-    rows = list(rows)
-    assert rows
-    wrong = [f"{name}: {found!r}" for name, report, right in rows if (found := impression(report)) != right]
-    assert not wrong, "\n".join(wrong)
-
+from tests.data_prep.reports import BODY, CLEAR, PRIOR, RULE, SMALL, compare
 
 HEADINGS = {  # heading or beginning of the last part of a report; the impression follows
     "capitals and colon": "IMPRESSION: ",
@@ -266,96 +253,6 @@ def test_an_impression_goes_on_over(start):
     compare((name, f"{BODY}{start}{whole(one)}\n", " ".join(whole(one).split())) for name, one in INSIDE.items())
 
 
-ADDED = "Text of the addendum."
-ADDENDA = {
-    "name and colon": "ADDENDUM:",
-    "name": "ADDENDUM",
-    "title case": "Addendum:",
-    "title case without colon": "Addendum",
-    "lower case": "addendum:",
-    "stars": "*** ADDENDUM ***",
-    "stars without blanks": "****ADDENDUM****",
-    "dashes": "----- ADDENDUM -----",
-    "equals signs": "=== Addendum ===",
-    "brackets": "[ADDENDUM]",
-    "angle brackets": "<< ADDENDUM >>",
-    "bold": "**ADDENDUM:**",
-    "number": "ADDENDUM #1",
-    "number and colon": "ADDENDUM 2:",
-    "begins": "ADDENDUM BEGINS",
-    "begin of": "BEGIN ADDENDUM",
-    "start of": "START OF ADDENDUM",
-    "starts": "Addendum starts here",
-    "author": "Addendum by Dr. ___ on ___:",
-    "author and time": "ADDENDUM BY DR. J. EXAMPLE ON 01/02/2020 AT 10:30:",
-    "date in brackets": "ADDENDUM (03/04/2019 10:30 AM):",
-    "dated": "Addendum dated ___:",
-    "created": "ADDENDUM CREATED BY: ___",
-    "final": "FINAL ADDENDUM",
-    "first": "FIRST ADDENDUM:",
-    "report": "ADDENDUM REPORT",
-    "radiology": "RADIOLOGY REPORT ADDENDUM",
-    "to": "Addendum to the report of ___:",
-    "dash": "ADDENDUM -",
-    "supplementary": "SUPPLEMENTARY REPORT:",
-    "plural": "ADDENDA:",
-    "under a rule": f"{RULE}",
-    "under a rule with name": f"{RULE}\nADDENDUM",
-    "between rules": f"{RULE}\nADDENDUM:\n{RULE}",
-    "underlined": "Addendum\n--------",
-    "under dashes": "-" * 50,
-    "under equals signs": "=" * 50 + "\n",
-}
-
-
-@pytest.mark.parametrize("gap", ["\n", "\n\n", "\n \n "], ids=["", "after a blank line", "as in MIMIC-CXR"])
-@pytest.mark.parametrize(
-    "addition", [f" IMPRESSION: {ADDED}\n", f"The film was seen again.\n\nIMPRESSION:\n{ADDED}"], ids=["", "with text"]
-)
-def test_below_a_report_an_addendum_does_not_replace_its_impression(addition, gap):
-    report = f"{BODY}IMPRESSION: {SMALL}{gap}"
-    compare((name, f"{report}{mark}\n{addition}", SMALL) for name, mark in ADDENDA.items())
-
-
-@pytest.mark.parametrize("between", [f"{RULE}\n", "FINAL REPORT\n", "END OF ADDENDUM\n", "Original report:\n", ""])
-def test_above_a_report_an_addendum_does_not_replace_its_impression(between):
-    report = f" IMPRESSION: {ADDED}\n{between}{BODY}IMPRESSION: {SMALL}\n"
-    compare((name, f"{mark}\n{report}", SMALL) for name, mark in ADDENDA.items() if "dden" in mark.lower())
-
-
-PRIOR = "Text of an old report."
-PRIORS = {
-    "prior": "PRIOR IMPRESSION:",
-    "prior in title case": "Prior impression:",
-    "prior without colon": "PRIOR IMPRESSION\n",
-    "previous": "PREVIOUS IMPRESSION:",
-    "previous in lower case": "\nprevious impression:",
-    "old": "OLD IMPRESSION -",
-    "from a hidden date": "Impression from ___:",
-    "from a date": "IMPRESSION FROM 01/02/2015:",
-    "from a study": "IMPRESSION FROM PRIOR STUDY:",
-    "of a study": "Impression of prior exam:",
-    "of a date": "IMPRESSION OF 3/4/2018:",
-    "dated": "Impression dated ___:",
-    "last": "LAST IMPRESSION:",
-    "in brackets": "IMPRESSION (PRIOR):",
-    "prior conclusion": "PREVIOUS CONCLUSION:",
-    "outside": "OUTSIDE IMPRESSION:",
-    "report": "PRIOR REPORT:\nIMPRESSION:",
-    "report within a line": "PREVIOUS REPORT: IMPRESSION:",
-    "clinical": "CLINICAL IMPRESSION:",
-    "clinical in title case": "Clinical impression:",
-    "referring": "REFERRING PHYSICIAN'S IMPRESSION:",
-    "clinical diagnosis": "CLINICAL DIAGNOSIS:",
-}
-
-
-def test_an_impression_of_another_time_or_person_is_not_the_impression():
-    compare((name, f"{BODY}\n{mark} {PRIOR}\n", None) for name, mark in PRIORS.items())
-    compare((name, f"{BODY}IMPRESSION: {SMALL}\n\n{mark} {PRIOR}\n", SMALL) for name, mark in PRIORS.items())
-    compare((name, f"{mark} {PRIOR}\n\n{BODY}IMPRESSION: {SMALL}\n", SMALL) for name, mark in PRIORS.items())
-
-
 OTHERS = {  # whole reports
     "on one line": (f"Chest two views. Findings: Lungs are clear. Impression: {CLEAR}", CLEAR),
     "on one line in capitals": (f"INDICATION: Cough. FINDINGS: No effusion. IMPRESSION: {CLEAR}", CLEAR),
@@ -461,45 +358,6 @@ FURTHER = json.loads((Path(__file__).parent / "report_layouts.json").read_text()
 def test_further_layouts():
     found = {row["report"]: impression(row["report"]) for row in FURTHER}
     assert found == {row["report"]: row["impression"] for row in FURTHER}
-
-
-BYTES = {
-    "UTF-8 with a mark": lambda text: b"\xef\xbb\xbf" + text.encode(),
-    "UTF-16 with a mark": lambda text: text.encode("utf-16"),
-    "big-endian UTF-16 with a mark": lambda text: b"\xfe\xff" + text.encode("utf-16-be"),
-    "UTF-16 without a mark": lambda text: text.encode("utf-16-le"),
-    "big-endian UTF-16 without a mark": lambda text: text.encode("utf-16-be"),
-    "UTF-16, cut off": lambda text: text.encode("utf-16")[:-1],
-    "UTF-32": lambda text: text.encode("utf-32"),
-    "Windows-1252": lambda text: text.encode("cp1252"),
-    "carriage returns": lambda text: text.replace("\n", "\r").encode(),
-    "Windows line ends": lambda text: text.replace("\n", "\r\n").encode(),
-    "doubled line ends": lambda text: text.replace("\n", "\r\r\n").encode(),
-    "NEL": lambda text: text.replace("\n", "\x85").encode(),
-    "NEL in Latin-1": lambda text: text.replace("\n", "\x85").replace("–", "-").encode("latin-1"),
-    "line separators": lambda text: text.replace("\n", "\u2028").encode(),
-    "form feeds": lambda text: text.replace("\n", "\f").encode(),
-    "vertical tabs": lambda text: text.replace("\n", "\v").encode(),
-    "NULs at the end": lambda text: text.encode() + bytes(100),
-    "NULs within": lambda text: text.replace("S", "S\x00").encode(),
-    "no-break blanks": lambda text: text.replace(" ", "\u00a0").encode(),
-    "control characters": lambda text: ("\x02" + text + "\x03\x1a").encode(),
-    "a mark within": lambda text: text.replace("IMP", "\ufeffIMP").encode(),
-    "a stray byte": lambda text: text.encode().replace(b"EXAM", b"EXAM\xb0"),
-}
-
-
-@pytest.mark.parametrize("encode", BYTES.values(), ids=BYTES)
-def test_bytes_of_a_report_with(encode):
-    report = "EXAM: Chest.\nFINDINGS: Café – 38 °C.\n\nIMPRESSION: Small effusion, 3 × 2 cm.\nUnchanged.\n"
-    found = impression(decode(encode(report)))
-    assert found in ("Small effusion, 3 × 2 cm. Unchanged.", "Small effusion, 3 × 2 cm. Unchanged")  # cut off
-
-
-def test_plain_text_stays_as_it_is():
-    report = f" {BODY}\n \n IMPRESSION:\t<5 mm nodule & 3.5 cm mass \\ ___\n"
-    assert plain(report) == report
-    assert decode(report.encode()) == report
 
 
 def test_sections_are_the_report():

@@ -1,207 +1,19 @@
-"""Any table: kinds of files, columns, labels, prompts, splits, images; every mistake is one line."""
+"""Columns, labels, prompts, splits and views of any table; every mistake is one line."""
 
-import gzip
-import json
 import re
 import shutil
-from pathlib import Path
+import sys
 
-import numpy as np
-import pandas as pd
 import pytest
-from PIL import Image
 
-from data_prep.table import TableConfig, main
-from data_prep.table_images import find_images, image_names
+from data_prep.table import main
 from data_prep.table_labels import parse_list
 from data_prep.table_text import view_of, words_of
 from sdcxr.io.files import read_json
-from sdcxr.io.manifest import SPLITS, read_metadata
+from sdcxr.io.manifest import read_metadata
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
-
-ROWS = [
-    {"image": f"i{n}.png", "text": f"Invented text {n}.", "subject_id": str(n // 2), "view": "PA", "Edema": str(n % 2)}
-    for n in range(6)
-]
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("images")
-    for n in range(6):
-        pixels = np.random.default_rng(n).integers(0, 256, (24, 24), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"i{n}.png")
-    return folder
-
-
-def prepare(table: Path, images: Path, **flags: object) -> pd.DataFrame:
-    """Run the command; all rows that were written, by the name of the image."""
-    output_dir = table.with_name("out")
-    settings: dict = {"validation_fraction": 0, "test_fraction": 0, "resolution": 24, "workers": 1} | flags
-    assert main(TableConfig(table=table, images=images, output_dir=output_dir, **settings)) == 0
-    there = [split for split in SPLITS if (output_dir / split).is_dir()]
-    rows = pd.concat([read_metadata(output_dir / split).assign(split=split) for split in there])
-    return rows.set_index(rows["file_name"].str.removesuffix(".png")).sort_index()
-
-
-def refusal(table: Path, images: Path, **flags: object) -> str:
-    with pytest.raises(UserError) as error:
-        prepare(table, images, **flags)
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
-def save(path: Path, rows: list[dict] | None = None, **options: object) -> Path:
-    pd.DataFrame(ROWS if rows is None else rows).to_csv(path, index=False, **options)  # type: ignore[call-overload]
-    return path
-
-
-def changed(**cells: object) -> list[dict]:
-    """The rows with other cells; a list has one for each row."""
-    return [
-        row | {name: cell[n] if isinstance(cell, list) else cell for name, cell in cells.items()}
-        for n, row in enumerate(ROWS)
-    ]
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Kinds of tables
-
-
-def comma(path: Path) -> Path:
-    return save(path / "t.csv")
-
-
-def packed(path: Path) -> Path:
-    return save(path / "t.csv.gz")
-
-
-def tabs(path: Path) -> Path:
-    return save(path / "t.tsv", sep="\t")
-
-
-def semicolons(path: Path) -> Path:
-    return save(path / "t.csv", sep=";", encoding="utf-8-sig")
-
-
-def list_of_objects(path: Path) -> Path:
-    (path / "t.json").write_text(json.dumps(ROWS))
-    return path / "t.json"
-
-
-def lists_by_split(path: Path) -> Path:
-    (path / "t.json").write_text(json.dumps({"train": ROWS[:4], "val": ROWS[4:]}))
-    return path / "t.json"
-
-
-def json_lines(path: Path) -> Path:
-    with gzip.open(path / "t.jsonl.gz", "wt") as file:
-        file.write("\n".join(map(json.dumps, ROWS)) + "\n")
-    return path / "t.jsonl.gz"
-
-
-def parquet(path: Path) -> Path:
-    pytest.importorskip("pyarrow")
-    pd.DataFrame(ROWS).astype({"Edema": float, "subject_id": int}).to_parquet(path / "t.parquet")
-    return path / "t.parquet"
-
-
-def saved_dataset(path: Path) -> Path:
-    datasets = pytest.importorskip("datasets")
-    datasets.Dataset.from_list(ROWS).save_to_disk(str(path / "t"))
-    return path / "t"
-
-
-def saved_splits(path: Path) -> Path:
-    datasets = pytest.importorskip("datasets")
-    parts = {"train": ROWS[:4], "test": ROWS[4:]}
-    splits = {name: datasets.Dataset.from_list(rows) for name, rows in parts.items()}
-    datasets.DatasetDict(splits).save_to_disk(str(path / "t"))
-    return path / "t"
-
-
-@pytest.mark.parametrize(
-    "write",
-    [
-        comma,
-        packed,
-        tabs,
-        semicolons,
-        list_of_objects,
-        lists_by_split,
-        json_lines,
-        parquet,
-        saved_dataset,
-        saved_splits,
-    ],
-)
-def test_every_kind_of_table_gives_the_same_rows(tmp_path, images, write):
-    found = prepare(write(tmp_path), images, validation_fraction=0)
-    assert found["text"].tolist() == [row["text"] for row in ROWS]
-    assert found["subject_id"].tolist() == [row["subject_id"] for row in ROWS]
-    assert found["Edema"].tolist() == [0, 1] * 3 and set(found["view"]) == {"PA"}
-    last = {lists_by_split: "validation", saved_splits: "test"}.get(write, "train")
-    assert found["split"].tolist() == ["train"] * 4 + [last] * 2
-
-
-def test_an_image_folder_is_read_with_its_splits(tmp_path, images):
-    for split, numbers in (("train", range(4)), ("test", range(4, 6))):
-        folder = tmp_path / "folder" / split
-        folder.mkdir(parents=True)
-        for n in numbers:
-            (folder / f"i{n}.png").write_bytes((images / f"i{n}.png").read_bytes())
-        rows = [{"file_name": f"i{n}.png", "text": f"Text {n}."} for n in numbers]
-        (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    found = prepare(tmp_path / "folder", tmp_path / "folder")
-    assert found["text"].to_dict() == {f"i{n}": f"Text {n}." for n in range(6)}
-    assert found["split"].tolist() == ["train"] * 4 + ["test"] * 2
-
-
-def test_images_and_class_names_inside_a_dataset_are_unpacked(tmp_path, images):
-    datasets = pytest.importorskip("datasets")
-    features = datasets.Features(
-        {"picture": datasets.Image(), "finding": datasets.ClassLabel(names=["normal", "edema"])}
-    )
-    rows = {"picture": [Image.open(images / f"i{n}.png") for n in range(6)], "finding": [0, 1] * 3}
-    datasets.Dataset.from_dict(rows, features=features).save_to_disk(str(tmp_path / "t"))
-    flags = {"columns": "image=picture,labels=finding", "prompt_template": "{findings}."}
-    found = prepare(tmp_path / "t", tmp_path / "unpacked", **flags)
-    assert found["text"].tolist() == ["No finding.", "Edema."] * 3 and found["No Finding"].sum() == 3
-    written = sorted((tmp_path / "out/train").glob("*.png"))
-    for n, path in enumerate(written):
-        assert np.array_equal(np.asarray(Image.open(path)), np.asarray(Image.open(images / f"i{n}.png")))
-    assert prepare(tmp_path / "t", tmp_path / "unpacked", **flags)["text"].tolist() == found["text"].tolist()
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("t.xlsx", b"PK", "is an Excel workbook: save it as CSV"),
-        ("t.pkl", b"", "is a pickle, which may run code"),
-        ("t.tar", b"", "is an archive: unpack it"),
-        ("t.docx", b"", "is a file of an unknown kind: save it as one of .csv, .tsv"),
-        ("t.json", b"[{", "is not valid JSON"),
-        ("t.json", b'{"a": 1}', "is neither a list of objects nor lists of objects by split"),
-        ("t.json", b"[]", "has no rows"),
-        ("t.jsonl", b'{"a": 1}\n{"a', "is not valid JSON in line 2"),
-        ("t.jsonl", b'"a"\n', "line 1 is no JSON object"),
-        ("t.csv", b"image,text\n", "has no rows"),
-        ("t.csv", b"image,text,text\na,b,c\n", "more than once"),
-        ("t.csv", b"", "is not a readable CSV table"),
-        ("t.csv.gz", gzip.compress(b"image,text\na,b\n", mtime=0)[:-9], "is not a readable CSV table"),
-        ("t.parquet", b"PAR1", "is not a whole Parquet file"),
-    ],
-)
-def test_what_is_no_table_is_refused(tmp_path, images, name, content, message):
-    (tmp_path / name).write_bytes(content)
-    assert message in refusal(tmp_path / name, images)
-
-
-def test_a_folder_without_a_table_says_what_is_looked_for(tmp_path, images):
-    assert "does not exist" in refusal(tmp_path / "none.csv", images)
-    assert "looked for a dataset saved by save_to_disk, metadata.csv" in refusal(images, images)
-
+from tests.data_prep.tables import ROWS, changed, prepare, refusal, save
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Columns
@@ -352,6 +164,16 @@ def test_lists_of_findings_become_labels_and_words(tmp_path, images):
 
 
 @pytest.mark.parametrize(
+    ("cell", "value"),
+    [("{'effusion': -1, 'Pleural Effusion': 0}", -1), ("{'effusion': 0, 'Pleural Effusion': -1}", -1),
+     ("{'effusion': 1, 'Pleural Effusion': 0}", 1), ("{'Pleural Effusion': 0, 'effusion': None}", 0)],
+)  # fmt: skip
+def test_of_two_names_of_one_label_the_stronger_value_counts_in_any_order(tmp_path, images, cell, value):
+    rows = [{"image": "i0.png", "text": "Text.", "f": cell}]
+    assert prepare(save(tmp_path / "t.csv", rows), images, columns="labels=f")["Pleural Effusion"].tolist() == [value]
+
+
+@pytest.mark.parametrize(
     ("repeats", "expected"),
     [("first", [1, 0, -1]), ("any", [1, 1, -1]), ("majority", [1, -1, 0])],
 )
@@ -361,6 +183,25 @@ def test_several_rows_of_an_image(tmp_path, images, repeats, expected):
     table = save(tmp_path / "t.csv", rows)
     assert "5 rows are of an image with more ('i0.png' has 3)" in refusal(table, images)
     assert prepare(table, images, repeats=repeats)["Edema"].tolist() == expected
+
+
+@pytest.mark.parametrize(("column", "ours"), [("grade", "class"), ("split", "split"), ("subject_id", "subject_id")])
+def test_rows_of_an_image_that_contradict_each_other_are_no_matter_of_votes(tmp_path, images, column, ours):
+    rows = [
+        {"image": name, "text": "Text.", "grade": "low", "split": "train", "subject_id": "p"} for name in ("i0", "i1")
+    ]
+    table = save(tmp_path / "t.csv", [*rows, rows[0] | {column: "test"}])
+    flags = {"columns": "class=grade"}
+    for repeats in ("any", "majority"):
+        message = refusal(table, images, repeats=repeats, **flags)
+        assert "rows of 'i0.png' contradict each other" in message and f"({ours}: " in message and "'test'" in message
+    assert prepare(table, images, repeats="first", **flags)["class"].tolist() == ["low", "low"]
+
+
+def test_rows_of_an_image_that_agree_or_are_empty_are_one(tmp_path, images):
+    rows = [{"image": "i0.png", "text": "Text.", "grade": grade, "subject_id": "1"} for grade in ("low", "", "low")]
+    found = prepare(save(tmp_path / "t.csv", rows), images, repeats="any", columns="class=grade")
+    assert found["class"].tolist() == ["low"]
 
 
 @pytest.mark.parametrize(
@@ -413,140 +254,11 @@ def test_a_patient_in_two_splits_is_refused(tmp_path, images):
     assert len(found[["subject_id", "split"]].drop_duplicates()) == 3
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Images
-
-
-def paths(folder: Path, *names: str) -> list[Path]:
-    return [folder / name for name in names]
-
-
-@pytest.mark.parametrize(
-    ("cell", "file"),
-    [
-        ("a/1.png", "a/1.png"),
-        ("a/1", "a/1.png"),
-        ("a/1.jpg", "a/1.png"),
-        ("./a/1.png", "a/1.png"),
-        ("a\\1.png", "a/1.png"),
-        ("/elsewhere/data/a/1.png", "a/1.png"),
-        ("/root/data/a/1.png", "a/1.png"),
-        ("data/a/1.png", "a/1.png"),
-        ("unique.dcm.gz", "deep/er/unique.dcm.gz"),
-        ("unique", "deep/er/unique.dcm.gz"),
-        ("1.2.840.5", "deep/1.2.840.5.dcm"),
-        ("other/place/unique.dcm", "deep/er/unique.dcm.gz"),  # by its name alone
-        ("er/unique", "deep/er/unique.dcm.gz"),
-    ],
-)
-def test_images_are_found_by_path_by_its_end_and_by_name(cell, file):
-    folder = Path("/root/data")
-    files = paths(folder, "a/1.png", "b/1.png", "deep/er/unique.dcm.gz", "deep/1.2.840.5.dcm")
-    assert find_images(pd.Series([cell]), files, folder).source.tolist() == [str(folder / file)]
-
-
-@pytest.mark.parametrize(
-    ("cell", "reason"),
-    [("1.png", "several images of that name"), ("c/1.png", "several images of that name"), ("2.png", "missing image")],
-)
-def test_an_image_that_may_be_another_is_not_taken(cell, reason):
-    folder = Path("/root/data")
-    found = find_images(pd.Series([cell]), paths(folder, "a/1.png", "b/1.png"), folder)
-    assert found.source.tolist() == [""] and found.reason.tolist() == [reason]
-
-
-def test_a_name_of_many_folders_never_stands_for_another_folder():
-    """view1_frontal.jpg of a patient whose images are missing is not that of another patient."""
-    folder = Path("/root/data")
-    cells = pd.Series(["patient1/view1_frontal.jpg", "patient2/view1_frontal.jpg"])
-    found = find_images(cells, paths(folder, "patient2/view1_frontal.jpg"), folder)
-    assert found.source.tolist() == ["", "/root/data/patient2/view1_frontal.jpg"]
-    assert found.reason.tolist() == ["missing image", ""] and not found.by_name.any()
-
-
-@pytest.mark.parametrize(
-    ("cells", "files", "found"),
-    [
-        (["1.jpg"], ["1.jpg", "1.png"], ["1.jpg"]),  # the mask beside it is another picture
-        (["1.JPG"], ["1.jpg", "1.png"], ["1.jpg"]),
-        (["scan.dcm"], ["scan.dcm", "scan.png"], ["scan.dcm"]),
-        (["scan.jpg"], ["a/scan.png", "b/scan.jpg"], ["b/scan.jpg"]),
-        (["scan.jpg"], ["scan.png", "b/scan.jpg"], ["b/scan.jpg"]),
-        (["x/scan.jpg"], ["a/scan.png", "b/scan.jpg"], ["b/scan.jpg"]),
-        (["a/scan.jpg"], ["a/scan.png", "b/scan.jpg"], ["a/scan.png"]),  # its folder counts more
-        (["scan.png", "scan.dcm"], ["scan.dcm", "scan.png"], ["scan.png", "scan.dcm"]),
-        (["scan.png", "scan.dcm"], ["scan.png"], ["scan.png", ""]),
-        (["scan", "scan.png"], ["scan.png"], ["scan.png", "scan.png"]),
-        (["scan"], ["scan", "scan.png"], ["scan"]),
-    ],
-)
-def test_the_file_that_is_named_exactly_wins(cells, files, found):
-    source = find_images(pd.Series(cells), [Path("/data", file) for file in files], Path("/data")).source
-    assert source.str.removeprefix("/data/").tolist() == found
-
-
-@pytest.mark.parametrize("order", [1, -1])
-def test_one_name_in_two_formats_never_swaps_text(tmp_path, order):
-    for n, name in enumerate(("scan.png", "scan.tif")):
-        pixels = np.random.default_rng(n).integers(100 * n, 100 * n + 100, (24, 24), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / name)
-    rows = [{"image": f"scan.{end}", "text": f"Of {end}.", "id": end} for end in ("png", "tif")][::order]
-    found = prepare(save(tmp_path / "t.csv", rows), tmp_path, repeats="first", columns="dicom_id=id")
-    assert found["text"].to_dict() == {"png": "Of png.", "tif": "Of tif."}
-    for name, bright in (("png", False), ("tif", True)):
-        with Image.open(tmp_path / f"out/train/{name}.png") as image:
-            assert (np.asarray(image).mean() > 100) == bright
-    (tmp_path / "b").mkdir()
-    found = prepare(save(tmp_path / "b/t.csv", rows), tmp_path)  # one id for both
-    assert found["text"].tolist() == [rows[0]["text"]]
-    with Image.open(tmp_path / "b/out/train/scan.png") as image:
-        assert (np.asarray(image).mean() > 100) == (order == -1)
-    assert read_json(tmp_path / "b/out/prep.json")["rejected"] == {"duplicate dicom_id": 1}
-
-
-def test_files_of_formats_that_are_not_read_are_not_called_missing(tmp_path, images):
-    folder = tmp_path / "images"
-    shutil.copytree(images, folder)
-    for name in ("a.jp2", "sub/b.gif", "c.GIF"):
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(b"other")
-    prepare(save(tmp_path / "t.csv", changed(image=["a.jp2", "sub/b.gif", "c", "gone.gif", "i4", "i5"])), folder)
-    rejected = pd.read_csv(tmp_path / "out/rejected.csv")
-    assert rejected[["reason", "detail"]].to_numpy().tolist() == [
-        ["format not read", "a.jp2"],
-        ["format not read", "b.gif"],
-        ["format not read", "c.GIF"],
-        ["missing image", "gone.gif"],
-    ]
-
-
 def test_a_finding_that_is_no_label_is_named(tmp_path, images, capsys):
     rows = changed(lab="Edema|Pneumonia|Pneumonai|" + "x" * 60)
     prepare(save(tmp_path / "t.csv", rows), images, columns="labels=lab")
     told = "labels: 2 of 4 findings in the column 'lab' are labels of CheXpert (not 'Pneumonai', '" + "x" * 40 + "')"
     assert told in capsys.readouterr().out
-
-
-def test_of_two_formats_one_is_taken():
-    folder = Path("/root/data")
-    found = find_images(pd.Series(["1"]), paths(folder, "1.jpg", "1.png", "1.dcm"), folder)
-    assert found.source.tolist() == ["/root/data/1.png"]
-
-
-@pytest.mark.parametrize(
-    ("cells", "names"),
-    [
-        (["x/1.png", "x/2.png"], ["1", "2"]),
-        (["a/1.png", "b/1.png"], ["a_1", "b_1"]),
-        (["p1/s1/v.jpg", "p1/s2/v.jpg", "p2/s1/v.jpg"], ["p1_s1_v", "p1_s2_v", "p2_s1_v"]),
-        (["left chest.png"], ["left_chest"]),
-        (["a/1.png", "./a/1.png", "a\\1.jpg"], ["1", "1", "1"]),
-        (["a 1.png", "a(1.png"], ["a_1_042a5f2e", "a_1_0ea8885f"]),
-        (["1.2.840.5", "1.2.840.5"], ["1.2.840.5", "1.2.840.5"]),
-    ],
-)
-def test_names_of_written_images_are_unique_and_safe(cells, names):
-    assert image_names(pd.Series(cells)).tolist() == names
 
 
 def test_missing_images_are_listed_and_none_is_an_error_with_both_sides(tmp_path, images):
@@ -593,6 +305,30 @@ def test_on_the_command_line(tmp_path, images, capsys):
     assert "--duplicates" in capsys.readouterr().err
 
 
+def test_images_of_a_study_share_a_split_where_the_patient_is_not_known(tmp_path, images, capsys):
+    rows = [{"image": f"i{n}.png", "text": "Text.", "study_id": f"s{n % 2}", "subject_id": ""} for n in range(6)]
+    shares = {"validation_fraction": 0.4, "test_fraction": 0.4}
+    seen = set()
+    for seed in range(8):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        found = prepare(save(folder / "t.csv", rows), images, seed=seed, **shares)
+        assert (found.groupby("study_id")["split"].nunique() == 1).all()
+        seen |= set(found["split"])
+    assert len(seen) == 3
+    assert "each of these studies counts as a patient of its own" in capsys.readouterr().err
+
+
+def test_a_row_without_a_study_has_no_images_of_other_folders(tmp_path, images):
+    folder = tmp_path / "images"
+    for name, place in {"i0": "p10/p10000001/s50000001", "i1": "other"}.items():
+        (folder / place).mkdir(parents=True)
+        shutil.copy(images / f"{name}.png", folder / place)
+    rows = [{"study": study, "impression": f"Text of {study or 'none'}."} for study in ("s50000001", "")]
+    found = prepare(save(tmp_path / "t.csv", rows), folder, mapping="mimic_cxr_sectioned")
+    assert found["text"].to_dict() == {"i0": "Text of s50000001."}
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Texts in a mode
 
@@ -617,3 +353,27 @@ def test_persons_of_a_table(tmp_path, images):
     ]  # fmt: skip
     assert found["age"].tolist() == ["58.0", "60.0", "", "58.0", "7.0", ""]
     assert found["sex"].tolist() == ["male", "female", "female", "unknown", "unknown", "male"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities")
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, images, capfd, read_only):
+    table = save(tmp_path / "t.csv", changed(subject_id="1"))
+    argv = [f"--table={table}", f"--images={images}", f"--output_dir={tmp_path / 'out'}", "--resolution=24"]
+    for flag in ("--validation_fraction=0", "--test_fraction=0"):
+        argv.append(flag)
+
+    def refused(*more: str) -> str:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            run(main, [*argv, *more])
+        assert stopped.value.code == 2
+        return capfd.readouterr().err.splitlines()[-1]
+
+    with read_only(tmp_path):
+        assert refused() == f"error: no permission for {tmp_path / 'out'}: Permission denied"
+    prepare(table, images)
+    (tmp_path / "out/train/i0.png").unlink()
+    with read_only(tmp_path / "out"):
+        assert refused("--workers=1").startswith(f"error: no permission for {tmp_path / 'out'}/")
+    prepare(table, images)
+    assert (tmp_path / "out/train/i0.png").is_file()

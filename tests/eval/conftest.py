@@ -1,5 +1,6 @@
 """Folders for the whole evaluation: train, test and samples of 48 px, with labels, patients and prompts."""
 
+import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,3 +102,19 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     yield
     assert not tried
+
+
+@pytest.fixture
+def evaluate(folders, tmp_path):
+    """`evaluate(**flags)` runs the command on the folders and returns the rows of scores.json."""
+    from eval.__main__ import main
+    from eval.summary.config import EvalConfig
+
+    def call(**flags):
+        sides = {"real": folders.real, "synthetic": folders.synthetic}
+        named = sides | {"output_dir": tmp_path / "out", "interval_draws": 0} | flags
+        values = {key: str(value) if isinstance(value, Path) else value for key, value in named.items()}
+        assert main(EvalConfig(**values)) == 0
+        return json.loads((Path(named["output_dir"]) / "scores.json").read_text())
+
+    return call

@@ -1,41 +1,24 @@
-"""Tests of python -m eval: what applies is taken, what is absent is told, and the same command does only the rest."""
+"""python -m eval: what applies is taken, what is absent is told; mistakes are one line."""
 
-import json
-import os
 import re
 import shutil
+import sys
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from PIL import Image
 
+from eval import images
 from eval.__main__ import main
 from eval.extractors import find_extractor
 from eval.inputs.folders import PHANTOM, read_folder, read_samples
-from eval.scores import COLUMNS, Result, read_scores, score_row, write_scores
+from eval.scores import COLUMNS, Result, read_scores, score_row
 from eval.summary.config import EvalConfig
 from eval.summary.models import Model
 from eval.summary.plan import DEFAULT_EXTRACTORS, DEFAULT_PRESETS, Evaluation, register, resolve_inputs
-from eval.summary.steps import KEPT, EvalStep, Skipped, fingerprint_model, run_steps
-from sdcxr.runtime.cli import parse
+from sdcxr.runtime.cli import parse, run
 from sdcxr.runtime.errors import UserError
-
-
-@pytest.fixture
-def evaluate(folders, tmp_path):
-    """`evaluate(**flags)` runs the command on the folders and returns the rows of scores.json."""
-
-    def call(**flags):
-        sides = {"real": folders.real, "synthetic": folders.synthetic}
-        named = sides | {"output_dir": tmp_path / "out", "interval_draws": 0} | flags
-        values = {key: str(value) if isinstance(value, Path) else value for key, value in named.items()}
-        assert main(EvalConfig(**values)) == 0
-        return json.loads((Path(named["output_dir"]) / "scores.json").read_text())
-
-    return call
 
 
 def parts_of(rows) -> list[str]:
@@ -67,63 +50,9 @@ def test_without_train_there_is_no_privacy(evaluate, capsys):
     assert "left out: privacy: no --train" in capsys.readouterr().out
 
 
-def test_rows_of_utility_join_the_report(evaluate, tmp_path):
-    scores = tmp_path / "utility.json"
-    for value in (0.7, 0.8):  # the second file is another one
-        write_scores(scores, [score_row("utility_auroc", value, label="macro", images=None) | {"arm": "R+S"}])
-        rows = evaluate(utility=scores)
-        assert [(row["arm"], row["value"]) for row in rows if row["part"] == "utility"] == [("R+S", value)]
-    assert "Do they help as training data?" in (tmp_path / "out" / "report.html").read_text()
-
-
 def test_labels_in_common_have_rows(evaluate):
     rows = evaluate()
     assert {row["label"] for row in rows if row["metric"] == "kid"} == {None, "Cardiomegaly", "Pleural Effusion"}
-
-
-def test_the_same_command_again_computes_nothing(evaluate, folders, tmp_path, capsys, monkeypatch):
-    first = evaluate(train=folders.train)
-    capsys.readouterr()
-    for module in ("images", "fid", "diversity", "privacy"):
-        monkeypatch.setattr(f"eval.{module}.evaluate", lambda *_, **__: pytest.fail("computed"))
-    assert evaluate(train=folders.train) == first
-    assert capsys.readouterr().out.count("kept from an earlier call") == 4
-
-
-def test_only_what_is_missing_is_computed(evaluate, folders, tmp_path, capsys):
-    evaluate(train=folders.train)
-    (tmp_path / "out" / "nearest.csv").unlink()
-    next((tmp_path / "out" / KEPT).glob("diversity*")).write_text("{")  # damaged
-    capsys.readouterr()
-    evaluate(train=folders.train)
-    lines = capsys.readouterr().out.splitlines()
-    kept = [line.split(":")[0] for line in lines if "kept from" in line]
-    done = [line.split(":")[0] for line in lines if " rows in " in line]
-    assert (kept, done) == (["images", "fidelity by pixels-32", "privacy"], ["diversity"])  # its table is kept, too
-    assert (tmp_path / "out" / "nearest.csv").is_file()
-
-
-@pytest.mark.parametrize("change", ["image", "image of the same time", "table", "seed", "interval_draws"])
-def test_rows_of_other_images_or_settings_are_not_kept(evaluate, folders, capsys, change):
-    evaluate()
-    flags = {}
-    if change == "image":
-        path = next(folders.synthetic.glob("*.png"))
-        os.utime(path, ns=(1, 1))
-    elif change == "image of the same time":  # as `cp -p` leaves it
-        path = next(folders.synthetic.glob("*.png"))
-        before, content = path.stat(), path.read_bytes()
-        path.write_bytes(content)
-        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    elif change == "table":
-        table = folders.real / "metadata.csv"
-        table.write_text(table.read_text().replace("Cardiomegaly.", "Large heart."))
-    else:
-        flags = {change: 20}
-    capsys.readouterr()
-    evaluate(**flags)
-    kept = [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if "kept from" in line]
-    assert kept == (["images", "diversity"] if change == "interval_draws" else [])
 
 
 def test_what_cannot_be_done_and_was_not_asked_for_is_left_out(evaluate, folders, capsys, tmp_path):
@@ -182,13 +111,6 @@ def test_patients_shown_anew_are_looked_for_on_request(evaluate, folders, tmp_pa
     assert re.search(r"^privacy: \d+ rows in", capsys.readouterr().out, re.M)  # another network, other rows
 
 
-@pytest.mark.parametrize("content", ["{}", "[1]", '[{"metric": "auroc"}]'])
-def test_other_files_than_scores_are_no_scores(evaluate, tmp_path, content):
-    (tmp_path / "u.json").write_text(content)
-    with pytest.raises(UserError, match=r"u\.json is no scores\.json: a list of rows with metric, label"):
-        evaluate(utility=tmp_path / "u.json")
-
-
 def test_explicit_extractors_and_presets(evaluate, capsys):
     rows = evaluate(extractor="pixels-8, pixels-16")
     assert parts_of(rows)[1:3] == ["fidelity by pixels-8", "fidelity by pixels-16"]
@@ -214,7 +136,6 @@ def test_explicit_extractors_and_presets(evaluate, capsys):
         ({"weights_dir": "/no/such"}, "--weights_dir /no/such: does not exist"),
         ({"labels": "truth.csv"}, "--labels and --findings are for --classifier"),
         ({"interval_draws": 5}, "--interval_draws 5"),
-        ({"utility": "no/such.json"}, "--utility no/such.json: no such file"),
         ({"model": "no/such"}, "no/such is no run folder"),
     ],
 )
@@ -242,41 +163,6 @@ def test_several_processes_are_told_how(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match=r"accelerate launch -m eval\.features"):
         EvalConfig(real="r", synthetic="s", output_dir="o")
-
-
-def test_steps_before_an_error_are_kept(tmp_path):
-    def fail():
-        raise UserError("no such thing")
-
-    done = EvalStep(lambda: Result([{"metric": "a", "value": float("nan")}]), {}, name="first", variant="x")
-    with pytest.raises(UserError, match="no such thing"):
-        run_steps([done, EvalStep(fail, {}, name="second")], [], tmp_path)
-    again = EvalStep(fail, {}, name="first", variant="x")
-    names = {"part": "first by x", "step": "first", "variant": "x", "model": None}
-    assert run_steps([again], [], tmp_path).rows == [{"metric": "a", "value": None} | names]
-
-
-def test_a_model_is_another_one_where_a_file_was_put_in_its_place(tmp_path):
-    file = tmp_path / "model.safetensors"
-    file.write_bytes(b"one")
-    before, stat = fingerprint_model(str(tmp_path)), file.stat()
-    assert fingerprint_model(str(tmp_path)) == before
-    file.write_bytes(b"two")
-    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert fingerprint_model(str(tmp_path)) != before
-
-
-def test_rows_of_another_version_of_an_evaluation_are_computed_anew(evaluate, capsys, monkeypatch):
-    from eval.summary import plan
-
-    evaluate()
-    capsys.readouterr()
-    newer = [replace(one, version=one.version + (one.name == "diversity")) for one in plan.EVALUATIONS]
-    monkeypatch.setattr(plan, "EVALUATIONS", newer)
-    evaluate()
-    shown = capsys.readouterr().out
-    assert "fidelity by pixels-32: 9 rows, kept" not in shown and re.search("^fidelity by .* kept from", shown, re.M)
-    assert re.search(r"^diversity: \d+ rows in", shown, re.M)
 
 
 def test_an_evaluation_from_outside_joins_scores_and_report(evaluate, tmp_path, monkeypatch):
@@ -313,100 +199,6 @@ def test_published_networks_come_before_those_of_the_user(monkeypatch, folders, 
         *(*DEFAULT_EXTRACTORS, *DEFAULT_PRESETS),
         str(folders.train),
     ]
-
-
-def test_what_an_evaluation_leaves_out_and_warns_of_is_kept_and_what_it_prints_is_not(tmp_path):
-    def evaluate():
-        print("loading")
-        return Result([], ["Hernia (no image has it)"], ["mixed up?"])
-
-    for _ in range(2):  # computed, then kept
-        outcome = run_steps([EvalStep(evaluate, {}, name="some")], [], tmp_path)
-        assert outcome.skipped == [Skipped("some", "Hernia (no image has it)")] and outcome.warnings == ["mixed up?"]
-
-
-def test_names_that_differ_in_signs_have_files_of_their_own(tmp_path):
-    for name in ("by a/b", "by a_b", "by A/b"):
-        run_steps([EvalStep(lambda name=name: Result([{"metric": name}]), {}, name=name)], [], tmp_path)
-    assert len(list((tmp_path / KEPT).iterdir())) == 3
-
-
-def second_model(folders, tmp_path) -> Path:
-    """The samples of another run, a little darker, with the same prompts."""
-    folder = tmp_path / "second"
-    shutil.copytree(folders.synthetic, folder)
-    for path in folder.glob("*.png"):
-        with Image.open(path) as image:
-            darker = image.point(lambda value: value * 0.8)
-        darker.save(path)
-    table = pd.read_csv(folder / "metadata.csv", dtype=str)
-    table.assign(model="runs/second").to_csv(folder / "metadata.csv", index=False)
-    return folder
-
-
-def test_models_are_compared_on_one_page_and_rows_of_each_are_kept(evaluate, folders, tmp_path, capsys):
-    second = second_model(folders, tmp_path)
-    alone = evaluate(train=folders.train, interval_draws=20)
-    capsys.readouterr()
-    both = [str(folders.synthetic), str(second)]
-    rows = evaluate(synthetic=both, train=folders.train, interval_draws=20)
-    said = capsys.readouterr().out
-    assert re.search("^privacy of x: .* kept from", said, re.M) and re.search(
-        r"^privacy of second: \d+ rows in", said, re.M
-    )
-    assert {row["model"] for row in rows} == {None, "x", "second"}
-    assert [row for row in rows if row["model"] in (None, "x")] == alone  # also real rows, once
-    assert all("draws" not in row for row in rows)
-    differences = json.loads((tmp_path / "out" / "differences.json").read_text())
-    fd = next(row for row in differences if row["metric"] == "fd")
-    assert (fd["model"], fd["baseline"]) == ("second", "x") and fd["ci_low"] < fd["value"] < fd["ci_high"]
-    assert "the same for both models" in fd["paired"]
-    page = (tmp_path / "out" / "report.html").read_text()
-    assert "Which model is better?" in page and "second minus x" in page
-    assert len(pd.read_csv(tmp_path / "out" / "nearest-second.csv")) == 24
-    evaluate(synthetic=both[::-1], train=folders.train, interval_draws=20)
-    assert " rows in " not in capsys.readouterr().out  # another order, the same rows
-    evaluate(train=folders.train, interval_draws=20)
-    assert not (tmp_path / "out" / "differences.json").exists()
-
-
-def test_what_is_the_same_for_all_models_is_computed_once(evaluate, folders, tmp_path, monkeypatch):
-    from eval import diversity, fid, privacy
-
-    calls: list[str] = []
-    monkeypatch.setattr(fid, "_MEASURED", {})  # of other tests with the same pictures
-
-    def counted(module, name):
-        original = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda *a, **k: calls.append(name) or original(*a, **k))
-
-    counted(privacy, "planted")
-    counted(diversity, "ssim_of_pairs")
-    counted(fid, "measure")
-    rows = evaluate(
-        synthetic=[str(folders.synthetic), str(second_model(folders, tmp_path))],
-        train=folders.train,
-        extractor="pixels-8",
-    )
-    floors = [row["floor"] for row in rows if row["metric"] == "fd" and row["label"] is None]
-    assert floors[0] == floors[1]
-    assert calls.count("planted") == 1 and calls.count("ssim_of_pairs") == 2 * 3  # real, and either model
-    splits = next(row["floor_splits"] for row in rows if row["metric"] == "fd")
-    assert calls.count("measure") == splits + 2 * (1 + splits)  # halves of the real images; all, and as few, of a model
-
-
-def test_warnings_name_the_model(evaluate, folders, tmp_path, capsys):
-    shutil.copytree(folders.real, tmp_path / "copy")
-    evaluate(synthetic=[str(folders.synthetic), str(tmp_path / "copy")])
-    assert "warning: copy: 24 of 24 synthetic images" in capsys.readouterr().out
-
-
-def test_several_samples_folders_are_one_flag_given_several_times_or_several_words():
-    for words in (["--synthetic", "a b", "--synthetic=c"], ["--synthetic", "a b", "c"]):
-        assert parse(main, [*words, "--real=r", "--output_dir=o"]).models == ["a b", "c"]
-    assert parse(main, ["--synthetic", "a", "--real=r", "--output_dir=o"]).models == ["a"]
-    with pytest.raises(UserError, match="--synthetic: name a samples folder"):
-        parse(main, ["--synthetic", "--real=r", "--output_dir=o"])
 
 
 @pytest.mark.slow
@@ -449,3 +241,21 @@ def test_tables_that_are_missing_are_said_before_any_extraction(evaluate, folder
         (folder / "metadata.csv").unlink()
     with pytest.raises(UserError, match=r"has no metadata\.csv, so its images have no (labels|prompts)"):
         evaluate(**{flag: "x"})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities")
+def test_a_folder_that_cannot_be_written_is_one_line(folders, tmp_path, capfd, read_only):
+    def refused(command, **flags) -> str:
+        named = {"real": folders.real, "synthetic": folders.synthetic} | flags
+        with pytest.raises(SystemExit) as stopped:
+            run(command, [f"--{name}={value}" for name, value in named.items()])
+        assert stopped.value.code == 2
+        return capfd.readouterr().err.splitlines()[-1]
+
+    out = tmp_path / "out"
+    with read_only(tmp_path):
+        line = f"error: no permission for {out}: Permission denied"
+        assert refused(main, output_dir=out) == refused(images.main, output=out / "images.json") == line
+    out.mkdir()
+    with read_only(out):
+        assert refused(main, output_dir=out).startswith(f"error: no permission for {out}/")

@@ -235,6 +235,19 @@ def test_held_out_images_that_are_training_images_are_left_out_or_refused(tmp_pa
         evaluate(synthetic, read_folder(mixed, "--real"), train)
 
 
+def test_samples_that_are_copies_of_held_out_images_are_a_warning(tmp_path):
+    images = pictures(40, 1)
+    train = read_folder(dataset(tmp_path / "train", pictures(60, 0)), "--train")
+    real = read_folder(dataset(tmp_path / "test", images, 500), "--real")
+    fresh, copies = pictures(10, 2), [images[3], altered(images[8], np.random.default_rng(0))]
+    for name, planted in (("with", copies), ("without", [])):
+        synthetic = read_samples(samples(tmp_path / name, fresh + planted), "--synthetic")
+        found = privacy.evaluate(train, real, synthetic, find_extractor("pixels-32"))
+        assert {row["n_copies"] for row in found.rows if row["metric"] == "copy_share"} == {0}  # of training images
+        told = "2 of 12 synthetic images are copies of images in --real: if the model was trained on them, they are "
+        assert [line.startswith(told) for line in found.warnings] == [True] * bool(planted)
+
+
 def test_patients_of_the_training_set_are_left_out(tmp_path):
     train = read_folder(dataset(tmp_path / "train", pictures(60, 0)), "--train")
     synthetic = read_samples(samples(tmp_path / "samples", pictures(10, 2)), "--synthetic")

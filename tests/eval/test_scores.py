@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from eval.metrics.bootstrap import Interval
-from eval.scores import ALL_EQUAL, Result, score_row, value_text
+from eval.scores import ALL_EQUAL, Result, read_scores, score_row, value_text
+from sdcxr.runtime.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -37,3 +38,10 @@ def test_an_interval_without_width_is_none_with_a_note():
         (2.0, 2.0, ["n"]),
         (0.0, 0.1, []),
     ]
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", '[{"metric": "auroc"}]'])
+def test_other_files_than_scores_are_no_scores(tmp_path, content):
+    (tmp_path / "u.json").write_text(content)
+    with pytest.raises(UserError, match=r"u\.json is no scores\.json: a list of rows with metric, label"):
+        read_scores(tmp_path / "u.json")

@@ -61,6 +61,9 @@ def test_values_and_intervals_by_patient():
     assert (same["a"]["ci_low"], same["a"]["ci_high"]) == (0.5, 0.5)
     assert other["a"]["ci_low"] < 0.5 < other["a"]["ci_high"]
     assert (other["b"]["n_real"], other["b"]["n_real_groups"]) == (1, 1)
+    unknown = {"dice": np.vstack([values["dice"], [[NAN, NAN]]])}
+    counted = [row["n_real"] for row in score_structures(unknown, ["a", "b"], list("pqrst"), 32, 0)]
+    assert counted == [4, 1, 4]  # the mean is of images that have a value
 
 
 def test_what_cannot_be_measured_is_one_line(tmp_path, run, data):

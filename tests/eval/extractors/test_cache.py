@@ -287,3 +287,16 @@ def test_processes_whose_caches_differ_extract_together(folder, cache, monkeypat
     assert len(loads) == 2
     look(folder, cache)
     assert len(loads) == 2
+
+
+@pytest.mark.parametrize("when", ["load", "forward"])
+def test_memory_that_runs_out_is_one_line_and_nothing_is_kept(folder, cache, monkeypatch, when):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(pixels, "load", full if when == "load" else lambda device: full)
+    with pytest.raises(UserError, match=r"out of memory \(another 2\.00 GiB did not fit\): pixels-8 ") as error:
+        look(folder, cache)
+    assert "\n" not in str(error.value) and not list(cache.rglob("*.safetensors"))
+    monkeypatch.undo()
+    assert look(folder, cache).values.shape == (N, 64)

@@ -3,14 +3,12 @@
 import json
 import shutil
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
-from typing import get_type_hints
 
 import pandas as pd
 import pytest
 
+from eval import text_encoder
 from eval.inputs.folders import (
     PHANTOM,
     ImageFolder,
@@ -106,20 +104,12 @@ def test_phantoms_on_a_side_are_said_once(folders, tmp_path, capsys, side):
     assert capsys.readouterr().out == f"{PHANTOM}\n"
 
 
-@pytest.mark.parametrize("name", ["utility", "text_encoder"])
-def test_commands_on_a_whole_dataset_say_phantoms_too(folders, tmp_path, capsys, monkeypatch, name):
+def test_a_command_on_a_whole_dataset_says_phantoms_too(folders, tmp_path, capsys, monkeypatch):
     data = folders.real.parent
     (data / "prep.json").write_text('{"phantom": true}')
-    module = import_module(f"eval.{name}")
-    monkeypatch.setattr(module, "evaluate", lambda *_, **__: Result([]))
-    monkeypatch.setattr(module, "publish", lambda *_: None)
-    flags = {"real": str(data), "synthetic": str(folders.synthetic), "output_dir": str(tmp_path)}
-    if name == "utility":
-        monkeypatch.setattr(module, "read_data", lambda _: ([], SimpleNamespace(omitted=[], warnings=[])))
-    else:
-        flags = {"model": "m", "data": str(data), "base": "b"}
-    config_class = next(iter(get_type_hints(module.main).values()))
-    assert module.main(config_class(**flags)) == 0
+    monkeypatch.setattr(text_encoder, "evaluate", lambda *_, **__: Result([]))
+    monkeypatch.setattr(text_encoder, "publish", lambda *_: None)
+    assert text_encoder.main(text_encoder.TextEncoderConfig(model="m", data=str(data), base="b")) == 0
     assert capsys.readouterr().out == f"{PHANTOM}\n"
 
 

@@ -47,7 +47,6 @@ def all_rows() -> list[dict]:
     interval = {"ci_low": 0.0, "ci_high": 0.019}
     rows.append(row("privacy", "copy_share", 0.0, images="synthetic", floor=0.0, **interval) | copies)
     rows.append(row("privacy", "copy_correlation_max", 0.948, images="synthetic", floor=0.937) | {"threshold": 0.981})
-    rows.append(row("utility", "utility_auroc", 0.8, label="macro", images=None) | {"arm": "R+3S"})
     rows.append(row("text encoder", "kept_cka", 0.7, label="everyday captions", images=None))
     return rows
 
@@ -65,7 +64,7 @@ def marks(section: Section, card: int = 0) -> dict[str, list[tuple[str, float]]]
 def test_every_step_has_a_section_in_the_order_of_the_page_and_an_unknown_one_a_table():
     found = sections_of([row("brightness", "mean", 0.5), *reversed(all_rows())])
     assert [one.anchor for one in found] == [
-        *("fidelity", "classifier", "labels", "alignment", "retrieval", "diversity", "privacy", "reports", "utility"),
+        *("fidelity", "classifier", "labels", "alignment", "retrieval", "diversity", "privacy", "reports"),
         *("text-encoder", "brightness"),
     ]
     assert found[-1].tables[0].rows[0][:2] == ["mean", "0.500"]
@@ -267,12 +266,6 @@ def test_similarities_of_text_encoders_stand_beside_chance_and_the_base_is_named
     found = section(rows, "text-encoder")
     assert list(found.cards[0].notes) == ["before: runs/begun"]
     assert list(marks(found, 1).values()) == [[(SYNTHETIC, 0.6), (FLOOR, 0.5)]]
-
-
-@pytest.mark.parametrize(("value", "ci_low", "left"), [(0.4, None, 0.4), (0.8, 0.3, 0.3), (0.8, 0.7, 0.5)])
-def test_an_arm_worse_than_chance_is_on_the_axis(value, ci_low, left):
-    rows = [row("utility", "utility_auroc", value, label="macro", ci_low=ci_low, ci_high=0.9) | {"arm": "S"}]
-    assert section(rows, "utility").cards[0].bounds == (left, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,8 @@ def test_an_unfinished_run_is_refused(tmp_path):
 
 
 def test_another_kind_of_pipeline_is_refused(copy):
-    (copy / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionXLPipeline"}))
-    refuse(copy, "is a StableDiffusionXLPipeline: only StableDiffusionPipeline")
+    (copy / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionUpscalePipeline"}))
+    refuse(copy, "is a StableDiffusionUpscalePipeline: supported are StableDiffusionPipeline, ")
 
 
 @pytest.mark.parametrize("content", ["{", "{}", "[]", "3"])

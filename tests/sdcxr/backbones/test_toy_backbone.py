@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -133,12 +134,15 @@ def test_its_text_encoder_trains_live(train_micro, base, data, tmp_path):
 
 def test_generate_samples_it_with_its_own_sampler(base, tmp_path):
     settings = {"num_images_per_prompt": 2, "num_inference_steps": 3}
-    config = GenerateConfig(str(base), "Left effusion.", str(tmp_path / "samples"), scheduler="euler", **settings)
+    config = GenerateConfig(str(base), "Left effusion.", str(tmp_path / "samples"), **settings)
     assert generate(config) == 0
+    table = pd.read_csv(tmp_path / "samples" / "metadata.csv")
+    asked = {name: set(table[name]) for name in ("scheduler", "num_inference_steps", "guidance_scale")}
+    assert asked == {"scheduler": {"euler"}, "num_inference_steps": {3}, "guidance_scale": {3.0}}
     images = [np.asarray(Image.open(tmp_path / "samples" / f"prompt_{k}.png")) for k in range(2)]
     assert images[0].shape == (32, 32) and not np.array_equal(*images)
     with pytest.raises(UserError, match="--scheduler pndm: this model is sampled with euler"):
-        Sampler.load(str(base))
+        Sampler.load(str(base), scheduler="pndm")
 
 
 def test_settings_of_diffusion_are_refused(train_micro, base, data, tmp_path):
@@ -148,5 +152,5 @@ def test_settings_of_diffusion_are_refused(train_micro, base, data, tmp_path):
 
 def test_a_family_that_is_not_registered_is_named(base, monkeypatch):
     monkeypatch.setattr(registry, "FAMILIES", {"StableDiffusionPipeline": object})
-    with pytest.raises(UserError, match="is a ToyPipeline: only StableDiffusionPipeline is supported"):
+    with pytest.raises(UserError, match="is a ToyPipeline: supported are StableDiffusionPipeline"):
         backbones.load(str(base))

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sdcxr.backbones.base import Conditioning
+from sdcxr.backbones.base import Conditioning, Defaults
 from sdcxr.noise.rectified_flow import RectifiedFlow
 from sdcxr.runtime.errors import UserError
 
@@ -66,6 +66,9 @@ class ToyBackbone:
 
     pipeline_class: ClassVar[str] = "ToyPipeline"
     components: ClassVar[dict[str, str]] = {"unet": "transformer", "text": "text_encoder", "vae": "vae"}
+    tokenizers: ClassVar[tuple[str, ...]] = ("tokenizer",)
+    tunable_text: ClassVar[tuple[str, ...]] = ("text",)
+    defaults: ClassVar[Defaults] = Defaults("euler", 20, 3.0)
     caches_text: ClassVar[bool] = True
     resolution, multiple = 32, PATCH
 
@@ -73,6 +76,7 @@ class ToyBackbone:
         self.parts: dict[str, Any] = {"unet": unet, "text": text, "vae": vae}
         self.codec = Codec(vae)
         self.untrained: dict[str, nn.Module] = {}
+        self.stored: dict[str, Path] = {}
 
     @classmethod
     def load(cls, folder: Path, dtype: Any) -> "ToyBackbone":
@@ -98,6 +102,9 @@ class ToyBackbone:
         for i, row in enumerate(letters):
             ids[i, : len(row)], mask[i, : len(row)] = row, 1
         return {"input_ids": ids, "attention_mask": mask}, sum(len(text.encode()) >= TOKENS for text in texts)
+
+    def tokenize_null(self) -> dict[str, np.ndarray]:
+        return self.tokenize([""])[0]
 
     def encode_text(self, tokens: dict[str, Tensor]) -> Conditioning:
         return Conditioning(self.parts["text"](tokens["input_ids"]), tokens["attention_mask"])

@@ -46,7 +46,7 @@ def fit(base: Path, encoder: Path, prompts: Path, output: Path, **settings: obje
 def test_a_projection_learns_and_its_pipeline_generates(micro_base, prompts, tmp_path, capsys):
     encoder = save_encoder("bert", tmp_path / "bert", width=24)
     begun = fit(micro_base, encoder, prompts, tmp_path / "begun", max_train_steps=1)
-    trained = fit(micro_base, encoder, prompts, tmp_path / "trained", max_train_steps=60)
+    trained = fit(micro_base, encoder, prompts, tmp_path / "trained", max_train_steps=25)
     solved = fit(micro_base, encoder, prompts, tmp_path / "solved", text_projection="linear")
     assert begun["explained"] < trained["explained"] and begun["explained"] < solved["explained"]
     assert "of 6 held-out texts" in capsys.readouterr().out

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdcxr.generation.models import locate_model
+from sdcxr.generation.models import locate_model, with_adapters
+from sdcxr.generation.samples_folder import note_on_template
 from sdcxr.io.run_folder import read_config, write_config
 from sdcxr.runtime.errors import UserError
 
@@ -62,6 +63,34 @@ def test_a_finished_run_says_its_step_and_that_training_went_on(run):
     assert locate_model(str(run)).about.endswith(
         f"pipeline of step 1 (its training went on: --model {newer} is of step 2)"
     )
+
+
+@pytest.mark.parametrize("templates", ["[{view} view. ]{text}", ["{text}", "a photo[ with {finding}]"]])
+def test_a_model_knows_the_template_that_it_was_trained_with(run, micro_base, templates):
+    assert {locate_model(name).prompt_template for name in (str(run), str(run / "pipeline"), str(micro_base))} == {""}
+    settings = read_config(run / "config.yaml")
+    write_config(run / "config.yaml", settings | {"tune": "unet", "prompt_template": templates})
+    checkpoint = run / "checkpoints" / "checkpoint-1"
+    for name in (run, run / "pipeline", checkpoint):
+        assert locate_model(str(name)).prompt_template == templates
+    (run / "adapter").mkdir()
+    (run / "adapter" / "adapter.json").write_text("{}")
+    for named in (run, run / "adapter"):
+        assert with_adapters(locate_model(str(micro_base)), str(named)).prompt_template == templates
+
+
+@pytest.mark.parametrize(
+    ("trained", "given", "said"),
+    [
+        ("", "", ""),
+        ("", "a {text}", ""),
+        ("a {text}", "a {text}", ""),
+        ("a {text}", "", "RUN was trained with --prompt_template 'a {text}'; the prompts are taken as they are"),
+        (["a", "b"], "b", "RUN was trained with --prompt_template 'a' 'b'; the prompts are written by another"),
+    ],
+)
+def test_a_template_that_is_not_used_is_said(trained, given, said):
+    assert note_on_template("RUN", trained, given) == said
 
 
 def refuse(model: Path, message: str) -> None:

@@ -12,11 +12,13 @@ import pytest
 from PIL import Image
 
 from sdcxr import backbones
+from sdcxr.commands.generate import main
 from sdcxr.generation.config import GenerateConfig
 from sdcxr.generation.plan import image_seed
 from sdcxr.generation.sampler import Sampler
 from sdcxr.generation.samples_folder import generate
 from sdcxr.io.manifest import LABELS, SAMPLE_COLUMNS, read_metadata
+from sdcxr.runtime import cli
 from sdcxr.runtime.errors import UserError
 
 
@@ -310,3 +312,34 @@ def test_text_mode_and_template_are_recorded_and_bind_the_folder(run, tmp_path):
     assert (record["text"], record["prompt_template"]) == ("refocused", template)
     with pytest.raises(UserError, match=r"begun with other settings .*text refocused → None"):
         make(run, tmp_path / "a.csv", tmp_path / "out", num_images_per_prompt=1, prompt_template=template)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities")
+def test_a_folder_that_cannot_be_written_is_one_line(run, tmp_path, capfd, read_only):
+    def refused() -> str:
+        flags = {"model": run, "prompts": "Large effusion.", "output_dir": tmp_path / "out", "num_inference_steps": 3}
+        with pytest.raises(SystemExit) as stopped:
+            cli.run(main, [f"--{name}={value}" for name, value in flags.items()])
+        assert stopped.value.code == 2
+        return capfd.readouterr().err.splitlines()[-1]
+
+    with read_only(tmp_path):
+        assert refused() == f"error: no permission for {tmp_path / 'out'}: Permission denied"
+    make(run, "Large effusion.", tmp_path / "out", num_images_per_prompt=1)
+    with read_only(tmp_path / "out"):
+        assert refused().startswith(f"error: no permission for {tmp_path / 'out'}/")
+
+
+def test_a_folder_that_another_command_writes_to_is_refused_and_let_go(run, tmp_path):
+    hold = "import sys; from pathlib import Path; from sdcxr.io.locks import locked\n"
+    hold += "with locked(Path(sys.argv[1])): print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, str(tmp_path / "out")]
+    own = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=own) as other:
+        assert other.stdout is not None and other.stdout.readline()
+        with pytest.raises(UserError, match=f"out is in use by another command .process {other.pid} on"):
+            make(run, "Large effusion.", tmp_path / "out")
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
+        other.communicate()
+    assert make(run, "Large effusion.", tmp_path / "out") == 0
+    assert not (tmp_path / "out/.lock").exists()

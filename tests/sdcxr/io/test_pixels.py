@@ -2,6 +2,7 @@
 
 import contextlib
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sdcxr.io.image_files import BadImage
-from sdcxr.io.pixels import grid, load_upright, open_image, read_pixels, to_grey, write_png
+from sdcxr.io.pixels import grid, load_upright, open_image, read_mask, read_pixels, to_grey, write_png
 from sdcxr.runtime.errors import UserError
 from tests.data_prep.image_variants import dicom, variants
 
@@ -143,3 +144,30 @@ def test_grid_goes_row_by_row():
     assert sheet.shape == (6, 8)
     assert sheet[0, 0] == 10 and sheet[0, 5] == 20 and sheet[4, 0] == 30
     assert (sheet[2:4] == 0).all() and (sheet[:, 3:5] == 0).all() and (sheet[4:, 5:] == 0).all()
+
+
+def save_mask(path: Path, levels: dict[tuple[int, int], object], mode: str = "L") -> Path:
+    """A mask of 64 pixels, black but at some places (column, row)."""
+    mask = Image.new(mode, (64, 64))
+    for place, level in levels.items():
+        mask.putpixel(place, level)
+    mask.save(path)
+    return path
+
+
+@pytest.mark.parametrize(("mode", "level"), [("L", 255), ("L", 1), ("1", 1), ("RGB", (255, 0, 0))])
+def test_a_mask_is_what_is_not_black_and_small_structures_stay(tmp_path, mode, level):
+    path = save_mask(tmp_path / "m.png", {(41, 9): level}, mode)
+    assert np.argwhere(read_mask(path, 64)).tolist() == [[9, 41]]
+    assert np.argwhere(read_mask(path, 16)).tolist() == [[9 // 4, 41 // 4]]
+    assert not read_mask(save_mask(path, {}, mode), 16).any()
+
+
+@pytest.mark.parametrize(
+    ("mode", "levels"),
+    [("L", (1, 2)), ("L", (128, 255)), ("RGB", ((255, 0, 0), (0, 255, 0))), ("L", tuple(range(1, 30)))],
+)
+def test_a_mask_that_numbers_structures_is_refused_not_united(tmp_path, mode, levels):
+    path = save_mask(tmp_path / "m.png", {(i, 3): level for i, level in enumerate(levels)}, mode)
+    with pytest.raises(UserError, match=r"m\.png has several levels beside black"):
+        read_mask(path, 64)

@@ -66,7 +66,7 @@ def test_volumes_are_resampled_with_their_masks(tmp_path):
 
 def test_a_patch_holds_a_structure_every_second_time_and_is_a_function_of_its_draws(tmp_path):
     volume, mask = write(tmp_path, block())
-    examples = SegmentationVolumes([volume], ["v"], [[mask, None]], (2.0, 3.0, 4.0), 8)
+    examples = SegmentationVolumes([volume], ["v"], [[mask, None]], 8, spacing_mm=(2.0, 3.0, 4.0))
     found = [examples.example(0, np.random.default_rng(seed)) for seed in range(12)]
     assert all(each["pixels"].shape == (1, 8, 8, 8) and each["masks"].shape == (2, 8, 8, 8) for each in found)
     assert all(each["masks"][1].isnan().all() for each in found)
@@ -91,6 +91,8 @@ def test_files_that_cannot_be_used_are_one_line(tmp_path):
     (tmp_path / "text.nii").write_text("no volume")
     write_volume(tmp_path / "four.nii.gz", np.zeros((4, 4, 4, 2), np.int16), AFFINE)
     write_volume(tmp_path / "infinite.nii.gz", np.full((4, 4, 4), np.inf, np.float32), AFFINE)
+    colours = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
+    write_volume(tmp_path / "colour.nii.gz", np.zeros((4, 4, 4), colours), AFFINE)
     moved = AFFINE.copy()
     moved[0, 3] = 5
     write_volume(tmp_path / "moved.nii.gz", block().astype(np.uint8), moved)
@@ -99,6 +101,7 @@ def test_files_that_cannot_be_used_are_one_line(tmp_path):
         "torn.nii.gz": "cannot be read",
         "text.nii": "cannot be read",
         "four.nii.gz": "has 4 dimensions",
+        "colour.nii.gz": "cannot be read",
         "infinite.nii.gz": "not finite",
     }.items():
         with pytest.raises(UserError, match=f"{name}.*{message}") as error:
@@ -112,3 +115,26 @@ def test_the_same_values_are_the_same_bytes_and_names_tell_volumes(tmp_path):
     first = write(tmp_path, block())[0].read_bytes()
     assert write(tmp_path, block())[0].read_bytes() == first
     assert [is_volume(Path(name)) for name in ("a.nii", "a.NII.GZ", "a.png", "nii")] == [True, True, False, False]
+
+
+def test_a_mask_that_numbers_structures_is_refused_not_united(tmp_path):
+    volume, _ = write(tmp_path, block())
+    numbered = (block() > 0).astype(np.uint8)
+    numbered[3] *= 2
+    write_volume(tmp_path / "numbered.nii.gz", numbered, AFFINE)
+    with pytest.raises(UserError, match=r"numbered\.nii\.gz has several values beside 0 \(1 to 2\)"):
+        read_with_masks(volume, [tmp_path / "numbered.nii.gz"], (2.0, 3.0, 4.0))
+    write_volume(tmp_path / "threes.nii.gz", (block() > 0) * np.uint8(3), AFFINE)
+    masks = read_with_masks(volume, [tmp_path / "threes.nii.gz"], (2.0, 3.0, 4.0))[1]
+    assert (masks[0].numpy() == (block() > 0)).all()
+
+
+@pytest.mark.parametrize(("order", "flipped"), [((0, 1, 2), ()), ((2, 0, 1), (1,))])
+def test_a_structure_between_the_voxels_is_not_lost(tmp_path, order, flipped):
+    mask = np.zeros((12, 16, 20), np.uint8)
+    mask[5, 9, 14] = 1
+    volume, place = reoriented(block(), order, flipped)
+    write_volume(tmp_path / "v.nii.gz", volume, place)
+    write_volume(tmp_path / "m.nii.gz", *reoriented(mask, order, flipped))
+    masks = read_with_masks(tmp_path / "v.nii.gz", [tmp_path / "m.nii.gz"], (6.0, 9.0, 12.0))[1]
+    assert np.argwhere(masks[0].numpy()).tolist() == [[2, 3, 5]]  # to the nearest third

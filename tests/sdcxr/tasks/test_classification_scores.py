@@ -52,3 +52,9 @@ def test_of_classes_the_most_probable_is_predicted():
     predicted = said.argmax(axis=1)
     assert scores["f1"] == pytest.approx(f1_score([0, 1, 2, 0], predicted, average="macro"))
     assert not any(name.startswith("threshold") for name in scores)
+
+
+def test_of_equally_probable_classes_one_is_predicted():
+    truth, said = np.eye(2)[[0, 1, 0, 1]], np.full((4, 2), 0.5)
+    scores = classification_scores(truth, said, ["a", "b"], "multi_class")
+    assert (scores["f1/a"], scores["f1/b"]) == (pytest.approx(2 / 3), 0.0)  # both would be 2/3 of two predictions

@@ -1,6 +1,9 @@
 """Runs of `--tune classifier` with tuning methods, classes, colour, and what they save."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +11,7 @@ import pandas as pd
 import pytest
 import timm
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -15,8 +19,11 @@ from sdcxr.backbones.classifier_base import pretrained
 from sdcxr.backbones.image_classifier import Classifier, Description, logits_of
 from sdcxr.config import TrainConfig
 from sdcxr.io.manifest import LABELS, read_metadata, write_metadata
+from sdcxr.io.pixels import load_upright
 from sdcxr.runtime.errors import UserError
-from sdcxr.tasks.classifier import ClassifierTask
+from sdcxr.tasks.classifier import ClassifierTask, class_table, has_colour
+from sdcxr.training import loop
+from sdcxr.training.flops import without_gradient
 from sdcxr.tuning.adapter_folder import read_adapter
 from tests.sdcxr.backbones.test_classifier_base import save_timm, save_transformers
 from tests.sdcxr.tuning.test_vision import OPTIONS
@@ -211,14 +218,28 @@ def test_scales_do_not_decay(micro_dataset, bases):
     assert sizes == {"classifier": {2}, "its vectors": {1}}
 
 
-def test_what_has_no_effect_is_an_error_after_the_first_step(micro_dataset, bases):
-    task = ClassifierTask(TrainConfig(data=str(micro_dataset), tune="classifier", base=str(bases["cnn"]), method="ssf"))
+def test_what_has_no_effect_is_an_error_before_the_first_step(train_micro, tmp_path, micro_dataset, bases, monkeypatch):
+    settings = {"data": str(micro_dataset), "tune": "classifier", "base": str(bases["cnn"]), "method": "ssf"}
+    task = ClassifierTask(TrainConfig(**settings))
     batch = {"pixels": torch.rand(2, 1, 32, 32), "labels": torch.ones(2, 2)}
-    task(batch).sum().backward()
-    task.after_step(1)
-    task.network.bn1.ssf.gamma.grad = None  # as where a network reads weights and does not call the layer
+    assert without_gradient(task, batch) == []
+    task.network.bn1._forward_hooks.clear()  # as where a network reads weights and does not call the layer
+    idle = without_gradient(task, batch)
+    assert idle == ["network.bn1.ssf.gamma", "network.bn1.ssf.beta"]
+    monkeypatch.setattr(loop, "without_gradient", lambda *_: idle)
     with pytest.raises(UserError, match=r"--method ssf: bn1\.ssf\.gamma has no effect in this ResNet"):
-        task.after_step(1)
+        train_micro(tmp_path / "run", **settings, use_ema=False)
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
+@pytest.mark.parametrize(("colours", "coloured"), [((0, 0, 0, 9, 9, 9), False), ((0, 0, 0, 9, 9, 8), True)])
+def test_a_palette_of_greys_is_no_colour(tmp_path, colours, coloured):
+    image = Image.fromarray(np.eye(32, dtype=np.uint8), mode="P")
+    image.putpalette(colours)
+    image.save(tmp_path / "a.png")
+    assert Image.open(tmp_path / "a.png").mode == "P"
+    assert has_colour([tmp_path / "a.png"]) == coloured
+    assert load_upright(tmp_path / "a.png").image.mode == ("RGB" if coloured else "L")
 
 
 @pytest.mark.parametrize(
@@ -247,3 +268,38 @@ def test_a_column_of_classes_that_is_none(micro_dataset):
         settings = {"data": str(micro_dataset), "tune": "classifier", "class_column": column}
         with pytest.raises(UserError, match=message):
             ClassifierTask(TrainConfig(**settings))
+
+
+def test_images_of_a_class_that_is_not_trained_are_told(capsys):
+    rows = pd.DataFrame({"file_name": ["a.png", "b.png", "c.png"], "kind": ["nevus", "Melanoma", ""]})
+    values = class_table(rows, "kind", None, ["melanoma", "nevus"])[1]
+    assert np.isnan(values).all(axis=1).tolist() == [False, True, True]
+    told = capsys.readouterr().err
+    assert told.startswith("warning: 1 images have a class that is not learnt") and "such as 'Melanoma'" in told
+    class_table(rows[:1], "kind", None, ["melanoma", "nevus"])
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.multiprocess
+def test_two_processes_train_the_same(train_micro, read_log, tmp_path, micro_dataset, bases):
+    """In one launch for methods of both kinds of networks; batch normalisation does not move with these."""
+    methods = {"cnn": ("linear", "bias", "ssf", "tsa"), "vit": ("attention", "lora", "adaptformer", "vpt-deep")}
+    runs, split = [(kind, name) for kind, names in methods.items() for name in names], []
+    for kind, name in runs:
+        own = run_settings(bases[kind], name, data=str(micro_dataset), max_train_steps=3, adam_epsilon=1e-6)
+        train_micro(tmp_path / name, **own, train_batch_size=8)
+        one = yaml.safe_load((tmp_path / name / "config.yaml").read_text())
+        split.append(one | {"train_batch_size": 4, "output_dir": str(tmp_path / f"{name} in two")})
+    (tmp_path / "settings.json").write_text(json.dumps(split))
+    script = Path(__file__).parents[1] / "training" / "train_in_turn.py"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    path = os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")])
+    own = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    subprocess.run([*torchrun, str(script), str(tmp_path / "settings.json")], check=True, timeout=280, env=own)
+    for _, name in runs:
+        one, two = tmp_path / name, tmp_path / f"{name} in two"
+        np.testing.assert_allclose(*([row["loss"] for row in read_log(run)] for run in (one, two)), rtol=1e-5)
+        expected, found = (load_file(run / "adapter" / "classifier.safetensors") for run in (one, two))
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-5, msg=f"{name}: {key}")

@@ -6,8 +6,10 @@ import pandas as pd
 import pytest
 
 from sdcxr.config import TrainConfig
+from sdcxr.io.manifest import read_metadata
 from sdcxr.runtime.errors import UserError
 from sdcxr.tasks.base import fraction_of, training_rows
+from sdcxr.tasks.classifier import ClassifierTask
 
 ROWS = pd.DataFrame(
     {"file_name": [f"{i}.png" for i in range(400)], "subject_id": [str(i // 4 if i < 200 else i) for i in range(400)]}
@@ -44,3 +46,11 @@ def test_images_without_a_patient_are_drawn_alone():
 def test_a_share_is_above_0_and_at_most_1(share, micro_dataset):
     with pytest.raises(UserError, match=f"--data_fraction {share}: "):
         training_rows(TrainConfig(data=str(micro_dataset), data_fraction=share))
+
+
+def test_a_few_images_have_the_classes_of_all(micro_dataset):
+    every = read_metadata(micro_dataset / "train")["subject_id"].nunique()
+    few = {"max_train_samples": 3, "data_fraction": 0.5}
+    for more in ({}, few, {"max_train_samples": 3}):
+        config = TrainConfig(tune="classifier", data=str(micro_dataset), class_column="subject_id", **more)
+        assert len(ClassifierTask(config).labels) == every

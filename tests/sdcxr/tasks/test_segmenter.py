@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import timm
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -153,10 +154,17 @@ def test_other_masks_of_the_same_images_are_another_run(train_micro, tmp_path, b
         train_micro(tmp_path / "run", **settings(data, base=str(base), method="linear", max_train_steps=3))
 
 
-def test_what_has_no_effect_is_an_error_after_the_first_step(squares, base):
+def test_what_has_no_effect_is_an_error(squares, base):
     task = SegmenterTask(TrainConfig(**settings(squares, base=str(base), method="ssf")))
-    with pytest.raises(UserError, match=r"--method ssf: .* has no effect in this Unet"):
-        task.after_step(1)  # nothing has a gradient
+    with pytest.raises(UserError, match=r"--method ssf: encoder\.a has no effect in this Unet"):
+        task.check_gradients(["network.encoder.a"])
+
+
+def test_an_epoch_is_of_the_images_that_have_a_mask(train_micro, tmp_path, base):
+    data = save_squares(tmp_path / "data", {"train": 20, "validation": 2})
+    one = settings(data, base=str(base), method="linear", structures="dim", max_train_steps=None, num_train_epochs=1)
+    train_micro(tmp_path / "run", **one, train_batch_size=8)
+    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["max_train_steps"] == 2  # 16 of 20 have it
 
 
 def test_a_run_begins_from_a_segmenter_or_a_classifier(train_micro, tmp_path, squares, micro_dataset):

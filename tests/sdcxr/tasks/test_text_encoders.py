@@ -1,9 +1,11 @@
 """`--text_encoder`: every kind trains, what is saved gives the same images in plain diffusers, misfits are refused."""
 
+import functools
 import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -50,17 +52,27 @@ def moved(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> se
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
-@pytest.mark.parametrize("tune", ["unet", "text", "unet+text"])
+@pytest.fixture(scope="module")
+def begun(folders, micro_base, micro_dataset, tmp_path_factory) -> Callable[[str], dict[str, dict[str, torch.Tensor]]]:
+    """The weights that a run with this kind of encoder begins with."""
+
+    @functools.cache
+    def weights_of(kind: str) -> dict[str, dict[str, torch.Tensor]]:
+        backbone = backbones.load(str(micro_base))
+        backbone.adapt(config_of(micro_base, micro_dataset, text_encoder=str(folders[kind])))
+        folder = tmp_path_factory.mktemp("begun")
+        backbones.save(backbone, folder)
+        return weights(folder)
+
+    return weights_of
+
+
+@pytest.mark.parametrize("tune", ["unet", "text", pytest.param("unet+text", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ENCODERS)
-def test_every_encoder_trains_a_step_under_every_tune(
-    folders, micro_base, micro_dataset, train_micro, tmp_path, kind, tune
-):
+def test_every_encoder_trains_a_step_under_every_tune(folders, begun, train_micro, tmp_path, kind, tune):
     named = {"text_encoder": str(folders[kind]), "tune": tune}
-    begun = backbones.load(str(micro_base))
-    begun.adapt(config_of(micro_base, micro_dataset, **named))
-    backbones.save(begun, tmp_path / "begun")
     assert train_micro(tmp_path / "run", max_train_steps=1, lr_warmup_steps=0, use_ema=False, **named) == 0
-    before, after = weights(tmp_path / "begun"), weights(tmp_path / "run" / "pipeline")
+    before, after = begun(kind), weights(tmp_path / "run" / "pipeline")
     assert (moved(before["unet"], after["unet"]) != set()) == ("unet" in tune)
     encoder = moved(before["text_encoder"], after["text_encoder"])
     assert (encoder != set()) == ("text" in tune) and not any("pooler" in name for name in encoder)

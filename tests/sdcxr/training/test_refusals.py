@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,3 +145,13 @@ def test_a_disk_that_takes_no_more_during_a_checkpoint(answer, tmp_path, largest
     assert {path.name: content for path, content in found.items() if path.parent.name == "checkpoint-6"} == {
         path.name: content for path, content in expected.items() if path.parent.name == "checkpoint-6"
     }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities")
+def test_a_folder_that_cannot_be_written(answer, refused, tmp_path, read_only):
+    with read_only(tmp_path):
+        assert refused(tune="unet") == f"error: no permission for {tmp_path / 'run'}: Permission denied"
+    assert answer(tune="unet")[0] == 0
+    with read_only(tmp_path / "run"):
+        assert re.match(rf"error: no permission for {tmp_path / 'run'}/\S+: ", refused(tune="unet", max_train_steps=4))
+    assert answer(tune="unet", max_train_steps=4)[0] == 0

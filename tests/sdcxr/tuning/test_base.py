@@ -46,8 +46,8 @@ def test_a_method_without_anything_to_train_is_refused():
     class Elsewhere(Full):
         serves = ("GroupNorm", "Conv2d")
 
-    for wrong, kinds in ((Nothing(), "Module"), (Elsewhere(), "GroupNorm, Conv2d")):
-        with pytest.raises(UserError, match=f"--method full: Linear has none of {kinds}"):
+    for wrong, lacks in ((Nothing(), "nothing that it trains"), (Elsewhere(), "none of GroupNorm, Conv2d")):
+        with pytest.raises(UserError, match=f"--method full: Linear has {lacks}"):
             apply_method(wrong, nn.Linear(1, 1), TrainConfig())
 
 

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from sdcxr.config import TrainConfig
+from sdcxr.training import checkpoint
+from sdcxr.training.ema import EMA
 from sdcxr.tuning import find_method
 from sdcxr.tuning.base import apply_method
 from sdcxr.tuning.svdiff import SpectralLayer
@@ -95,3 +97,27 @@ TEXT_COUNTS = {
 @pytest.mark.parametrize("method", TEXT_COUNTS)
 def test_the_text_encoder_of_stable_diffusion(method):
     assert sum(trained(text_encoder(), method).values()) == TEXT_COUNTS[method]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", "svdiff"])
+def test_a_checkpoint_at_the_size_of_stable_diffusion_is_megabytes(tmp_path, method):
+    task = nn.Module()
+    task.unet = unet().requires_grad_(False)
+    with torch.device("meta"):
+        apply_method(find_method(method), task.unet, TrainConfig())
+    for module in task.modules():  # what trains gets values, what is frozen has none
+        for name, p in module._parameters.items():
+            if p is not None and p.requires_grad:
+                module._parameters[name] = nn.Parameter(torch.rand(p.shape))
+    chosen = [p for p in task.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(chosen, lr=1e-3)
+    for p in chosen:
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    checkpoint.save(tmp_path, 1, task, optimizer, EMA(task, 0.9), keep=1)
+    adapter = 4 * sum(p.numel() for p in chosen)
+    sizes = {path.name: path.stat().st_size for path in (tmp_path / "checkpoint-1").iterdir()}
+    assert adapter <= sizes["model.safetensors"] <= 1.1 * adapter + 1e5  # names and shapes
+    assert sum(sizes.values()) - sizes["optimizer.safetensors"] < 3 * adapter
+    assert sum(sizes.values()) < 20e6

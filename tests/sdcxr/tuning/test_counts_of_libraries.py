@@ -55,7 +55,8 @@ def test_parameters_of_stable_diffusions_unet(method, settings, expected):
 @pytest.mark.parametrize("method", METHODS)
 def test_work_can_be_counted_on_the_meta_device(method):
     with torch.device("meta"):
-        small = UNet2DConditionModel(block_out_channels=(32, 64, 64, 64), cross_attention_dim=16, layers_per_block=1)
+        blocks = {"down_block_types": ("CrossAttnDownBlock2D",), "up_block_types": ("CrossAttnUpBlock2D",)}
+        small = UNet2DConditionModel(block_out_channels=(32,), cross_attention_dim=16, layers_per_block=1, **blocks)
         counted(small, method)
         inputs = torch.randn(1, 4, 8, 8), torch.zeros(1), torch.randn(1, 7, 16)
     with FlopCounterMode(display=False) as work:

@@ -230,3 +230,20 @@ def test_two_processes_train_the_same(parts, train_micro, read_log, tmp_path):
         for key, value in expected.items():
             if not key.endswith(WITHOUT_EFFECT):
                 torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-5, msg=f"{name}: {key}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bias+norm", "lora", "oft", "svdiff", "difffit"])
+def test_a_compiled_part_computes_the_same(parts, name):
+    """Traced as one graph, forward and backward, without a C++ compiler."""
+    method, module = tuned(parts, name, "unet")
+    learn(method, module, "unet", steps=2)
+    found = []
+    for called in (module, torch.compile(module, backend="aot_eager", fullgraph=True)):
+        loss_of(called, "unet").backward()
+        found.append({key: p.grad.clone() for key, p in module.named_parameters() if p.grad is not None})
+        module.zero_grad(set_to_none=True)
+    plain, compiled = found
+    assert compiled.keys() == plain.keys() != set()
+    for key, gradient in plain.items():
+        torch.testing.assert_close(compiled[key], gradient, atol=1e-5, rtol=1e-4)

@@ -8,11 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sdcxr import backbones, tuning
+from sdcxr.backbones.encoder_files import load_encoder
 from sdcxr.config import TrainConfig
 from sdcxr.generation.sampler import Sampler
 from sdcxr.runtime.errors import UserError
 from sdcxr.tuning.lora_files import kohya_entries, plain_lora
 from sdcxr.tuning.peft_methods import Lora
+from tests.sdcxr.backbones.small_encoders import save_encoder
 
 SETTINGS = {"tune": "unet+text", "method": "lora", "lora_rank": 2, "lora_alpha": 24.0, "learning_rate": 0.05}
 PROMPT = "small left effusion"
@@ -73,25 +76,31 @@ def test_the_scale_is_folded_into_one_side():
 
 def test_kohya_has_no_names_for_dora_beside_lora(micro_base):
     """Refused before the training, not when its result is saved."""
-    from sdcxr import backbones, tuning
-
     config = TrainConfig(tune="unet+text", method="unet=dora,text=lora", lora_format="kohya")
     with pytest.raises(UserError, match="no such names for dora of a UNet2DConditionModel, only for lora"):
         tuning.tune(backbones.load(str(micro_base)), config)
 
 
-@pytest.mark.parametrize("method", ["lora", "dora", "loha", "adalora", "ia3"])
-@pytest.mark.parametrize("kind", ["bert", "clip"])
-def test_peft_reads_the_adapter_of_a_text_encoder(kind, method, train_micro, tmp_path, micro_base):
+@pytest.fixture(scope="module")
+def bases(micro_base, train_micro, tmp_path_factory):
+    """Bases by the kind of their text encoder."""
+    folder = tmp_path_factory.mktemp("bases")
+    bert = str(save_encoder("bert", folder / "bert"))
+    train_micro(folder / "base", tune="text", max_train_steps=1, text_encoder=bert)
+    return {"clip": micro_base, "bert": folder / "base"}
+
+
+SEVERAL = ["dora", "loha", "adalora", "ia3"]
+OF_CLIP = [pytest.param("clip", method, marks=pytest.mark.slow) for method in SEVERAL]
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"), [("clip", "lora"), *(("bert", each) for each in ["lora", *SEVERAL]), *OF_CLIP]
+)
+def test_peft_reads_the_adapter_of_a_text_encoder(kind, method, train_micro, tmp_path, bases):
     from peft import PeftModel
 
-    from sdcxr import backbones
-    from tests.sdcxr.backbones.small_encoders import save_encoder
-
-    base = micro_base
-    if kind == "bert":
-        base = tmp_path / "base"
-        train_micro(base, tune="text", max_train_steps=1, text_encoder=str(save_encoder("bert", tmp_path / "bert")))
+    base = bases[kind]
     rank = {} if method == "ia3" else {"lora_rank": 2, "lora_alpha": 24.0}
     train_micro(tmp_path / "run", tune="text", method=method, learning_rate=0.05, base=str(base), **rank)
     encoder = backbones.load(str(base)).parts["text"].eval()
@@ -105,9 +114,6 @@ def test_peft_reads_the_adapter_of_a_text_encoder(kind, method, train_micro, tmp
 
 
 def test_kohyas_names_are_only_for_what_has_them(tmp_path):
-    from sdcxr.backbones.encoder_files import load_encoder
-    from tests.sdcxr.backbones.small_encoders import save_encoder
-
     encoder = load_encoder(str(save_encoder("bert", tmp_path / "bert")))[0]
     with pytest.raises(UserError, match="--lora_format kohya: there are no such names for lora of a BertModel"):
         Lora().inject(encoder, TrainConfig(tune="text", method="lora", lora_format="kohya"))

@@ -1,0 +1,63 @@
+"""Adapters on the families: found by type at published size, merged into a plain pipeline."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sdcxr import backbones
+from sdcxr.config import TrainConfig
+from sdcxr.runtime.quiet import LIBRARIES, quiet_libraries
+from sdcxr.tuning.base import NothingToTune, apply_method
+from sdcxr.tuning.registry import find_method
+from tests.sdcxr.backbones.families.conftest import tiny
+
+# Of published size on the meta device: trained parameters, by hand from the layers' widths; None: there are none.
+SELECTED: dict[tuple[str, str], dict[str, int | None]] = {
+    ("pixart", "XL/2"): {"bias": 432_032, "norm": None, "attention_layers": 297_529_344, "difffit": 786_848},
+    ("flux2_klein", "4B"): {"bias": None, "norm": 7_680, "attention_layers": 2_831_162_880, "difffit": None},
+}
+
+
+def trained(network: torch.nn.Module, method: str, **settings: Any) -> dict[str, int]:
+    with torch.device("meta"):
+        apply_method(find_method(method), network, TrainConfig(tune="unet", method=method, **settings))
+    return {name: p.numel() for name, p in network.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize(
+    ("of", "size", "method", "expected"),
+    [(*base, method, count) for base, counts in SELECTED.items() for method, count in counts.items()],
+)
+def test_selectors_find_by_type_what_they_name(of, size, method, expected):
+    network = tiny(of).published[size].build()
+    if expected is None:
+        with pytest.raises(NothingToTune, match=f"--method {method}: {type(network).__name__} has no"):
+            trained(network, method)
+        return
+    assert sum(trained(network, method).values()) == expected
+
+
+def test_trained_lora_is_merged_into_a_plain_pipeline(family, base, micro_dataset, train_micro, tmp_path):
+    from diffusers import DiffusionPipeline
+
+    ignored = shutil.ignore_patterns(".latents", ".conditioning")
+    data = Path(shutil.copytree(micro_dataset, tmp_path / "data", ignore=ignored))
+    settings = {"tune": "unet", "method": "lora", "base": str(base), "data": str(data), "max_train_steps": 2}
+    settings |= {"resolution": family.resolution, "learning_rate": 0.1, "use_ema": False, "validation_steps": 0}
+    assert train_micro(tmp_path / "run", **settings | family.trains) == 0
+    with quiet_libraries(*LIBRARIES):
+        plain = DiffusionPipeline.from_pretrained(tmp_path / "run" / "pipeline")
+    before, after = (backbones.load(str(at)) for at in (base, tmp_path / "run"))
+    component = before.components["unet"]
+    merged, start = getattr(plain, component).state_dict(), before.parts["unet"].state_dict()
+    assert merged.keys() == start.keys()  # no layer of an adapter is left
+    moved = {key.rpartition(".")[0] for key, value in start.items() if not torch.equal(value, merged[key])}
+    network = before.parts["unet"]
+    apply_method(find_method("lora"), network, TrainConfig(tune="unet", method="lora"))
+    adapted = {key.partition(".lora_")[0] for key, p in network.named_parameters() if p.requires_grad}
+    assert moved == adapted
+    for key, value in after.parts["unet"].state_dict().items():
+        assert torch.equal(value, merged[key])
