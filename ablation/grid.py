@@ -95,7 +95,7 @@ def read_grid(path: Path, scale: str | None = None, settings: Sequence[str] = ()
         UserError: what is wrong, and in which file.
     """
     if not path.is_file():
-        raise UserError(f"--grid {path}: there is no such file")
+        raise UserError(f"--grid {path}: {'is a folder, not a file' if path.is_dir() else 'there is no such file'}")
     content = _read_yaml(path)
     try:
         if base := content.pop("extends", None):

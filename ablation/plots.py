@@ -49,7 +49,7 @@ def profile(labels: Sequence[str], series: Mapping[str, Sequence[Mark | None]], 
         drawn.append(
             f'<path d="M{MARGIN} {y - 4}h24" stroke="{COLOURS[i]}" stroke-width="2" stroke-dasharray="{dash}"/>'
         )
-        drawn.append(f'<text class="value" x="{MARGIN + 30}" y="{y}">{escape(name[:LONGEST])}</text>')
+        drawn.append(f'<text class="tick" x="{MARGIN + 30}" y="{y}">{escape(name[:LONGEST])}</text>')
     drawn.append(f'<text class="name" x="{WIDTH - MARGIN}" y="{BASE + 32}" text-anchor="end">{escape(axis)}</text>')
     return svg(drawn, BASE + 40 + LANE * len(series) + GAP, f"{metric} against {axis}")
 

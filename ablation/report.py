@@ -47,11 +47,8 @@ def write_report(
 ) -> None:
     """Write the page atomically; `prompts`: also texts that can be those of patients."""
     root = path.parent
-    phantom = (
-        PHANTOMS
-        if any(real is not None and is_phantom(real) for real in {real_of(root, plan, one) for one in measured})
-        else ""
-    )
+    reals = {real for one in measured if (real := real_of(root, plan, one)) is not None}
+    phantom = PHANTOMS if any(map(is_phantom, reals)) else ""
     page = page_template(Path(__file__).with_name("report.html.j2")).render(
         title=plan.grid.title or "Ablation",
         source=plan.grid.source,

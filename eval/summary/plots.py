@@ -198,9 +198,9 @@ def scatter(points: Sequence[Point], title: str, names: tuple[str, str]) -> str:
         if not one.name:
             continue
         i = numbered.index(one) + 1
-        drawn.append(f'<text class="value" x="{x + 7:.1f}" y="{y - 5:.1f}">{i}</text>')
+        drawn.append(f'<text class="tick" x="{x + 7:.1f}" y="{y - 5:.1f}">{i}</text>')
         name = escape(f"{i}  {one.name}"[: LONGEST + 12])
-        drawn.append(f'<text class="value" x="{MARGIN}" y="{height + 11:.1f}">{name}</text>')
+        drawn.append(f'<text class="tick" x="{MARGIN}" y="{height + 11:.1f}">{name}</text>')
         height += LANE
     return svg(drawn, height + GAP, title)
 
