@@ -251,7 +251,7 @@ def train_once(config: ClassifierPeftConfig, folder: Path, **settings: Any) -> N
     from sdcxr.config import TrainConfig
 
     folder.mkdir(parents=True, exist_ok=True)
-    common = {"tune": "classifier", "output_dir": str(folder), "resolution": config.resolution}
+    common: dict[str, Any] = {"tune": "classifier", "output_dir": str(folder), "resolution": config.resolution}
     common |= {"lr_scheduler": "cosine", "use_ema": False, "report_to": "none", "torch_compile": False}
     common |= {"validation_steps": settings["max_train_steps"], "dataloader_num_workers": 0}
     with (folder / "log.txt").open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):

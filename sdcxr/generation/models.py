@@ -119,9 +119,9 @@ def with_adapters(model: Model, adapters: str | None) -> Model:
         return model
     if model.checkpoint is not None:
         raise UserError(f"--adapter: is for the base that it was trained on, and {model.name} is a checkpoint of a run")
-    name, adapters = " + ".join([model.name, *named]), tuple(map(locate_adapter, named))
-    template = _template_of(adapters[0][0].parent) or model.prompt_template
-    return dataclasses.replace(model, name=name, about="", adapters=adapters, prompt_template=template)
+    name, located = " + ".join([model.name, *named]), tuple(map(locate_adapter, named))
+    template = _template_of(located[0][0].parent) or model.prompt_template
+    return dataclasses.replace(model, name=name, about="", adapters=located, prompt_template=template)
 
 
 def _of_checkpoint(checkpoint: Path, named: str) -> Model:

@@ -106,7 +106,7 @@ def read_classes(rows: pd.DataFrame, column: str, file: str | None = None) -> pd
     """
     if file is None:
         if column not in rows:
-            there = [name for name in rows if name not in ("path", "id")]  # of which we make those
+            there = [str(name) for name in rows if name not in ("path", "id")]  # of which we make those
             raise UserError(f"--class_column {column}: metadata.csv has no such column (it has: {', '.join(there)})")
         return rows[column].fillna("").astype(str).str.strip()
     table = read_csv(file, "--labels", dtype=str)
