@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from sdcxr.io.files import read_json, write_json
+from sdcxr.io.files import check_same_settings, read_json, write_json
 from sdcxr.io.locks import locked
 from sdcxr.io.manifest import image_ids, read_metadata
 from sdcxr.runtime.cli import run
@@ -46,6 +46,7 @@ METHODS = {
 FINDINGS = "Cardiomegaly,Right Effusion,Left Effusion,Right Pneumothorax,Left Pneumothorax"  # of phantoms
 REAL_FINDINGS = "Pneumonia"
 REAL_SPLITS = {"validation_fraction": 0.2, "test_fraction": 0.4}  # few images: most of the doubt is of the test split
+SETTINGS = ("steps", "batch_size", "learning_rate", "resolution", "scenes", "pretraining_steps", "findings")
 PREDICTIONS = "predictions.json"
 METRICS = ("f1", "auroc", "average_precision")
 FREQUENT = (0.04, 0.5)  # share of the scenes whose captions have a word that becomes a label
@@ -122,6 +123,10 @@ class Cell(NamedTuple):
 def main(config: ClassifierPeftConfig) -> int:
     root = config.output_dir.expanduser().resolve()
     root.mkdir(parents=True, exist_ok=True)
+    settings = {name: getattr(config, name) for name in SETTINGS}
+    if (root / "settings.json").is_file():
+        check_same_settings(root, read_json(root / "settings.json"), settings)
+    write_json(root / "settings.json", settings)
     datasets = list(prepare(config, root))
     kinds = {kind: name for kind, name in (("cnn", config.cnn), ("vit", config.vit)) if name}
     wanted = config.methods.split(",") if config.methods else []
@@ -137,8 +142,6 @@ def main(config: ClassifierPeftConfig) -> int:
     if not config.table:
         train_all(config, root, list(kinds.values()), cells)
     rows = list(table(root, [cell for cell in cells if (root / cell.folder / PREDICTIONS).is_file()]))
-    names = ("steps", "batch_size", "learning_rate", "resolution", "scenes", "pretraining_steps")
-    settings = {name: getattr(config, name) for name in names}
     write_json(config.output or root / "classifier_peft.json", settings | {"rows": rows})
     for dataset in datasets:
         show([row for row in rows if row["dataset"] == dataset.name], dataset)

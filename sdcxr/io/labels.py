@@ -106,9 +106,8 @@ def read_classes(rows: pd.DataFrame, column: str, file: str | None = None) -> pd
     """
     if file is None:
         if column not in rows:
-            raise UserError(
-                f"--class_column {column}: metadata.csv has no such column (it has: {', '.join(rows.columns)})"
-            )
+            there = [str(name) for name in rows if name not in ("path", "id")]  # of which we make those
+            raise UserError(f"--class_column {column}: metadata.csv has no such column (it has: {', '.join(there)})")
         return rows[column].fillna("").astype(str).str.strip()
     table = read_csv(file, "--labels", dtype=str)
     if missing := [name for name in ("dicom_id", column) if name not in table]:

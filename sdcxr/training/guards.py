@@ -8,19 +8,21 @@ from torch import Tensor, nn
 
 from sdcxr.data.stream import Stream
 
+BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of an element
 NOT_FINITE = "is not finite at step"  # what the error of a diverged run says
 
 
 @torch.no_grad()
 def fingerprints(task: nn.Module) -> dict[str, Tensor]:
-    """Two float64 sums of every parameter, by name: equal for equal tensors, different (almost surely) otherwise.
+    """Two sums of the bits of every parameter, by name: equal for equal tensors, different (almost surely) otherwise.
 
-    Frozen ones too: torch's own count of changes in place (`_version`) does not see those of a fused optimizer.
+    Of whole numbers modulo 2^64, so that they do not depend on the number of threads, which may change meanwhile.
+    Frozen parameters too: torch's own count of changes in place (`_version`) does not see those of a fused optimizer.
     """
     sums = {}
     for name, parameter in task.named_parameters():
-        values = parameter.detach().double()
-        sums[name] = torch.stack([values.sum(), values.square().sum()])
+        bits = parameter.detach().view(BITS[parameter.element_size()]).long()
+        sums[name] = torch.stack([bits.sum(), bits.square().sum()])
     return sums
 
 

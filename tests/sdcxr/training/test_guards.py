@@ -61,3 +61,17 @@ def test_a_frozen_part_that_a_fused_optimizer_moves_is_named(task):
     optimizer.step()
     with pytest.raises(RuntimeError, match=r"frozen parameters moved: text\.bias, text\.weight"):
         assert_only_tuned_parts_moved(task, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_the_number_of_threads_moves_nothing(dtype):
+    torch.manual_seed(0)
+    task = nn.ParameterList([torch.randn(300, 301).to(dtype) for _ in range(5)])
+    threads, found = torch.get_num_threads(), []
+    try:
+        for n in (1, 2, 3):
+            torch.set_num_threads(n)
+            found.append(fingerprints(task))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(each[name], found[0][name]) for each in found for name in each)
