@@ -9,6 +9,7 @@ import torch
 
 from sdcxr import backbones
 from sdcxr.config import TrainConfig
+from sdcxr.generation.sampler import Sampler
 from sdcxr.runtime.errors import UserError
 from tests.sdcxr.backbones.families.conftest import save_base
 
@@ -40,6 +41,7 @@ def test_t5_keeps_its_precision_and_its_file(base, copy, tmp_path):
     T5EncoderModel.from_pretrained(base / "text_encoder_3").bfloat16().save_pretrained(copy / "text_encoder_3")
     backbone = backbones.load(str(copy))
     assert backbone.parts["text_3"].dtype == torch.bfloat16 and backbone.parts["text_2"].dtype == torch.float32
+    assert Sampler(backbone, num_inference_steps=2).sample(["effusion"], [1]).shape == (1, 64, 64)
     backbones.save(backbone, tmp_path / "saved")
     file = "text_encoder_3/model.safetensors"
     assert (tmp_path / "saved" / file).samefile(copy / file)
