@@ -103,12 +103,12 @@ def estimates_of(found: Sequence[Spread]) -> list[Estimate]:
 
 def reach_at(p: np.ndarray, found: Sequence[Spread]) -> np.ndarray:
     """Half the width of the interval of each mean that leaves out a probability `p`, shape (means,)."""
-    from scipy import stats
+    from scipy.special import ndtri, stdtrit  # without the overhead of scipy.stats, which is 50 times theirs
 
     of_seeds = np.array([one.of_seeds for one in found])
     of_prompts = np.nan_to_num([one.of_prompts for one in found])
     freedom = np.maximum([one.n_seeds - 1 for one in found], 1)  # of one seed the variance is 0
-    squares = stats.t.isf(p / 2, freedom) ** 2 * of_seeds + stats.norm.isf(p / 2) ** 2 * of_prompts
+    squares = stdtrit(freedom, p / 2) ** 2 * of_seeds + ndtri(p / 2) ** 2 * of_prompts
     return np.asarray(squares**0.5)
 
 

@@ -66,7 +66,7 @@ def read_medmnist(path: Path, unpack_to: Path) -> pd.DataFrame:
 
     Args:
         path: such as pathmnist.npz or pathmnist_224.npz.
-        unpack_to: folder for the images, NAME/SPLIT_NUMBER.png; those that are there are not written again.
+        unpack_to: folder for the images, NAME/SPLIT_NUMBER.png; those newer than the file are not written again.
 
     Raises:
         UserError: not a file of this collection, damaged, or of volumes.
@@ -100,7 +100,8 @@ def _read_split(path: Path, name: str, split: str, unpack_to: Path) -> pd.DataFr
                 raise UserError(f"{wrong} ({split}_labels has {labels.max()}, and {path.stem} {len(classes)} classes)")
             with archive.open(f"{split}_images.npy") as file:
                 places = [f"{path.stem}/{split}_{number:06d}.png" for number in range(len(labels))]
-                _unpack(file, [unpack_to / place for place in places], f"{split} of {path.name}", wrong)
+                targets = [unpack_to / place for place in places]
+                _unpack(file, targets, path.stat().st_mtime_ns, f"{split} of {path.name}", wrong)
     except KeyError as error:
         raise UserError(f"{wrong} ({error})") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -114,15 +115,15 @@ def _read_split(path: Path, name: str, split: str, unpack_to: Path) -> pd.DataFr
     return table.join(found).assign(text=[join_words(words or [NORMAL]) for words in named])
 
 
-def _unpack(file: IO[bytes], targets: list[Path], what: str, wrong: str) -> None:
-    """Write the images of an array one by one: the largest has 13 GB."""
+def _unpack(file: IO[bytes], targets: list[Path], since_ns: int, what: str, wrong: str) -> None:
+    """Write the images of an array, but those written since a time, one by one: the largest has 13 GB."""
     shape, dtype = _header(file)
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] != 3) or dtype != np.uint8 or shape[0] != len(targets):
         raise UserError(f"{wrong} (images of shape {shape} and type {dtype} for {len(targets)} labels)")
     for target in targets[:1]:
         target.parent.mkdir(parents=True, exist_ok=True)
     for target, pixels in progress(len(targets), what, "image", zip(targets, _images(file, shape[1:]), strict=True)):
-        if not target.is_file():
+        if not target.is_file() or target.stat().st_mtime_ns < since_ns:
             write_png(target, pixels)
 
 

@@ -69,6 +69,7 @@ def join_table(table: pd.DataFrame, path: Path, keys: Mapping[str, str]) -> pd.D
     ]
     rows = other[[theirs, *(column for column in new if column != theirs)]].drop_duplicates()
     rows[theirs] = rows[theirs].map(image_stem)
+    rows = rows[rows[theirs] != ""]  # of no image
     if (repeated := rows[theirs][rows[theirs].duplicated()]).size:
         raise UserError(f"--join {path}: rows of {repeated.iloc[0]} contradict each other")
     images = table[ours].map(str).map(image_stem)

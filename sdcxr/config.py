@@ -67,8 +67,8 @@ class TrainConfig:
     words), `vae`, `classifier`, `segmenter` or `clip` (image and text towers for the evaluation)."""
     base: str | None = None
     """Stable Diffusion 1 to 3.5, XL, PixArt-Σ, Sana or FLUX.2-klein (docs/bases.md): a hub name, a pipeline folder or a
-    run folder; of classifier and segmenter see docs/classifiers.md, of `clip` a name of timm. Default: the embedded tiny
-    model; a small network, random weights."""
+    run folder; of classifier and segmenter see docs/classifiers.md, of `clip` a name of timm. Default: the embedded
+    tiny model; a small network, random weights."""
     random_weights: bool = False
     """With `--tune classifier` or `segmenter`: begin with random weights; --base only names the network."""
     architecture: str | None = None

@@ -21,6 +21,13 @@ SUFFIXES = (".nii", ".nii.gz")
 PACKAGES = ("monai", "nibabel", "einops")
 PERCENTILES = (0.5, 99.5)  # of a volume's values: -1 and 1 of what a network reads
 LOWEST = -1.0
+DAMAGE = (
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    zlib.error,
+)  # beside nibabel's own, of damaged files and colours
 SAME_PLACE = 1e-2  # mm; how far a mask's grid may be from that of its volume
 
 
@@ -142,7 +149,7 @@ def _named_errors(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise UserError(f"{path} is named in metadata.csv and does not exist: complete the folder") from None
-    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, LookupError, zlib.error) as error:
+    except (ImageFileError, HeaderDataError, OSError, *DAMAGE) as error:
         reason = " ".join(str(error).replace(str(path), path.name).split())[:200]
         raise UserError(f"{path} is named in metadata.csv and cannot be read ({reason}): copy it again") from None
 

@@ -297,8 +297,8 @@ def class_table(
     unknown = named[(named != "") & ~named.isin(known)]
     if len(unknown) and os.environ.get("RANK", "0") == "0":
         print(
-            f"warning: {len(unknown):,} held-out images have a class that no training image has (such as "
-            f"{unknown.iloc[0][:LONGEST_SHOWN]!r}): they count in no score",
+            f"warning: {len(unknown):,} images have a class that is not learnt, as no real image of the training split "
+            f"has it (such as {unknown.iloc[0][:LONGEST_SHOWN]!r}): they do not count",
             file=sys.stderr,
         )
     values = (named.to_numpy()[:, None] == np.array(known)).astype(float)

@@ -1,6 +1,8 @@
 """Tasks of cells: shared prefixes, keys, names, and what commands refuse."""
 
-import time
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,37 @@ def test_stages_that_a_cell_does_not_build_on_are_not_run(stub):
 def test_mistakes_name_the_cell(stub, content, message):
     with pytest.raises(UserError, match=r"^(cell|the cells) ") as error:
         plan_of(**content)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"baseline": {"train.value": 1}}, "baseline: 2 cells are train.value=1: name the value of each axis"),
+        (
+            {"exclude": [{"train.value": 1}], "baseline": {"train.value": 1}},
+            "baseline: no cell is train.value=1: name the value of each axis",
+        ),
+    ],
+)
+def test_a_baseline_is_one_cell(stub, content, message):
+    with pytest.raises(UserError) as error:
+        plan_of(axes={"train.value": [1, 2], "train.word": ["a", "b"]}, **content)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        ({"metric": "aurok"}, "unknown metric in metrics: aurok (did you mean auroc"),
+        ({"metric": "auroc", "lable": "macro"}, "unknown column in metrics: lable (did you mean label"),
+    ],
+)
+def test_metrics_that_no_evaluation_has_are_refused_before_anything_runs(metric, message):
+    stages = {"evaluate": {"command": "eval", "flags": {"real": "r", "synthetic": "s"}}}
+    content = {"stages": stages, "axes": {"evaluate.seed": [0]}, "metrics": [metric]}
+    with pytest.raises(UserError) as error:
+        plan_grid(parse_grid(content))
     assert message in str(error.value)
 
 
@@ -159,12 +192,33 @@ def test_values_of_a_scale_have_the_source_of_their_namesake(stub):
     assert [one.source for one in grid.axes["x"].choices.values()] == ["a paper", "ours", ""]
 
 
-def test_ten_thousand_cells_plan_in_seconds(stub):
-    values, seeds = [i / 1000 for i in range(1000)], {"values": list(range(10)), "flags": ["train.seed"]}
-    started = time.perf_counter()
-    plan = plan_of(axes={"train.value": values}, seeds=seeds)
-    assert len(plan.cells) == 10_000
-    assert time.perf_counter() - started < 10
+@pytest.mark.slow
+def test_ten_thousand_cells_plan_in_ten_seconds_and_500_mb(tmp_path):
+    """With the real commands and their checks, in a process of its own; also to where the first command would start."""
+    grid = tmp_path / "grid.yaml"
+    values = ", ".join(f"{i / 1e6:g}" for i in range(1, 1001))
+    seeds = ", ".join(map(str, range(10)))
+    grid.write_text(
+        "stages:\n  train: {flags: {data: D, max_train_steps: 10}}\n"
+        '  generate: {flags: {model: "${train}", prompts: P}}\n'
+        '  evaluate: {command: eval, flags: {real: R, synthetic: "${generate}"}}\n'
+        f"axes: {{train.learning_rate: [{values}]}}\nseeds: [{seeds}]\n"
+    )
+    script = (
+        "import resource, sys, time\nfrom pathlib import Path\nfrom ablation.cells import plan_grid\n"
+        "from ablation.grid import read_grid\nfrom ablation.launcher import Local\nfrom ablation.runner import Runner\n"
+        "started = time.process_time()\nplan = plan_grid(read_grid(Path(sys.argv[1])))\nplanned = time.process_time()\n"
+        "Runner(Path(sys.argv[2]), plan, Local(2))\nready = time.process_time()\n"
+        "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
+        "print(len(plan.cells), len(plan.tasks), planned - started, ready - planned, peak)\n"
+    )
+    command = [sys.executable, "-c", script, str(grid), str(tmp_path / "out")]
+    shown = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    cells, tasks, plan_seconds, start_seconds, megabytes = map(float, shown.stdout.split())
+    assert (cells, tasks) == (10_000, 30_000)
+    assert plan_seconds + start_seconds < 10 and megabytes < 500, shown.stdout
 
 
 def test_the_embedded_base_is_no_stage(stub):

@@ -1,9 +1,9 @@
 """report.html of a grid: what it shows, and how a browser takes that of 200 cells."""
 
-import itertools
 import re
 import shutil
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -158,7 +158,7 @@ def test_labels_of_an_axis_do_not_run_into_each_other():
     places = positions(labels)[0]
     texts = re.findall(r'x="([\d.]+)"[^>]*>([^<]+)<', "".join(tick_labels(labels, places)))
     ends = [(float(x) - 3.3 * len(text), float(x) + 3.3 * len(text)) for x, text in texts]
-    assert all(first[1] <= second[0] + 0.1 for first, second in itertools.pairwise(ends))
+    assert all(first[1] <= second[0] + 0.1 for first, second in pairwise(ends))
 
 
 def test_of_many_cells_the_unsurpassed_have_names(stub, tmp_path):

@@ -1,11 +1,24 @@
 """Means over seeds, paired differences with their intervals, Holm's correction, and what the tables mark."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from ablation.estimates import estimate
+from ablation.cells import Plan
+from ablation.estimates import Estimate, Spread, estimate, estimates_of, ranks
+from ablation.grid import Grid
 from ablation.results import Arms, Measured
-from ablation.tables import differences_table, latex, markdown, mean_text, values_table
+from ablation.tables import (
+    differences_table,
+    latex,
+    markdown,
+    mean_text,
+    notes,
+    ranks_table,
+    values_table,
+    write_tables,
+)
 from eval.metrics.bootstrap import Interval, bootstrap_counts, holm, standard_error
 from eval.scores import finite_or_none, score_row
 from eval.summary.comparison import row_key
@@ -121,6 +134,80 @@ def test_the_best_is_marked_only_where_its_intervals_say_so():
     assert near.best(next(iter(near.columns))) is None
 
 
+def pairs_of(values: list[float], sd: float) -> list[list[Estimate | None]]:
+    """Differences of values with one standard error, by the normal distribution."""
+    spreads = [[Spread(a - b, None, 0.0, sd**2, 1) for b in values] for a in values]
+    return [[None if i == j else estimates_of([one])[0] for j, one in enumerate(row)] for i, row in enumerate(spreads)]
+
+
+@pytest.mark.parametrize(
+    ("values", "sd", "higher", "wanted"),
+    [
+        ([3.0, 2.0, 1.0], 0.1, True, [(1, 1, 1), (2, 2, 2), (3, 3, 3)]),
+        ([3.0, 2.0, 1.0], 0.1, False, [(3, 3, 3), (2, 2, 2), (1, 1, 1)]),
+        ([3.0, 2.0, 1.0], 9.0, True, [(1, 1, 3), (2, 1, 3), (3, 1, 3)]),
+        ([2.0, 2.0, 1.0], 0.1, True, [(1, 1, 2), (1, 1, 2), (3, 3, 3)]),  # a tie shares the first place
+        ([1.0, 1.0, 1.0], 0.1, True, [(1, 1, 3)] * 3),
+        # 2.1 standard errors are significant alone (p = 0.036), and for Holm's method only where the other one is
+        ([2.1, 0.0, 0.0], 1.0, True, [(1, 1, 3), (2, 1, 3), (2, 1, 3)]),
+        ([2.1, 0.0, -9.0], 1.0, True, [(1, 1, 1), (2, 2, 2), (3, 3, 3)]),
+    ],
+)
+def test_ranks(values, sd, higher, wanted):
+    found = ranks(values, pairs_of(values, sd), higher)
+    assert [(one.value, one.low, one.high) for one in found] == wanted
+
+
+def test_the_place_is_open_where_two_do_not_compare():
+    pairs = pairs_of([3.0, 2.0], 0.1)
+    pairs[0][1] = pairs[1][0] = None
+    assert [(one.low, one.high) for one in ranks([3.0, 2.0], pairs, True)] == [(1, 2), (1, 2)]
+
+
+@pytest.mark.parametrize("gaps", [(0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.1, 0.5), (0.0, 0.05, 0.1, 0.15)])
+def test_intervals_of_ranks_cover_the_places_in_the_population(gaps):
+    """Of equal arms every shared place counts: the interval has to hold the whole range of them."""
+    missed, experiments = 0, 200
+    for number in range(experiments):
+        generator = np.random.default_rng(number)
+        prompts = generator.normal(size=N)
+        cells = {
+            str(i): {s: gap + prompts + 0.4 * generator.normal(size=N) for s in "012"} for i, gap in enumerate(gaps)
+        }
+        arms = arms_of(cells)
+        for i, rank in enumerate(next(iter(arms.ranks.values())).values()):
+            first, last = (1 + sum(gap > gaps[i] for gap in gaps), sum(gap >= gaps[i] for gap in gaps))
+            missed += not rank.low <= first <= last <= rank.high
+    assert missed / (experiments * len(gaps)) <= 0.05
+
+
+@pytest.mark.parametrize(
+    ("value", "seeds", "prompts", "n"), [(1.5, 0.0, 1.0, 1), (2.0, 1.0, 0.0, 3), (0.7, 0.3, 0.2, 5)]
+)
+def test_p_values_are_those_at_which_the_interval_reaches_zero(value, seeds, prompts, n):
+    from scipy import stats
+
+    found = estimates_of([Spread(value, 1.0, seeds, prompts, n), Spread(-value, 1.0, seeds, prompts, n)])
+    assert found[0].p == pytest.approx(found[1].p)
+    at = (
+        stats.t.isf(found[0].p / 2, max(n - 1, 1)) ** 2 * seeds + stats.norm.isf(found[0].p / 2) ** 2 * prompts
+    ) ** 0.5
+    assert at == pytest.approx(value)
+    assert [one.p for one in estimates_of([Spread(0.0, 1.0, 1.0, 0.0, 3), Spread(99.0, None, 0.0, 1.0, 1)])] == [
+        1.0,
+        0.0,
+    ]
+
+
+def test_ties_have_no_best():
+    same = np.random.default_rng(0).normal(size=N)
+    arms = arms_of(
+        {"a": dict.fromkeys("012", same + 1), "b": dict.fromkeys("012", same + 1), "c": dict.fromkeys("012", same)}
+    )
+    key = next(iter(arms.columns))
+    assert arms.best(key) is None and [rank.value for rank in arms.ranks[key].values()] == [1, 1, 3]
+
+
 def test_differences_have_holms_correction():
     found = separate().differences()
     assert [one.arm for one in found] == ["high", "middle"]
@@ -136,6 +223,19 @@ def test_tables_mark_the_best():
     text = latex(values, best, ["50 % of it"])
     assert "\\textbf{" in text and "% 50 % of it" in text and r"AUROC $\uparrow$" in text and "$\\pm$" in text
     assert differences_table(arms, arms.differences()).rows[0][1].endswith(")*")
+
+
+def test_ranks_are_in_all_tables(tmp_path):
+    arms = separate()
+    assert ranks_table(arms).rows[1:] == [["high", "1 (1 to 1)"], ["middle", "2 (2 to 2)"]]
+    write_tables(tmp_path, Plan(Grid({}, {}), []), arms, arms.differences())
+    for name, row in (("table.md", "| middle | 2 (2 to 2) |"), ("table.tex", r"middle & 2 (2 to 2) \\")):
+        assert row in (tmp_path / name).read_text()
+
+
+def test_a_metric_that_no_cell_has_is_a_note():
+    arms = replace(separate(), missing=["metric: auroc, label: Edemaa"])
+    assert "no score is metric: auroc, label: Edemaa" in notes(arms, [])
 
 
 def test_latex_is_escaped():

@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +191,7 @@ def test_rsna_joins_patients_or_three_classes(tmp_path):
         {"subset_img_id": f"uuid-{n}", "img_id": f"0000000{n // 2}_00{n}.png", "SOPInstanceUID": f"1.{n}", "boxes": [n]}
         for n in range(4)
     ]
+    images += [{"subset_img_id": "", "img_id": f"0000000{n}_000.png", "SOPInstanceUID": ""} for n in (7, 8)]
     mappings = tmp_path / "mappings.json"
     mappings.write_text(json.dumps(images))
     rows = prepare(table, tmp_path / "images", mapping="rsna", join=mappings)
@@ -264,8 +264,12 @@ def test_a_coloured_png_says_so_in_its_header(tmp_path):
 
 
 def test_copies_of_different_classes_are_told(tmp_path, capsys):
-    root = busi(tmp_path)
-    shutil.copy(root / "benign/benign (1).png", root / "normal/normal (9).png")
-    shutil.copy(root / "benign/benign (1).png", root / "benign/benign (9).png")
-    prepare(root, root, mapping="busi")
-    assert "warning: 1 pairs of copies are of different classes" in capsys.readouterr().err
+    for place, seed in {"benign/1": 1, "benign/2": 2, "benign/copy of 1": 1, "normal/3": 3}.items():
+        save(tmp_path / f"set/{place}.png", picture(seed))
+    told = {}
+    for name in ("same", "other"):
+        flags = {"prompt_template": "{class}.", "image_type": "grey"}
+        prepare(tmp_path / "set", tmp_path / "set", output_dir=tmp_path / name, **flags)
+        told[name] = "warning: 1 pairs of copies are of different classes" in capsys.readouterr().err
+        save(tmp_path / "set/normal/copy of 2.png", picture(2))
+    assert told == {"same": False, "other": True}

@@ -96,3 +96,17 @@ def test_a_wrong_npz_is_one_line(tmp_path, damage, message):
 def test_small_images_are_not_enlarged_unasked(tmp_path):
     with pytest.raises(UserError, match="have 24 pixels: give --resolution 24"):
         prepare(npz(tmp_path / "bloodmnist.npz"), tmp_path / "unpacked", resolution=512)
+
+
+def test_another_file_of_the_same_name_has_its_own_images(tmp_path):
+    table = npz(tmp_path / "pneumoniamnist.npz")
+    before = prepare(table, tmp_path / "unpacked")
+    first = tmp_path / "unpacked/pneumoniamnist/train_000000.png"
+    written_at, pixels = first.stat().st_mtime_ns, written(before.iloc[0])
+    prepare(table, tmp_path / "unpacked")
+    assert first.stat().st_mtime_ns == written_at
+    arrays = dict(np.load(table))
+    arrays |= {name: 255 - array for name, array in arrays.items() if name.endswith("images")}
+    np.savez_compressed(table, **arrays)
+    after = prepare(table, tmp_path / "unpacked", output_dir=tmp_path / "out2")
+    assert after.index.equals(before.index) and (written(after.iloc[0]) == 255 - pixels).all()

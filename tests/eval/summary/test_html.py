@@ -94,7 +94,7 @@ def test_every_section_has_its_title_and_its_plots(report):
         *("Not measured", "Provenance"),
     ):
         assert f"<h2>{title}</h2>" in page, title
-    assert page.count('<svg class="plot"') == 14 and page.count('<p class="legend">') == 12
+    assert page.count('<svg class="plot"') == 13 and page.count('<p class="legend">') == 12
 
 
 def test_nothing_measured_is_a_page_too(report):

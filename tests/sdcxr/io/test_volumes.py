@@ -91,6 +91,8 @@ def test_files_that_cannot_be_used_are_one_line(tmp_path):
     (tmp_path / "text.nii").write_text("no volume")
     write_volume(tmp_path / "four.nii.gz", np.zeros((4, 4, 4, 2), np.int16), AFFINE)
     write_volume(tmp_path / "infinite.nii.gz", np.full((4, 4, 4), np.inf, np.float32), AFFINE)
+    colours = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
+    write_volume(tmp_path / "colour.nii.gz", np.zeros((4, 4, 4), colours), AFFINE)
     moved = AFFINE.copy()
     moved[0, 3] = 5
     write_volume(tmp_path / "moved.nii.gz", block().astype(np.uint8), moved)
@@ -99,6 +101,7 @@ def test_files_that_cannot_be_used_are_one_line(tmp_path):
         "torn.nii.gz": "cannot be read",
         "text.nii": "cannot be read",
         "four.nii.gz": "has 4 dimensions",
+        "colour.nii.gz": "cannot be read",
         "infinite.nii.gz": "not finite",
     }.items():
         with pytest.raises(UserError, match=f"{name}.*{message}") as error:

@@ -67,7 +67,7 @@ def begun(folders, micro_base, micro_dataset, tmp_path_factory) -> Callable[[str
     return weights_of
 
 
-@pytest.mark.parametrize("tune", ["unet", "text", "unet+text"])
+@pytest.mark.parametrize("tune", ["unet", "text", pytest.param("unet+text", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_every_encoder_trains_a_step_under_every_tune(folders, begun, train_micro, tmp_path, kind, tune):
     named = {"text_encoder": str(folders[kind]), "tune": tune}

@@ -64,7 +64,10 @@ def of_file(data: Path, base: Path, **more) -> dict:
     return settings(data, base=str(base), architecture="unetr_micro", **more)
 
 
-@pytest.mark.parametrize("method", ["lora", "bias", "norm", "ssf", "attention", "linear", "full"])
+FURTHER = [pytest.param(name, marks=pytest.mark.slow) for name in ("norm", "ssf", "attention")]
+
+
+@pytest.mark.parametrize("method", ["lora", "bias", "linear", "full", *FURTHER])
 def test_a_method_trains_the_encoder_and_its_adapter_gives_the_saved_network(train_micro, tmp_path, data, base, method):
     run = tmp_path / "run"
     begun = tasks.build(TrainConfig(**of_file(data, base)), CPU)

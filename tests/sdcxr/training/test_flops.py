@@ -54,7 +54,7 @@ def gigaflops(part: nn.Module, batch: dict[str, Tensor]) -> tuple[float, float]:
     inputs = [value.to(META) for value in batch.values()]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         part(*inputs)
-    return counter.get_total_flops() / 1e9, training_flops(Loss(part), batch) / 1e9
+    return counter.get_total_flops() / 1e9, training_flops(Loss(part.requires_grad_()), batch) / 1e9
 
 
 @pytest.mark.slow

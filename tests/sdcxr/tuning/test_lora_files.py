@@ -90,8 +90,13 @@ def bases(micro_base, train_micro, tmp_path_factory):
     return {"clip": micro_base, "bert": folder / "base"}
 
 
-@pytest.mark.parametrize("method", ["lora", "dora", "loha", "adalora", "ia3"])
-@pytest.mark.parametrize("kind", ["bert", "clip"])
+SEVERAL = ["dora", "loha", "adalora", "ia3"]
+OF_CLIP = [pytest.param("clip", method, marks=pytest.mark.slow) for method in SEVERAL]
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"), [("clip", "lora"), *(("bert", each) for each in ["lora", *SEVERAL]), *OF_CLIP]
+)
 def test_peft_reads_the_adapter_of_a_text_encoder(kind, method, train_micro, tmp_path, bases):
     from peft import PeftModel
 
