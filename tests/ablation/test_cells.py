@@ -206,7 +206,7 @@ def test_ten_thousand_cells_plan_in_ten_seconds_and_500_mb(tmp_path):
     )
     script = (
         "import resource, sys, time\nfrom pathlib import Path\nfrom ablation.cells import plan_grid\n"
-        "from ablation.grid import read_grid\nfrom ablation.launcher import Local\nfrom ablation.runner import Runner\n"
+        "from ablation.grid import read_grid\nfrom ablation.local import Local\nfrom ablation.runner import Runner\n"
         "started = time.process_time()\nplan = plan_grid(read_grid(Path(sys.argv[1])))\nplanned = time.process_time()\n"
         "Runner(Path(sys.argv[2]), plan, Local(2))\nready = time.process_time()\n"
         "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
