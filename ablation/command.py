@@ -90,23 +90,24 @@ def slurm_launcher(config: AblateConfig, root: Path, options: dict[str, dict[str
 
 def publish(root: Path, plan: "Plan", config: AblateConfig) -> bool:
     """The results of all measured cells, in files of the grid's folder; False where those of a cell are damaged."""
-    from ablation.report import write_report
-    from ablation.results import arms_of, measured_cells, write_differences, write_results
-    from ablation.tables import write_tables
+    from ablation.report import REPORT, write_report
+    from ablation.results import DIFFERENCES, RESULTS, arms_of, measured_cells, write_differences, write_results
+    from ablation.tables import LATEX, MARKDOWN, write_tables
 
     measured, problems = measured_cells(root, plan)
     for line in problems:
         print(line, flush=True)
     if not measured:
-        print("no cell is measured yet")
+        old = [name for name in (RESULTS, DIFFERENCES, MARKDOWN, LATEX, REPORT) if (root / name).exists()]
+        print("no cell is measured yet" + (f"; {', '.join(old)}: of an earlier call" if old else ""))
         return not problems
     arms = arms_of(plan, measured)
     write_results(root, plan, measured, arms)
     differences = arms.differences()
     write_differences(root, arms, differences)
     write_tables(root, plan, arms, differences)
-    write_report(root / "report.html", plan, arms, differences, measured, config.show_prompts)
-    print(f"{root / 'report.html'}: {len(measured)} of {len(plan.cells)} cells; also results.csv, table.md, table.tex")
+    write_report(root / REPORT, plan, arms, differences, measured, config.show_prompts)
+    print(f"{root / REPORT}: {len(measured)} of {len(plan.cells)} cells; also results.csv, table.md, table.tex")
     return not problems
 
 

@@ -234,8 +234,10 @@ def _axis(name: str, values: Any, stages: Mapping[str, Stage]) -> Axis:
     if isinstance(values, dict):
         for label, flags in values.items():
             about = _mapping(flags, f"axes.{name}.{label}")
+            if label_of(label) in choices:
+                raise UserError(f"axes.{name}: {label_of(label)} is given twice")
             source = str(about.pop("source", ""))
-            choices[str(label)] = Choice({_flag(flag, stages): value for flag, value in about.items()}, source)
+            choices[label_of(label)] = Choice({_flag(flag, stages): value for flag, value in about.items()}, source)
     else:
         flags = [_flag(flag, stages) for flag in name.split("+")]
         for value in _list(values, f"axes.{name}"):
@@ -255,7 +257,7 @@ def _seeds(content: Any, stages: Mapping[str, Stage]) -> Axis:
         raise UserError("seeds: say of which flags, such as `seeds: {values: [0, 1], flags: [train.seed]}`")
     flags = [_flag(name, stages) for name in _list(names, "seeds.flags")]
     values = _list(about.get("values"), "seeds.values")
-    if not values or len(set(map(str, values))) < len(values):
+    if not values or len(set(map(label_of, values))) < len(values):
         raise UserError("seeds: give different numbers")
     return Axis(SEED, {label_of(value): Choice(dict.fromkeys(flags, value)) for value in values})
 
@@ -278,7 +280,10 @@ def _settings(texts: Sequence[str], stages: Mapping[str, Stage]) -> dict[Flag, A
         name, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"--set {text}: expected stage.flag=value")
-        found[_flag(name, stages)] = yaml.safe_load(value)
+        try:
+            found[_flag(name, stages)] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"--set {text}: the value is not YAML: put it in quotes") from None
     return found
 
 

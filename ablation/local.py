@@ -70,7 +70,9 @@ class Local:
 
     def _python(self, job: Job, devices: int) -> list[str]:
         if job.distributed and devices > 1:
-            return [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(devices)]
+            # Its default port would be that of a second job which starts in the same moment; 0 is a free one.
+            ports = ["--main_process_port", "0"]
+            return [sys.executable, "-m", "accelerate.commands.launch", *ports, "--num_processes", str(devices)]
         return [sys.executable]
 
     def _environment(self, devices: Sequence[str]) -> dict[str, str]:

@@ -22,6 +22,7 @@ from eval.summary.provenance import today
 from sdcxr.io.files import write_text
 from sdcxr.runtime.errors import UserError
 
+REPORT = "report.html"
 MOST_PICTURED = 20  # cells in the sample matrix
 MOST_PROMPTS = 8  # columns of it
 THUMBNAIL = 128  # pixels
@@ -206,7 +207,7 @@ def sample_matrix(root: Path, plan: Plan, arms: Arms, prompts: bool) -> list[Sec
     """The same prompts and seeds down the cells: of each arm the first image of a prompt with its first seed."""
     chosen = spread_out([arm for arm in arms.cells if arm != arms.baseline], MOST_PICTURED - 1)
     rows: dict[str, dict[str, tuple[Path, Path, str]]] = {}
-    shown, gone = prompts, []
+    reals, gone = set[Path](), []
     for arm in [arm for arm in arms.cells if arm in chosen or arm == arms.baseline]:
         one = next(iter(arms.cells[arm].values()))
         real = real_of(root, plan, one)
@@ -217,13 +218,14 @@ def sample_matrix(root: Path, plan: Plan, arms: Arms, prompts: bool) -> list[Sec
         except UserError:
             gone.append(arm)  # deleted since
             continue
-        shown = shown or is_phantom(real)
+        reals.add(real)
         rows[arm] = {key: (path, made, text) for path, made, key, text in same_prompts(*sides)}
     common = [key for key in next(iter(rows.values()), {}) if all(key in found for found in rows.values())]
     keys = spread_out(common, MOST_PROMPTS)
     if not keys:
         return []
     first = next(iter(rows.values()))
+    shown = prompts or all(map(is_phantom, reals))
     header = [first[key][2] if shown and first[key][2] else key for key in keys]
     made = [(arm, [picture(found[key][1], f"{arm}, {key}", THUMBNAIL) for key in keys]) for arm, found in rows.items()]
     real_row = ("real image of the prompt", [picture(first[key][0], f"real, {key}", THUMBNAIL) for key in keys])

@@ -32,6 +32,7 @@ COLUMNS = (
     "metric", "label", "images", "value", "ci_low", "ci_high", "floor", "n_real", "n_synthetic", "step", "variant",
     "extractor", "preset",
 )  # fmt: skip
+COUNTS = ("n_real", "n_synthetic")  # of a row
 NETWORK_COLUMNS = ("part", "variant", "extractor")  # of a row: they name networks
 RANKS = ("rank", "rank_low", "rank_high")  # over the seeds of a cell
 
@@ -78,6 +79,10 @@ class Arms:
     baseline: str | None
     missing: Sequence[str] = ()
     """Metrics that the grid names and no cell has, in words."""
+    n_seeds: int = 0
+    """Of each arm, where all of its cells are measured."""
+    n_cells: int = 0
+    """Of the grid, measured or not."""
 
     def estimate(self, arm: str, key: Key) -> Estimate | None:
         """The value of an arm; None where it was not measured."""
@@ -99,7 +104,7 @@ class Arms:
     def difference(self, arm: str, other: str, key: Key) -> Estimate | None:
         """An arm minus another one, over the seeds that both have; None where there are none or they do not compare.
 
-        Values that depend on the number of images are not compared between different numbers.
+        Values that depend on the number of images, real or synthetic, are not compared between different numbers.
         """
         found = self._spread_of_difference(arm, other, key)
         return None if found is None else estimates_of([found])[0]
@@ -111,7 +116,7 @@ class Arms:
             if seed in self.cells[other] and key in one.by_key and key in self.cells[other][seed].by_key
         ]
         rows = [(a.by_key[key], b.by_key[key]) for a, b in pairs]
-        of_n = [a for a, b in rows if depends_on_n(a["metric"]) and a["n_synthetic"] != b["n_synthetic"]]
+        of_n = [a for a, b in rows if depends_on_n(a["metric"]) and any(a[n] != b[n] for n in COUNTS)]
         if not rows or of_n:
             return None
         same = all(a.groups and a.groups == b.groups for a, b in pairs)
@@ -189,10 +194,15 @@ def measured_cells(root: Path, plan: Plan) -> tuple[list[Measured], list[str]]:
 
 
 def _read_rows(grid: Grid, root: Path, task: Task) -> Rows:
-    """The rows of a measuring task; draws as arrays, and only of rows in the table, to save memory."""
+    """The rows of a measuring task; draws as arrays, and only of rows in the table, to save memory.
+
+    Those with draws lie beside those of steps that an earlier attempt kept and the last one left out.
+    """
     output = task_output(root, task)
     try:
-        rows = rows_with_draws(output) or read_scores(output / "scores.json")
+        rows = read_scores(output / "scores.json")
+        said = {(row_key(row), row["value"]) for row in rows}
+        rows = [row for row in rows_with_draws(output) if (row_key(row), row["value"]) in said] or rows
     except (UserError, OSError, KeyError, TypeError, AttributeError) as error:
         what = error if isinstance(error, UserError) else f"{output} has no scores that can be read"
         raise UserError(f"{what}: delete {task_folder(root, task)} and run the same command again") from None
@@ -247,7 +257,8 @@ def arms_of(plan: Plan, measured: Sequence[Measured]) -> Arms:
         missing += [", ".join(f"{name}: {value}" for name, value in wanted.items())] if rows and not fitting else []
     if not plan.grid.metrics:
         columns = {key: row["metric"] for key, row in rows.items()}
-    return Arms(cells, columns, plan.baseline if plan.baseline in cells else None, missing)
+    seeds = len(plan.grid.axes[SEED].choices) if SEED in plan.grid.axes else 1
+    return Arms(cells, columns, plan.baseline if plan.baseline in cells else None, missing, seeds, len(plan.cells))
 
 
 def write_results(root: Path, plan: Plan, measured: Sequence[Measured], arms: Arms) -> None:

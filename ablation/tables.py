@@ -37,11 +37,16 @@ def values_table(arms: Arms) -> tuple[Table, set[tuple[int, int]]]:
         cells = [arm]
         for j, key in enumerate(arms.columns, start=1):
             found = arms.estimate(arm, key)
-            cells.append("" if found is None else mean_text(found))
+            cells.append("" if found is None else mean_text(found) + seeds_text(found, arms))
             if winners[key] == arm:
                 best.add((i, j))
         rows.append(cells)
     return Table(header, rows, range(1, len(header)), title="Values"), best
+
+
+def seeds_text(found: Estimate, arms: Arms) -> str:
+    """How many seeds are behind a value that lacks some: in a mean one that failed is not seen."""
+    return "" if found.n_seeds >= arms.n_seeds else f" [{found.n_seeds} of {arms.n_seeds} seeds]"
 
 
 def mean_text(found: Estimate) -> str:
@@ -54,7 +59,7 @@ def mean_text(found: Estimate) -> str:
 
 def differences_table(arms: Arms, differences: Sequence[Difference]) -> Table:
     """Difference to the baseline with its interval of each arm and metric."""
-    cells = {(one.arm, one.key): difference_text(one) for one in differences}
+    cells = {(one.arm, one.key): difference_text(one) + seeds_text(one.estimate, arms) for one in differences}
     rows = [[arm, *(cells.get((arm, key), "") for key in arms.columns)] for arm in arms.cells if arm != arms.baseline]
     header = ["cell", *map(column_name, arms.columns)]
     return Table(header, rows, range(1, len(header)), title=f"Difference to {arms.baseline}")
@@ -87,6 +92,8 @@ def notes(arms: Arms, differences: Sequence[Difference]) -> list[str]:
     if tested:
         found.append(HOLM.format(n=tested, baseline=arms.baseline))
     found += [f"no score is {name}" for name in arms.missing]
+    measured = sum(map(len, arms.cells.values()))
+    found += [f"{measured} of {arms.n_cells} cells are measured"] if measured < arms.n_cells else []
     return found + list(dict.fromkeys(one.estimate.note for one in differences if one.estimate.note))
 
 

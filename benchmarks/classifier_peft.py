@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from sdcxr.io.files import check_same_settings, read_json, write_json
+from sdcxr.io.files import check_same_settings, read_json, write_json, write_text
 from sdcxr.io.locks import locked
 from sdcxr.io.manifest import image_ids, read_metadata
 from sdcxr.runtime.cli import run
@@ -127,6 +127,7 @@ def main(config: ClassifierPeftConfig) -> int:
     if (root / "settings.json").is_file():
         check_same_settings(root, read_json(root / "settings.json"), settings)
     write_json(root / "settings.json", settings)
+    record_sources(config, root / "sources.json")
     datasets = list(prepare(config, root))
     kinds = {kind: name for kind, name in (("cnn", config.cnn), ("vit", config.vit)) if name}
     wanted = config.methods.split(",") if config.methods else []
@@ -146,6 +147,20 @@ def main(config: ClassifierPeftConfig) -> int:
     for dataset in datasets:
         show([row for row in rows if row["dataset"] == dataset.name], dataset)
     return 0
+
+
+def record_sources(config: ClassifierPeftConfig, record: Path) -> None:
+    """Note where each dataset comes from: runs are found again by its name, which others could have too.
+
+    Raises:
+        UserError: one of that name came from elsewhere.
+    """
+    of_main = {"data" if config.data else "phantoms": [config.data, config.labels]}
+    given = of_main | ({"real": [config.real]} if config.real else {})
+    texts = {name: " ".join(str(p.expanduser().resolve()) for p in paths if p) for name, paths in given.items()}
+    known = read_json(record) if record.is_file() else {}
+    check_same_settings(record.parent, *({name: of[name] for name in texts.keys() & known} for of in (known, texts)))
+    write_json(record, dict(known) | texts)
 
 
 def train_all(config: ClassifierPeftConfig, root: Path, networks: list[str], cells: list[Cell]) -> None:
@@ -212,7 +227,7 @@ def pretrain(config: ClassifierPeftConfig, root: Path, name: str) -> Path:
     with locked(root, math.inf):
         draw_scenes(scenes, config.scenes, seed=0)
         if not labels.is_file():
-            word_labels(scenes).to_csv(labels, index=False)
+            write_text(labels, word_labels(scenes).to_csv(index=False))
     train_once(
         config, folder, base=name, random_weights=True, data=str(scenes), labels=str(labels), train_batch_size=64,
         max_train_steps=config.pretraining_steps, learning_rate=1e-3, lr_warmup_steps=config.pretraining_steps // 20,

@@ -65,8 +65,6 @@ class Family:
         import diffusers
         import transformers
 
-        if dtype == torch.float16 and not cls.half:
-            raise UserError(f"its {cls.networks['unet']} overflows in float16: use --mixed_precision bf16 or no")
         parts: dict[str, Any] = {}
         stored: dict[str, Path] = {}
         for name, component in cls.components.items():

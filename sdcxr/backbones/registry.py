@@ -114,6 +114,7 @@ def load(model: str, dtype: Any = None) -> Any:
     if not where.is_dir():
         where = Path(download(located))
     family = check(where)
+    refuse_half(family, dtype)
     try:
         with quiet_libraries(*LIBRARIES):
             return family.load(where, dtype or torch.float32)
@@ -121,6 +122,18 @@ def load(model: str, dtype: Any = None) -> Any:
         if is_out_of_memory(error):
             raise
         raise UserError(f"{where} cannot be loaded: {_first_line(error)}") from None
+
+
+def refuse_half(family: Any, dtype: Any) -> None:
+    """Refuse float16 for a backbone, or a class of them, in which it overflows.
+
+    Raises:
+        UserError: names the pipeline, and what to use.
+    """
+    import torch
+
+    if dtype == torch.float16 and not getattr(family, "half", True):
+        raise UserError(f"a {family.pipeline_class} overflows in float16: use --mixed_precision bf16 or no")
 
 
 def download(name: str) -> str:

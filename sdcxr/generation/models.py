@@ -60,9 +60,11 @@ class Model:
             adapters = [read_adapter(folder, scale) for folder, scale in self.adapters]
             backbone = backbones.load(self.pipeline)
             apply_adapters(backbone, adapters)
-        with quiet_libraries(*LIBRARIES):
-            for part in backbone.parts.values():
-                part.to(dtype)
+        backbones.refuse_half(backbone, dtype)
+        if dtype != torch.float32:  # else as loaded: encoders that never train keep the type that they are stored in
+            with quiet_libraries(*LIBRARIES):
+                for part in backbone.parts.values():
+                    part.to(dtype)
         return backbone
 
     def weights_sha256(self) -> str | None:

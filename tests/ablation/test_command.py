@@ -106,3 +106,11 @@ def test_scores_that_cannot_be_read_are_a_line_and_the_others_are_published(grid
     text = capsys.readouterr().out
     assert text.count("has no scores that can be read: delete ") == 2 and "no cell is measured yet" in text
     assert time.time() - started < 60
+
+
+def test_tables_of_an_earlier_grid_are_not_taken_for_this_one(grid, stub, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "report.html").touch()
+    grid.write_text(GRID + "flags: {train.fail: true}\n")
+    assert main(AblateConfig(str(grid), str(tmp_path / "out"), jobs=2)) == 1
+    assert "no cell is measured yet; report.html: of an earlier call" in capsys.readouterr().out

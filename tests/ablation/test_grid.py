@@ -71,6 +71,8 @@ def test_a_scale_is_over_the_file_and_set_over_both(stub):
         ({"axes": {"value": [1]}}, "expected stage.flag"),
         ({"axes": {"train.value": []}}, "has no values"),
         ({"axes": {"train.value": [1, 1.0]}}, "given twice"),
+        ({"axes": {"x": {1: {"train.value": 1}, "1": {"train.value": 2}}}}, "axes.x: 1 is given twice"),
+        ({"axes": {"train.word": ["a"]}, "seeds": {"values": [1, 1.0], "flags": ["train.seed"]}}, "different numbers"),
         ({"axes": {"train.output_dir": ["x"]}}, "the runner sets it"),
         ({"stages": {"a": {"command": "evil.fid"}}}, "unknown command evil.fid"),
         ({"stages": {"a": {"command": "eval.fdi"}}}, "did you mean eval.fid"),
@@ -115,3 +117,15 @@ def test_files_that_are_no_grid(tmp_path, text):
 def test_a_setting_of_an_axis_is_refused(stub):
     with pytest.raises(UserError, match="is set by the axis"):
         grid_of(settings=["train.value=3"], axes={"train.value": [1, 2]})
+
+
+@pytest.mark.parametrize("value", ["[a", "{", "a: b: c"])
+def test_a_setting_that_is_no_yaml_is_one_line(stub, value):
+    with pytest.raises(UserError, match="the value is not YAML") as error:
+        grid_of(settings=[f"train.word={value}"], axes={"train.value": [1]})
+    assert "\n" not in str(error.value)
+
+
+def test_named_values_are_found_by_what_the_file_calls_them(stub):
+    grid = grid_of(axes={"x": {1.0: {"train.value": 1}, True: {"train.value": 2}}}, baseline={"x": 1.0})
+    assert list(grid.axes["x"].choices) == ["1", "true"] and grid.baseline == {"x": "1"}

@@ -8,7 +8,7 @@ from ablation.grid import parse_grid
 from ablation.progress import DONE
 from ablation.results import arms_of, measured_cells
 from ablation.runner import STATE
-from eval.scores import score_row
+from eval.scores import score_row, write_scores
 from sdcxr.io.files import write_json
 from sdcxr.io.manifest import write_metadata
 
@@ -35,6 +35,7 @@ def test_classifiers_on_the_same_patients_are_paired_and_named_by_stage(stub, tm
         kept = {"rows": [row], "about": {"part": "utility", "step": "utility", "variant": None, "model": None}}
         (task_output(tmp_path, task) / ".steps").mkdir(parents=True)
         write_json(task_output(tmp_path, task) / ".steps" / "utility.json", kept)
+        write_scores(task_output(tmp_path, task) / "scores.json", [row | kept["about"]])
         write_json(task_folder(tmp_path, task) / STATE, {"state": DONE, "key": task.key, "seconds": 1.0})
     measured, problems = measured_cells(tmp_path, plan)
     assert [one.rows[0]["extractor"] for one in measured] == ["classify word=R, logits", "classify word=S, logits"]

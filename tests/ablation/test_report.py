@@ -18,7 +18,7 @@ from ablation.report import METHODS, profiles, sample_matrix, trade_off, unsurpa
 from ablation.results import Arms, arms_of, measured_cells
 from ablation.runner import STATE
 from eval.metrics.bootstrap import Interval, bootstrap_counts
-from eval.scores import finite_or_none, score_row
+from eval.scores import finite_or_none, score_row, write_scores
 from eval.summary.steps import KEPT
 from sdcxr.io.files import write_json
 from sdcxr.io.manifest import write_metadata
@@ -80,7 +80,7 @@ def scores(folder: Path, level: float, seed: int) -> None:
         rows.append(score_row(metric, float(values.mean()), interval, label=label, **about))
     (folder / KEPT).mkdir(parents=True)
     write_json(folder / KEPT / "all.json", {"rows": finite_or_none(rows), "about": {"step": "classifier"}})
-    write_json(folder / "scores.json", [])
+    write_scores(folder / "scores.json", [row | {"step": "classifier"} for row in rows])
 
 
 def report_of(root: Path, plan: Plan, prompts: bool = False) -> tuple[Path, Arms]:
@@ -122,12 +122,36 @@ def test_the_sample_matrix_has_the_same_prompts_down_the_cells(stub, tmp_path):
     assert "Without images, which are gone: value 100, part unet." in section.texts
 
 
+def test_prompts_are_shown_only_where_all_cells_are_of_phantoms(stub, tmp_path):
+    """One cell on phantoms does not show the text of the others' patients."""
+    images_in(tmp_path / "phantoms" / "test", "", 99)
+    write_json(tmp_path / "phantoms" / "prep.json", {"phantom": True})
+    plan = grid_done(tmp_path, {"evaluate.real": [str(tmp_path / "real"), str(tmp_path / "phantoms" / "test")]}, seeds=1)
+    page, _ = report_of(tmp_path, plan)
+    assert "Small left pleural" not in page.read_text()
+    plan = grid_done(tmp_path, {"evaluate.real": [str(tmp_path / "phantoms" / "test")], "train.value": [1, 2]}, seeds=1)
+    page, _ = report_of(tmp_path, plan)
+    assert "Small left pleural" in page.read_text()
+
+
 def test_results_stay_when_the_samples_are_deleted(stub, tmp_path):
     """Which prompts are behind the draws is kept: else the pairs of differences would be lost."""
     plan = grid_done(tmp_path, AXES, baseline={"train.value": 100, "part": "unet"})
     before = report_of(tmp_path, plan)[1].differences()
     shutil.rmtree(tmp_path / "generate")
     assert report_of(tmp_path, plan)[1].differences() == before
+
+
+def test_what_an_earlier_attempt_kept_and_the_last_left_out_is_no_result(stub, tmp_path):
+    """A step that can no longer be done is not in scores.json; its rows still lie beside the others."""
+    plan = grid_done(tmp_path, {"train.value": [1]}, seeds=1)
+    output = task_output(tmp_path, plan.tasks[plan.cells[0].tasks["evaluate"]])
+    old = score_row("retrieval", 0.9, label=None, images="synthetic", n_synthetic=9, n_real=9)
+    write_json(output / KEPT / "retrieval.json", {"rows": [old], "about": {"step": "retrieval"}})
+    write_json(output / KEPT / "classifier-of-before.json", {"rows": [old | {"metric": "auroc", "label": "macro"}], "about": {"step": "classifier"}})
+    ((cell,), _) = measured_cells(tmp_path, plan)
+    assert [row["metric"] for row in cell.rows] == ["auroc", "average_precision", "kid"]
+    assert all(row["draws"] is not None for row in cell.rows)
 
 
 def test_a_metric_has_a_plot_against_each_axis(stub, tmp_path):

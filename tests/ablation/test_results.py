@@ -112,9 +112,10 @@ def test_pairs_are_narrower_than_the_arms():
     assert (pair.high - pair.low) < 0.2 * (alone.high - alone.low)
 
 
-def test_values_that_depend_on_the_number_of_images_are_not_compared_between_numbers():
+@pytest.mark.parametrize("count", ["n_synthetic", "n_real"])
+def test_values_that_depend_on_the_number_of_images_are_not_compared_between_numbers(count):
     arms = arms_of({"a": {"0": np.arange(N)}, "b": {"0": np.arange(N) + 1.0}}, metric="fd")
-    arms.cells["b"]["0"].rows[0]["n_synthetic"] = 2 * N
+    arms.cells["b"]["0"].rows[0][count] = 2 * N
     assert arms.difference("b", "a", next(iter(arms.columns))) is None
 
 
@@ -236,6 +237,16 @@ def test_ranks_are_in_all_tables(tmp_path):
 def test_a_metric_that_no_cell_has_is_a_note():
     arms = replace(separate(), missing=["metric: auroc, label: Edemaa"])
     assert "no score is metric: auroc, label: Edemaa" in notes(arms, [])
+
+
+def test_a_value_that_lacks_seeds_says_so():
+    """A cell that failed, or whose score is not defined, would not be seen in a mean."""
+    arms = separate()
+    (arms.cells["high"]["1"].rows[0]).update(value=None)
+    arms = replace(arms, n_seeds=3, n_cells=10)
+    assert [row[1].endswith(" [2 of 3 seeds]") for row in values_table(arms)[0].rows] == [False, True, False]
+    assert differences_table(arms, arms.differences()).rows[0][1].endswith(" [2 of 3 seeds]")
+    assert "9 of 10 cells are measured" in notes(arms, [])
 
 
 def test_latex_is_escaped():

@@ -294,3 +294,17 @@ def test_more_gpus_than_there_are():
 def test_each_job_has_gpus_of_its_own():
     local = Local(8, ["0", "1", "2", "3", "4"], gpus_per_job=2)
     assert local.slots == 2 and local.groups == [("0", "1"), ("2", "3")]
+
+
+def test_jobs_of_several_gpus_that_start_together_have_ports_of_their_own(stub, tmp_path, monkeypatch):
+    """accelerate's default is one port for all, which two that start in the same moment both find free."""
+    from ablation import local
+    from ablation.launcher import Job
+
+    started = []
+    monkeypatch.setattr(local.subprocess, "Popen", lambda command, **_: started.append(command))
+    launcher = Local(2, ["0", "1", "2", "3"], gpus_per_job=2)
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        launcher.start(Job(name, ["-m", "stub_command"], tmp_path / name, distributed=True))
+    assert all(command[command.index("--main_process_port") + 1] == "0" for command in started) and len(started) == 2

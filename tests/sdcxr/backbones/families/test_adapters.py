@@ -9,10 +9,12 @@ import torch
 
 from sdcxr import backbones
 from sdcxr.config import TrainConfig
+from sdcxr.generation.models import locate_model, with_adapters
+from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.quiet import LIBRARIES, quiet_libraries
 from sdcxr.tuning.base import NothingToTune, apply_method
 from sdcxr.tuning.registry import find_method
-from tests.sdcxr.backbones.families.conftest import tiny
+from tests.sdcxr.backbones.families.conftest import save_base, tiny
 
 # Of published size on the meta device: trained parameters, by hand from the layers' widths; None: there are none.
 SELECTED: dict[tuple[str, str], dict[str, int | None]] = {
@@ -64,3 +66,20 @@ def test_trained_lora_is_merged_into_a_plain_pipeline(family, base, micro_datase
     assert moved <= adapted and len(adapted - moved) <= 1  # nothing reads what the last block of SD3 asks of the text
     for key, value in after.parts["unet"].state_dict().items():
         assert torch.equal(value, merged[key])
+
+
+def test_encoders_keep_their_stored_type_in_every_way_to_a_model(micro_dataset, train_micro, tmp_path):
+    """A pipeline, a checkpoint and an adapter of one run give the same images; and none of them samples in float16."""
+    from transformers import T5EncoderModel
+
+    base, run = save_base("pixart", tmp_path / "base"), tmp_path / "run"
+    T5EncoderModel.from_pretrained(base / "text_encoder").bfloat16().save_pretrained(base / "text_encoder")
+    data = shutil.copytree(micro_dataset, tmp_path / "data", ignore=shutil.ignore_patterns(".latents", ".conditioning"))
+    settings = {"tune": "unet", "method": "lora", "base": str(base), "data": str(data), "max_train_steps": 1}
+    assert train_micro(run, resolution=64, use_ema=False, validation_steps=0, checkpointing_steps=1, **settings) == 0
+    models = [locate_model(str(run)), locate_model(str(run / "checkpoints" / "checkpoint-1"))]
+    for model in (*models, with_adapters(locate_model(str(base)), str(run))):
+        types = {name: next(part.parameters()).dtype for name, part in model.load(torch.float32).parts.items()}
+        assert types == {"unet": torch.float32, "text": torch.bfloat16, "vae": torch.float32}, model.name
+        with pytest.raises(UserError, match="PixArtSigmaPipeline overflows in float16"):
+            model.load(torch.float16)
