@@ -118,5 +118,8 @@ def visible_gpus() -> list[str]:
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
-    found = subprocess.run([program, "-L"], capture_output=True, text=True, check=False, timeout=30)
+    try:
+        found = subprocess.run([program, "-L"], capture_output=True, text=True, check=False, timeout=30)
+    except subprocess.TimeoutExpired:
+        raise UserError("nvidia-smi does not answer: name the GPUs to use in CUDA_VISIBLE_DEVICES") from None
     return [str(i) for i, line in enumerate(found.stdout.splitlines()) if line.startswith("GPU ")]

@@ -78,11 +78,9 @@ class Arms:
     """The metrics of the table, each by its metric's name."""
     baseline: str | None
     missing: Sequence[str] = ()
-    """Metrics that the grid names and no cell has, in words."""
+    """What the grid names and the cells do not have, a line each: metrics, the baseline, cells."""
     n_seeds: int = 0
     """Of each arm, where all of its cells are measured."""
-    n_cells: int = 0
-    """Of the grid, measured or not."""
 
     def estimate(self, arm: str, key: Key) -> Estimate | None:
         """The value of an arm; None where it was not measured."""
@@ -254,11 +252,15 @@ def arms_of(plan: Plan, measured: Sequence[Measured]) -> Arms:
     for wanted in plan.grid.metrics:
         fitting = {key: row["metric"] for key, row in rows.items() if wanted.items() <= row.items()}
         columns |= fitting
-        missing += [", ".join(f"{name}: {value}" for name, value in wanted.items())] if rows and not fitting else []
+        named = ", ".join(f"{name}: {value}" for name, value in wanted.items())
+        missing += [f"no score is {named}"] if measured and not fitting else []
     if not plan.grid.metrics:
         columns = {key: row["metric"] for key, row in rows.items()}
+    baseline = plan.baseline if plan.baseline in cells else None
+    missing += [f"no differences: the baseline, {plan.baseline}, is not measured"] if baseline != plan.baseline else []
+    missing += [f"{len(measured)} of {len(plan.cells)} cells are measured"] if len(measured) < len(plan.cells) else []
     seeds = len(plan.grid.axes[SEED].choices) if SEED in plan.grid.axes else 1
-    return Arms(cells, columns, plan.baseline if plan.baseline in cells else None, missing, seeds, len(plan.cells))
+    return Arms(cells, columns, baseline, missing, seeds)
 
 
 def write_results(root: Path, plan: Plan, measured: Sequence[Measured], arms: Arms) -> None:

@@ -17,7 +17,9 @@ RANK = "rank of the mean, 1 for the best, with the 95 % interval of the rank in 
 HOLM = "*: p < 0.05 after Holm's correction for {n} comparisons with {baseline}"
 SPREAD = "±: standard deviation over {n} seeds"
 SIGNIFICANT = 0.05
-ESCAPES = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$", "−": "$-$", "↑": r"$\uparrow$"}
+ESCAPES = {letter: f"\\{letter}" for letter in "&%_#${}"}
+ESCAPES |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "Σ": r"$\Sigma$"}
+ESCAPES |= {"±": r"$\pm$", "−": "$-$", "↑": r"$\uparrow$"}
 ESCAPES |= {"↓": r"$\downarrow$", "×": r"$\times$", "→": r"$\to$", "<": "$<$", ">": "$>$"}
 
 
@@ -91,10 +93,7 @@ def notes(arms: Arms, differences: Sequence[Difference]) -> list[str]:
     tested = sum(one.p_holm is not None for one in differences)
     if tested:
         found.append(HOLM.format(n=tested, baseline=arms.baseline))
-    found += [f"no score is {name}" for name in arms.missing]
-    measured = sum(map(len, arms.cells.values()))
-    found += [f"{measured} of {arms.n_cells} cells are measured"] if measured < arms.n_cells else []
-    return found + list(dict.fromkeys(one.estimate.note for one in differences if one.estimate.note))
+    return [*found, *arms.missing] + list(dict.fromkeys(one.estimate.note for one in differences if one.estimate.note))
 
 
 def write_tables(root: Path, plan: Plan, arms: Arms, differences: Sequence[Difference]) -> None:
@@ -142,5 +141,5 @@ def latex(table: Table, best: set[tuple[int, int]], remarks: Sequence[str]) -> s
 
 
 def _escaped(text: str) -> str:
-    text = text.replace("\\", r"\textbackslash ")
-    return "".join(ESCAPES.get(letter, letter) for letter in text)
+    escaped = "".join(ESCAPES.get(letter, letter) for letter in text)
+    return f"{{}}{escaped}" if text.startswith("[") else escaped  # behind \\ it would be an option

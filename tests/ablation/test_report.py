@@ -142,6 +142,19 @@ def test_results_stay_when_the_samples_are_deleted(stub, tmp_path):
     assert report_of(tmp_path, plan)[1].differences() == before
 
 
+def test_what_is_not_measured_is_a_note_of_the_tables(stub, tmp_path):
+    plan = grid_done(tmp_path, {"train.value": [1, 2]}, baseline={"train.value": 1}, metrics=[{"metric": "fd"}])
+    base = next(cell for cell in plan.cells if plan.arm_name(cell) == plan.baseline)
+    for cell in (base, plan.cells[-1]):
+        (task_folder(tmp_path, plan.tasks[cell.tasks["evaluate"]]) / STATE).unlink()
+    arms = arms_of(plan, measured_cells(tmp_path, plan)[0])
+    assert arms.missing == ["no score is metric: fd", "2 of 4 cells are measured"]
+    other = next(cell for cell in plan.cells if cell != base and plan.arm_name(cell) == plan.baseline)
+    (task_folder(tmp_path, plan.tasks[other.tasks["evaluate"]]) / STATE).unlink()
+    arms = arms_of(plan, measured_cells(tmp_path, plan)[0])
+    assert arms.missing[1:] == ["no differences: the baseline, 1, is not measured", "1 of 4 cells are measured"]
+
+
 def test_what_an_earlier_attempt_kept_and_the_last_left_out_is_no_result(stub, tmp_path):
     """A step that can no longer be done is not in scores.json; its rows still lie beside the others."""
     plan = grid_done(tmp_path, {"train.value": [1]}, seeds=1)

@@ -188,10 +188,13 @@ def test_ten_thousand_tasks_that_share_a_cache_are_looked_at_once(stub, tmp_path
 
 def test_so_many_at_a_time(stub, tmp_path):
     plan = plan_of(axes={"train.value": [1, 2, 3, 4]}, flags={"train.sleep": 0.5})
-    started = time.perf_counter()
-    run(tmp_path / "a", plan, slots=4)
-    assert time.perf_counter() - started < 4 * 0.5 + 5
-    assert len(calls(stub)) == 9
+    for slots in (4, 2):
+        root, going, most = tmp_path / str(slots), 0, 0
+        for line in run(root, plan, slots)[1]:
+            going += line.endswith(": started") - (": done after" in line)
+            most = max(most, going)
+        assert most == slots
+    assert len(calls(stub)) == 2 * 9
 
 
 def test_one_task_fills_a_cache_before_the_others_begin(stub, tmp_path):
@@ -252,7 +255,8 @@ def test_a_folder_in_use_is_waited_for(stub, tmp_path):
     folder.mkdir(parents=True)
     holder = subprocess.Popen(["flock", str(folder / ".lock"), "sleep", "1"])
     time.sleep(0.2)
-    assert run(tmp_path / "out", plan)[0] == 0
+    code, lines = run(tmp_path / "out", plan)
+    assert code == 0 and any("waits for a process of an earlier call" in line for line in lines)
     assert holder.wait() == 0
 
 
@@ -308,3 +312,16 @@ def test_jobs_of_several_gpus_that_start_together_have_ports_of_their_own(stub, 
         (tmp_path / name).mkdir()
         launcher.start(Job(name, ["-m", "stub_command"], tmp_path / name, distributed=True))
     assert all(command[command.index("--main_process_port") + 1] == "0" for command in started) and len(started) == 2
+
+
+def test_a_gpu_that_does_not_answer_is_one_line(monkeypatch):
+    from ablation import local
+
+    def hang(command, **_):
+        raise subprocess.TimeoutExpired(command, 30)
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(local.shutil, "which", lambda _: "nvidia-smi")
+    monkeypatch.setattr(local.subprocess, "run", hang)
+    with pytest.raises(UserError, match="nvidia-smi does not answer"):
+        local.visible_gpus()

@@ -23,7 +23,7 @@ from tests.sdcxr.backbones.families.conftest import save_base
 
 PLACES = (
     *(("sdxl", "unet"), ("sdxl", "text"), ("sdxl", "text_2"), ("sd3", "unet"), ("sd3", "text")),
-    *(("pixart", "unet"), ("flux2_klein", "unet")),
+    *(("pixart", "unet"), ("sana", "unet"), ("flux2_klein", "unet")),
 )
 TEXTS = ["small left effusion", "no acute process"]
 # Softmax does not feel a bias of all keys, and nothing reads what the last block makes of the text.

@@ -230,6 +230,26 @@ def test_a_text_encoder_that_is_no_clip_is_not_tuned(family, settings):
         build_task(settings, tune="unet+text")
 
 
+def test_a_vae_is_tuned_where_it_is_a_kl_one(base, backbone, settings, train_micro, tmp_path):
+    config = settings | {"tune": "vae", "max_train_steps": 1, "validation_steps": 0, "method": "full"}
+    config |= {"gradient_checkpointing": False}
+    kind = type(backbone.parts["vae"]).__name__
+    if kind != "AutoencoderKL":
+        with pytest.raises(UserError, match=f"--tune vae: the {kind} of this base is no AutoencoderKL"):
+            train_micro(tmp_path / "run", **config)
+        return
+    assert train_micro(tmp_path / "run", **config) == 0
+    folders = [path.parent.name for path in base.glob("*/config.json")]
+    states = {name: (weights(base / name), weights(tmp_path / "run" / "pipeline" / name)) for name in folders}
+    moved = {
+        f"{name}.{key.partition('.')[0]}"
+        for name, (before, after) in states.items()
+        for key, value in before.items()
+        if not torch.equal(value, after[key])
+    }
+    assert moved and moved <= {"vae.decoder", "vae.post_quant_conv"}
+
+
 def test_half_precision_that_overflows_is_refused(base, backbone):
     if not isinstance(backbone, Family) or backbone.half:
         return
