@@ -127,5 +127,5 @@ def test_a_setting_that_is_no_yaml_is_one_line(stub, value):
 
 
 def test_named_values_are_found_by_what_the_file_calls_them(stub):
-    grid = grid_of(axes={"x": {1.0: {"train.value": 1}, True: {"train.value": 2}}}, baseline={"x": 1.0})
-    assert list(grid.axes["x"].choices) == ["1", "true"] and grid.baseline == {"x": "1"}
+    grid = grid_of(axes={"x": {2.0: {"train.value": 1}, True: {"train.value": 2}}}, baseline={"x": 2.0})
+    assert list(grid.axes["x"].choices) == ["2", "true"] and grid.baseline == {"x": "2"}

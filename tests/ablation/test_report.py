@@ -126,7 +126,9 @@ def test_prompts_are_shown_only_where_all_cells_are_of_phantoms(stub, tmp_path):
     """One cell on phantoms does not show the text of the others' patients."""
     images_in(tmp_path / "phantoms" / "test", "", 99)
     write_json(tmp_path / "phantoms" / "prep.json", {"phantom": True})
-    plan = grid_done(tmp_path, {"evaluate.real": [str(tmp_path / "real"), str(tmp_path / "phantoms" / "test")]}, seeds=1)
+    plan = grid_done(
+        tmp_path, {"evaluate.real": [str(tmp_path / "real"), str(tmp_path / "phantoms" / "test")]}, seeds=1
+    )
     page, _ = report_of(tmp_path, plan)
     assert "Small left pleural" not in page.read_text()
     plan = grid_done(tmp_path, {"evaluate.real": [str(tmp_path / "phantoms" / "test")], "train.value": [1, 2]}, seeds=1)
@@ -161,7 +163,10 @@ def test_what_an_earlier_attempt_kept_and_the_last_left_out_is_no_result(stub, t
     output = task_output(tmp_path, plan.tasks[plan.cells[0].tasks["evaluate"]])
     old = score_row("retrieval", 0.9, label=None, images="synthetic", n_synthetic=9, n_real=9)
     write_json(output / KEPT / "retrieval.json", {"rows": [old], "about": {"step": "retrieval"}})
-    write_json(output / KEPT / "classifier-of-before.json", {"rows": [old | {"metric": "auroc", "label": "macro"}], "about": {"step": "classifier"}})
+    write_json(
+        output / KEPT / "classifier-of-before.json",
+        {"rows": [old | {"metric": "auroc", "label": "macro"}], "about": {"step": "classifier"}},
+    )
     ((cell,), _) = measured_cells(tmp_path, plan)
     assert [row["metric"] for row in cell.rows] == ["auroc", "average_precision", "kid"]
     assert all(row["draws"] is not None for row in cell.rows)
