@@ -166,12 +166,13 @@ class Ia3(PeftMethod):
     table: ClassVar[tuple[tuple[str, ...], ...]] = (
         ("to_k", "to_v", "add_k_proj", "add_v_proj", r"ff\.net\.2", r"ff_context\.net\.2"),
         ("to_k", "to_v", r"ff\.net\.2"),
+        ("to_k", "to_v", r"ff\.conv_point"),  # a feed-forward layer of convolutions (Sana)
         ("k_proj", "v_proj", "fc2"),
         ("key", "value", r"layer\.\d+\.output\.dense"),
         ("k", "v", "wo"),
         ("qkv", r"mlp\.fc2"),
     )
-    feedforward: ClassVar[str] = r"(.*\.)?(ff(_context)?\.net\.2|fc2|layer\.\d+\.output\.dense|wo)"
+    feedforward: ClassVar[str] = r"(.*\.)?(ff(_context)?\.net\.2|ff\.conv_point|fc2|layer\.\d+\.output\.dense|wo)"
     """Layers whose input is scaled, and not their output."""
 
     def settings(self, config: TrainConfig, rank: int, alpha: float, targets: list[str]) -> Any:
