@@ -93,7 +93,8 @@ def notes(arms: Arms, differences: Sequence[Difference]) -> list[str]:
     tested = sum(one.p_holm is not None for one in differences)
     if tested:
         found.append(HOLM.format(n=tested, baseline=arms.baseline))
-    return [*found, *arms.missing] + list(dict.fromkeys(one.estimate.note for one in differences if one.estimate.note))
+    of_intervals = dict.fromkeys(one.estimate.note for one in differences if one.estimate.note)
+    return [*found, *arms.missing, *of_intervals]
 
 
 def write_tables(root: Path, plan: Plan, arms: Arms, differences: Sequence[Difference]) -> None:

@@ -17,7 +17,7 @@ from sdcxr import backbones
 from sdcxr.backbones.pipeline_files import hash_parts
 from sdcxr.config import NO_BASE, TrainConfig
 from sdcxr.io.checkpoint_folder import existing, found, is_whole, step_of
-from sdcxr.io.files import checksum
+from sdcxr.io.files import checksum, read_json
 from sdcxr.io.run_folder import RUN_STATE, read_config, read_run_state
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.quiet import LIBRARIES, quiet_libraries
@@ -79,6 +79,16 @@ class Model:
         for folder, scale in self.adapters:
             digest.update(hash_adapter(folder, scale))
         return digest.hexdigest()[:16]
+
+    def settings_sha256(self) -> str | None:
+        """Hash of what images depend on beside weights: schedule and tokenizers; None for a hub name."""
+        schedules, tokenizers = (
+            sorted(Path(self.pipeline).glob(f"{part}*/*.json")) for part in ("scheduler", "tokenizer")
+        )
+        digest = hashlib.sha256(b"".join(bytes.fromhex(checksum(file)) for file in tokenizers))
+        for file in schedules:  # without the version that wrote it
+            digest.update(repr(sorted((k, v) for k, v in dict(read_json(file)).items() if k[0] != "_")).encode())
+        return digest.hexdigest()[:16] if schedules else None
 
 
 def locate_model(model: str) -> Model:

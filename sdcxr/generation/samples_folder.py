@@ -22,6 +22,7 @@ from sdcxr.runtime.memory import collector_paused, out_of_memory
 from sdcxr.text.templates import FLAG, as_list, as_recorded
 
 SAMPLES_RECORD = "generate.json"
+SETTINGS_HASH = "scheduler_and_tokenizers_sha256"
 WRITERS = 8  # threads: each file waits for the disk
 SETTINGS = (
     "num_inference_steps", "guidance_scale", "scheduler", "seed", "mixed_precision", "negative_prompt", "clip_skip",
@@ -48,6 +49,7 @@ def generate(config: GenerateConfig) -> int:
     weights = model.weights_sha256()
     settings |= text_settings(config)
     settings |= {"model": model.name} if weights is None else {"weights_sha256": weights}
+    settings |= {} if (others := model.settings_sha256()) is None else {SETTINGS_HASH: others}
     with locked(output) if state.is_main_process else nullcontext():
         if state.is_main_process:
             claim_samples(output, settings, prompts, rows["id"].tolist(), config.num_images_per_prompt)
@@ -234,6 +236,8 @@ def same_samples(
     else:
         del old["num_images_per_prompt"]
     taken = old.pop("prompts", hashes)
+    if SETTINGS_HASH not in old:  # of an earlier version
+        new.pop(SETTINGS_HASH, None)
     if "prompts_sha256" in old:  # version 0.1, which hashed all prompts at once
         new["prompts_sha256"] = _sha256(_columns(prompts).to_csv(index=False))
     check_same_settings(folder, old, new)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -254,6 +255,23 @@ def test_another_model_is_refused_wherever_it_lies(run, micro_base, tmp_path):
     moved = tmp_path / "moved"
     moved.symlink_to(run)
     assert make(moved, "Left effusion.", tmp_path / "samples") == 0
+
+
+def test_a_changed_schedule_or_tokenizer_is_refused(run, tmp_path):
+    """Its weights are the same, its images are not: the folder would be said to be finished."""
+    copy, samples = Path(shutil.copytree(run, tmp_path / "run")), tmp_path / "samples"
+    make(copy, "Left effusion.", samples)
+    for name in ("scheduler/scheduler_config.json", "tokenizer/tokenizer_config.json"):
+        file = copy / "pipeline" / name
+        before = file.read_text()
+        file.write_text(json.dumps(json.loads(before) | {"beta_end": 0.013, "model_max_length": 60}))
+        with pytest.raises(UserError, match="scheduler_and_tokenizers_sha256"):
+            make(copy, "Left effusion.", samples)
+        file.write_text(before)
+    record = json.loads((samples / "generate.json").read_text())
+    del record["scheduler_and_tokenizers_sha256"]  # as of an earlier version
+    (samples / "generate.json").write_text(json.dumps(record))
+    assert make(copy, "Left effusion.", samples) == 0
 
 
 def test_more_prompts_of_the_same_list_go_on(run, micro_dataset, tmp_path):
