@@ -34,7 +34,11 @@ def trained(network: torch.nn.Module, method: str, **settings: Any) -> dict[str,
 
 @pytest.mark.parametrize(
     ("of", "size", "method", "expected"),
-    [(*base, method, count) for base, counts in SELECTED.items() for method, count in counts.items()],
+    [
+        pytest.param(*base, method, count, marks=[pytest.mark.slow] if base[0] == "sdxl" else [])  # its UNet takes long
+        for base, counts in SELECTED.items()
+        for method, count in counts.items()
+    ],
 )
 def test_selectors_find_by_type_what_they_name(of, size, method, expected):
     network = tiny(of).published[size].build()
@@ -68,6 +72,7 @@ def test_trained_lora_is_merged_into_a_plain_pipeline(family, base, micro_datase
         assert torch.equal(value, merged[key])
 
 
+@pytest.mark.slow
 def test_encoders_keep_their_stored_type_in_every_way_to_a_model(micro_dataset, train_micro, tmp_path):
     """A pipeline, a checkpoint and an adapter of one run give the same images; and none of them samples in float16."""
     from transformers import T5EncoderModel

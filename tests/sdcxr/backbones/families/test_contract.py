@@ -230,6 +230,7 @@ def test_a_text_encoder_that_is_no_clip_is_not_tuned(family, settings):
         build_task(settings, tune="unet+text")
 
 
+@pytest.mark.slow
 def test_a_vae_is_tuned_where_it_is_a_kl_one(base, backbone, settings, train_micro, tmp_path):
     config = settings | {"tune": "vae", "max_train_steps": 1, "validation_steps": 0, "method": "full"}
     config |= {"gradient_checkpointing": False}
