@@ -77,7 +77,7 @@ class Arms:
     """The metrics of the table, each by its metric's name."""
     baseline: str | None
     missing: Sequence[str] = ()
-    """Metrics that the grid names and no cell has, in words."""
+    """What the grid names and is not measured, in words: metrics that no cell has, a baseline without scores."""
 
     def estimate(self, arm: str, key: Key) -> Estimate | None:
         """The value of an arm; None where it was not measured."""
@@ -244,10 +244,13 @@ def arms_of(plan: Plan, measured: Sequence[Measured]) -> Arms:
     for wanted in plan.grid.metrics:
         fitting = {key: row["metric"] for key, row in rows.items() if wanted.items() <= row.items()}
         columns |= fitting
-        missing += [", ".join(f"{name}: {value}" for name, value in wanted.items())] if rows and not fitting else []
+        about = ", ".join(f"{name}: {value}" for name, value in wanted.items())
+        missing += [f"no score is {about}"] if rows and not fitting else []
     if not plan.grid.metrics:
         columns = {key: row["metric"] for key, row in rows.items()}
-    return Arms(cells, columns, plan.baseline if plan.baseline in cells else None, missing)
+    if plan.baseline is not None and plan.baseline not in cells:
+        return Arms(cells, columns, None, [*missing, f"no differences: the baseline {plan.baseline} is not measured"])
+    return Arms(cells, columns, plan.baseline, missing)
 
 
 def write_results(root: Path, plan: Plan, measured: Sequence[Measured], arms: Arms) -> None:

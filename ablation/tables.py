@@ -86,7 +86,7 @@ def notes(arms: Arms, differences: Sequence[Difference]) -> list[str]:
     tested = sum(one.p_holm is not None for one in differences)
     if tested:
         found.append(HOLM.format(n=tested, baseline=arms.baseline))
-    found += [f"no score is {name}" for name in arms.missing]
+    found += arms.missing
     return found + list(dict.fromkeys(one.estimate.note for one in differences if one.estimate.note))
 
 

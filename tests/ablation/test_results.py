@@ -234,7 +234,7 @@ def test_ranks_are_in_all_tables(tmp_path):
 
 
 def test_a_metric_that_no_cell_has_is_a_note():
-    arms = replace(separate(), missing=["metric: auroc, label: Edemaa"])
+    arms = replace(separate(), missing=["no score is metric: auroc, label: Edemaa"])
     assert "no score is metric: auroc, label: Edemaa" in notes(arms, [])
 
 
