@@ -22,7 +22,6 @@ from sdcxr.data.stream import (
 )
 from sdcxr.io.pixels import read_pixels
 from sdcxr.noise.ddpm import Ddpm
-from sdcxr.tasks import base
 from sdcxr.training import loop, validation
 
 DDPM = Ddpm(torch.linspace(0.99, 0.01, 1000), "epsilon")
@@ -95,7 +94,7 @@ def test_an_optimizer_step_takes_one_block_of_positions(world, batch, micro_step
 
 def test_all_that_is_drawn_for_other_ends_has_keys_apart_from_positions_and_each_other():
     many = 1 << 60  # positions, steps, epochs or images
-    first = [(0, many), (loop.DROPOUT, many), (base.SUBSET, 0), (ORDER, many), (validation.KEYS, many)]
+    first = [(0, many), (loop.DROPOUT, many), (ORDER, many), (validation.KEYS, many)]
     ranges = sorted((begin, begin + length) for begin, length in first)
     assert all(end < begin for (_, end), (begin, _) in pairwise(ranges))
     assert ranges[-1][1] < 1 << 64

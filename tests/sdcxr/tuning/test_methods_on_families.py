@@ -21,10 +21,12 @@ from sdcxr.tuning.base import apply_method
 from sdcxr.tuning.registry import METHODS, fitting_methods
 from tests.sdcxr.backbones.families.conftest import save_base
 
-PLACES = (
+IN_QUICK_TESTS = ("pixart", "unet")
+FURTHER = (
     *(("sdxl", "unet"), ("sdxl", "text"), ("sdxl", "text_2"), ("sd3", "unet"), ("sd3", "text")),
-    *(("pixart", "unet"), ("flux2_klein", "unet")),
+    ("flux2_klein", "unet"),
 )
+PLACES = [IN_QUICK_TESTS, *(pytest.param(*place, marks=pytest.mark.slow) for place in FURTHER)]
 TEXTS = ["small left effusion", "no acute process"]
 # Softmax does not feel a bias of all keys, and nothing reads what the last block makes of the text.
 WITHOUT_EFFECT = ("k_proj.bias", "to_k.bias", "blocks.1.attn.add_q_proj", "blocks.1.attn.norm_added_q")
@@ -39,7 +41,7 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory) -> dict[str, Path]:
-    names = dict.fromkeys(name for name, _ in PLACES)
+    names = dict.fromkeys(name for name, _ in (IN_QUICK_TESTS, *FURTHER))
     return {name: save_base(name, tmp_path_factory.mktemp("family") / name) for name in names}
 
 

@@ -27,6 +27,23 @@ def save_base(name: str, folder: Path) -> Path:
     return folder
 
 
+# Whole trainings: of two families, one of each process, in every run of the quick tests.
+TRAININGS = {
+    "test_a_run_resumes_to_the_bit_and_only_its_part_moves",
+    "test_cached_batches_are_those_without_a_cache_by_sample",
+    "test_gradient_checkpointing_changes_nothing",
+    "test_trained_lora_is_merged_into_a_plain_pipeline",
+}
+IN_QUICK_TESTS = {"pixart", "sana"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    trainings = (item for item in items if isinstance(item, pytest.Function) and item.originalname in TRAININGS)
+    for item in trainings:
+        if item.callspec.params["name"] not in IN_QUICK_TESTS:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", params=NAMES)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)

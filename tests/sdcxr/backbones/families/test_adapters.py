@@ -32,7 +32,11 @@ def trained(network: torch.nn.Module, method: str, **settings: Any) -> dict[str,
 
 @pytest.mark.parametrize(
     ("of", "size", "method", "expected"),
-    [(*base, method, count) for base, counts in SELECTED.items() for method, count in counts.items()],
+    [
+        pytest.param(*base, method, count, marks=[pytest.mark.slow] if base[0] == "sdxl" else [])  # its UNet takes long
+        for base, counts in SELECTED.items()
+        for method, count in counts.items()
+    ],
 )
 def test_selectors_find_by_type_what_they_name(of, size, method, expected):
     network = tiny(of).published[size].build()
