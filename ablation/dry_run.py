@@ -12,8 +12,8 @@ from ablation.workload import PIXELS, defaults_of, tflop_per_image, trained_imag
 
 ASSUMED = (
     "{hours:,.1f} GPU-hours for {names}, if a GPU keeps up {tflops:g} TFLOP/s (--gpu_tflops; published trainings: 87 "
-    "on an A100, 305 on an H100, docs/performance.md) and the networks are those of Stable Diffusion 1 or 2, at "
-    f"{PIXELS} px where no resolution is named"
+    "on an A100, 305 on an H100, docs/performance.md), at "
+    f"{PIXELS} px where no resolution is named; a base whose name tells no family counts as Stable Diffusion 1 or 2"
 )
 NOT_COUNTED = "not in these hours: {names}"
 
@@ -59,7 +59,7 @@ def images_left(root: Path, plan: Plan, left: list[Task], gpu_tflops: float) -> 
             each = flags["num_images_per_prompt"]
             images = None if n is None else n * each
             (per_prompt if images is None else made)[task.stage] += each if images is None else images
-        cost = tflop_per_image(task)
+        cost = tflop_per_image(task, plan.tasks)
         if images is not None and cost is not None:
             work += images * cost
             counted.add(task.stage)

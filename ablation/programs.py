@@ -174,7 +174,9 @@ def check_values(program: Program, flags: Mapping[str, Any]) -> None:
     """
     required = {f.name for f in dataclasses.fields(program.config) if _is_required(f)} - set(OUTPUTS)
     if missing := [f"--{name}" for name in program.hints if name in required and name not in flags]:
-        raise UserError(f"missing {', '.join(missing)}")
+        raise UserError(
+            f"missing {', '.join(missing)}: name them in the file, or by --set STAGE.{missing[0][2:]}=VALUE"
+        )
     paths = {name for name, hint in program.hints.items() if Path in (hint, *get_args(hint))}
     values = {name: Path(value) if name in paths else value for name, value in flags.items()}
     program.config(**values, **{program.output_flag: _output_value(program)})

@@ -1,11 +1,23 @@
 """How much a task has to do: images to train on or to make, and the GPU-hours of them."""
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from ablation.cells import EMBEDDED, Task, references
 
 PIXELS = 512  # side of the images for which the costs below hold
 UNET_TFLOP = 0.803  # a pass of the UNet of Stable Diffusion 1 or 2, a multiply-add being two (docs/performance.md)
+# The same of other families, and their sampling steps by default, by what the name of a base has; the first counts.
+DENOISERS = {
+    "klein": (10.173, 50),
+    "sana_1600m": (0.837, 20),
+    "sana": (0.316, 20),
+    "pixart": (1.289, 20),
+    "-xl-": (1.589, 50),
+    "stable-diffusion-3.5": (2.138, 28),
+    "stable-diffusion-3": (1.803, 28),
+}
 DECODER_TFLOP = 2.5  # of the VAE's decoder; the encoder takes 1.1
 VAE_TFLOP = 3.6
 STEPS = 75  # of generate.py by default
@@ -37,21 +49,34 @@ def units_of(task: Task) -> float:
     return float(trained_images(task) or 1)
 
 
-def tflop_per_image(task: Task) -> float | None:
-    """Cost of an image in training or generation with the networks of Stable Diffusion 1 or 2, in units of 1e12 FLOP.
-
-    None of other commands, of small networks, and of the embedded base.
-    """
+def base_of(task: Task, tasks: Mapping[str, Task]) -> tuple[str | None, int | None]:
+    """The base at the end of a chain of trainings (None: the embedded one), and the size of the images (None: open)."""
     flags = defaults_of(task)
-    base = flags.get("base") if task.command == "train" else flags.get("model")
-    if task.command not in ("train", "generate") or base is None or EMBEDDED in references(base):
+    base, side = flags.get("base") or flags.get("model"), flags.get("resolution")
+    if base is None or EMBEDDED in references(base):
+        return None, side
+    if made := re.fullmatch(r"\$\{\w+:(\w+)\}", str(base)):
+        base, before = base_of(tasks[made[1]], tasks)
+        return base, side or before
+    return str(base), side
+
+
+def tflop_per_image(task: Task, tasks: Mapping[str, Task]) -> float | None:
+    """Cost of an image in training or generation, in units of 1e12 FLOP.
+
+    None of other commands, of small networks, and of the embedded base. `tasks`: all, by key.
+    """
+    base, side = base_of(task, tasks) if task.command in ("train", "generate") else (None, None)
+    if base is None:
         return None
-    size = ((flags["resolution"] or PIXELS) / PIXELS) ** 2
+    flags, size = defaults_of(task), ((side or PIXELS) / PIXELS) ** 2
+    of_family = (DENOISERS[part] for part in DENOISERS if part in base.lower())
+    tflop, steps = next(of_family, (UNET_TFLOP, STEPS))
     if task.command == "generate":
         guidance = flags["guidance_scale"]
         passes = 2 if guidance is None or guidance > 1 else 1
-        return size * ((flags["num_inference_steps"] or STEPS) * passes * UNET_TFLOP + DECODER_TFLOP)
+        return size * ((flags["num_inference_steps"] or steps) * passes * tflop + DECODER_TFLOP)
     parts = set(str(flags["tune"]).split("+"))
     if parts == {"vae"}:
         return size * BACKWARD * VAE_TFLOP
-    return size * BACKWARD * UNET_TFLOP if parts <= OF_UNET else None
+    return size * BACKWARD * tflop if parts <= OF_UNET else None

@@ -15,7 +15,7 @@ from sdcxr.config import TrainConfig
 from sdcxr.noise.base import NoiseProcess
 from sdcxr.runtime.errors import UserError
 
-# Settings that change parts of a base. Only Stable Diffusion 1 and 2 have a seat for each.
+# Settings that change parts of a base. Only Stable Diffusion 1 and 2 take all of them.
 ADAPTING = (
     "text_encoder", "text_projection", "text_length", "text_skip_layers", "text_attention_mask", "random_unet",
     "placeholder_token",
@@ -102,7 +102,7 @@ class Family:
         for name in ADAPTING:
             if name not in self.seats and getattr(config, name) != getattr(TrainConfig, name):  # the default
                 flag = "tune token" if name == "placeholder_token" else name
-                raise UserError(f"--{flag}: {self.pipeline_class} has no seat for it, only Stable Diffusion 1 and 2")
+                raise UserError(f"--{flag}: {self.pipeline_class} does not take it, only Stable Diffusion 1 and 2 do")
         if config.lora_format == "kohya":
             raise UserError("--lora_format kohya: is for Stable Diffusion 1 and 2; --lora_format diffusers serves all")
         if config.mixed_precision == "fp16" and not self.half:

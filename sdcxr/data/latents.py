@@ -5,7 +5,6 @@ sample each time.
 """
 
 import hashlib
-import math
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +73,8 @@ def cached_latents(
         return {"mean": mean.half()} | ({} if std is None else {"std": std.half()})
 
     expected = fingerprint(codec, files, resolution)
-    shape = codec.posterior_shape(resolution)
-    cache = build_cache("latents", expected, encode, len(files), folder, default, row_bytes=2 * math.prod(shape))
-    return Latents(cache, ids, shape)
+    cache = build_cache("latents", expected, encode, len(files), folder, default)
+    return Latents(cache, ids, codec.posterior_shape(resolution))
 
 
 def fingerprint(codec: Any, files: list[Path], resolution: int) -> dict[str, Any]:

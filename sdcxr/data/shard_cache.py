@@ -92,7 +92,6 @@ def build_cache(
     n: int,
     folder: Path | None,
     default: Path,
-    row_bytes: int = 0,
 ) -> ShardCache:
     """Open the cache, after building the shards that are missing; every process takes its share of them.
 
@@ -103,7 +102,6 @@ def build_cache(
         n: number of rows.
         folder: the cache, if the user named one.
         default: otherwise a folder named by the fingerprint is used below this one.
-        row_bytes: a row takes at least so much of the disk.
 
     Raises:
         UserError: the named folder holds something else; says what differs. Or the folder cannot be written to, or disk
@@ -125,25 +123,26 @@ def build_cache(
     missing = [i for i, name in enumerate(names) if not (record.is_file() and (folder / name).is_file())]
     state.wait_for_everyone()
     if state.is_main_process and missing:
-        _begin(record, fingerprint, what, row_bytes * min(len(missing) * SHARD, n))
+        _begin(record, fingerprint, what)
     state.wait_for_everyone()
+    rows = {i: range(i * SHARD, min((i + 1) * SHARD, n)) for i in missing}
     mine = missing[state.process_index :: state.num_processes]
-    todo = sum(min((i + 1) * SHARD, n) - i * SHARD for i in mine)
+    todo = sum(len(rows[i]) for i in mine)
     advice = f"{what} are encoded {BATCH} at a time: free some memory, or lower --resolution"
     quiet = not (todo and state.is_main_process)
     with out_of_memory(advice), tqdm(total=todo, desc=f"caching {what}", unit="row", disable=quiet) as bar:
-        for i in mine:
-            _write_shard(encode, range(i * SHARD, min((i + 1) * SHARD, n)), folder / names[i], bar)
+        for turn, i in enumerate(mine):
+            left = sum(len(rows[j]) for j in missing[turn * state.num_processes :])  # the others are about as far
+            _write_shard(encode, rows[i], folder / names[i], bar, what, left)
     state.wait_for_everyone()
     return ShardCache(folder, n)
 
 
-def _begin(record: Path, fingerprint: dict[str, Any], what: str, n_bytes: int) -> None:
-    """Make the folder of a cache and its record; a `UserError` where that cannot be, or `n_bytes` do not fit."""
+def _begin(record: Path, fingerprint: dict[str, Any], what: str) -> None:
+    """Make the folder of a cache and its record; a `UserError` where that cannot be."""
     folder = record.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        require_space(folder, n_bytes, f"the cache of {what}")
         write_json(record, fingerprint)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -154,12 +153,16 @@ def _begin(record: Path, fingerprint: dict[str, Any], what: str, n_bytes: int) -
 
 
 @torch.no_grad()
-def _write_shard(encode: Encode, rows: range, path: Path, bar: Any) -> None:
+def _write_shard(encode: Encode, rows: range, path: Path, bar: Any, what: str, left: int) -> None:
+    """A shard of the `left` rows that are not on the disk yet: one batch says how much of it they take."""
     batches: list[dict[str, Any]] = []
     for first in range(rows.start, rows.stop, BATCH):
         last = min(first + BATCH, rows.stop)
         rows_of = encode(first, last)
         batches.append({k: v.cpu() if isinstance(v, Tensor) else [row.cpu() for row in v] for k, v in rows_of.items()})
+        if first == rows.start:
+            size = sum(each.nbytes for v in batches[0].values() for each in ([v] if isinstance(v, Tensor) else v))
+            require_space(path.parent, size // (last - first) * left, f"the cache of {what}")
         bar.update(last - first)
     tensors: dict[str, Tensor] = {}
     for name, first_batch in batches[0].items():

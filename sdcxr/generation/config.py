@@ -44,7 +44,7 @@ class GenerateConfig:
     batch_size: int = 16
     """Images per step and process; the images do not depend on it."""
     resolution: int | None = None
-    """Side in pixels. Default: the model's own."""
+    """Side in pixels. Default: that of the run's training, else the model's own."""
     max_prompts: int | None = None
     """Take only the first prompts."""
     text: TextMode = "raw"

@@ -44,6 +44,8 @@ class Model:
     """Adapter folders to put into it, with their scales."""
     prompt_template: list[str] | str = ""
     """With which its run wrote the captions, where it did."""
+    resolution: int | None = None
+    """Side of the images that its run was trained on, where it named one."""
 
     def load(self, dtype: torch.dtype) -> Any:
         """The backbone, all weights in `dtype`.
@@ -106,9 +108,7 @@ def locate_model(model: str) -> Model:
         folder = folder.parent
     elif (folder / "pipeline" / "model_index.json").is_file() or not (folder / "config.yaml").is_file():
         run = folder.parent if folder.name == "pipeline" else folder
-        return Model(
-            model, backbones.locate_pipeline(model), about=_about_result(folder), prompt_template=_template_of(run)
-        )
+        return Model(model, backbones.locate_pipeline(model), about=_about_result(folder), **_trained_with(run))
     elif NO_BASE & TrainConfig(**_settings(folder)).parts:
         backbones.locate_pipeline(model)  # says what it is
     complete = existing(folder / "checkpoints")
@@ -132,8 +132,8 @@ def with_adapters(model: Model, adapters: str | None) -> Model:
     if model.checkpoint is not None:
         raise UserError(f"--adapter: is for the base that it was trained on, and {model.name} is a checkpoint of a run")
     name, located = " + ".join([model.name, *named]), tuple(map(locate_adapter, named))
-    template = _template_of(located[0][0].parent) or model.prompt_template
-    return dataclasses.replace(model, name=name, about="", adapters=located, prompt_template=template)
+    trained = {key: value for key, value in _trained_with(located[0][0].parent).items() if value}
+    return dataclasses.replace(model, name=name, about="", adapters=located, **trained)
 
 
 def _of_checkpoint(checkpoint: Path, named: str) -> Model:
@@ -149,7 +149,7 @@ def _of_checkpoint(checkpoint: Path, named: str) -> Model:
     about = f"{run}: {averaged} of step {step_of(checkpoint)} of {config.max_train_steps}"
     with _gone_meanwhile(checkpoint):
         digest = b"".join(bytes.fromhex(checksum(file)) for file in _weight_files(checkpoint))
-    return Model(str(checkpoint), pipeline, checkpoint, digest, about, prompt_template=config.prompt_template)
+    return Model(str(checkpoint), pipeline, checkpoint, digest, about, **_trained_with(run))
 
 
 def _about_result(run: Path) -> str:
@@ -162,10 +162,15 @@ def _about_result(run: Path) -> str:
     return f"{run}: pipeline of step {steps}{more}"
 
 
-def _template_of(run: Path) -> list[str] | str:
-    """The `--prompt_template` of a run folder; "" for one without, and for a folder that is no run."""
+def _trained_with(run: Path) -> dict[str, Any]:
+    """What samples share with the training of a run folder; of a folder that is no run, nothing.
+
+    A VAE may be trained on smaller images than its UNet makes.
+    """
     is_run = (run / "config.yaml").is_file() and (run / RUN_STATE).is_file()
-    return _settings(run).get("prompt_template") or "" if is_run else ""
+    settings = _settings(run) if is_run else {}
+    side = None if settings.get("tune") == "vae" else settings.get("resolution")
+    return {"prompt_template": settings.get("prompt_template") or "", "resolution": side}
 
 
 def _settings(run: Path) -> dict[str, Any]:

@@ -72,6 +72,7 @@ def fill_folder(output: Path, sampler: Any, model: Any, prompts: pd.DataFrame, c
             if rows["text"].tolist() == [config.prompts] and not re.search(r"\s", config.prompts):
                 notes.append("--prompts: taken as a prompt, as there is no file or folder of this name")
             notes.append(note_on_template(model.name, model.prompt_template, config.prompt_template))
+            notes.append(note_on_size(model.name, model.resolution, sampler.resolution))
             notes += cut_texts(sampler.backbone, rows["text"].tolist(), config.negative_prompt)
             print("".join(f"{note}\n" for note in notes if note), end="", flush=True)
         half = ", or use --mixed_precision bf16" if config.mixed_precision == "no" else ""
@@ -114,7 +115,7 @@ def load_sampler(config: GenerateConfig) -> tuple[Any, Any]:
             config.scheduler,
             config.num_inference_steps,
             config.guidance_scale,
-            config.resolution,
+            config.resolution or model.resolution,
             config.negative_prompt,
             config.clip_skip,
         )
@@ -163,6 +164,11 @@ def note_on_template(model: str, trained: list[str] | str, given: list[str] | st
         return ""
     used = "the prompts are written by another" if given else "the prompts are taken as they are"
     return f"{model} was trained with {FLAG} {' '.join(map(repr, as_list(trained)))}; {used}"
+
+
+def note_on_size(model: str, trained: int | None, taken: int) -> str:
+    """A line if images have another size than those that a model was trained on."""
+    return "" if trained in (None, taken) else f"{model} was trained at {trained} px; --resolution {taken} is another"
 
 
 def cut_texts(backbone: Any, texts: list[str], negative_prompt: str | None) -> list[str]:

@@ -8,7 +8,7 @@ from ablation.cells import plan_grid, task_folder, task_output
 from ablation.dry_run import describe
 from ablation.grid import parse_grid
 from ablation.runner import STATE
-from ablation.workload import DECODER_TFLOP, UNET_TFLOP, VAE_TFLOP, tflop_per_image, units_of
+from ablation.workload import DECODER_TFLOP, DENOISERS, UNET_TFLOP, VAE_TFLOP, tflop_per_image, units_of
 from sdcxr.io.files import write_json
 
 STAGES = {
@@ -70,13 +70,29 @@ def only_task(stage: str, **flags):
         ({}, 3 * UNET_TFLOP),
         ({"resolution": 256}, 3 * UNET_TFLOP / 4),
         ({"tune": "vae", "caption_dropout": None}, 3 * VAE_TFLOP),
+        ({"base": "PixArt-alpha/PixArt-Sigma-XL-2-512-MS"}, 3 * DENOISERS["pixart"][0]),
+        ({"base": "stabilityai/stable-diffusion-xl-base-1.0", "resolution": 1024}, 12 * DENOISERS["-xl-"][0]),
+        ({"base": "Efficient-Large-Model/Sana_1600M_512px_diffusers"}, 3 * DENOISERS["sana_1600m"][0]),
+        ({"base": "stabilityai/stable-diffusion-3.5-medium"}, 3 * DENOISERS["stable-diffusion-3.5"][0]),
+        ({"base": "stabilityai/stable-diffusion-3-medium-diffusers"}, 3 * DENOISERS["stable-diffusion-3"][0]),
         ({"base": "${embedded}"}, None),
         ({"base": None}, None),
         ({"tune": "classifier"}, None),
     ],
 )
 def test_cost_of_an_image(flags, tflop):
-    assert tflop_per_image(only_task("train", **flags)) == (None if tflop is None else pytest.approx(tflop))
+    assert tflop_per_image(only_task("train", **flags), {}) == (None if tflop is None else pytest.approx(tflop))
+
+
+def test_a_generation_costs_what_its_training_was_begun_on(tmp_path):
+    def cost(**trained) -> float | None:
+        stages = {**TRAINED, "train": {"flags": {**TRAINED["train"]["flags"], **trained}}}
+        tasks = plan_grid(parse_grid({"stages": stages, "seeds": [0]})).tasks
+        return tflop_per_image(next(task for task in tasks.values() if task.command == "generate"), tasks)
+
+    assert cost(base=None) is None and cost(base="${embedded}") is None
+    tflop, steps = DENOISERS["sana"]
+    assert cost(base="runs/sana", resolution=1024) == pytest.approx(4 * (steps * 2 * tflop + DECODER_TFLOP))
 
 
 def test_work_of_a_generation_grows_with_prompts_images_and_steps():

@@ -172,6 +172,16 @@ def test_what_an_earlier_attempt_kept_and_the_last_left_out_is_no_result(stub, t
     assert all(row["draws"] is not None for row in cell.rows)
 
 
+def test_a_baseline_that_failed_is_a_note(stub, tmp_path):
+    plan = grid_done(tmp_path, AXES, baseline={"train.value": 100, "part": "unet"})
+    for cell in plan.cells:
+        if plan.arm_name(cell) == plan.baseline:
+            shutil.rmtree(task_folder(tmp_path, plan.tasks[cell.tasks["evaluate"]]))
+    page, arms = report_of(tmp_path, plan)
+    assert arms.differences() == []
+    assert "no differences: the baseline, value 100, part unet, is not measured" in page.read_text()
+
+
 def test_a_metric_has_a_plot_against_each_axis(stub, tmp_path):
     plan = grid_done(tmp_path, AXES)
     _, arms = report_of(tmp_path, plan)

@@ -164,11 +164,33 @@ def test_a_folder_that_cannot_be_written_to_names_the_flag(vae, files, tmp_path,
         cached(vae, files, tmp_path / "cache")
 
 
-def test_a_disk_too_small_is_known_before_anything_is_encoded(vae, files, tmp_path, monkeypatch):
-    monkeypatch.setattr(vae, "encode", lambda pixels: pytest.fail("encoded"))
+def test_a_disk_too_small_is_known_after_the_first_batch(vae, files, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(UserError, match=r"the cache of latents takes 1.41e-06 GB and its disk has 1e-06 GB left"):
-        cached(vae, files, tmp_path / "cache")
+    with pytest.raises(UserError, match=r"the cache of latents takes 2.82e-06 GB and its disk has 1e-06 GB left"):
+        cached(vae, files, tmp_path / "cache")  # 11 rows, mean and deviation of 128 bytes each
+    assert not list((tmp_path / "cache").glob("shard*"))
+
+
+@pytest.mark.parametrize(("free", "refused"), [(2000, True), (2400, False)])
+def test_rows_of_different_length_count_by_the_first_batch_and_written_ones_no_more(
+    tmp_path, monkeypatch, free, refused
+):
+    """10 rows of 240 bytes, in shards of 4."""
+    disk = [free]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=disk[0]))
+
+    def encode(first: int, last: int) -> dict[str, list[torch.Tensor]]:
+        disk[0] = free - 240 * first  # the shards before are on the disk
+        return {"hidden": [torch.zeros(n, 2, 5) for n in (6, 6, 6, 6)[: last - first]]}
+
+    def build() -> shard_cache.ShardCache:
+        return shard_cache.build_cache("text conditioning", {}, encode, 10, tmp_path / "cache", tmp_path)
+
+    if refused:
+        with pytest.raises(UserError, match=r"the cache of text conditioning takes 2.4e-06 GB"):
+            build()
+    else:
+        assert build().n == 10
 
 
 def test_a_complete_cache_is_used_where_nothing_can_be_written(vae, files, tmp_path, monkeypatch):

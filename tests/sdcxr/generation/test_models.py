@@ -3,12 +3,14 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from sdcxr.generation.config import GenerateConfig
 from sdcxr.generation.models import locate_model, with_adapters
-from sdcxr.generation.samples_folder import note_on_template
+from sdcxr.generation.samples_folder import load_sampler, note_on_size, note_on_template
 from sdcxr.io.run_folder import read_config, write_config
 from sdcxr.runtime.errors import UserError
 
@@ -91,6 +93,34 @@ def test_a_model_knows_the_template_that_it_was_trained_with(run, micro_base, te
 )
 def test_a_template_that_is_not_used_is_said(trained, given, said):
     assert note_on_template("RUN", trained, given) == said
+
+
+def test_images_have_the_size_of_the_training(run, micro_base, tmp_path):
+    """A base of 1024 px that was tuned at 512 px would otherwise be sampled at 1024."""
+
+    def side(model: Path, **settings: Any) -> int:
+        config = GenerateConfig(str(model), "any", str(tmp_path / "out"), **settings)
+        return int(load_sampler(config)[1].resolution)
+
+    own = side(micro_base)
+    settings = read_config(run / "config.yaml")
+    write_config(run / "config.yaml", settings | {"resolution": None})
+    assert side(run) == own
+    write_config(run / "config.yaml", settings | {"resolution": 2 * own})
+    tuned = own if settings["tune"] == "vae" else 2 * own  # a VAE may have been trained on smaller images
+    assert {side(run / name) for name in ("", "pipeline", "checkpoints/checkpoint-1")} == {tuned}
+    assert side(run, resolution=3 * own) == 3 * own
+    (run / "adapter").mkdir(exist_ok=True)
+    (run / "adapter" / "adapter.json").write_text("{}")
+    assert with_adapters(locate_model(str(micro_base)), str(run)).resolution == (None if tuned == own else tuned)
+
+
+@pytest.mark.parametrize(
+    ("trained", "taken", "said"),
+    [(None, 512, ""), (512, 512, ""), (512, 1024, "RUN was trained at 512 px; --resolution 1024 is another")],
+)
+def test_another_size_than_that_of_the_training_is_said(trained, taken, said):
+    assert note_on_size("RUN", trained, taken) == said
 
 
 def refuse(model: Path, message: str) -> None:

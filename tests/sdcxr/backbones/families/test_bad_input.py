@@ -91,11 +91,11 @@ def test_a_name_behind_a_licence_says_how_to_get_it(monkeypatch):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"text_attention_mask": False}, "--text_attention_mask: SanaPipeline has no seat for it"),
+        ({"text_attention_mask": False}, "--text_attention_mask: SanaPipeline does not take it"),
         ({"lora_format": "kohya"}, "--lora_format kohya: is for Stable Diffusion 1 and 2"),
         (
             {"tune": "token", "placeholder_token": "<a>", "initializer_token": "lung"},
-            "--tune token: SanaPipeline has no seat",
+            "--tune token: SanaPipeline does not take it",
         ),
     ],
 )

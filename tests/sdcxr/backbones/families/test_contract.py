@@ -205,10 +205,10 @@ def test_cached_batches_are_those_without_a_cache_by_sample(settings, monkeypatc
 
 @pytest.mark.parametrize("flag", ["text_encoder", "text_length", "text_skip_layers", "random_unet"])
 def test_a_setting_without_a_seat_is_refused_by_name(backbone, flag):
-    if not isinstance(backbone, Family) or flag in backbone.seats:  # Stable Diffusion 1 and 2 have a seat for each
+    if not isinstance(backbone, Family) or flag in backbone.seats:  # Stable Diffusion 1 and 2 take all
         return
     given = {"text_encoder": "some/encoder", "text_length": 99, "text_skip_layers": 1, "random_unet": True}
-    with pytest.raises(UserError, match=f"--{flag}: .* has no seat"):
+    with pytest.raises(UserError, match=f"--{flag}: .* does not take it"):
         backbone.adapt(TrainConfig(tune="unet", **{flag: given[flag]}))
 
 
