@@ -149,7 +149,7 @@ def main(config: FamiliesConfig) -> int:
         command("-m", "data_prep.mimic_cxr", *prepare, "--views", "PA,AP", "--resolution", RESOLUTION)
     train_classifier(study.classifier, study.dataset, study.labels)
     jobs: dict[str, Callable[..., Any]] = {name: partial(measure, study, name) for name in config.names}
-    failed = {}
+    failed: dict[str, str] = {}
     for name, error in at_once(jobs, config.jobs, root):
         print(f"{name}: {error or 'finished'}", flush=True)
         failed |= {name: error} if error else {}
@@ -282,10 +282,9 @@ def trained_autoencoder(study: Study, vae: Any) -> tuple[Any, dict[str, Any]]:
         about = {"autoencoder_cpu_seconds": round(time.process_time() - began, 1)}
     else:
         embedded = AutoencoderKL.from_pretrained(ensure_base(user_cache()) / "vae")
-        own = {name: value for name, value in vae.config.items() if name in ("scaling_factor", "batch_norm_eps")}
-        names = ("latent_channels", "block_out_channels", "layers_per_block", "norm_num_groups")
-        names += ("down_block_types", "up_block_types")
-        vae = type(vae)(**own | {name: embedded.config[name] for name in names})
+        own = {name: vae.config[name] for name in ("shift_factor", "batch_norm_eps") if name in vae.config}
+        sizes = "latent_channels block_out_channels layers_per_block norm_num_groups down_block_types up_block_types"
+        vae = type(vae)(**own | {name: embedded.config[name] for name in sizes.split()})
         statistics = {name: value for name, value in vae.state_dict().items() if name.startswith("bn.")}
         vae.load_state_dict(embedded.state_dict() | statistics)
     with torch.no_grad():
