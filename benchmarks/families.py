@@ -43,7 +43,7 @@ UNET = {
     "norm_num_groups": 16,
 }
 # Stable Diffusion's schedule still shows the layout of such small latents at its end (sdcxr.embedded.base.schedule).
-NOISE = ("beta_start", "beta_end", "beta_schedule", "prediction_type")
+NOISE = ("beta_start", "beta_end", "beta_schedule")
 
 
 class Member(NamedTuple):
@@ -51,27 +51,32 @@ class Member(NamedTuple):
     denoiser: dict[str, Any]  # beside the configuration in the contract tests
     steps: int
     learning_rate: float = 2e-3
+    flow: bool = True  # or diffusion, which learns the layout sooner by v-prediction
     own_noise: bool = True  # whether the schedule is the family's
 
 
 WIDE = {"num_attention_heads": 6}  # of 16 channels each
 MEMBERS = {
-    "stable_diffusion": Member("Stable Diffusion 1", UNET | {"attention_head_dim": 4}, 1200, own_noise=False),
-    "sdxl": Member("Stable Diffusion XL", UNET | {"attention_head_dim": (2, 4)}, 1000, own_noise=False),
+    "stable_diffusion": Member(
+        "Stable Diffusion 1", UNET | {"attention_head_dim": 4}, 1200, flow=False, own_noise=False
+    ),
+    "sdxl": Member("Stable Diffusion XL", UNET | {"attention_head_dim": (2, 4)}, 1000, flow=False, own_noise=False),
     "sd3": Member(
         "Stable Diffusion 3",
         WIDE | {"sample_size": 16, "in_channels": 4, "out_channels": 4, "num_layers": 3, "caption_projection_dim": 96},
-        900,
+        800,
     ),
-    "pixart": Member("PixArt-Σ", WIDE | {"sample_size": 16, "num_layers": 6, "cross_attention_dim": 96}, 1200),
+    "pixart": Member(
+        "PixArt-Σ", WIDE | {"sample_size": 16, "num_layers": 6, "cross_attention_dim": 96}, 1200, flow=False
+    ),
     "sana": Member(
         "Sana",
         WIDE
         | {"sample_size": 8, "in_channels": 16, "out_channels": 16, "num_layers": 6}
         | {"num_cross_attention_heads": 6, "cross_attention_dim": 96},
-        1200,
+        1000,
     ),
-    "flux2_klein": Member("FLUX.2-klein", {"num_attention_heads": 4}, 450),
+    "flux2_klein": Member("FLUX.2-klein", {"num_attention_heads": 4}, 250),
 }
 
 
@@ -144,7 +149,7 @@ def main(config: FamiliesConfig) -> int:
         command("-m", "data_prep.mimic_cxr", *prepare, "--views", "PA,AP", "--resolution", RESOLUTION)
     train_classifier(study.classifier, study.dataset, study.labels)
     jobs: dict[str, Callable[..., Any]] = {name: partial(measure, study, name) for name in config.names}
-    failed = {}
+    failed: dict[str, str] = {}
     for name, error in at_once(jobs, config.jobs, root):
         print(f"{name}: {error or 'finished'}", flush=True)
         failed |= {name: error} if error else {}
@@ -189,6 +194,7 @@ def stages(study: Study, name: str) -> dict[str, list[object]]:
     training += ["--train_batch_size", BATCH, "--adam_beta2", 0.99, "--ema_decay", 0.995, "--mixed_precision", "no"]
     training += ["--torch_compile", "false", "--dataloader_num_workers", 0, "--report_to", "none", *seed]
     training += ["--latents_dir", folder / "latents", "--cache_in_memory", "true", "--preview_images", 0]
+    training += [] if MEMBERS[name].flow else ["--prediction_type", "v_prediction"]
     often = ["--validation_steps", max(1, steps // 5), "--checkpointing_steps", steps]
     sampling = ["--prompts", test, *at, *seed, "--num_images_per_prompt", 1, "--num_inference_steps", SAMPLING_STEPS]
     sampling += ["--batch_size", 32]
@@ -234,15 +240,20 @@ def make_base(study: Study, name: str, folder: Path) -> dict[str, Any]:
     pipeline = tiny_pipeline(name)
     part = "unet" if hasattr(pipeline, "unet") else "transformer"
     small = getattr(pipeline, part)
-    denoiser = type(small).from_config({**small.config, **member.denoiser})
+    denoiser = type(small)(**settings_of(small) | member.denoiser)
     vae, about = trained_autoencoder(study, pipeline.vae)
     pipeline.register_modules(**{part: denoiser, "vae": vae})
     if not member.own_noise:
-        own, embedded = pipeline.scheduler, schedule().config
-        noise = {setting: embedded[setting] for setting in NOISE}
-        pipeline.register_modules(scheduler=type(own).from_config({**own.config, **noise}))
+        noise = {setting: schedule().config[setting] for setting in NOISE}
+        scheduler = pipeline.scheduler
+        pipeline.register_modules(scheduler=type(scheduler)(**settings_of(scheduler) | noise))
     pipeline.save_pretrained(folder)
     return about | {"parameters": sum(p.numel() for p in denoiser.parameters())}
+
+
+def settings_of(component: Any) -> dict[str, Any]:
+    """The configuration of a network or scheduler of diffusers, without notes such as which values are defaults."""
+    return {name: value for name, value in component.config.items() if not name.startswith("_")}
 
 
 def tiny_pipeline(name: str) -> Any:
@@ -271,10 +282,9 @@ def trained_autoencoder(study: Study, vae: Any) -> tuple[Any, dict[str, Any]]:
         about = {"autoencoder_cpu_seconds": round(time.process_time() - began, 1)}
     else:
         embedded = AutoencoderKL.from_pretrained(ensure_base(user_cache()) / "vae")
-        own = {name: value for name, value in vae.config.items() if name in ("scaling_factor", "batch_norm_eps")}
-        names = ("latent_channels", "block_out_channels", "layers_per_block", "norm_num_groups")
-        names += ("down_block_types", "up_block_types")
-        vae = type(vae)(**own | {name: embedded.config[name] for name in names})
+        own = {name: vae.config[name] for name in ("shift_factor", "batch_norm_eps") if name in vae.config}
+        sizes = "latent_channels block_out_channels layers_per_block norm_num_groups down_block_types up_block_types"
+        vae = type(vae)(**own | {name: embedded.config[name] for name in sizes.split()})
         statistics = {name: value for name, value in vae.state_dict().items() if name.startswith("bn.")}
         vae.load_state_dict(embedded.state_dict() | statistics)
     with torch.no_grad():
