@@ -265,6 +265,9 @@ def _plan_text_encoder(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
     tables = [data / split / "metadata.csv" for split in ("train", "test")]
     if not all(table.is_file() for table in tables):
         raise UserError(f"--model: its text encoder is measured on train and test of a dataset; {data} has not both")
+    if not text_encoder.is_comparable(model):
+        yield Skipped("text encoder", "is measured of Stable Diffusion 1 and 2, which have one that can be exchanged")
+        return
     base = text_encoder.base_of(model)
     if text_encoder.needs_code(model):
         yield Skipped("text encoder", "its encoder began with code of its own: eval.text_encoder --trust_remote_code")

@@ -90,6 +90,8 @@ class Backbone(Protocol):
     """The pipeline's components that are tokenizers."""
     tunable_text: ClassVar[tuple[str, ...]]
     """The text encoders that `--tune text` trains; none: it is refused."""
+    one_text_encoder: ClassVar[bool]
+    """Whether `text_encoder` gives the one encoder with its tokenizer, to be exchanged, compared and projected."""
     defaults: ClassVar[Defaults]
     stored: dict[str, Path]
     """By component, the folder of a network that nothing changes: a saved pipeline links or copies its files."""

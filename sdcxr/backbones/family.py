@@ -39,6 +39,7 @@ class Family:
     """By part, the class in diffusers or transformers."""
     tokenizers: ClassVar[tuple[str, ...]] = ("tokenizer",)
     tunable_text: ClassVar[tuple[str, ...]] = ()
+    one_text_encoder: ClassVar[bool] = False
     caches_text: ClassVar[bool] = True
     defaults: ClassVar[Defaults]
     half: ClassVar[bool] = False

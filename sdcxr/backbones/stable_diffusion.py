@@ -41,6 +41,7 @@ class StableDiffusion:
     components: ClassVar[dict[str, str]] = {"unet": "unet", "text": "text_encoder", "vae": "vae"}
     tokenizers: ClassVar[tuple[str, ...]] = ("tokenizer",)
     tunable_text: ClassVar[tuple[str, ...]] = ("text",)
+    one_text_encoder: ClassVar[bool] = True
     defaults: ClassVar[Defaults] = Defaults("pndm", 75, 4.0)  # RoentGen's
 
     def __init__(self, unet: Any, vae: Any, text_encoder: Any, tokenizer: Any, scheduler: Any):

@@ -1,12 +1,15 @@
 """The text encoder before and after: texts that are scored, probes, and measures of what was kept."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from eval.scores import read_scores
+from eval.summary.plan import _plan_text_encoder
 from eval.text_encoder import (
     CAPTIONS,
     TextEncoderConfig,
@@ -26,6 +29,7 @@ from eval.text_encoder import (
 from sdcxr import backbones
 from sdcxr.io.manifest import text_key, write_metadata
 from sdcxr.runtime.errors import UserError
+from tests.sdcxr.backbones.families.conftest import save_base
 from tests.sdcxr.backbones.small_encoders import ENCODERS, save_encoder
 
 PLACES = ("left", "right", "apical", "basal", "upper", "lower", "hilar", "lingular")
@@ -264,3 +268,13 @@ def test_what_is_no_encoder_is_refused_by_the_flag_that_named_it(micro_base, tmp
         load_encoder(str(micro_base / "text_encoder"), "--base")
     with pytest.raises(UserError, match="nowhere: no such folder"):
         load_encoder("nowhere", "--base")
+
+
+def test_the_report_leaves_the_text_encoder_out_where_a_family_has_none_of_its_own(dataset, tuned, tmp_path):
+    def planned(model: Path) -> Any:
+        config, real = SimpleNamespace(model=str(model), seed=0), SimpleNamespace(folder=dataset / "test")
+        inputs = SimpleNamespace(config=config, real=real, step_of_all=lambda call, **about: "measured")
+        return next(_plan_text_encoder(cast(Any, inputs)))
+
+    assert planned(tuned) == "measured"
+    assert planned(save_base("pixart", tmp_path / "pixart")).name == "text encoder"

@@ -68,6 +68,7 @@ class ToyBackbone:
     components: ClassVar[dict[str, str]] = {"unet": "transformer", "text": "text_encoder", "vae": "vae"}
     tokenizers: ClassVar[tuple[str, ...]] = ("tokenizer",)
     tunable_text: ClassVar[tuple[str, ...]] = ("text",)
+    one_text_encoder: ClassVar[bool] = False
     defaults: ClassVar[Defaults] = Defaults("euler", 20, 3.0)
     caches_text: ClassVar[bool] = True
     resolution, multiple = 32, PATCH
