@@ -18,6 +18,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 KILLS = 20
 DRIVER = """
+import signal
 import sys
 import toy
 from ablation import programs
@@ -25,6 +26,7 @@ from ablation.command import main
 from ablation.config import AblateConfig
 from sdcxr.runtime.cli import run
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests run under nohup
 programs.EXTRA["toy"] = programs.Program("toy", toy.ToyConfig)
 run(main, sys.argv[1:])
 """
