@@ -107,17 +107,6 @@ def needs_code(run_folder: str) -> bool:
     return bool(settings.get("text_encoder") and settings.get("trust_remote_code"))
 
 
-def is_comparable(model: str) -> bool:
-    """Whether a model is an encoder, or of a family with one text encoder, which can be compared with another."""
-    from sdcxr.backbones import registry
-    from sdcxr.backbones.encoder_files import is_encoder
-
-    if is_encoder(model):
-        return True
-    located = Path(registry.locate_pipeline(model))
-    return not located.is_dir() or bool(registry.check(located).one_text_encoder)
-
-
 def _settings(run_folder: str) -> dict[str, Any]:
     path = Path(run_folder).expanduser() / "config.yaml"
     return read_config(path) if path.is_file() else {}

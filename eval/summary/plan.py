@@ -257,6 +257,17 @@ def _plan_reports(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
     yield inputs.step(evaluate, model=fingerprint_model(name))
 
 
+def _is_comparable(model: str) -> bool:
+    """Whether a model is an encoder, or of a family with one text encoder, which can be compared with another."""
+    from sdcxr.backbones import registry
+    from sdcxr.backbones.encoder_files import is_encoder
+
+    if is_encoder(model):
+        return True
+    located = Path(registry.locate_pipeline(model))
+    return not located.is_dir() or bool(registry.check(located).one_text_encoder)
+
+
 def _plan_text_encoder(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
     model, data = inputs.config.model, inputs.real.folder.resolve().parent
     if not model:
@@ -265,7 +276,7 @@ def _plan_text_encoder(inputs: Inputs) -> Iterator[EvalStep | Skipped]:
     tables = [data / split / "metadata.csv" for split in ("train", "test")]
     if not all(table.is_file() for table in tables):
         raise UserError(f"--model: its text encoder is measured on train and test of a dataset; {data} has not both")
-    if not text_encoder.is_comparable(model):
+    if not _is_comparable(model):
         yield Skipped("text encoder", "is measured of Stable Diffusion 1 and 2, which have one that can be exchanged")
         return
     base = text_encoder.base_of(model)
