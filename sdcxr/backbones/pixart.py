@@ -7,16 +7,15 @@ import numpy as np
 from torch import Tensor
 
 from sdcxr.backbones.base import Conditioning, Defaults
+from sdcxr.backbones.ddpm_training import DdpmTraining
 from sdcxr.backbones.family import Family
 from sdcxr.backbones.text_encoders import tokenize
-from sdcxr.config import TrainConfig
-from sdcxr.noise.ddpm import Ddpm, training_process
 from sdcxr.runtime.errors import UserError
 
 TOKENS = 300  # of the pipeline and of its training
 
 
-class PixArtSigma(Family):
+class PixArtSigma(DdpmTraining, Family):
     """See `base.Backbone`. Its schedule is linear, unlike SDXL's; there is a transformer for each size of images."""
 
     pipeline_class: ClassVar[str] = "PixArtSigmaPipeline"
@@ -41,15 +40,6 @@ class PixArtSigma(Family):
             )
         if self.denoiser.use_additional_conditions:
             raise UserError("its transformer takes sizes (use_additional_conditions), as PixArt-α does: give PixArt-Σ")
-
-    def inference_process(self) -> Ddpm:
-        return training_process(self.scheduler)[0]
-
-    def noise_process(self, config: TrainConfig) -> Ddpm:
-        process, self.scheduler = training_process(
-            self.scheduler, config.prediction_type, config.rescale_betas_zero_snr, config.snr_gamma
-        )
-        return process
 
     def tokenize(self, texts: list[str]) -> tuple[dict[str, np.ndarray], int]:
         plain = [text.lower().strip() for text in texts]  # as the pipeline does without clean_caption

@@ -11,17 +11,16 @@ from torch import Tensor
 from sdcxr.backbones.base import Conditioning, Defaults
 from sdcxr.backbones.clip_pair import ClipPair, behind_penultimate
 from sdcxr.backbones.compatibility import check_states, misfit
+from sdcxr.backbones.ddpm_training import DdpmTraining
 from sdcxr.backbones.family import Family
 from sdcxr.backbones.guidance import shared_guidance
-from sdcxr.config import TrainConfig
 from sdcxr.io.files import read_json
-from sdcxr.noise.ddpm import Ddpm, training_process
 from sdcxr.runtime.errors import UserError
 
 SIZES = 6  # numbers of a micro-condition: height and width of the original, corner of the crop, target
 
 
-class StableDiffusionXL(Family):
+class StableDiffusionXL(DdpmTraining, Family):
     """See `base.Backbone`."""
 
     pipeline_class: ClassVar[str] = "StableDiffusionXLPipeline"
@@ -79,15 +78,6 @@ class StableDiffusionXL(Family):
     @property
     def multiple(self) -> int:
         return int(self.codec.factor * 2 ** (len(self.denoiser.config.block_out_channels) - 1))
-
-    def noise_process(self, config: TrainConfig) -> Ddpm:
-        process, self.scheduler = training_process(
-            self.scheduler, config.prediction_type, config.rescale_betas_zero_snr, config.snr_gamma
-        )
-        return process
-
-    def inference_process(self) -> Ddpm:
-        return training_process(self.scheduler)[0]
 
     def tokenize(self, texts: list[str]) -> tuple[dict[str, np.ndarray], int]:
         ids, n_cut = self.clips.tokenize(texts)

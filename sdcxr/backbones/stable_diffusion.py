@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sdcxr.backbones.base import Conditioning, Defaults
 from sdcxr.backbones.compatibility import attended_widths, check_states, fit_tokenizer, misfit, set_length
+from sdcxr.backbones.ddpm_training import DdpmTraining
 from sdcxr.backbones.encoder_classes import without_last_layers
 from sdcxr.backbones.encoder_files import load_encoder
 from sdcxr.backbones.guidance import shared_guidance
@@ -20,13 +21,13 @@ from sdcxr.backbones.pipeline_files import component_class, hash_weights, load_p
 from sdcxr.backbones.text_encoders import TextEncoder
 from sdcxr.backbones.text_projection import add_projection
 from sdcxr.config import TrainConfig
-from sdcxr.noise.ddpm import Ddpm, training_process, without_clipping
+from sdcxr.noise.ddpm import without_clipping
 from sdcxr.runtime.errors import UserError
 
 LIVE = 500_000_000  # parameters of a frozen text encoder that runs in every step: CLIP's forward pass is 0.5 % of it
 
 
-class StableDiffusion:
+class StableDiffusion(DdpmTraining):
     """See `base.Backbone`.
 
     Args:
@@ -142,15 +143,6 @@ class StableDiffusion:
     @property
     def multiple(self) -> int:
         return int(self.codec.factor * 2 ** (len(self.unet.config.block_out_channels) - 1))
-
-    def noise_process(self, config: TrainConfig) -> Ddpm:
-        process, self.scheduler = training_process(
-            self.scheduler, config.prediction_type, config.rescale_betas_zero_snr, config.snr_gamma
-        )
-        return process
-
-    def inference_process(self) -> Ddpm:
-        return training_process(self.scheduler)[0]
 
     def tokenize(self, texts: list[str]) -> tuple[dict[str, np.ndarray], int]:
         encoder = self.text_encoder
