@@ -100,6 +100,10 @@ class Study(NamedTuple):
     classifier: Path
     config: MethodsConfig
 
+    @property
+    def output(self) -> Path:
+        return self.config.output or self.root / "tuning_methods.json"
+
     def folder(self, row: Row, seed: int) -> Path:
         settled = f"{self.config.steps}-{self.config.max_prompts or 'all'}"  # other settings are other rows
         return self.root / f"{row.method.strip('()')}-{row.factor:g}-{seed}-{settled}"
@@ -129,7 +133,9 @@ def main(config: MethodsConfig) -> int:
     failed = train_all(study, rows, costs)
     for name, lines in failed.items():
         print(f"\nfailed: {name}\n{lines}", flush=True)
-    print(table(figures(study, rows, costs)))
+    measured = figures(study, rows, costs)
+    write_json(study.output, measured)  # also where nothing was left to train
+    print(table(measured))
     return 1 if failed else 0
 
 
@@ -292,7 +298,7 @@ def train_all(study: Study, rows: list[Row], costs: dict[str, Any]) -> dict[str,
         passed = f"{time.monotonic() - start:.0f} s"
         print(f"{n} of {len(jobs)}, {passed}: {name}: {'failed' if error else 'finished'}", flush=True)
         failed |= {name: error} if error else {}
-        write_json(config.output or study.root / "tuning_methods.json", figures(study, rows, costs))
+        write_json(study.output, figures(study, rows, costs))
     return failed
 
 
