@@ -76,7 +76,7 @@ MEMBERS = {
         | {"num_cross_attention_heads": 6, "cross_attention_dim": 96},
         1000,
     ),
-    "flux2_klein": Member("FLUX.2-klein", {"num_attention_heads": 4}, 250),
+    "flux2_klein": Member("FLUX.2-klein", {"num_attention_heads": 4}, 750),
 }
 
 
