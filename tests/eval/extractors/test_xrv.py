@@ -146,7 +146,7 @@ def test_a_file_without_a_state_is_one_line(tmp_path, zipped):
             load_state(tmp_path / "net.pt")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(place=st.floats(0, 1), value=st.integers(0, 255), cut=st.booleans(), zipped=st.booleans())
 def test_damage_is_told_or_changes_numbers_only(tmp_path_factory, place, value, cut, zipped):
     file = tmp_path_factory.mktemp("damage") / "net.pt"
