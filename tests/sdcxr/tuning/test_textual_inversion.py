@@ -103,6 +103,18 @@ def test_resuming_is_exact_and_a_checkpoint_can_be_sampled(train_micro, read_log
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "t5"])
+def test_all_vectors_of_a_word_are_read_by_other_tokenizers(micro_base, tmp_path, kind):
+    encoder = save_encoder(kind, tmp_path / kind)
+    words = {"placeholder_token": "<a>, <large effusion>", "initializer_token": "a", "num_vectors": 3}
+    backbone = backbones.load(str(micro_base))
+    backbone.adapt(TrainConfig(tune="token", text_encoder=str(encoder), **words))
+    ids = backbone.tokenize(["A <large effusion> of <a>, small."])[0]["input_ids"][0]
+    assert [i for i in ids if any(i in each for each in backbone.parts["text"].new_words.values())] == [
+        i for word in ("<large effusion>", "<a>") for i in backbone.parts["text"].new_words[word]
+    ]
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "t5"])
 def test_words_are_added_to_other_encoders(train_micro, tmp_path, kind):
     encoder = save_encoder(kind, tmp_path / kind)
     start = {"initializer_token": "a"}
@@ -122,6 +134,9 @@ def test_words_are_added_to_other_encoders(train_micro, tmp_path, kind):
         ({"initializer_token": "a,b"}, "give one word, or one for each of <lung-xray>"),
         ({"placeholder_token": "<a>,<a>"}, "which have to differ"),
         ({"token_caption": None}, "no caption holds <lung-xray>: .* use --token_caption"),
+        ({"placeholder_token": "<a>,<a>_1", "num_vectors": 2}, "<a>_1 is a word and a vector of another one"),
+        ({"placeholder_token": "<A>", "num_vectors": 2}, "does not read all 2 vectors of it, .*small letters"),
+        ({"num_vectors": 90}, "--num_vectors 90: all captions are cut before the last vector of <lung-xray>"),
     ],
 )
 def test_wrong_words_are_refused(train_micro, tmp_path, settings, message):
