@@ -34,6 +34,8 @@ def test_measures_of_states():
     assert measure(states, states) == {"explained": 1.0, "top1": 1.0, "mean_reciprocal_rank": 1.0}
     mean = states.mean(dim=0).expand_as(states)
     assert measure(mean, states)["explained"] == pytest.approx(0, abs=1e-6)
+    blind = measure(torch.zeros_like(states), states)  # all texts tie
+    assert blind["top1"] == pytest.approx(1 / 30) and blind["mean_reciprocal_rank"] == pytest.approx(1 / 15.5)
     shifted = states.roll(1, dims=0)
     assert measure(shifted, states)["top1"] == 0 and measure(shifted, states)["explained"] < -0.5
 
