@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from sdcxr.backbones.encoder_classes import text_positions, without_last_layers
 from sdcxr.backbones.encoder_files import is_encoder, load_encoder
@@ -75,6 +76,14 @@ def test_the_tower_of_open_clip_gives_its_own_embedding(folders):
     with torch.no_grad():
         end = encoder.eval()(ids)[0][torch.arange(2), ids.argmax(dim=1)] @ model.text_projection
         torch.testing.assert_close(end, model.encode_text(ids), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_a_saved_tokenizer_reads_texts_as_before(folders, tmp_path, kind):
+    _, tokenizer = load_encoder(str(folders[kind]))
+    tokenizer.save_pretrained(tmp_path)
+    texts = [*TEXTS, "Edema! a!!b", "<Left> ___ 3.5 cm; 日", "Effusion\n\tand  edema"]
+    assert AutoTokenizer.from_pretrained(tmp_path)(texts)["input_ids"] == tokenizer(texts)["input_ids"]
 
 
 def test_the_bert_in_a_model_of_open_clip_gives_its_own_embedding(folders):
