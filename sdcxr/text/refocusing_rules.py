@@ -228,6 +228,9 @@ STABLE_AND_CLAUSE = re.compile(
 NO_NEW = re.compile(r"\b(?:no|without)\s+(?:\w+\s+)?new\b([^,;]*)", _FLAGS)
 
 COMPARISON = _deletes(
+    # What it was before: "now small, previously large".
+    r"[,(]\s*(?:(?:was|were)\s)?(?:previously|formerly)\s(?!(?:seen|noted|described|demonstrated|identified|visualized"
+    r"|reported|mentioned|known|questioned|suspected)\b)[^,;()]*\)?",
     # References to other examinations.
     r"^(?:no|without)\s+(?:(?:prior|previous|available|old|recent|an?)\s+)*comparisons?\b(?:\s+(?:chest|x-?rays?"
     r"|films?|exams?|stud(?:y|ies)"

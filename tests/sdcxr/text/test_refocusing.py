@@ -64,6 +64,8 @@ def test_marks_go_with_the_words_that_lean_on_them(text, cleaned):
         ("Resolution of left effusion and development of right pneumothorax.", "Right pneumothorax."),
         ("Pneumonia has not completely resolved. Scar.", "Pneumonia has not completely resolved. Scar."),
         ("Incomplete resolution of pneumonia. Scar.", "Pneumonia. Scar."),
+        ("Mild edema, previously severe. Nodule of 4 mm (previously 3 mm).", "Mild edema. Nodule of 4 mm."),
+        ("Effusion, previously seen, with edema.", "Effusion, with edema."),
         # without the change they would deny the finding
         ("No increase in left effusion since ___.", "No increase in left effusion."),
         ("No interval worsening of edema. Scar.", "No interval worsening of edema. Scar."),
