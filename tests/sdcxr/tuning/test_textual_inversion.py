@@ -8,11 +8,12 @@ import torch
 from safetensors.torch import load_file
 
 from sdcxr import backbones
+from sdcxr.backbones.encoder_files import load_encoder
 from sdcxr.config import TrainConfig
 from sdcxr.generation.models import locate_model
 from sdcxr.generation.sampler import Sampler
 from sdcxr.runtime.errors import UserError
-from tests.sdcxr.backbones.small_encoders import save_encoder
+from tests.sdcxr.backbones.small_encoders import ENCODERS, save_encoder
 
 TOKEN = {
     "tune": "token",
@@ -114,13 +115,15 @@ def test_all_vectors_of_a_word_are_read_by_other_tokenizers(micro_base, tmp_path
     ]
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "t5"])
+QUICK = {"bert", "roberta", "t5"}
+
+
+@pytest.mark.parametrize("kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in ENCODERS])
 def test_words_are_added_to_other_encoders(train_micro, tmp_path, kind):
     encoder = save_encoder(kind, tmp_path / kind)
     start = {"initializer_token": "a"}
     train_micro(tmp_path / "run", **TOKEN | start, text_encoder=str(encoder))
-    before = load_file(encoder / "model.safetensors")
-    table = next(v for k, v in before.items() if "word_embeddings" in k or k == "shared.weight")
+    table = load_encoder(str(encoder))[0].get_input_embeddings().weight.detach()
     assert torch.equal(table_of(tmp_path / "run")[: len(table)], table)
     tokenizer = backbones.load(str(tmp_path / "run")).tokenizer
     assert len(table) in tokenizer("A <lung-xray>.")["input_ids"]
