@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from sdcxr import backbones
 from sdcxr.backbones.text_encoders import TextEncoder, tokenize
+from sdcxr.runtime.errors import UserError
 from sdcxr.text.clip_tokens import clip_tokenizer
 
 
@@ -119,6 +120,8 @@ def test_with_a_mask_padding_does_not_change_an_embedding():
     ids, mask = torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask)
     long, short = encoder.states(ids, mask)[:, :10], encoder.states(ids[:, :10], mask[:, :10])
     torch.testing.assert_close(long, short, atol=1e-6, rtol=0)
+    with pytest.raises(UserError, match="--clip_skip 1: this text encoder is no CLIP: train with --text_skip_layers"):
+        encoder.states(ids, mask, clip_skip=1)
     encoder.use_mask = False
     assert (encoder.states(ids)[:, :10] - short).abs().max() > 1e-3
 

@@ -93,3 +93,14 @@ def test_settings_that_do_not_go_together_are_refused(settings, message):
 def test_a_folder_that_is_not_there_is_refused(settings):
     with pytest.raises(UserError, match="--class_data_dir"):
         build(settings | {"class_data_dir": "/nowhere"}).examples()
+
+
+def test_class_images_that_are_not_all_there_are_refused(settings, tmp_path):
+    (tmp_path / "generate.json").write_text("{}")
+    with pytest.raises(UserError, match=r"has no metadata\.csv: generate\.py has not finished this folder"):
+        build(settings | {"class_data_dir": str(tmp_path)}).examples()
+    (tmp_path / "metadata.csv").write_text("file_name,text\na.png,a photo\n")
+    with pytest.raises(
+        UserError, match=r"a\.png is named in metadata\.csv and does not exist: run the command that made"
+    ):
+        build(settings | {"class_data_dir": str(tmp_path)}).examples()
