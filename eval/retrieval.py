@@ -41,10 +41,7 @@ CHUNK = 1024  # queries compared with the whole gallery at once
 
 
 def main(config: FeatureComparison) -> int:
-    def measure(real: ImageFolder, synthetic: ImageFolder) -> Result:
-        return evaluate(real, synthetic, config.find_extractor(config.extractor), seed=config.seed)
-
-    return config.run(measure, table)
+    return config.run_with_extractor(evaluate, table)
 
 
 def evaluate(real: ImageFolder, synthetic: ImageFolder, extractor: Extractor, *, seed: int = 0) -> Result:

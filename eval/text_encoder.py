@@ -296,10 +296,10 @@ def probe_rows(truth: pd.DataFrame, before: np.ndarray, after: np.ndarray, group
     known = truth.to_numpy(float)
     everything = np.concatenate([known, before, after], axis=1)
     columns = [(str(label), [j]) for j, label in enumerate(truth.columns)] + [("macro", list(range(n)))]
-    for metric, statistic in (("base", _area), ("tuned", _area), ("gain", _gain)):
-        first = {"base": n, "tuned": 2 * n, "gain": n}[metric]
+    statistics = {"base": partial(_area, first=n), "tuned": partial(_area, first=2 * n), "gain": partial(_gain, n=n)}
+    for metric, statistic in statistics.items():
         for label, chosen in columns:
-            of_label = partial(statistic, findings=chosen, first=first, second=2 * n)
+            of_label = partial(statistic, findings=chosen)
             interval = group_interval(everything, groups, of_label, resamples=200, seed=seed)
             note = f"mean of {n} findings" if label == "macro" else "texts that training lacks"
             counts = {"n_real": len(truth), "n_positive": int((known[:, chosen] == 1).sum())}
@@ -308,14 +308,14 @@ def probe_rows(truth: pd.DataFrame, before: np.ndarray, after: np.ndarray, group
     return rows
 
 
-def _area(everything: np.ndarray, findings: list[int], first: int, second: int) -> float:
+def _area(everything: np.ndarray, findings: list[int], first: int) -> float:
     """Mean AUROC of the findings, their scores beginning at column `first`."""
     areas = [auroc(everything[:, j], everything[:, first + j]) for j in findings]
     return float(np.mean(areas))  # NaN if one is undefined: a mean over fewer findings is another statistic
 
 
-def _gain(everything: np.ndarray, findings: list[int], first: int, second: int) -> float:
-    return _area(everything, findings, second, 0) - _area(everything, findings, first, 0)
+def _gain(everything: np.ndarray, findings: list[int], n: int) -> float:
+    return _area(everything, findings, 2 * n) - _area(everything, findings, n)
 
 
 def kept_rows(

@@ -54,7 +54,7 @@ def test_the_first_loss_is_what_diffusers_own_parts_give(micro_base, micro_base_
     schedule = DDPMScheduler.from_pretrained(base, subfolder="scheduler")
     stream = Stream(task.examples(), 0)
     for i in range(4):
-        row = task.examples().ids.index(task.examples().ids[stream.index(i)])
+        row = stream.index(i)
         rows = training_rows(task.config)
         pixels = read_pixels(rows["path"][row], 32)[None].expand(-1, 3, -1, -1)
         posterior = parts.vae.encode(pixels).latent_dist
@@ -158,7 +158,6 @@ def test_previews_are_pictures_and_the_same_again(micro_base, micro_dataset, tun
 def test_no_previews_are_none(micro_base, micro_dataset):
     assert tasks.build(config(micro_base, micro_dataset), CPU).n_previews == 0
     assert tasks.build(config(micro_base, micro_dataset, tune="vae"), CPU).n_previews == 0
-    assert tasks.build(config(None, micro_dataset, tune="classifier"), CPU).n_previews == 0
 
 
 def test_a_subset_is_drawn_by_the_seed(micro_base, micro_dataset):
