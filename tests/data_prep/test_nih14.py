@@ -12,12 +12,12 @@ from sdcxr.io.files import read_json
 from sdcxr.io.manifest import SPLITS
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
+from tests.data_prep.folders import metadata
 from tests.data_prep.nih14_collection import (
     FIRST_EDITION,
     PERSON,
     SECOND_EDITION,
     config_for,
-    metadata,
     write_collection,
 )
 

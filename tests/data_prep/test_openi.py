@@ -13,9 +13,9 @@ from sdcxr.io.files import read_json, write_json
 from sdcxr.io.manifest import SPLITS
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
+from tests.data_prep.folders import metadata
 from tests.data_prep.openi_collection import (
     config_for,
-    metadata,
     rejected_reasons,
     report_xml,
     write_collection,
