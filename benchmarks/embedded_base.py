@@ -194,6 +194,12 @@ def train(
     command("train.py", *settings, *lean, "--base", base, "--data", data, "--output_dir", run_folder, *options, **how)
 
 
+def encode_images(base: Path, data: Path, root: Path, **how: Any) -> None:
+    """Cache the latents of a dataset in the folder `latents` below `root`, by a training of one step."""
+    if not (root / "encoded" / "pipeline").is_dir():
+        train(base, data, root / "encoded", 1, root / "latents", "--tune", "text", **how)
+
+
 def train_classifier(folder: Path, dataset: Path, labels: Path, **how: Any) -> Path:
     """The demo's classifier, trained first where it is absent; `how`: see `command`."""
     if not (folder / "classifier").is_dir():
@@ -240,8 +246,8 @@ def read_scores(scores: Path, label: str = "macro") -> dict[str, float]:
     return {entry["metric"]: round(entry["value"], 4) for entry in rows if entry["value"] is not None}
 
 
-def command(*arguments: object, log: Path | None = None, threads: int | None = None) -> None:
-    """Run one of the project's commands from the repository's root.
+def command(*arguments: object, log: Path | None = None, threads: int | None = None) -> float:
+    """Run one of the project's commands from the repository's root; the processor time that it took, in seconds.
 
     Args:
         arguments: of Python.
@@ -256,7 +262,16 @@ def command(*arguments: object, log: Path | None = None, threads: int | None = N
     texts = [sys.executable, *map(str, arguments)]
     with log.open("a", encoding="utf-8") if log else nullcontext(sys.stdout) as output:
         errors = subprocess.STDOUT if log else None
-        subprocess.run(texts, cwd=ROOT, env=environment, stdout=output, stderr=errors, check=True)
+        process = subprocess.Popen(texts, cwd=ROOT, env=environment, stdout=output, stderr=errors)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            process.kill()
+            raise
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, texts)
+    return round(usage.ru_utime + usage.ru_stime, 1)
 
 
 def at_once(jobs: dict[str, Callable[..., Any]], n: int, root: Path) -> Iterable[tuple[str, str]]:

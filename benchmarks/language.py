@@ -34,6 +34,7 @@ from embedded_base import (
     EmbeddedBaseConfig,
     at_once,
     command,
+    encode_images,
     half_width,
     read_scores,
     score_samples,
@@ -189,7 +190,9 @@ def prepare(config: LanguageConfig, rows: Sequence[Row]) -> tuple[Study, dict[st
     for captions in sorted({"impression", "raw reports"} | {row.training.captions for row in rows}):
         write_dataset(phantoms, study.data(captions), partial(captions_of, captions))
     (root / "encoders").mkdir(parents=True, exist_ok=True)
-    jobs: dict[str, Callable[..., Any]] = {"latents": partial(encode_images, study)}
+    jobs: dict[str, Callable[..., Any]] = {
+        "latents": partial(encode_images, study.base, study.data("impression"), study.root)
+    }
     if config.classifier is None:
         jobs["classifier"] = partial(train_classifier, judge, phantoms, labels)
     if any(row.training.encoder == "domain" for row in rows):
@@ -241,13 +244,6 @@ def measure(study: Study, rows: Sequence[Row], seed: int, **how: Any) -> None:
         options = ["--text", row.mode, *some]
         score_samples(*scored, seed, EmbeddedBaseConfig.guidance_scale, options, **how)
     shutil.rmtree(run_folder)
-
-
-def encode_images(study: Study, **how: Any) -> None:
-    """Cache the latents of the images, by a training of one step."""
-    if not (study.root / "encoded" / "pipeline").is_dir():
-        places = (study.base, study.data("impression"), study.root / "encoded", 1, study.latents)
-        train(*places, "--tune", "text", **how)
 
 
 def encoder_folder(root: Path, encoder: str, seed: int) -> Path:

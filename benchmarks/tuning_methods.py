@@ -27,6 +27,7 @@ from embedded_base import (
     EmbeddedBaseConfig,
     at_once,
     command,
+    encode_images,
     half_width,
     read_scores,
     score_samples,
@@ -273,7 +274,7 @@ def memory_line(method: str, batch: int, resolution: int, checkpointing: bool) -
 def train_all(study: Study, rows: list[Row], costs: dict[str, Any]) -> dict[str, str]:
     """Train and score what is missing, all methods of a seed before the next one; the last lines of failed logs."""
     config = study.config
-    first: dict[str, Callable[..., Any]] = {"latents": partial(encode_images, study)}
+    first: dict[str, Callable[..., Any]] = {"latents": partial(encode_images, study.base, study.dataset, study.root)}
     if config.classifier is None:
         first["classifier"] = partial(train_classifier, study.classifier, study.dataset, study.labels)
     failed: dict[str, str] = {}
@@ -294,13 +295,6 @@ def train_all(study: Study, rows: list[Row], costs: dict[str, Any]) -> dict[str,
         failed |= {name: error} if error else {}
         write_json(config.output or study.root / "tuning_methods.json", figures(study, rows, costs))
     return failed
-
-
-def encode_images(study: Study, **how: Any) -> None:
-    """Cache the latents of the images, by a training of one step."""
-    if not (study.root / "encoded" / "pipeline").is_dir():
-        places = (study.base, study.dataset, study.root / "encoded", 1, study.root / "latents")
-        train(*places, "--tune", "text", **how)
 
 
 def measure(study: Study, row: Row, seed: int, **how: Any) -> None:
