@@ -16,7 +16,7 @@ import pandas as pd
 
 from eval.extractors.weights import WeightsFile, hub_folder, load_pretrained
 from sdcxr.io.files import read_json
-from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.errors import UserError, first_line
 from sdcxr.runtime.quiet import quiet_libraries
 
 EXPERIMENTAL = "experimental: not yet verified with the published weights"
@@ -124,7 +124,7 @@ def _embed(texts: list[str], folder: Path, layer: int, batch_size: int) -> list[
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             model, absent = load_pretrained(AutoModel, folder)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{folder} cannot be loaded ({str(error).strip().splitlines()[0]})") from None
+        raise UserError(f"{folder} cannot be loaded ({first_line(error)})") from None
     if absent:
         raise UserError(f"{folder}: {len(absent)} weights are absent (first: {absent[0]}): download it again")
     model = model.eval().to(processes().device)
@@ -192,8 +192,9 @@ def _load_chexbert(path: Path) -> tuple[Any, Any]:
         state.pop("bert.embeddings.position_ids", None)  # a buffer that older transformers saved
         whole.load_state_dict(state)
     except (OSError, KeyError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{path} is not CheXbert's checkpoint ({reason}): download it from {CHEXBERT.url}") from None
+        raise UserError(
+            f"{path} is not CheXbert's checkpoint ({first_line(error)}): download it from {CHEXBERT.url}"
+        ) from None
     return encoder, heads
 
 
