@@ -68,6 +68,30 @@ class EmbeddedBaseConfig:
     """JSON file for the figures."""
 
 
+@dataclass
+class StudyConfig:
+    """What the studies that train this base in many ways are told alike."""
+
+    steps: int = EmbeddedBaseConfig.steps
+    """Optimizer steps of each training."""
+    seeds: int = 3
+    """Seeds 0, 1, … of training, of weights that begin random, and of the samples."""
+    jobs: int = 1
+    """Trainings at the same time; they share the cores."""
+    max_prompts: int | None = None
+    """Held-out prompts to sample. Default: all."""
+    classifier: Path | None = None
+    """Run folder of the demo's classifier. Default: one is trained."""
+    output: Path | None = None
+    """JSON file for the figures, written anew after each training. Default: one of the study's name in --output_dir."""
+    table: Path | None = None
+    """Print the tables of such a file, and do nothing else."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.seeds <= len(T_975) + 1 or self.jobs < 1 or self.steps < 1:
+            raise UserError(f"--steps and --jobs must be at least 1, --seeds 1 to {len(T_975) + 1}")
+
+
 def main(config: EmbeddedBaseConfig) -> int:
     from sdcxr.embedded import phantoms
     from sdcxr.io.files import user_cache
@@ -84,8 +108,7 @@ def main(config: EmbeddedBaseConfig) -> int:
     for name, error in figures["vae_l1"].items():
         print(f"VAE, L1 on {name}: {error:.4f}", flush=True)
     judge = train_classifier(root / "classifier", dataset, labels)
-    if not (root / "encoded").is_dir():  # before anything runs at the same time that would write them twice
-        train(bases["pretrained"], dataset, root / "encoded", 1, root / "latents", "--tune", "text")
+    encode_images(bases["pretrained"], dataset, root)  # before anything else runs that would write them, too
     jobs: dict[str, Callable[..., Any]] = {
         f"{row.start}-{row.tune or 'untuned'}-{seed}": partial(
             measure, config, root, bases, row, seed, dataset, labels, judge

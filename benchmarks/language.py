@@ -30,8 +30,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from embedded_base import (
-    T_975,
     EmbeddedBaseConfig,
+    StudyConfig,
     at_once,
     command,
     encode_images,
@@ -99,34 +99,19 @@ CAPTIONS = {
 
 
 @dataclass
-class LanguageConfig:
+class LanguageConfig(StudyConfig):
     """What to compare."""
 
     output_dir: Path = Path("runs/language")
     """Folder for the runs."""
     parts: str = "styles,encoders,refocusing"
     """Parts of the study, separated by commas."""
-    steps: int = EmbeddedBaseConfig.steps
-    """Optimizer steps of each training."""
-    seeds: int = 3
-    """Seeds 0, 1, … of training, of the new encoders' weights and of the samples."""
-    jobs: int = 1
-    """Trainings at the same time; they share the cores."""
-    max_prompts: int | None = None
-    """Held-out prompts to sample. Default: all."""
-    classifier: Path | None = None
-    """Run folder of the demo's classifier. Default: one is trained."""
-    output: Path | None = None
-    """JSON file for the figures, written anew after each training. Default: language.json in --output_dir."""
-    table: Path | None = None
-    """Print the tables of such a file, and do nothing else."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         unknown = set(self.parts.split(",")) - {row.part for row in ROWS}
         if unknown:
             raise UserError(f"--parts {self.parts}: use styles, encoders, refocusing, separated by commas")
-        if not 1 <= self.seeds <= len(T_975) + 1 or self.jobs < 1 or self.steps < 1:
-            raise UserError(f"--steps and --jobs must be at least 1, --seeds 1 to {len(T_975) + 1}")
 
 
 class Study(NamedTuple):
