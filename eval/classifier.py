@@ -84,7 +84,7 @@ def evaluate(
     task = prepare(real, synthetic, classifier, labels=labels, findings=findings, uncertain=uncertain)
     real, pairing = task.real, task.pairing
     sides = {"real": real, "synthetic": synthetic}
-    omitted = left_out(task.absent)
+    omitted = left_out(task.absent, "not in")
     paired = np.flatnonzero(pairing.rows >= 0)
     if len(paired) < MIN_PAIRS:
         omitted.append("agreement with the real image of the same prompt (--real does not hold the prompts' images)")

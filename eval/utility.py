@@ -119,7 +119,9 @@ def evaluate(
     sizes = {f"n_train_{kind}": state.get(f"n_{kind}") for kind in ("real", "synthetic")}
     # Not of the real images, which are the same for all classifiers.
     about = {"images": None, "extractor": None, "uncertain": uncertain} | sizes
-    return Result([row | {"metric": f"utility_{row['metric']}"} | about for row in rows], left_out(absent), warnings)
+    return Result(
+        [row | {"metric": f"utility_{row['metric']}"} | about for row in rows], left_out(absent, "not in"), warnings
+    )
 
 
 def check_patients(real: ImageFolder, classifier: Path) -> list[str]:

@@ -68,10 +68,10 @@ def choose_findings(wanted: str | None, sources: Mapping[str, Iterable[str]]) ->
     return list(dict.fromkeys(names)), {}
 
 
-def left_out(absent: Mapping[str, str]) -> list[str]:
+def left_out(absent: Mapping[str, str], why: str) -> list[str]:
     """A text for each place where findings are absent, such as "Edema, Fracture (not in --real)"."""
     return [
-        f"{', '.join(name for name, at in absent.items() if at == where)} (not in {where})"
+        f"{', '.join(name for name, at in absent.items() if at == where)} ({why} {where})"
         for where in dict.fromkeys(absent.values())
     ]
 
