@@ -42,7 +42,7 @@ def test_dataset_folder(collection):
         assert (image.size, image.mode) == ((16, 16), "L")
 
 
-def test_imagefolder_reads_it(collection, tmp_path_factory, monkeypatch):
+def test_imagefolder_reads_it(collection, tmp_path_factory):
     datasets = pytest.importorskip("datasets")
     main(config_for(collection, views="all"))
     cache = str(tmp_path_factory.mktemp("cache"))

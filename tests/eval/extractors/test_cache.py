@@ -243,7 +243,7 @@ def save_network(run: Path) -> Path:
 
 
 @pytest.mark.multiprocess
-def test_two_processes_give_the_array_of_one(folder, tmp_path, monkeypatch):
+def test_two_processes_give_the_array_of_one(folder, tmp_path):
     run, output = save_network(tmp_path / "run"), tmp_path / "out" / "two.safetensors"
     command = ["-m", "eval.features", "--images", folder, "--extractor", run, "--output", output]
     out = in_two_processes(*command, folder=tmp_path, SDCXR_CACHE=str(tmp_path / "cache"))

@@ -87,7 +87,7 @@ def test_the_path_of_roentgen_is_299_first(xrv_weights):
     np.testing.assert_allclose(fed, expected, atol=1e-2)
 
 
-def test_a_pickle_that_holds_code_is_not_run(densenet, tmp_path):
+def test_a_pickle_that_holds_code_is_not_run(tmp_path):
     class Evil:
         def __reduce__(self):
             return (open, (str(tmp_path / "was-here"), "w"))

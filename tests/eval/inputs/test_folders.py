@@ -89,7 +89,7 @@ def test_a_folder_is_of_phantoms_by_whatever_name(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("side", [0, 1])
-def test_phantoms_on_a_side_are_said_once(folders, tmp_path, capsys, side):
+def test_phantoms_on_a_side_are_said_once(folders, capsys, side):
     sides = [folders.real, folders.synthetic]
     read_sides(*sides)
     assert capsys.readouterr().out == ""
@@ -98,7 +98,7 @@ def test_phantoms_on_a_side_are_said_once(folders, tmp_path, capsys, side):
     assert capsys.readouterr().out == f"{PHANTOM}\n"
 
 
-def test_a_command_on_a_whole_dataset_says_phantoms_too(folders, tmp_path, capsys, monkeypatch):
+def test_a_command_on_a_whole_dataset_says_phantoms_too(folders, capsys, monkeypatch):
     data = folders.real.parent
     (data / "prep.json").write_text('{"phantom": true}')
     monkeypatch.setattr(text_encoder, "evaluate", lambda *_, **__: Result([]))

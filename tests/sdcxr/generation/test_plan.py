@@ -98,7 +98,7 @@ def test_two_processes_share_the_work(run, micro_dataset, tmp_path):
     assert (tmp_path / "one" / "metadata.csv").read_text() == (tmp_path / "two" / "metadata.csv").read_text()
 
 
-def test_missing_images_alone_are_made_again(run, micro_dataset, tmp_path, capfd):
+def test_missing_images_alone_are_made_again(run, micro_dataset, tmp_path):
     make(run, micro_dataset / "test", tmp_path)
     before = images(tmp_path)
     times = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.png")}

@@ -87,7 +87,7 @@ def test_unknown_architectures_name_the_nearest():
         network("resnet10", 2)
 
 
-def test_a_trained_classifier_reads_its_folder(train_micro, tmp_path, micro_dataset):
+def test_a_trained_classifier_reads_its_folder(train_micro, tmp_path):
     run = tmp_path / "run"
     assert train_micro(run, tune="classifier", base=None) == 0
     for folder in (run, run / "classifier"):

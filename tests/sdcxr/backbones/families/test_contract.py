@@ -154,7 +154,7 @@ def test_gradient_checkpointing_changes_nothing(settings):
     assert all(torch.equal(grad, gradients[1][name]) for name, grad in gradients[0].items())
 
 
-def test_a_run_resumes_to_the_bit_and_only_its_part_moves(family, base, settings, train_micro, read_log, tmp_path):
+def test_a_run_resumes_to_the_bit_and_only_its_part_moves(base, settings, train_micro, read_log, tmp_path):
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     assert train_micro(whole, **settings | SIX) == 0
     assert train_micro(halves, **settings | SIX | {"max_train_steps": 3}) == 0
