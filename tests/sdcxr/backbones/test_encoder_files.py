@@ -150,7 +150,7 @@ def refused(name: Path | str, message: str, **settings: bool) -> None:
     assert "\n" not in str(error.value) and str(error.value).startswith(f"--text_encoder {name}: ")
 
 
-def test_what_is_no_encoder_is_refused(folders, tmp_path):
+def test_what_is_no_encoder_is_refused(tmp_path):
     from transformers import GPT2Config, GPT2Model
 
     refused("nowhere", "no such folder")

@@ -133,7 +133,7 @@ def test_split_folder_lists_the_splits_there_are(tmp_path, micro_dataset):
         split_folder(tmp_path / "nowhere", "train")
 
 
-def test_a_split_of_the_dataset_folder_is_an_imagefolder(micro_dataset, tmp_path, monkeypatch):
+def test_a_split_of_the_dataset_folder_is_an_imagefolder(micro_dataset, tmp_path):
     datasets = pytest.importorskip("datasets")
     datasets.disable_progress_bars()
     loaded = datasets.load_dataset("imagefolder", data_dir=str(micro_dataset), cache_dir=str(tmp_path))

@@ -56,9 +56,7 @@ def test_all_images_of_the_prior_are_drawn_and_no_others(settings):
 
 
 @pytest.mark.slow
-def test_class_images_are_generated_once_and_more_can_be_added(
-    micro_base, micro_dataset, train_micro, read_log, tmp_path
-):
+def test_class_images_are_generated_once_and_more_can_be_added(micro_base, train_micro, read_log, tmp_path):
     def make(per_prompt: int) -> None:
         named = {"model": str(micro_base), "prompts": "a photo of a chest", "output_dir": str(tmp_path / "class")}
         generate(GenerateConfig(**named, num_images_per_prompt=per_prompt, num_inference_steps=2))

@@ -144,7 +144,7 @@ def embed(text, window=77):
 
 
 @pytest.mark.slow
-def test_long_captions_in_windows_of_clip(train_micro, micro_dataset, tmp_path, capsys, read_log):
+def test_long_captions_in_windows_of_clip(train_micro, micro_dataset, tmp_path, capsys):
     """Plain diffusers refuses a prompt instead of cutting it, and with the lines of the documentation agrees."""
     from diffusers import StableDiffusionPipeline
 
