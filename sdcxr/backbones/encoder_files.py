@@ -11,9 +11,9 @@ from sdcxr.backbones.encoder_classes import encoder_class, fill_pooler, plain_en
 from sdcxr.backbones.open_clip_text import CONFIG as OPEN_CLIP
 from sdcxr.backbones.open_clip_text import load_open_clip
 from sdcxr.backbones.pipeline_files import VOCABULARIES
-from sdcxr.backbones.registry import LOADING_ERRORS, first_line, part_of
+from sdcxr.backbones.registry import LOADING_ERRORS, part_of
 from sdcxr.io.hub import hub_folder, is_hub_name
-from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.errors import UserError, first_line
 from sdcxr.runtime.memory import is_out_of_memory
 from sdcxr.runtime.quiet import LIBRARIES, quiet_libraries
 

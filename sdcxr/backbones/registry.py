@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 
 from sdcxr.backbones.pipeline_files import check_pipeline_folder, pipeline_class_of, save_pipeline
 from sdcxr.io.hub import is_hub_name
-from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.errors import UserError, first_line
 from sdcxr.runtime.memory import is_out_of_memory
 from sdcxr.runtime.quiet import LIBRARIES, quiet_libraries
 
@@ -182,9 +182,3 @@ def is_gated(error: BaseException | None) -> bool:
 def save(backbone: Any, folder: Path) -> None:
     """Save the backbone as a plain diffusers pipeline folder, atomically."""
     save_pipeline(backbone.pipeline(), folder, backbone.stored)
-
-
-def first_line(error: BaseException) -> str:
-    """What an error of a library says in a line: its first one, with the next where that only announces it."""
-    first, *others = str(error).strip().splitlines() or [type(error).__name__]
-    return " ".join([first, *map(str.strip, others[: first.endswith(":")])])[:300]
