@@ -108,6 +108,7 @@ def test_the_page_needs_nothing_else_and_has_all_sections(stub, tmp_path):
     assert checker.tags.count("img") == (1 + len(arms.cells)) * 8
 
 
+@pytest.mark.slow
 def test_the_sample_matrix_has_the_same_prompts_down_the_cells(stub, tmp_path):
     plan = grid_done(tmp_path, AXES)
     _, arms = report_of(tmp_path, plan)
@@ -213,6 +214,7 @@ def test_labels_of_an_axis_do_not_run_into_each_other():
     assert all(first[1] <= second[0] + 0.1 for first, second in pairwise(ends))
 
 
+@pytest.mark.slow
 def test_of_many_cells_the_unsurpassed_have_names(stub, tmp_path):
     plan = grid_done(tmp_path, {"train.value": list(range(16))}, seeds=1)
     _, arms = report_of(tmp_path, plan)

@@ -168,6 +168,7 @@ def test_the_place_is_open_where_two_do_not_compare():
 FURTHER = [pytest.param(gaps, marks=pytest.mark.slow) for gaps in ((0.0, 0.0, 0.0, 0.0), (0.0, 0.05, 0.1, 0.15))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gaps", [(0.0, 0.0, 0.1, 0.5), *FURTHER])
 def test_intervals_of_ranks_cover_the_places_in_the_population(gaps):
     """Of equal arms every shared place counts: the interval has to hold the whole range of them."""

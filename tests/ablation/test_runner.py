@@ -59,6 +59,7 @@ def test_a_second_call_does_only_what_is_missing(stub, tmp_path):
     assert [call.get("value") for call in calls(stub)[before:]] == [3.0, None]
 
 
+@pytest.mark.slow
 def test_an_axis_that_gets_a_second_value_leaves_what_is_done(stub, tmp_path):
     """The names of new folders have it, those of the old ones stay."""
     run(tmp_path / "out", plan_of(axes={"train.value": [1]}, seeds={"values": [0], "flags": ["train.seed"]}))
@@ -70,6 +71,7 @@ def test_an_axis_that_gets_a_second_value_leaves_what_is_done(stub, tmp_path):
     assert names == ["", "value=1,seed=5", "value=2,seed=0", "value=2,seed=5"]
 
 
+@pytest.mark.slow
 def test_a_failed_cell_is_shown_and_the_others_go_on(stub, tmp_path):
     plan = plan_of(axes={"x": {"good": {}, "bad": {"train.fail": True}}})
     code, lines = run(tmp_path / "out", plan)
@@ -137,6 +139,7 @@ def test_a_command_that_was_killed_is_resumed_by_the_next_call(stub, tmp_path, k
     assert run(tmp_path / "out", plan)[0] == (0 if again else 1)
 
 
+@pytest.mark.slow
 def test_of_many_failures_a_few_are_shown(stub, tmp_path):
     plan = plan_of(axes={"train.value": list(range(12))}, flags={"train.fail": True})
     code, lines = run(tmp_path / "out", plan, slots=12)
@@ -186,6 +189,7 @@ def test_ten_thousand_tasks_that_share_a_cache_are_looked_at_once(stub, tmp_path
     assert time.perf_counter() - started < 2
 
 
+@pytest.mark.slow
 def test_so_many_at_a_time(stub, tmp_path):
     plan = plan_of(axes={"train.value": [1, 2, 3, 4]}, flags={"train.sleep": 0.5})
     for slots in (4, 2):
@@ -197,6 +201,7 @@ def test_so_many_at_a_time(stub, tmp_path):
     assert len(calls(stub)) == 2 * 9
 
 
+@pytest.mark.slow
 def test_one_task_fills_a_cache_before_the_others_begin(stub, tmp_path):
     stages = {**STAGES, "train": {**STAGES["train"], "warm_up": {"file": "value.json", "same": "data"}}}
     plan = plan_grid(parse_grid({"stages": stages, "axes": {"train.value": [1, 2, 3]}}))

@@ -250,6 +250,7 @@ def test_only_a_command_that_succeeds_says_so(tmp_path, monkeypatch, text, succe
     assert (tmp_path / "done").exists() == succeeds
 
 
+@pytest.mark.slow
 def test_the_end_of_a_step_is_not_the_success_of_its_command(fake, job, tmp_path):
     """srun returns 0 when SLURM gives a node up; the job runs again."""
     (fake / "srun").write_text("#!/bin/bash\nexit 0\n")

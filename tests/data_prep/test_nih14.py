@@ -227,6 +227,7 @@ def test_a_wrong_setting_is_one_clear_line(collection, changes, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real radiographs are not beside the repository")
 def test_real_radiographs(tmp_path):
     argv = [f"--images={REAL / 'images'}", f"--labels={REAL / 'Data_Entry_2017_v2020.csv'}"]

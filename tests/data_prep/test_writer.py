@@ -125,6 +125,7 @@ def test_phantoms_are_marked_and_nobody_else_who_lies_in_their_folder(sources, t
     assert read_json(tmp_path / "out" / "prep.json")["phantom"] == phantom
 
 
+@pytest.mark.slow
 def test_the_order_of_rows_and_the_number_of_workers_do_not_matter(sources, tmp_path):
     rows = table(sources)
     write(tmp_path / "a", rows)
@@ -298,6 +299,7 @@ def test_a_full_disk_is_no_rejection(sources, tmp_path, monkeypatch):
     assert not (tmp_path / "out" / "rejected.csv").exists()
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_write_stops_the_run_with_its_error(sources, tmp_path):
     rows = table(sources)
     rows.loc[5, "dicom_id"] = "d" * 300  # no file system takes such a name

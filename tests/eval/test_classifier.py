@@ -168,6 +168,7 @@ def mean_auroc(truth: np.ndarray, seen: np.ndarray, average: str) -> float:
     return float(np.average(areas[known], weights=truth.sum(axis=0)[known]))
 
 
+@pytest.mark.slow
 def test_agreement_is_pooled_over_answers_and_over_positives():
     """Of the three means that LLM-CXR prints, micro and weighted; scikit-learn's as the reference."""
     draws = np.random.default_rng(0)

@@ -98,6 +98,7 @@ def test_phantoms_are_said_on_the_terminal_too(evaluate, folders, capsys):
     assert capsys.readouterr().out.count(PHANTOM) == 1
 
 
+@pytest.mark.slow
 def test_patients_shown_anew_are_looked_for_on_request(evaluate, folders, tmp_path, capsys):
     before = {row["metric"] for row in evaluate(train=folders.train)}
     rows = {row["metric"]: row for row in evaluate(train=folders.train, reid="pixels-16")}

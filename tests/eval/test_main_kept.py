@@ -20,6 +20,7 @@ def test_the_same_command_again_computes_nothing(evaluate, folders, capsys, monk
     assert capsys.readouterr().out.count("kept from an earlier call") == 4
 
 
+@pytest.mark.slow
 def test_only_what_is_missing_is_computed(evaluate, folders, tmp_path, capsys):
     evaluate(train=folders.train)
     (tmp_path / "out" / "nearest.csv").unlink()
@@ -33,6 +34,7 @@ def test_only_what_is_missing_is_computed(evaluate, folders, tmp_path, capsys):
     assert (tmp_path / "out" / "nearest.csv").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["image", "image of the same time", "table", "seed", "interval_draws"])
 def test_rows_of_other_images_or_settings_are_not_kept(evaluate, folders, capsys, change):
     evaluate()
@@ -78,6 +80,7 @@ def test_a_model_is_another_one_where_a_file_was_put_in_its_place(tmp_path):
     assert fingerprint_model(str(tmp_path)) != before
 
 
+@pytest.mark.slow
 def test_rows_of_another_version_of_an_evaluation_are_computed_anew(evaluate, capsys, monkeypatch):
     from eval.summary import plan
 

@@ -27,6 +27,7 @@ def second_model(folders, tmp_path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_models_are_compared_on_one_page_and_rows_of_each_are_kept(evaluate, folders, tmp_path, capsys):
     second = second_model(folders, tmp_path)
     alone = evaluate(train=folders.train, interval_draws=20)
@@ -53,6 +54,7 @@ def test_models_are_compared_on_one_page_and_rows_of_each_are_kept(evaluate, fol
     assert not (tmp_path / "out" / "differences.json").exists()
 
 
+@pytest.mark.slow
 def test_what_is_the_same_for_all_models_is_computed_once(evaluate, folders, tmp_path, monkeypatch):
     from eval import diversity, fid, privacy
 
@@ -78,6 +80,7 @@ def test_what_is_the_same_for_all_models_is_computed_once(evaluate, folders, tmp
     assert calls.count("measure") == splits + 2 * (1 + splits)  # halves of the real images; all, and as few, of a model
 
 
+@pytest.mark.slow
 def test_warnings_name_the_model(evaluate, folders, tmp_path, capsys):
     shutil.copytree(folders.real, tmp_path / "copy")
     evaluate(synthetic=[str(folders.synthetic), str(tmp_path / "copy")])

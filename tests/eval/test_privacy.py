@@ -203,6 +203,7 @@ def test_prompts_that_repeat_one_image_are_counted():
 # Folders and features that cannot be used
 
 
+@pytest.mark.slow
 def test_held_out_images_that_are_training_images_are_left_out_or_refused(tmp_path):
     train = dataset(tmp_path / "train", pictures(60, 0))
     mixed = write(tmp_path / "mixed", pictures(30, 1) + pictures(60, 0)[:2], [f"{i}.png" for i in range(32)])
@@ -236,6 +237,7 @@ def test_samples_that_are_copies_of_held_out_images_are_a_warning(tmp_path):
         assert [line.startswith(told) for line in found.warnings] == [True] * bool(planted)
 
 
+@pytest.mark.slow
 def test_patients_of_the_training_set_are_left_out(tmp_path):
     train = read_folder(dataset(tmp_path / "train", pictures(60, 0)), "--train")
     synthetic = read_samples(samples(tmp_path / "samples", pictures(10, 2)), "--synthetic")

@@ -99,6 +99,7 @@ def test_constant_features_do_worse_than_chance():
     assert value(rows, "mrr", EDEMA)["value"] == 1 / 16
 
 
+@pytest.mark.slow
 def test_equal_impressions_of_open_i_are_all_right_answers(impressions):
     """Only 1,762 of the 3,921 impressions differ: a perfect encoder that is granted one right row reaches 0.449."""
     assert len(impressions) == 3921

@@ -154,6 +154,7 @@ def tuned(micro_base, tmp_path):
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_the_command_compares_a_run_with_its_base(tuned, dataset, tmp_path, capfd):
     config = TextEncoderConfig(str(tuned), str(dataset), output=str(tmp_path / "scores.json"))
     assert main(config) == 0
@@ -201,6 +202,7 @@ def test_an_encoder_alone_embeds_as_in_the_pipeline_that_holds_it(kind, micro_ba
     np.testing.assert_allclose(before.vectors[0], after.vectors[0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_encoders_of_two_classes_are_compared_with_a_warning(dataset, tmp_path, capfd):
     bert, t5 = (str(save_encoder(kind, tmp_path / kind, 16)) for kind in ("bert", "t5"))
     assert main(TextEncoderConfig(t5, str(dataset), base=bert)) == 0

@@ -156,6 +156,7 @@ def test_reports_are_in_the_archive_and_most_have_an_impression(dataset: Path) -
     assert lengths.max() > 77
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_a_byte(tmp_path: Path) -> None:
     assert digests(draw(tmp_path / "one")) == digests(draw(tmp_path / "two", workers=2))
 

@@ -53,6 +53,7 @@ def test_the_operating_point_is_torchxrayvisions():
     assert classifiers.at_operating_point(np.array([[0.25]]), np.array([0.25])) == 0.5
 
 
+@pytest.mark.slow
 def test_torchxrayvision_is_judged_by_name_without_untrained_outputs(tmp_path, pictures):
     library = xrv.torchxrayvision().models
     torch.manual_seed(0)

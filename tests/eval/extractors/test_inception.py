@@ -37,6 +37,7 @@ def any_checksum(monkeypatch):
     monkeypatch.setattr(inception, "WEIGHTS", dataclasses.replace(inception.WEIGHTS, size=None, sha256=""))
 
 
+@pytest.mark.slow
 def test_inception_gives_what_torch_fidelity_gives(inception_weights, any_checksum):
     network, folder = inception_weights
     image = radiograph(120, 100)

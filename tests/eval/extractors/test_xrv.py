@@ -46,6 +46,7 @@ def test_file_names_are_those_of_torchxrayvision():
         assert urls[name]["weights_url"] == file.url
 
 
+@pytest.mark.slow
 def test_features_of_a_pickled_densenet_are_its_features2(densenet, xrv_weights):
     extractor = extractors.find_extractor("xrv-all", xrv_weights)
     assert extractor.name == "xrv-all@xrv" and extractor.dimension == 1024
@@ -174,6 +175,7 @@ def test_a_damaged_index_takes_no_memory(tmp_path):
     assert peak_resident_bytes() < before + 2e8
 
 
+@pytest.mark.slow
 def test_the_resnet_reads_a_state_dict_at_512_px(tmp_path):
     import torchvision
 

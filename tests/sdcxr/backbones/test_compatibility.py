@@ -185,6 +185,7 @@ def test_a_safety_checker_and_an_image_encoder_are_left_out(copy):
     assert pipeline.safety_checker is None and pipeline.image_encoder is None
 
 
+@pytest.mark.slow
 def test_a_base_with_attention_mask_trains_and_its_work_is_counted(copy, train_micro, tmp_path):
     edit(copy / "text_encoder" / "config.json", use_attention_mask=True)
     settings = {"tune": "unet+text", "max_train_steps": 1, "lr_warmup_steps": 0}

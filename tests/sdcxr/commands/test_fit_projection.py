@@ -46,6 +46,7 @@ def fit(base: Path, encoder: Path, prompts: Path, output: Path, **settings: obje
     return json.loads((output / "projection.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_projection_learns_and_its_pipeline_generates(micro_base, prompts, tmp_path, capsys):
     encoder = save_encoder("bert", tmp_path / "bert", width=24)
     begun = fit(micro_base, encoder, prompts, tmp_path / "begun", max_train_steps=1)

@@ -124,6 +124,7 @@ def test_validation_has_scores_and_the_thresholds_are_saved(train_micro, tmp_pat
     assert about["validation"]["auroc"] == row["ema_auroc"]
 
 
+@pytest.mark.slow
 def test_resuming_is_exact(train_micro, read_log, tmp_path, bases):
     stepwise = run_settings(bases["cnn"], "norm", checkpointing_steps=1, use_ema=True)
     train_micro(tmp_path / "whole", **stepwise, max_train_steps=4)
@@ -149,6 +150,7 @@ def save_coloured(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_one_class_of_several_from_colour_images(train_micro, tmp_path):
     data = save_coloured(tmp_path / "data")
     many = {"max_train_steps": 25, "train_batch_size": 12, "learning_rate": 3e-3, "validation_steps": 25}

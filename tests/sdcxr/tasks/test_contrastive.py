@@ -101,6 +101,7 @@ def clip_run(train_micro, tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_a_run_learns_which_texts_belong_to_which_images(clip_run, micro_dataset):
     folder = read_folder(micro_dataset / "train", "--real")
     images = extract(folder, find_extractor(str(clip_run))).values  # noqa: PD011 (not a table)

@@ -141,6 +141,7 @@ def test_folders_and_numbers_that_do_not_fit_are_refused(dataset, samples):
         config(dataset, load_best_model_at_end=True, checkpointing_steps=300)
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_by_real_validation_images_is_the_result(train_micro, dataset, tmp_path):
     """Synthetic pictures show the contrary of their labels here: the last checkpoint has learnt best what is wrong.
 
@@ -166,6 +167,7 @@ def test_the_best_checkpoint_by_real_validation_images_is_the_result(train_micro
     assert read_run_state(run)["n_synthetic"] == 16
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_outlives_an_interruption(train_micro, dataset, tmp_path):
     settings = {"tune": "classifier", "base": "test_resnet", "random_weights": True, "data": str(dataset)}
     settings |= {"resolution": 32, "use_ema": False, "learning_rate": 0.03, "checkpoints_total_limit": 1}
@@ -179,6 +181,7 @@ def test_the_best_checkpoint_outlives_an_interruption(train_micro, dataset, tmp_
     assert left[0] == left[1] and "checkpoint-8" in left[0]
 
 
+@pytest.mark.slow
 def test_a_first_stage_on_synthetic_images_is_gone_on_from(train_micro, dataset, samples, tmp_path):
     settings = {"tune": "classifier", "data": str(dataset), "resolution": 32, "use_ema": False, "max_train_steps": 1}
     assert train_micro(tmp_path / "first", **settings, base=None, synthetic=str(samples), real_repeat=0) == 0

@@ -223,6 +223,7 @@ def test_levers_of_speed_do_not_change_what_is_learnt(train_micro, tmp_path, rea
     assert other == (plain if lever == "in memory" else pytest.approx(plain, rel=1e-3))
 
 
+@pytest.mark.slow
 def test_without_a_cache_none_is_written(train_micro, tmp_path, micro_dataset):
     data = tmp_path / "data"
     shutil.copytree(micro_dataset, data, ignore=shutil.ignore_patterns(".latents"))

@@ -240,6 +240,7 @@ def test_what_does_not_fit_is_refused(folders, micro_base, micro_dataset, settin
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_outputs_of_a_large_frozen_encoder_are_cached(folders, train_micro, tmp_path, read_log, monkeypatch):
     named = {"text_encoder": str(folders["t5"]), "tune": "unet", "max_train_steps": 3}
     train_micro(tmp_path / "live", **named)

@@ -67,6 +67,7 @@ def of_file(data: Path, base: Path, **more) -> dict:
 FURTHER = [pytest.param(name, marks=pytest.mark.slow) for name in ("norm", "ssf", "attention")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "bias", "linear", "full", *FURTHER])
 def test_a_method_trains_the_encoder_and_its_adapter_gives_the_saved_network(train_micro, tmp_path, data, base, method):
     run = tmp_path / "run"
@@ -125,6 +126,7 @@ def test_resuming_is_exact_and_a_run_begins_from_a_run(train_micro, read_log, tm
         SegmenterTask(TrainConfig(**settings(data, base=str(tmp_path / "run"), resolution=48)))
 
 
+@pytest.mark.slow
 def test_whole_volumes_are_scored(train_micro, tmp_path, data):
     run = tmp_path / "run"
     train_micro(run, **settings(data, base="unetr_micro", random_weights=True, validation_steps=2))

@@ -30,6 +30,7 @@ def test_a_row_has_its_columns_labels_and_person_as_fields():
     assert prompts_of(ROWS, ["a chest xray"], 0) == ["a chest xray"] * 2
 
 
+@pytest.mark.slow
 def test_every_name_is_another_draw_of_template_finding_and_dropped_fields():
     writer = PromptWriter(ROWS, ["[{age} years. ][{view}. ]{text}", "{finding}"], seed=3, dropout=0.5)
     drawn = [writer.prompt(0, str(n)) for n in range(400)]

@@ -225,6 +225,7 @@ def test_epochs_become_steps(train_micro, tmp_path):
     assert config["max_train_steps"] == 2 and config["num_train_epochs"] is None  # ceil(0.5 × 11 / 4)
 
 
+@pytest.mark.slow
 def test_long_captions_are_never_shown(train_micro, tmp_path, micro_dataset, capfd):
     data = tmp_path / "data"
     (data / "train").mkdir(parents=True)

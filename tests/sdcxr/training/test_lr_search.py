@@ -90,6 +90,7 @@ def test_trials_are_runs_of_their_own_that_leave_no_weights(micro_dataset, tmp_p
     assert left == {"run.json", "validation.jsonl"}
 
 
+@pytest.mark.slow
 def test_a_stopped_search_goes_on_with_the_same_trials(micro_dataset, tmp_path):
     whole, first, second, rest = Stub(), Stub(stop_at=0), Stub(stop_at=10), Stub()
     choose_learning_rate(settings(micro_dataset, tmp_path / "whole", lr_search=12), whole)

@@ -183,12 +183,14 @@ def test_a_run_without_a_checkpoint_that_can_be_loaded_stops(train_micro, tmp_pa
     assert (tmp_path / "log.jsonl").read_bytes() == log
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_continued_by_more_steps(train_micro, tmp_path, uninterrupted):
     assert train_micro(tmp_path, **(SIX | {"max_train_steps": 3})) == 0
     assert train_micro(tmp_path, **SIX) == 0
     assert results(tmp_path) == results(uninterrupted)
 
 
+@pytest.mark.slow
 def test_a_continued_run_is_not_finished_before_its_result_is_saved(train_micro, tmp_path, monkeypatch, uninterrupted):
     assert train_micro(tmp_path, **(SIX | {"max_train_steps": 3})) == 0
     with monkeypatch.context() as patched:

@@ -67,6 +67,7 @@ def test_modes_are_as_before(task):
     assert [module.training for module in task.modules()] == before
 
 
+@pytest.mark.slow
 def test_a_run_writes_losses_and_pictures_with_and_without_average(train_micro, tmp_path):
     settings = {"tune": "unet", "validation_steps": 2, "preview_images": 2, "learning_rate": 1e-2}
     assert train_micro(tmp_path, max_train_steps=4, **settings) == 0

@@ -235,6 +235,7 @@ def whole(train_micro, tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_ranks_resume_exactly(train_micro, whole, tmp_path, monkeypatch):
     from sdcxr.training import loop
 

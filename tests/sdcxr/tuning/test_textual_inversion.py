@@ -92,6 +92,7 @@ def test_diffusers_reads_the_files_of_the_words(micro_base, train_micro, tmp_pat
         assert np.abs(np.asarray(image).astype(float).mean(axis=-1) - ours).max() <= 1
 
 
+@pytest.mark.slow
 def test_resuming_is_exact_and_a_checkpoint_can_be_sampled(train_micro, read_log, tmp_path):
     stepwise = TOKEN | {"checkpointing_steps": 1, "checkpoints_total_limit": 9}
     train_micro(tmp_path / "whole", **stepwise, max_train_steps=4)

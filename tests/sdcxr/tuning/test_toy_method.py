@@ -45,6 +45,7 @@ def test_checkpoints_averages_and_adapter_hold_the_scales_alone(run):
     assert about["parts"] == {"unet": {"method": "output_scale", "options": {}, "files": ["unet"]}}
 
 
+@pytest.mark.slow
 def test_it_resumes_exactly(run, train_micro, tmp_path, read_log):
     halves = tmp_path / "halves"
     train_micro(halves, **SETTINGS | {"max_train_steps": 3})

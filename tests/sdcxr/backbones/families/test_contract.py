@@ -154,6 +154,7 @@ def test_gradient_checkpointing_changes_nothing(settings):
     assert all(torch.equal(grad, gradients[1][name]) for name, grad in gradients[0].items())
 
 
+@pytest.mark.slow
 def test_a_run_resumes_to_the_bit_and_only_its_part_moves(base, settings, train_micro, read_log, tmp_path):
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     assert train_micro(whole, **settings | SIX) == 0
@@ -182,6 +183,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return {key.removeprefix("text_model."): value for file in files for key, value in file.items()}
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_cached_batches_are_those_without_a_cache_by_sample(settings, monkeypatch):
     """Whatever the order: a row of a cache belongs to its image and to its caption."""
