@@ -31,7 +31,7 @@ from sdcxr.io.pixels import is_coloured, open_image
 from sdcxr.io.run_folder import best_validation
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.processes import processes
-from sdcxr.tasks.base import split_rows, training_rows, validation_rows
+from sdcxr.tasks.base import enable_gradient_checkpointing, split_rows, training_rows, validation_rows
 from sdcxr.tasks.classification_scores import classification_scores
 from sdcxr.tasks.mixture import check_mixture
 from sdcxr.tuning.adapter_folder import save_adapter
@@ -63,6 +63,8 @@ class ClassifierTask(nn.Module):
         self.notes |= {"n_real": int((~made).sum()), "n_synthetic": int(made.sum())}  # of an epoch
         self.tuning = with_rank(config)
         self.method = tune_classifier(self.network.train(), self.tuning)
+        if config.gradient_checkpointing:
+            enable_gradient_checkpointing(self.network)
 
     def _begin(self) -> tuple[nn.Module, Description]:
         """The network, and how it takes its images."""

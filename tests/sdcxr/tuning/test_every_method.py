@@ -24,7 +24,7 @@ from sdcxr import backbones
 from sdcxr.config import TrainConfig
 from sdcxr.generation.models import locate_model, with_adapters
 from sdcxr.generation.sampler import Sampler
-from sdcxr.tasks.diffusion import enable_gradient_checkpointing
+from sdcxr.tasks.base import enable_gradient_checkpointing
 from sdcxr.training.loop import Run
 from sdcxr.tuning import find_method
 from sdcxr.tuning.adapter_folder import save_adapter
