@@ -146,10 +146,10 @@ def test_resuming_is_exact(train_micro, read_log, tmp_path, bases, monkeypatch, 
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def save_coloured(folder: Path) -> Path:
+def save_coloured(folder: Path, sizes: dict[str, int]) -> Path:
     """Squares of three colours on black; the column `kind` names the colour."""
     draws = np.random.default_rng(0)
-    for split, n in {"train": 24, "validation": 6}.items():
+    for split, n in sizes.items():
         (folder / split).mkdir(parents=True)
         rows = []
         for i in range(n):
@@ -162,7 +162,7 @@ def save_coloured(folder: Path) -> Path:
 
 
 def test_one_class_of_several_from_colour_images(train_micro, tmp_path):
-    data = save_coloured(tmp_path / "data")
+    data = save_coloured(tmp_path / "data", {"train": 24, "validation": 6})
     many = {"max_train_steps": 25, "train_batch_size": 12, "learning_rate": 3e-3, "validation_steps": 25}
     start = {"base": "test_resnet", "random_weights": True, "class_column": "kind", "resolution": 32}
     run = tmp_path / "run"

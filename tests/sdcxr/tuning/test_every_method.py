@@ -33,6 +33,7 @@ from sdcxr.tuning.registry import METHODS, fitting_methods
 
 ROOT = Path(__file__).parents[3]
 PARTS = ("unet", "text")
+JOINED = ("unet=lora,text=bias", "unet=svdiff,text=adalora")  # one for each part
 CASES = [(name, part) for name in METHODS for part in PARTS]
 RATE = 1e-3  # times the method's factor, of a plain Adam
 # Softmax does not feel a bias of all keys: its true gradient is zero (tests/sdcxr/training/test_exactness.py).
@@ -174,12 +175,12 @@ def test_a_fresh_process_loads_what_was_saved_exactly(parts, micro_base, tmp_pat
 
 
 def of_both_parts(parts: dict[str, nn.Module], name: str) -> dict[str, Any]:
-    served = [part for part in PARTS if name in fitting_methods(parts[part])]
+    served = [part for part in PARTS if "=" in name or name in fitting_methods(parts[part])]
     return {"tune": "+".join(served), "method": name, "learning_rate": RATE, "checkpointing_steps": 2}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [*METHODS, *JOINED])
 def test_a_run_resumes_exactly_and_its_adapter_makes_the_images_of_its_pipeline(
     parts, micro_base, train_micro, read_log, tmp_path, monkeypatch, name
 ):
@@ -211,7 +212,7 @@ def test_a_run_resumes_exactly_and_its_adapter_makes_the_images_of_its_pipeline(
 def test_two_processes_train_the_same(parts, train_micro, read_log, tmp_path):
     """In one launch for all methods; the images of a step are the same eight."""
     split = []
-    for name in METHODS:
+    for name in [*METHODS, *JOINED]:
         own = of_both_parts(parts, name) | {"max_train_steps": 4, "adam_epsilon": 1e-6}
         train_micro(tmp_path / name, **own, train_batch_size=8)
         one = yaml.safe_load((tmp_path / name / "config.yaml").read_text())
@@ -222,7 +223,7 @@ def test_two_processes_train_the_same(parts, train_micro, read_log, tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     own = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     subprocess.run([*torchrun, str(script), str(tmp_path / "settings.json")], check=True, timeout=280, env=own)
-    for name in METHODS:
+    for name in [*METHODS, *JOINED]:
         one, two = tmp_path / name, tmp_path / f"{name} in two"
         np.testing.assert_allclose(*([row["loss"] for row in read_log(run)] for run in (one, two)), rtol=1e-5)
         expected, found = (load_file(run / "checkpoints" / "checkpoint-4" / "ema.safetensors") for run in (one, two))

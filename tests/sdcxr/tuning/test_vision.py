@@ -89,6 +89,7 @@ def test_the_papers_resnet_counts_follow_from_three_classes():
 COUNTS = {
     "full": {"B": 85_798_656, "L": 303_301_632, "H": 630_764_800},
     "attention": {"B": 28_499_712, "L": 100_963_328, "H": 210_208_000},
+    "attention_layers": {"B": 28_348_416, "L": 100_761_600, "H": 209_879_040},
     "norm": {"B": 38_400, "L": 100_352, "H": 166_400},
     "bias": {"B": 102_912, "L": 272_384, "H": 453_120},
     "ssf": {"B": 205_824, "L": 544_768, "H": 906_240},
@@ -100,6 +101,7 @@ COUNTS = {
 NAMES = {
     "full": r".*",
     "attention": r"pos_embed|blocks\.\d+\.attn\.(qkv|proj)\.(weight|bias)",
+    "attention_layers": r"blocks\.\d+\.attn\.(qkv|proj)\.(weight|bias)",
     "norm": r"(blocks\.\d+\.norm[12]|norm)\.(weight|bias)",
     "bias": r"(patch_embed\.proj|blocks\.\d+\.(norm[12]|attn\.qkv|attn\.proj|mlp\.fc[12])|norm)\.bias",
     "ssf": r"(patch_embed\.proj|blocks\.\d+\.(norm[12]|attn\.qkv|attn\.proj|mlp\.fc[12])|norm)\.ssf\.(gamma|beta)",
@@ -125,7 +127,24 @@ def test_counts_of_the_paper_that_hold_the_head():
     assert sum(trained(on_meta(SIZES["B"], 2), "attention").values()) == 28_501_250
     assert sum(trained(on_meta(SIZES["L"], 2), "attention").values()) == 100_965_378
     assert sum(trained(on_meta(SIZES["H"], 2), "attention").values()) == 210_210_562
-    assert sum(trained(on_meta(SIZES["B"], 2), "full").values()) == 85_800_194
+    everything = {"B": 85_800_194, "L": 303_303_682, "H": 630_767_362}
+    for size, count in everything.items():
+        assert sum(trained(on_meta(SIZES[size], 2), "full").values()) == count
+
+
+@pytest.mark.parametrize("method", COUNTS.keys() - {"attention_layers"})
+def test_counts_of_transformers_are_those_of_timm(method):
+    """Of google/vit-base-patch16-224, whose queries, keys and values are layers of their own."""
+    import transformers
+
+    with torch.device("meta"):
+        network = transformers.ViTForImageClassification(transformers.ViTConfig(num_labels=2))
+    sizes = trained(network, method)
+    assert without_head(sizes, network) == COUNTS[method]["B"]
+    if method == "lora":
+        assert {name.rpartition(".lora_")[0].rpartition(".")[2] for name in sizes if "lora" in name} in (
+            {"query", "value"}, {"q_proj", "v_proj"},
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize(("width", "count"), [(4, 82_992), (8, 156_768)])
