@@ -172,8 +172,8 @@ def score_labels(sides: dict[str, Side], seed: int = 0, decided: pd.DataFrame | 
             "average_precision": ([each.average_precision for each in rankings], share),
         }
         if decided is not None:
-            statistics = [f1_of(truth[name].to_numpy(float), decided[name].to_numpy(bool)) for name in findings]
-            metrics["f1"] = (statistics, 2 * share / (1 + share))  # as if all had it
+            of_decisions = [f1_of(truth[name].to_numpy(float), decided[name].to_numpy(bool)) for name in findings]
+            metrics["f1"] = (of_decisions, 2 * share / (1 + share))  # as if all had it
         size = {"n_real": 0, "n_synthetic": 0} | {f"n_{side}": len(truth)}
         for metric, (statistics, chance) in metrics.items():
             for row in with_macro(metric, statistics, findings, defined, groups, seed, rare):

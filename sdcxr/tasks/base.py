@@ -71,8 +71,10 @@ def enable_gradient_checkpointing(part: Any) -> None:
     Raises:
         UserError: the part has none of them, or is one that recomputing would change.
     """
-    names = ("enable_gradient_checkpointing", "activation_checkpointing_enable", "gradient_checkpointing_enable")
-    names += ("set_grad_checkpointing",)
+    names = (
+        "enable_gradient_checkpointing", "activation_checkpointing_enable", "gradient_checkpointing_enable",
+        "set_grad_checkpointing",
+    )  # fmt: skip
     if any(isinstance(each, nn.modules.batchnorm._BatchNorm) and each.training for each in part.modules()):
         raise UserError(
             f"--gradient_checkpointing: the batch normalisations that train in this {type(part).__name__} would count "

@@ -59,6 +59,7 @@ def validation_rows(run: Path) -> list[dict[str, float]]:
 )  # fmt: skip
 def test_a_run_saves_its_adapter_and_the_network_that_was_trained(train_micro, tmp_path, bases, kind, method):
     more = OPTIONS.get(method, {}) | ({"resolution": 160} if kind == "vit" else {})
+    more |= {"gradient_checkpointing": kind != "cnn"}
     run = tmp_path / "run"
     train_micro(run, **run_settings(bases[kind], method, **more, max_train_steps=1, learning_rate=0.01))
     adapter = load_file(run / "adapter" / "classifier.safetensors")
