@@ -212,7 +212,7 @@ def test_a_run_resumes_exactly_and_its_adapter_makes_the_images_of_its_pipeline(
 def test_two_processes_train_the_same(parts, train_micro, read_log, tmp_path):
     """In one launch for all methods; the images of a step are the same eight."""
     split = []
-    for name in [*METHODS, *JOINED]:
+    for name in METHODS:
         own = of_both_parts(parts, name) | {"max_train_steps": 4, "adam_epsilon": 1e-6}
         train_micro(tmp_path / name, **own, train_batch_size=8)
         one = yaml.safe_load((tmp_path / name / "config.yaml").read_text())
@@ -223,7 +223,7 @@ def test_two_processes_train_the_same(parts, train_micro, read_log, tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     own = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     subprocess.run([*torchrun, str(script), str(tmp_path / "settings.json")], check=True, timeout=280, env=own)
-    for name in [*METHODS, *JOINED]:
+    for name in METHODS:
         one, two = tmp_path / name, tmp_path / f"{name} in two"
         np.testing.assert_allclose(*([row["loss"] for row in read_log(run)] for run in (one, two)), rtol=1e-5)
         expected, found = (load_file(run / "checkpoints" / "checkpoint-4" / "ema.safetensors") for run in (one, two))
