@@ -63,9 +63,10 @@ def require_effect(network: nn.Module, method: TuningMethod, idle: list[str]) ->
         for name in idle:
             network.get_parameter(name).requires_grad_(False)
     elif idle:
+        targets = " or other --lora_targets" if "lora_targets" in method.options else ""
         raise UserError(
             f"--method {method.name}: {idle[0]} has no effect in this {type(network).__name__}, which never calls this "
-            "layer, or reads its weights past it: use another method"
+            f"layer, or reads its weights past it: use another method{targets}"
         )
 
 

@@ -18,7 +18,7 @@ from sdcxr.runtime.errors import UserError
 from sdcxr.tasks.base import enable_gradient_checkpointing
 from sdcxr.tuning.adapter_folder import save_adapter
 from sdcxr.tuning.base import TuningMethod
-from sdcxr.tuning.classifiers import tune_classifier, with_rank
+from sdcxr.tuning.classifiers import require_effect, tune_classifier, with_rank
 from sdcxr.tuning.registry import find_method, methods_for
 from sdcxr.tuning.vision import kind_of
 
@@ -347,6 +347,15 @@ def test_a_fresh_process_loads_what_was_saved_exactly(tmp_path):
     subprocess.run(arguments, check=True, timeout=280, cwd=Path(__file__).parents[3])
     for folder, output in expected.items():
         assert torch.equal(torch.load(folder / "output.pt"), output), folder.name
+
+
+def test_an_adapter_without_effect_names_the_ways_out():
+    network = small("beit_base_patch16_224")
+    method = tune_classifier(network, settings("lora"))
+    idle = ["blocks.0.attn.qkv.lora_A.default.weight"]
+    with pytest.raises(UserError, match=r"lora: blocks\.0.* has no effect in this Beit.* or other --lora_targets"):
+        require_effect(network, method, idle)
+    require_effect(network, method, [])
 
 
 def test_lora_on_convolutions_has_named_targets():
