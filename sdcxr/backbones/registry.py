@@ -4,11 +4,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from sdcxr.backbones.pipeline_files import check_pipeline_folder, pipeline_class_of, save_pipeline
 from sdcxr.io.hub import is_hub_name
-from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.errors import UserError, first_line
 from sdcxr.runtime.memory import is_out_of_memory
 from sdcxr.runtime.quiet import LIBRARIES, quiet_libraries
 
@@ -28,8 +29,11 @@ UNSUPPORTED = {
     "Lumina2Pipeline": "Lumina 2 rounds lengths of texts within its network, which cannot be compiled or counted",
 }
 
-# Of a damaged or unknown file, wherever in the libraries it shows; SafetensorError is an Exception of its own.
-LOADING_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError, UserError)
+# Of a damaged or unknown file, wherever in the libraries it shows.
+LOADING_ERRORS = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError),
+    *(SafetensorError, StrictDataclassError, UserError),  # of weights, of a config.json of transformers, of our own
+)
 
 
 def register(family: Any) -> Any:
@@ -121,7 +125,7 @@ def load(model: str, dtype: Any = None) -> Any:
     except LOADING_ERRORS as error:
         if is_out_of_memory(error):
             raise
-        raise UserError(f"{where} cannot be loaded: {_first_line(error)}") from None
+        raise UserError(f"{where} cannot be loaded: {first_line(error)}") from None
 
 
 def refuse_half(family: Any, dtype: Any) -> None:
@@ -157,7 +161,7 @@ def download(name: str) -> str:
                     f"{name} is only for those who accepted its licence: accept it on https://huggingface.co/{name}, "
                     "then `hf auth login` on this machine, or give a folder of it"
                 ) from None
-            failed = failed or _first_line(error)
+            failed = failed or first_line(error)
     raise UserError(
         f"{name} is neither a folder here nor could it be had from the Hugging Face hub ({failed}): check the name and "
         "the network, or download it elsewhere and give its folder"
@@ -178,7 +182,3 @@ def is_gated(error: BaseException | None) -> bool:
 def save(backbone: Any, folder: Path) -> None:
     """Save the backbone as a plain diffusers pipeline folder, atomically."""
     save_pipeline(backbone.pipeline(), folder, backbone.stored)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
