@@ -149,8 +149,8 @@ Side = tuple[pd.DataFrame, pd.DataFrame, np.ndarray]
 """Truth (1, 0, NaN) and probabilities, columns by the names of findings, and the groups of the images."""
 
 
-def score_labels(sides: dict[str, Side], seed: int = 0) -> Rows:
-    """AUROC and average precision: a row per finding and side, and the macro mean.
+def score_labels(sides: dict[str, Side], seed: int = 0, decided: pd.DataFrame | None = None) -> Rows:
+    """AUROC and average precision, of one side with decisions F1 too: a row per finding and side, and the macro mean.
 
     The macro mean is over the findings that have both classes on all sides, so that the sides compare.
     """
@@ -171,6 +171,9 @@ def score_labels(sides: dict[str, Side], seed: int = 0) -> Rows:
             "auroc": ([each.auroc for each in rankings], pd.Series(0.5, findings)),
             "average_precision": ([each.average_precision for each in rankings], share),
         }
+        if decided is not None:
+            of_decisions = [f1_of(truth[name].to_numpy(float), decided[name].to_numpy(bool)) for name in findings]
+            metrics["f1"] = (of_decisions, 2 * share / (1 + share))  # as if all had it
         size = {"n_real": 0, "n_synthetic": 0} | {f"n_{side}": len(truth)}
         for metric, (statistics, chance) in metrics.items():
             for row in with_macro(metric, statistics, findings, defined, groups, seed, rare):
@@ -180,6 +183,17 @@ def score_labels(sides: dict[str, Side], seed: int = 0) -> Rows:
                     row["notes"].append("one class only")
                 rows.append(row | {"images": side, "chance": at} | size | counts[label])
     return rows
+
+
+def f1_of(truth: np.ndarray, decided: np.ndarray) -> Statistic:
+    """F1 over the images with a known label, of truth (1, 0 or NaN) and decisions (bool); NaN where one class is known.
+
+    Both have shape (n,).
+    """
+    known = np.isfinite(truth)
+    if not 0 < truth[known].sum() < known.sum():
+        return lambda _: float("nan")
+    return partial(f1, truth == 1, decided & known)
 
 
 def score_agreement(

@@ -4,7 +4,8 @@
     python ablate.py --grid configs/grids/augmentation.yaml --output_dir DIR     # trains the classifiers, and compares
 
 The classifier is a run of `train.py --tune classifier` on real images (--data), synthetic ones (--synthetic), or both.
-AUROC and average precision of each finding and their means, with intervals over patients. A classifier whose training
+AUROC, average precision and F1 of each finding or class and their means, with intervals over patients. Thresholds of F1
+are those of the run's validation split; of classes the most probable one is decided. A classifier whose training
 or validation images, or prompts of synthetic ones, are of patients of --real is refused, as are the runs that it began
 from. Which patients the images' generator was trained on cannot be seen here.
 """
@@ -26,14 +27,14 @@ from eval.inputs.labels import choose_findings, left_out, truth_of
 from eval.scores import Result, Rows, publish, value_text
 from eval.summary.steps import EvalStep, run_steps
 from sdcxr.io.files import checksum
-from sdcxr.io.labels import UncertainPolicy
+from sdcxr.io.labels import UncertainPolicy, chexpert_name, read_classes
 from sdcxr.io.manifest import read_metadata, split_folder
 from sdcxr.io.patients import check_prompts, check_splits
 from sdcxr.io.run_folder import read_config, read_run_state
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
 
-VERSION = 2  # of the rows: raise it when a value changes for the same images
+VERSION = 3  # of the rows: raise it when a value changes for the same images
 
 
 @dataclass
@@ -49,7 +50,9 @@ class UtilityConfig:
     weights_dir: str | None = None
     """Folder with torchxrayvision's weights, where --classifier names one of its networks for comparison."""
     labels: str | None = None
-    """CSV with a dicom_id column and columns of 1, 0, -1 and empty. Default: the labels in metadata.csv."""
+    """CSV with a dicom_id column and columns of 1, 0, -1 and empty, or the column of classes. Default: metadata.csv."""
+    class_column: str | None = None
+    """Of a classifier of classes: column of --labels or metadata.csv with that of each image. Default: the run's."""
     findings: str | None = None
     """Names separated by commas. Default: all that the classifier and the labels have in common."""
     uncertain: UncertainPolicy = "ignore"
@@ -68,6 +71,7 @@ def main(config: UtilityConfig) -> int:
     classifier = find_classifier(config.classifier, weights_folder(config.weights_dir))
     warnings = check_patients(real, Path(config.classifier).expanduser())
     options = {name: getattr(config, name) for name in ("labels", "findings", "uncertain", "seed")}
+    options["class_column"] = class_column_of(config, classifier)
     output = Path(config.output_dir).expanduser()
     step = EvalStep(
         partial(evaluate, real, classifier, warnings, **options),
@@ -80,6 +84,28 @@ def main(config: UtilityConfig) -> int:
     result = Result(outcome.rows, [one.reason for one in outcome.skipped], outcome.warnings)
     publish(result, output / "scores.json", table)
     return 0
+
+
+def class_column_of(config: UtilityConfig, classifier: EvalClassifier) -> str | None:
+    """The column of classes, of a classifier that tells classes apart; None for one of findings.
+
+    Raises:
+        UserError: it is given for findings, or not known for classes.
+    """
+    if not classifier.one_class:
+        if config.class_column is not None:
+            raise UserError(f"--class_column: {config.classifier} names findings, not one class of several")
+        return None
+    settings = run_folder_of(Path(config.classifier).expanduser()) / "config.yaml"
+    column = config.class_column or (read_config(settings).get("class_column") if settings.is_file() else None)
+    if column is None:
+        raise UserError(f"{config.classifier} tells classes apart: name the column that has them with --class_column")
+    return str(column)
+
+
+def run_folder_of(classifier: Path) -> Path:
+    """The run folder around the classifier/ that may have been named."""
+    return classifier.parent if classifier.name == "classifier" else classifier
 
 
 def labels_state(labels: str | None) -> str | None:
@@ -102,8 +128,9 @@ def evaluate(
     findings: str | None = None,
     uncertain: UncertainPolicy = "ignore",
     seed: int = 0,
+    class_column: str | None = None,
 ) -> Result:
-    """Rows of `utility_auroc` and `utility_average_precision`: a row per finding, and their mean.
+    """Rows of `utility_auroc`, `utility_average_precision` and `utility_f1`: a row per finding, and their mean.
 
     Labels (a CSV, or those in the table) and findings (separated by commas; None: all that are known on both sides) are
     checked before the first image is read.
@@ -111,17 +138,35 @@ def evaluate(
     Raises:
         UserError: labels or findings do not fit; images are unreadable.
     """
-    truth = truth_of(real, labels, uncertain, "--real")
+    truth = truth_of(real, labels, uncertain, "--real") if class_column is None else None
+    if truth is None:
+        truth = classes_of(real, labels, str(class_column), classifier.findings)
     chosen, absent = choose_findings(findings, {"the classifier": classifier.findings, "--real": truth.columns})
-    seen = classifier.probabilities(real)[chosen]
-    rows = score_labels({"real": (truth[chosen], seen, np.array(real.groups))}, seed)
+    seen = classifier.probabilities(real)
+    decided = classifier.decisions(seen if classifier.one_class else seen[chosen])
+    omitted = left_out(absent, "not in")
+    if decided is None:
+        without = ", ".join(name for name in chosen if name not in classifier.f1_thresholds)
+        omitted.append(f"F1 (no threshold of {without}: the validation split of the run has to show both values)")
+    rows = score_labels({"real": (truth[chosen], seen[chosen], np.array(real.groups))}, seed, decided)
     state = read_run_state(Path(classifier.name).expanduser())
     sizes = {f"n_train_{kind}": state.get(f"n_{kind}") for kind in ("real", "synthetic")}
     # Not of the real images, which are the same for all classifiers.
     about = {"images": None, "extractor": None, "uncertain": uncertain} | sizes
-    return Result(
-        [row | {"metric": f"utility_{row['metric']}"} | about for row in rows], left_out(absent, "not in"), warnings
-    )
+    return Result([row | {"metric": f"utility_{row['metric']}"} | about for row in rows], omitted, warnings)
+
+
+def classes_of(real: ImageFolder, labels: str | None, column: str, names: list[str]) -> pd.DataFrame:
+    """Truth as `truth_of` gives it, of classes: 1 for an image's own and 0 for the others, NaN where it is unknown.
+
+    Raises:
+        UserError: the column is missing, or has none of the classes.
+    """
+    own = read_classes(real.rows, column, labels).map(chexpert_name)
+    if not (known := own.isin(names)).any():
+        there = ", ".join(sorted(set(own) - {""})[:10]) or "nothing"
+        raise UserError(f"--class_column {column}: has none of the classes {', '.join(names)}, but {there}")
+    return pd.DataFrame({name: (own == name).astype(float).where(known) for name in names})
 
 
 def check_patients(real: ImageFolder, classifier: Path) -> list[str]:
@@ -133,7 +178,7 @@ def check_patients(real: ImageFolder, classifier: Path) -> list[str]:
     Raises:
         UserError: counts the patients or prompts.
     """
-    classifier = classifier.parent if classifier.name == "classifier" else classifier  # of a run
+    classifier = run_folder_of(classifier)
     warnings, run_folder = [], classifier
     while (run_folder / "config.yaml").is_file():
         settings = read_config(run_folder / "config.yaml")
@@ -168,9 +213,11 @@ def _check_run(test: pd.DataFrame, run_folder: Path, settings: dict[str, Any]) -
 def table(rows: Rows) -> str:
     """The scores as text: a row per finding, and their mean."""
     cells = {(row["metric"], row["label"]): row for row in rows}
-    lines = [f"{'real test images':28}{'AUROC':>24}{'average precision':>24}"]
+    metrics = [name for name in ("auroc", "average_precision", "f1") if (f"utility_{name}", "macro") in cells]
+    titles = {"auroc": "AUROC", "average_precision": "average precision", "f1": "F1"}
+    lines = [f"{'real test images':28}" + "".join(f"{titles[name]:>24}" for name in metrics)]
     for label in dict.fromkeys(row["label"] for row in rows):
-        shown = [value_text(cells[f"utility_{metric}", label]) for metric in ("auroc", "average_precision")]
+        shown = [value_text(cells[f"utility_{metric}", label]) for metric in metrics]
         lines.append(f"{label:28}" + "".join(f"{value:>24}" for value in shown))
     row = rows[0]
     trained = {kind: row.get(f"n_train_{kind}") for kind in ("real", "synthetic")}

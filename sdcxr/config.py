@@ -30,7 +30,8 @@ USED_BY: dict[str, str] = {
     "classifier": "labels findings class_column new_head prompt_tokens synthetic synthetic_ratio real_repeat "
     "load_best_model_at_end",
     "segmenter": "structures",
-    "unet, text, token or vae": "gradient_checkpointing preview_images",
+    "unet, text, token, vae or classifier": "gradient_checkpointing",
+    "unet, text, token or vae": "preview_images",
     "unet, text, token, vae, classifier or segmenter": "validation_loss_images",
 }
 

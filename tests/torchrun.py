@@ -17,7 +17,7 @@ def in_two_processes(*command: object, folder: Path, **environment: str) -> str:
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     own = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": path} | environment
     texts = [*torchrun, *map(str, command)]
-    done = subprocess.run(texts, capture_output=True, text=True, timeout=280, cwd=folder, env=own, check=False)
+    done = subprocess.run(texts, capture_output=True, text=True, timeout=900, cwd=folder, env=own, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 

@@ -52,14 +52,14 @@ class TextFeatures(NamedTuple):
 
 @dataclass(frozen=True)
 class Extractor:
-    """A network with its preprocessing of a grey image; everything but `load` is known without loading the network."""
+    """A network with its preprocessing of an image; everything but `load` is known without loading the network."""
 
     name: str
     """In full, with the variant: `xrv-all@roentgen`."""
     preprocessing: str
     """The filters and sizes in their order, in words."""
     prepare: Callable[[Image.Image], np.ndarray]
-    """A grey image (mode L) of any size to one input (channels, height, width). Picklable, for worker processes."""
+    """A grey image (mode L, see `in_colour`) of any size to one input (channels, height, width); picklable."""
     load: Callable[[Any], Callable[[Any], Any]]
     """The network on a torch device: inputs (batch, channels, height, width) to features (batch, dimension)."""
     dimension: int | None = None
@@ -70,6 +70,8 @@ class Extractor:
     """Distributions whose versions matter, beside torch and pillow."""
     load_texts: Callable[[Any], Callable[[list[str]], "TextFeatures"]] | None = None
     """The text tower on a torch device: texts to features in the images' space; None where there is none."""
+    in_colour: bool = False
+    """Whether `prepare` takes an image in colour (mode RGB)."""
     given_name: str = ""
     """The name as the user gave it, for score rows and messages; set by `find_extractor`."""
 

@@ -111,7 +111,8 @@ def _forward(extractor: Extractor, paths: Sequence[Path], names: Sequence[str], 
     colour: list[float] = []
     problems: dict[str, str] = {}
     outputs = []
-    loader = batches(paths, extractor.prepare, BATCH, workers, state.device.type == "cuda")
+    on_gpu = state.device.type == "cuda"
+    loader = batches(paths, extractor.prepare, BATCH, workers, on_gpu, extractor.in_colour)
     with (
         out_of_memory(f"{extractor.name} takes {BATCH} images at a time: free some memory, or use another device"),
         tqdm(

@@ -9,8 +9,8 @@ The logits of all outputs are cached. Probabilities follow from them:
   without an operating point were not trained and are omitted.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,10 @@ class EvalClassifier:
     """Images to logits (n, outputs)."""
     thresholds: np.ndarray | None = None
     """Operating point of each output's sigmoid, mapped to 0.5; None: no mapping."""
+    one_class: bool = False
+    """Whether the outputs are classes of which each image has one."""
+    f1_thresholds: Mapping[str, float] = field(default_factory=dict)
+    """By finding the probability of the highest F1 on the run's validation split; none without a validation."""
 
     @property
     def findings(self) -> list[str]:
@@ -59,6 +63,18 @@ class EvalClassifier:
             probabilities = at_operating_point(probabilities, self.thresholds)
         frame = pd.DataFrame(probabilities, columns=pd.Index(self.labels))
         return frame[self.findings]
+
+    def decisions(self, probabilities: pd.DataFrame) -> pd.DataFrame | None:
+        """Which findings an image has (bool), as F1 needs: the most probable class, or what reaches its threshold.
+
+        None where a finding has no threshold.
+        """
+        if self.one_class:
+            highest = np.eye(probabilities.shape[1], dtype=bool)[probabilities.to_numpy().argmax(axis=1)]
+            return pd.DataFrame(highest, columns=probabilities.columns)
+        if not self.f1_thresholds.keys() >= set(probabilities):
+            return None
+        return probabilities >= [self.f1_thresholds[str(name)] for name in probabilities]
 
 
 def at_operating_point(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
@@ -98,10 +114,15 @@ def _of_run(name: str, folder: Path) -> EvalClassifier:
             )
         raise UserError(f"--classifier {name}: neither a run folder of train.py --tune classifier nor one of {known}")
     features = extractors.find_extractor(name)
-    labels = read_json(features.weights[1])["labels"]
+    about = read_json(features.weights[1])
+    labels, thresholds = about["labels"], about.get("thresholds") or {}
     load = partial(_load_run, features.weights[0].parent)
     extractor = replace(features, name=f"{name}, logits", load=load, dimension=len(labels))
-    return EvalClassifier(name, tuple(chexpert_name(label) for label in labels), extractor)
+    return EvalClassifier(
+        name, tuple(chexpert_name(label) for label in labels), extractor,
+        one_class=about.get("problem") == "multi_class",
+        f1_thresholds={chexpert_name(label): float(value) for label, value in thresholds.items()},
+    )  # fmt: skip
 
 
 def _load_run(folder: Path, device: Any) -> Callable[[Any], Any]:

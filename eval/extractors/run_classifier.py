@@ -22,26 +22,27 @@ def matches(name: str) -> bool:
 def build(request: Request) -> Extractor:
     folder = _folder(request.name)
     about = read_json(folder / "config.json")
-    if about.get("colour"):
-        raise UserError(f"{request.name}: was trained on colour images, and images are read in grey here")
+    in_colour = bool(about.get("colour"))
     resolution = int(about["resolution"])
     request.choose(("default",))
     return Extractor(
         name=request.name,
-        preprocessing=f"centre crop → pil-lanczos {resolution} → ±1",
+        preprocessing=f"centre crop → pil-lanczos {resolution} → ±1{', in colour' if in_colour else ''}",
         prepare=partial(prepare, resolution=resolution),
         load=partial(load, folder),
         weights=(folder / "model.safetensors", folder / "config.json"),
         libraries=("timm", "transformers"),
+        in_colour=in_colour,
     )
 
 
 def prepare(image: Image.Image, resolution: int) -> np.ndarray:
-    """Preprocessing of the classifier's training: (1, resolution, resolution) in [-1, 1]."""
+    """Preprocessing of the classifier's training: (1 or, of colour, 3, resolution, resolution) in [-1, 1]."""
     image = centre_square(image)
     if image.width != resolution:
         image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
-    return np.asarray(image, dtype=np.float32)[None] / 127.5 - 1
+    pixels = np.asarray(image, dtype=np.float32) / 127.5 - 1
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
 def load(folder: Path, device: Any) -> Any:

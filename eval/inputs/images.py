@@ -42,23 +42,32 @@ def refuse(problems: Sequence[str], paths: Sequence[Path]) -> None:
         )
 
 
-def read_grey(path: Path) -> tuple[Image.Image, float]:
-    """An image in mode L, and how coloured it was.
-
-    Colour becomes ITU-R 601 luma; transparent is black. The file's orientation tag is followed.
-
-    Returns:
-        The image, and the mean over its pixels of largest minus smallest channel in grey levels (0 for grey images).
+def read_upright(path: Path) -> Image.Image:
+    """An image in mode L, or RGB if it is coloured; transparent is black. The file's orientation tag is followed.
 
     Raises:
         Unusable: the file is missing or damaged, or has more than 8 bits per pixel.
     """
     try:
-        colour = load_upright(path).image
+        return load_upright(path).image
     except NeedsStretch as deep:
         raise Unusable(f"{deep}: convert it to 8 bits with its window of values") from None
     except BadImage as bad:
         raise Unusable(str(bad)) from None
+
+
+def read_grey(path: Path) -> tuple[Image.Image, float]:
+    """An image in mode L, and how coloured it was.
+
+    Colour becomes ITU-R 601 luma.
+
+    Returns:
+        The image, and the mean over its pixels of largest minus smallest channel in grey levels (0 for grey images).
+
+    Raises:
+        Unusable: see `read_upright`.
+    """
+    colour = read_upright(path)
     if colour.mode == "L":
         return colour, 0.0
     red, green, blue = (np.asarray(channel) for channel in colour.split())
@@ -132,18 +141,23 @@ Item = tuple[int, np.ndarray | str, float]
 
 
 class Inputs:
-    """A torch Dataset: of each image its number, the network's input or its problem, and its colour (`read_grey`)."""
+    """A torch Dataset: of each image its number, the network's input or its problem, and its colour (`read_grey`).
 
-    def __init__(self, paths: Sequence[Path], prepare: Callable[[Image.Image], np.ndarray]):
+    A network that reads colours gets them, and they are no reason for a warning: 0.
+    """
+
+    def __init__(self, paths: Sequence[Path], prepare: Callable[[Image.Image], np.ndarray], in_colour: bool = False):
         self.paths = paths
         self.prepare = prepare
+        self.in_colour = in_colour
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, i: int) -> Item:
         try:
-            image, colour = read_grey(self.paths[i])
+            path = self.paths[i]
+            image, colour = (read_upright(path).convert("RGB"), 0.0) if self.in_colour else read_grey(path)
         except Unusable as problem:
             return i, str(problem), 0.0
         return i, np.ascontiguousarray(self.prepare(image)), colour
@@ -176,11 +190,12 @@ def batches(
     batch_size: int,
     workers: int,
     pin_memory: bool,
+    in_colour: bool = False,
 ) -> Any:
     """A DataLoader of `Batch` in the order of the paths; workers decode ahead of the network."""
     from sdcxr.runtime.shared_memory import data_loader, n_bytes
 
-    inputs = Inputs(paths, prepare)
+    inputs = Inputs(paths, prepare, in_colour)
 
     def batch_bytes() -> int:
         return batch_size * max(n_bytes(inputs[i]) for i in range(min(SAMPLED, len(paths))))  # some may be unusable

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
+from torch import Tensor, nn
 
 from sdcxr.config import TrainConfig
 from sdcxr.data.stream import Examples, generator
@@ -58,6 +58,32 @@ def check_resolution(resolution: int, multiple: int) -> None:
     if below != resolution:
         near = " or ".join(str(side) for side in (below, below + multiple) if side)
         raise UserError(f"--resolution {resolution}: this base needs a multiple of {multiple}, such as {near}")
+
+
+def enable_gradient_checkpointing(part: Any) -> None:
+    """By the name that it has in diffusers, in transformers from 5.23 on or before, in timm.
+
+    Raises:
+        UserError: the part has none of them, or is one that recomputing would change.
+    """
+    names = (
+        "enable_gradient_checkpointing", "activation_checkpointing_enable", "gradient_checkpointing_enable",
+        "set_grad_checkpointing",
+    )  # fmt: skip
+    if any(isinstance(each, nn.modules.batchnorm._BatchNorm) and each.training for each in part.modules()):
+        raise UserError(
+            f"--gradient_checkpointing: the batch normalisations that train in this {type(part).__name__} would count "
+            "each batch twice: use a --method that leaves them as they are, or smaller batches"
+        )
+    enable = next((getattr(part, name) for name in names if hasattr(part, name)), None)
+    try:
+        if enable is None:
+            raise ValueError
+        enable()
+    except (ValueError, AssertionError, AttributeError):  # the libraries' own ways of refusing
+        raise UserError(
+            f"--gradient_checkpointing: the {type(part).__name__} of this base does not support it"
+        ) from None
 
 
 def validation_rows(config: TrainConfig, n: int | None) -> pd.DataFrame | None:

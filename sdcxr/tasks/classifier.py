@@ -28,7 +28,7 @@ from sdcxr.io.manifest import LONGEST_SHOWN
 from sdcxr.io.run_folder import best_validation
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.processes import processes
-from sdcxr.tasks.base import split_rows, training_rows
+from sdcxr.tasks.base import enable_gradient_checkpointing, split_rows, training_rows
 from sdcxr.tasks.classification_scores import classification_scores
 from sdcxr.tasks.mixture import check_mixture
 from sdcxr.tasks.network import NetworkTask, check_saved, has_colour
@@ -60,6 +60,8 @@ class ClassifierTask(NetworkTask):
         self.notes |= {"n_real": int((~made).sum()), "n_synthetic": int(made.sum())}  # of an epoch
         self.tuning = with_rank(config)
         self.method = tune_classifier(self.network.train(), self.tuning)
+        if config.gradient_checkpointing:
+            enable_gradient_checkpointing(self.network)
 
     def _begin(self) -> tuple[nn.Module, Description]:
         """The network, and how it takes its images."""

@@ -31,9 +31,14 @@ from sdcxr.data.text_cache import cached_captions, conditioning_of
 from sdcxr.generation.plan import image_seed
 from sdcxr.generation.sampler import Sampler
 from sdcxr.io.manifest import split_folder
-from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.processes import without_autocast
-from sdcxr.tasks.base import check_resolution, class_rows, training_rows, validation_rows
+from sdcxr.tasks.base import (
+    check_resolution,
+    class_rows,
+    enable_gradient_checkpointing,
+    training_rows,
+    validation_rows,
+)
 from sdcxr.text.prompt_writer import PromptWriter, note_on_text, prompts_of
 from sdcxr.tuning import tune
 from sdcxr.tuning.adapter_folder import save_adapter
@@ -305,16 +310,3 @@ def describe_text(backbone: Any) -> str:
     new = "".join(f"; {name} with random weights" for name in backbone.untrained)
     kind = type(backbone.parts["text"]).__name__
     return f"text encoder: {kind}, {tokens} tokens, {mask} attention mask, states {width} wide{new}"
-
-
-def enable_gradient_checkpointing(part: Any) -> None:
-    """By the name that it has in diffusers, in transformers from 5.23 on, or before.
-
-    Raises:
-        UserError: the part has none of them.
-    """
-    names = ("enable_gradient_checkpointing", "activation_checkpointing_enable", "gradient_checkpointing_enable")
-    enable = next((getattr(part, name) for name in names if hasattr(part, name)), None)
-    if enable is None:
-        raise UserError(f"--gradient_checkpointing: the {type(part).__name__} of this base does not support it")
-    enable()

@@ -90,14 +90,15 @@ class _Bench(nn.Module):
 @contextmanager
 def _without_recomputation(task: nn.Module) -> Iterator[None]:
     """Gradient checkpointing off: its second forward pass is no work that the model needs."""
-    recomputing: list[Any] = [module for module in task.modules() if getattr(module, "gradient_checkpointing", False)]
-    for module in recomputing:
-        module.gradient_checkpointing = False
+    names = ("gradient_checkpointing", "grad_checkpointing")  # of diffusers and transformers, of timm
+    recomputing = [(module, name) for module in task.modules() for name in names if getattr(module, name, False)]
+    for module, name in recomputing:
+        setattr(module, name, False)
     try:
         yield
     finally:
-        for module in recomputing:
-            module.gradient_checkpointing = True
+        for module, name in recomputing:
+            setattr(module, name, True)
 
 
 @torch.no_grad()

@@ -48,15 +48,25 @@ def tune_network(network: nn.Module, config: TrainConfig, part: str) -> TuningMe
 
 
 def require_effect(network: nn.Module, method: TuningMethod, idle: list[str]) -> None:
-    """Refuse what trains without an effect on the output; `idle` names parameters that do not reach the loss.
+    """Refuse what a method trains without an effect on the output; `full` leaves it frozen.
+
+    Args:
+        network: with what trains.
+        method: that tuned it.
+        idle: names of the parameters that train and do not reach the loss, such as the mask token of DINOv2. Several
+            processes would wait for their gradients.
 
     Raises:
         UserError: names the parameter.
     """
-    if idle and method.name != "full":
+    if method.name == "full":
+        for name in idle:
+            network.get_parameter(name).requires_grad_(False)
+    elif idle:
+        targets = " or other --lora_targets" if "lora_targets" in method.options else ""
         raise UserError(
-            f"--method {method.name}: {idle[0]} has no effect in this {type(network).__name__}, which reads weights "
-            "past its layers: use another method"
+            f"--method {method.name}: {idle[0]} has no effect in this {type(network).__name__}, which never calls this "
+            f"layer, or reads its weights past it: use another method{targets}"
         )
 
 

@@ -6,7 +6,6 @@ that LyCORIS chooses on some GPUs would make a run depend on the machine.
 """
 
 import copy
-from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from sdcxr.config import TrainConfig
 from sdcxr.runtime.errors import UserError
-from sdcxr.tuning.base import TuningMethod
+from sdcxr.tuning.base import TuningMethod, full_precision
 from sdcxr.tuning.targets import target_layers
 
 
@@ -40,9 +39,7 @@ class Rotated(nn.Module):
         weight = self.layer.weight
         assert isinstance(weight, Tensor)
         # In half precision the rotations would be none, and the weight be rounded a second time.
-        device = weight.device.type
-        single = torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
-        with single:  # meta, on which work is counted, has no autocast
+        with full_precision(weight.device):
             change: Tensor = self.difference(weight.float(), self.blocks.float(), None, backend="torch")
             return weight + change.to(weight.dtype)
 

@@ -42,10 +42,12 @@ def find_method(name: str, part: str = "") -> TuningMethod:
     """The method of that name for a part.
 
     Raises:
-        UserError: there is none; names the nearest.
+        UserError: there is none, and names the nearest; or it is for networks that read images.
     """
     known = methods_for(part)
     if name not in known:
+        if name in OF_CLASSIFIERS:
+            raise UserError(f"--method {name}: is for a classifier or segmenter; here use {', '.join(sorted(known))}")
         near = difflib.get_close_matches(name, known, n=3) or sorted(known)
         raise UserError(f"--method {name}: unknown (near: {', '.join(near)})")
     method = known[name]()

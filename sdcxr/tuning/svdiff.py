@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from sdcxr.config import TrainConfig
 from sdcxr.runtime.processes import processes
-from sdcxr.tuning.base import TuningMethod
+from sdcxr.tuning.base import TuningMethod, full_precision
 
 PATIENCE = 2.0  # seconds before a bar is shown
 SMALLEST = 1e-6  # singular value over the largest, below which the eigenvalues of WWᵀ do not tell it from 0
@@ -38,7 +38,6 @@ class SpectralLayer(nn.Module):
         )
         self.delta = nn.Parameter(torch.zeros_like(self.sigma))
         self.bias = layer.bias
-        self.weight = None  # some networks look at it before they call the layer
         layer.weight = None
         self._layer = (layer,)  # not a submodule: only its settings are needed
 
@@ -57,13 +56,19 @@ class SpectralLayer(nn.Module):
         """The singular values, shape (rank,)."""
         return functional.relu(self.sigma + self.delta)
 
+    @property
+    def weight(self) -> Tensor:
+        """W with its shifts, rebuilt: for networks that read it, or its dtype, beside calling the layer."""
+        with full_precision(self.left.device):  # in half precision W would lose small shifts
+            weight = (self.left * self.values()) @ self.right.flatten(1)
+        return weight.view(len(weight), *self.right.shape[1:])
+
     @torch.no_grad()
     def plain(self) -> nn.Module:
         """A layer of the class that it was, with the shifted weight."""
         layer = copy.copy(self._layer[0])
         layer._parameters = dict(layer._parameters)
-        weight = (self.left * self.values()) @ self.right.flatten(1)
-        layer.weight = nn.Parameter(weight.view(len(weight), *self.right.shape[1:]))
+        layer.weight = nn.Parameter(self.weight)
         layer.bias = None if self.bias is None else nn.Parameter(self.bias.detach().clone())
         return layer.train(self.training)
 

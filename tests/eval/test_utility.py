@@ -16,6 +16,7 @@ from sdcxr.io.manifest import read_metadata
 from sdcxr.io.run_folder import write_config
 from sdcxr.runtime.errors import UserError
 from tests.eval.experiment import edit, make_dataset, make_samples
+from tests.sdcxr.tasks.test_classifier import save_coloured
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,7 @@ def run(folder, train_micro):
     """A classifier of real and synthetic images."""
     settings = {"tune": "classifier", "base": "test_resnet", "random_weights": True, "resolution": 32}
     settings |= {"data": str(folder / "dataset"), "synthetic": str(folder / "samples"), "use_ema": False}
+    settings |= {"validation_steps": 2}
     assert train_micro(folder / "run", **settings) == 0
     return folder / "run"
 
@@ -48,7 +50,7 @@ def test_rows_say_what_it_was_trained_on_and_keep_their_draws(folder, run, capsy
     rows = read_scores(output / "scores.json")
     assert {(row["metric"], row["label"]) for row in rows} == {
         (f"utility_{metric}", label)
-        for metric in ("auroc", "average_precision")
+        for metric in ("auroc", "average_precision", "f1")
         for label in ("Atelectasis", "Edema", "macro")
     }
     for row in rows:
@@ -72,6 +74,44 @@ def test_a_label_with_one_class_does_not_rename_those_behind_it(folder, monkeypa
     values = {row["label"]: row["value"] for row in rows if row["metric"] == "utility_auroc"}
     assert np.isnan(values.pop("Fracture"))
     assert values == {"Edema": 1.0, "Atelectasis": 0.0, "macro": 0.5}
+
+
+def test_f1_takes_the_thresholds_of_the_validation_split(folder, monkeypatch):
+    real = read_folder(folder / "dataset" / "test", "--real")
+    truth = real.rows[["Edema", "Atelectasis"]].astype(float)
+    said = pd.DataFrame({"Edema": 0.2 + 0.1 * truth["Edema"], "Atelectasis": 0.8 - 0.1 * truth["Atelectasis"]})
+    monkeypatch.setattr(EvalClassifier, "probabilities", lambda *_: said)
+    thresholds = {"Edema": 0.25, "Atelectasis": 0.75}
+    classifier = EvalClassifier("fake", tuple(said.columns), None, f1_thresholds=thresholds)
+    values = {row["label"]: row for row in evaluate(real, classifier, []).rows if row["metric"] == "utility_f1"}
+    assert {label: row["value"] for label, row in values.items()} == {"Edema": 1.0, "Atelectasis": 0.0, "macro": 0.5}
+    assert values["Edema"]["chance"] == pytest.approx(2 * 0.5 / 1.5)
+    classifier = EvalClassifier("fake", tuple(said.columns), None, f1_thresholds={"Edema": 0.25})
+    result = evaluate(real, classifier, [])
+    assert not any(row["metric"] == "utility_f1" for row in result.rows)
+    assert any("F1 (no threshold of Atelectasis:" in text for text in result.omitted)
+
+
+def test_classes_of_colour_images_are_scored(train_micro, tmp_path, capsys):
+    """Squares of three colours, which are alike in grey."""
+    data = save_coloured(tmp_path / "data", {"train": 24, "validation": 6, "test": 9})
+    many = {"max_train_steps": 25, "train_batch_size": 12, "learning_rate": 3e-3, "validation_steps": 25}
+    start = {"base": "test_resnet", "random_weights": True, "class_column": "kind", "resolution": 32}
+    run = tmp_path / "run"
+    train_micro(run, data=str(data), tune="classifier", use_ema=False, **start | many)
+    assert main(UtilityConfig(str(data / "test"), str(run), str(tmp_path / "scores"))) == 0
+    values = {(row["metric"], row["label"]): row["value"] for row in read_scores(tmp_path / "scores" / "scores.json")}
+    labels = ("blue", "green", "red", "macro")
+    assert values == {
+        (f"utility_{metric}", label): 1.0 for metric in ("auroc", "average_precision", "f1") for label in labels
+    }
+    assert "F1" in capsys.readouterr().out
+    config = {"real": str(data / "test"), "classifier": str(run / "classifier"), "output_dir": str(tmp_path / "other")}
+    with pytest.raises(UserError, match="--class_column text: has none of the classes blue, green, red, but nothing"):
+        main(UtilityConfig(**config, class_column="text"))
+    (run / "config.yaml").unlink()
+    with pytest.raises(UserError, match="tells classes apart: name the column that has them with --class_column"):
+        main(UtilityConfig(**config))
 
 
 def test_patients_that_it_was_trained_on_are_refused(folder, tmp_path):
@@ -115,3 +155,5 @@ def test_labels_and_findings_are_checked(folder, run, tmp_path):
         main(UtilityConfig(**config, labels=str(tmp_path / "nowhere.csv")))
     with pytest.raises(UserError, match="'Hernia'"):
         main(UtilityConfig(**config, findings="Hernia"))
+    with pytest.raises(UserError, match=r"--class_column: .* names findings, not one class of several"):
+        main(UtilityConfig(**config, class_column="view"))

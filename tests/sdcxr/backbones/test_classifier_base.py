@@ -29,14 +29,15 @@ def save_timm(folder: Path, name: str = "test_resnet", outputs: int = 5, **more)
     return folder
 
 
-def save_transformers(folder: Path, headless: bool = False) -> Path:
-    from transformers import ViTConfig, ViTForImageClassification, ViTModel
+def save_transformers(folder: Path, headless: bool = False, kind: str = "ViT") -> Path:
+    import transformers
 
     torch.manual_seed(0)
-    config = ViTConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=32, patch_size=8
-    )
-    (ViTModel if headless else ViTForImageClassification)(config).save_pretrained(folder)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
+    if kind == "ViT":
+        sizes["intermediate_size"] = 64
+    network = getattr(transformers, kind + ("Model" if headless else "ForImageClassification"))
+    network(getattr(transformers, f"{kind}Config")(**sizes)).save_pretrained(folder)
     processor = {"image_processor_type": "ViTImageProcessor", "image_mean": [0.4] * 3, "image_std": [0.3] * 3}
     (folder / "preprocessor_config.json").write_text(json.dumps(processor | {"size": {"height": 32, "width": 32}}))
     return folder

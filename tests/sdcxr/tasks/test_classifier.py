@@ -36,6 +36,7 @@ def bases(tmp_path_factory):
         "cnn": save_timm(folder / "cnn"),
         "vit": save_timm(folder / "vit", "test_vit"),
         "transformers": save_transformers(folder / "transformers"),
+        "dinov2": save_transformers(folder / "dinov2", kind="Dinov2"),
     }
 
 
@@ -56,6 +57,7 @@ def validation_rows(run: Path) -> list[dict[str, float]]:
 )  # fmt: skip
 def test_a_run_saves_its_adapter_and_the_network_that_was_trained(train_micro, tmp_path, bases, kind, method):
     more = OPTIONS.get(method, {}) | ({"resolution": 160} if kind == "vit" else {})
+    more |= {"gradient_checkpointing": kind != "cnn"}
     run = tmp_path / "run"
     train_micro(run, **run_settings(bases[kind], method, **more, max_train_steps=1, learning_rate=0.01))
     adapter = load_file(run / "adapter" / "classifier.safetensors")
@@ -124,21 +126,29 @@ def test_validation_has_scores_and_the_thresholds_are_saved(train_micro, tmp_pat
     assert about["validation"]["auroc"] == row["ema_auroc"]
 
 
-@pytest.mark.slow
-def test_resuming_is_exact(train_micro, read_log, tmp_path, bases):
-    stepwise = run_settings(bases["cnn"], "norm", checkpointing_steps=1, use_ema=True)
-    train_micro(tmp_path / "whole", **stepwise, max_train_steps=4)
-    train_micro(tmp_path / "run", **stepwise, max_train_steps=2)
-    train_micro(tmp_path / "run", **stepwise, max_train_steps=4)
+OTHERS = (("cnn", "tsa"), ("vit", "lora"), ("vit", "adalora"), ("transformers", "vpt-deep"), ("dinov2", "svdiff"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"), [("cnn", "norm"), *(pytest.param(*each, marks=pytest.mark.slow) for each in OTHERS)]
+)
+def test_resuming_is_exact(train_micro, read_log, tmp_path, bases, monkeypatch, kind, method):
+    size = 160 if kind == "vit" else 32
+    own = run_settings(bases[kind], method, checkpointing_steps=1, use_ema=True, max_train_steps=4, resolution=size)
+    train_micro(tmp_path / "whole", **own)
+    with monkeypatch.context() as stopped:  # and no shorter run: AdaLoRA's ranks depend on the length
+        stopped.setattr(loop.Run, "stopping", lambda _, step: step == 2)
+        train_micro(tmp_path / "run", **own)
+    train_micro(tmp_path / "run", **own)
     assert read_log(tmp_path / "run") == read_log(tmp_path / "whole")
     files = [tmp_path / name / "classifier" / "model.safetensors" for name in ("run", "whole")]
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def save_coloured(folder: Path) -> Path:
+def save_coloured(folder: Path, sizes: dict[str, int]) -> Path:
     """Squares of three colours on black; the column `kind` names the colour."""
     draws = np.random.default_rng(0)
-    for split, n in {"train": 24, "validation": 6}.items():
+    for split, n in sizes.items():
         (folder / split).mkdir(parents=True)
         rows = []
         for i in range(n):
@@ -152,7 +162,7 @@ def save_coloured(folder: Path) -> Path:
 
 @pytest.mark.slow
 def test_one_class_of_several_from_colour_images(train_micro, tmp_path):
-    data = save_coloured(tmp_path / "data")
+    data = save_coloured(tmp_path / "data", {"train": 24, "validation": 6})
     many = {"max_train_steps": 25, "train_batch_size": 12, "learning_rate": 3e-3, "validation_steps": 25}
     start = {"base": "test_resnet", "random_weights": True, "class_column": "kind", "resolution": 32}
     run = tmp_path / "run"
@@ -232,6 +242,28 @@ def test_what_has_no_effect_is_an_error_before_the_first_step(train_micro, tmp_p
     assert not (tmp_path / "run/checkpoints").exists()
 
 
+def test_full_tuning_leaves_what_no_step_reaches(micro_dataset, bases):
+    """Several processes would wait for its gradient."""
+    task = ClassifierTask(TrainConfig(data=str(micro_dataset), tune="classifier", base=str(bases["dinov2"])))
+    batch = {"pixels": torch.rand(2, 1, 32, 32), "labels": torch.ones(2, 2)}
+    idle = without_gradient(task, batch)
+    assert idle == ["network.dinov2.embeddings.mask_token"]
+    task.check_gradients(idle)
+    assert without_gradient(task, batch) == []
+    assert sum(p.numel() for group in task.groups() for p in group["params"]) == sum(
+        p.numel() for name, p in task.named_parameters() if "mask_token" not in name
+    )
+
+
+def test_gradient_checkpointing_is_for_what_recomputing_leaves_as_it_is(micro_dataset, bases):
+    settings = {"data": str(micro_dataset), "tune": "classifier", "gradient_checkpointing": True}
+    assert ClassifierTask(TrainConfig(**settings, base=str(bases["cnn"]), method="ssf")).network.grad_checkpointing
+    with pytest.raises(UserError, match="batch normalisations that train in this ResNet would count each batch twice"):
+        ClassifierTask(TrainConfig(**settings, base=str(bases["cnn"]), method="norm"))
+    with pytest.raises(UserError, match="--gradient_checkpointing: the Xception of this base does not support it"):
+        ClassifierTask(TrainConfig(**settings, base="legacy_xception", random_weights=True, method="linear"))
+
+
 @pytest.mark.parametrize(("colours", "coloured"), [((0, 0, 0, 9, 9, 9), False), ((0, 0, 0, 9, 9, 8), True)])
 def test_a_palette_of_greys_is_no_colour(tmp_path, colours, coloured):
     image = Image.fromarray(np.eye(32, dtype=np.uint8), mode="P")
@@ -284,6 +316,7 @@ def test_images_of_a_class_that_is_not_trained_are_told(capsys):
 def test_two_processes_train_the_same(train_micro, read_log, tmp_path, micro_dataset, bases):
     """In one launch for methods of both kinds of networks; batch normalisation does not move with these."""
     methods = {"cnn": ("linear", "bias", "ssf", "tsa"), "vit": ("attention", "lora", "adaptformer", "vpt-deep")}
+    methods["dinov2"] = ("full",)
     runs, split = [(kind, name) for kind, names in methods.items() for name in names], []
     for kind, name in runs:
         own = run_settings(bases[kind], name, data=str(micro_dataset), max_train_steps=3, adam_epsilon=1e-6)
@@ -294,7 +327,8 @@ def test_two_processes_train_the_same(train_micro, read_log, tmp_path, micro_dat
     for _, name in runs:
         one, two = tmp_path / name, tmp_path / f"{name} in two"
         np.testing.assert_allclose(*([row["loss"] for row in read_log(run)] for run in (one, two)), rtol=1e-5)
-        expected, found = (load_file(run / "adapter" / "classifier.safetensors") for run in (one, two))
+        file = "classifier/model.safetensors" if name == "full" else "adapter/classifier.safetensors"
+        expected, found = (load_file(run / file) for run in (one, two))
         assert found.keys() == expected.keys()
         for key, value in expected.items():
             torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-5, msg=f"{name}: {key}")

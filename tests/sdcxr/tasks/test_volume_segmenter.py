@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 pytest.importorskip("monai")
@@ -25,6 +26,8 @@ from sdcxr.config import TrainConfig
 from sdcxr.runtime.errors import UserError
 from sdcxr.tasks.segmenter import SegmenterTask
 from sdcxr.tuning.adapter_folder import read_adapter
+from tests.sdcxr.tasks.test_segmenter import save_squares
+from tests.torchrun import train_in_two_processes
 
 CPU = torch.device("cpu")
 SIDE = 32
@@ -126,6 +129,30 @@ def test_resuming_is_exact_and_a_run_begins_from_a_run(train_micro, read_log, tm
         SegmenterTask(TrainConfig(**settings(data, base=str(tmp_path / "run"), resolution=48)))
 
 
+@pytest.mark.multiprocess
+def test_two_processes_train_the_same(train_micro, read_log, tmp_path, data):
+    """In one launch; that of images only ends, as its decoder normalises the images of each process by themselves."""
+    train_micro(tmp_path / "base", **settings(data, base="unetr_tiny", random_weights=True, max_train_steps=1))
+    squares = save_squares(tmp_path / "squares", {"train": 8, "validation": 2})
+    own = {"max_train_steps": 3, "adam_epsilon": 1e-6, "train_batch_size": 4}
+    runs = {name: settings(data, base=str(tmp_path / "base"), method=name) | own for name in ("lora", "ssf", "norm")}
+    runs["images"] = settings(squares, base="test_resnet", random_weights=True, method="ssf") | own
+    split = []
+    for name, of_run in runs.items():
+        train_micro(tmp_path / name, **of_run)
+        one = yaml.safe_load((tmp_path / name / "config.yaml").read_text())
+        split.append(one | {"train_batch_size": 2, "output_dir": str(tmp_path / f"{name} in two")})
+    train_in_two_processes(split, tmp_path)
+    assert (tmp_path / "images in two" / "segmenter" / "model.safetensors").is_file()
+    for name in runs.keys() - {"images"}:
+        one, two = tmp_path / name, tmp_path / f"{name} in two"
+        np.testing.assert_allclose(*([row["loss"] for row in read_log(run)] for run in (one, two)), rtol=1e-5)
+        expected, found = (load_file(run / "adapter" / "segmenter.safetensors") for run in (one, two))
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-5, msg=f"{name}: {key}")
+
+
 @pytest.mark.slow
 def test_whole_volumes_are_scored(train_micro, tmp_path, data):
     run = tmp_path / "run"
@@ -224,8 +251,6 @@ def test_what_cannot_be_is_one_line(data, base, more, message):
 
 
 def test_a_segmenter_of_images_and_one_of_volumes_are_not_mixed_up(tmp_path, data):
-    from tests.sdcxr.tasks.test_segmenter import save_squares
-
     squares = save_squares(tmp_path / "squares", {"train": 4})
     with pytest.raises(UserError, match="unetr: is for volumes"):
         SegmenterTask(TrainConfig(**settings(squares, base="unetr", random_weights=True)))

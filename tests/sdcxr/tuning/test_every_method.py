@@ -21,7 +21,7 @@ from sdcxr import backbones
 from sdcxr.config import TrainConfig
 from sdcxr.generation.models import locate_model, with_adapters
 from sdcxr.generation.sampler import Sampler
-from sdcxr.tasks.diffusion import enable_gradient_checkpointing
+from sdcxr.tasks.base import enable_gradient_checkpointing
 from sdcxr.training.loop import Run
 from sdcxr.tuning import find_method
 from sdcxr.tuning.adapter_folder import save_adapter
@@ -30,6 +30,7 @@ from sdcxr.tuning.registry import METHODS, fitting_methods
 from tests.torchrun import train_in_two_processes
 
 PARTS = ("unet", "text")
+JOINED = ("unet=lora,text=bias", "unet=svdiff,text=adalora")  # one for each part
 CASES = [(name, part) for name in METHODS for part in PARTS]
 RATE = 1e-3  # times the method's factor, of a plain Adam
 # Softmax does not feel a bias of all keys: its true gradient is zero (tests/sdcxr/training/test_exactness.py).
@@ -171,12 +172,12 @@ def test_a_fresh_process_loads_what_was_saved_exactly(parts, micro_base, tmp_pat
 
 
 def of_both_parts(parts: dict[str, nn.Module], name: str) -> dict[str, Any]:
-    served = [part for part in PARTS if name in fitting_methods(parts[part])]
+    served = [part for part in PARTS if "=" in name or name in fitting_methods(parts[part])]
     return {"tune": "+".join(served), "method": name, "learning_rate": RATE, "checkpointing_steps": 2}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [*METHODS, *JOINED])
 def test_a_run_resumes_exactly_and_its_adapter_makes_the_images_of_its_pipeline(
     parts, micro_base, train_micro, read_log, tmp_path, monkeypatch, name
 ):

@@ -26,6 +26,7 @@ def test_one_method_for_all_parts_or_one_for_each():
     [
         ("svdif", r"--method svdif: unknown \(near: svdiff"),
         ("unet=bais,text=bias", r"--method bais: unknown \(near: bias"),
+        ("unet=tsa,text=bias", "--method tsa: is for a classifier or segmenter; here use adalora, .*, svdiff"),
         ("unet=bias", "name one method for each part of --tune unet.text, as unet=bias,text=bias, or one for all"),
         ("unet=bias,text=bias,vae=bias", "name one method for each part"),
         ("unet=bias,unet=norm,text=bias", "name one method for each part"),
