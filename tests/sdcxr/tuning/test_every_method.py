@@ -206,6 +206,7 @@ def test_a_run_resumes_exactly_and_its_adapter_makes_the_images_of_its_pipeline(
 
 
 @pytest.mark.multiprocess
+@pytest.mark.timeout(900)  # every method, twice
 def test_two_processes_train_the_same(parts, train_micro, read_log, tmp_path):
     """In one launch for all methods; the images of a step are the same eight."""
     split = []
