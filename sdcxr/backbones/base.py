@@ -99,6 +99,7 @@ class Backbone(Protocol):
     parts: dict[str, nn.Module]
     """By the names of `--tune`: "unet" (the denoiser, also where it is a transformer), "text", "vae".
 
+    That of "vae" has a method `decode`, which the pipeline calls.
     A part may have an attribute `unreached`: names of its submodules that no step needs, which then stay frozen.
     """
     codec: LatentCodec

@@ -44,7 +44,9 @@ def base(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def data(micro_dataset: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(micro_dataset, tmp_path / "data", ignore=shutil.ignore_patterns(".latents")))
+    return Path(
+        shutil.copytree(micro_dataset, tmp_path / "data", ignore=shutil.ignore_patterns(".latents", ".conditioning"))
+    )
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -88,6 +88,38 @@ def test_a_name_behind_a_licence_says_how_to_get_it(monkeypatch):
         backbones.load("somebody/gated")
 
 
+@pytest.fixture
+def no_weights(monkeypatch):
+    """Files of the hub are the index alone: whoever asks for more has downloaded gigabytes."""
+    from diffusers import DiffusionPipeline
+
+    monkeypatch.setattr(DiffusionPipeline, "download", lambda *_, **__: pytest.fail("downloaded all of it"))
+
+
+@pytest.mark.parametrize("pipeline_class", ["FluxPipeline", "KandinskyPipeline"])
+def test_a_name_of_another_family_is_refused_before_its_weights_are_downloaded(
+    no_weights, tmp_path, monkeypatch, pipeline_class
+):
+    import huggingface_hub
+
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": pipeline_class}))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda _, file: str(tmp_path / file))
+    with pytest.raises(UserError, match=rf"^somebody/other is a {pipeline_class}(,|:) "):
+        backbones.load("somebody/other")
+
+
+def test_a_name_of_a_denoiser_alone_needs_its_pipeline(no_weights, monkeypatch):
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    def without_index(*_: object) -> str:
+        raise EntryNotFoundError("404 Client Error.")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", without_index)
+    with pytest.raises(UserError, match=r"^somebody/alone has no model_index.json: .* a denoiser alone \(put it into"):
+        backbones.load("somebody/alone")
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

@@ -28,6 +28,7 @@ from sdcxr.data.stream import Stream, tensors
 from sdcxr.generation.config import GenerateConfig
 from sdcxr.generation.samples_folder import generate
 from sdcxr.runtime.errors import UserError
+from sdcxr.tasks import diffusion
 from sdcxr.training.flops import flop_counter
 from sdcxr.tuning import find_method
 from sdcxr.tuning.targets import target_layers
@@ -201,6 +202,23 @@ def test_cached_batches_are_those_without_a_cache_by_sample(settings, monkeypatc
     valid = torch.ones(1) if mask is None else mask[:, :tokens, None]
     torch.testing.assert_close(ours["hidden"] * valid, hidden[:, :tokens] * valid, rtol=1e-4, atol=1e-5)
     assert mask is None or (torch.equal(ours["mask"], mask[:, :tokens]) and not mask[:, tokens:].any())
+
+
+@torch.no_grad()
+def test_the_autoencoder_computes_in_float32_under_autocast(settings, family, monkeypatch):
+    """Images of a run without cached latents, and the decoded ones of its previews."""
+    monkeypatch.setattr(diffusion, "PREVIEW_STEPS", 2)
+    task = build_task(settings, cache_latents=False, mixed_precision="bf16", validation_steps=1, preview_images=1)
+    batch, vae = batch_of(task), task.backbone.parts["vae"]
+    expected, seen = task.latents(batch), []
+    for part in (vae.encoder, vae.decoder):
+        last = [module for module in part.modules() if isinstance(module, torch.nn.Conv2d)][-1]
+        last.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0].dtype, output.dtype)))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(task.latents(batch), expected)
+        assert task.preview([0])[0].shape == (family.resolution, family.resolution)
+    assert seen == [(torch.float32, torch.float32)] * 2
+    assert "decode" not in vars(vae)
 
 
 @pytest.mark.parametrize("flag", ["text_encoder", "text_length", "text_skip_layers", "random_unet"])
