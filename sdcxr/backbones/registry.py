@@ -186,8 +186,8 @@ def check_index(name: str) -> None:
         return
     except EntryNotFoundError:
         raise UserError(
-            f"{name} has no model_index.json: it is no diffusers pipeline, but a denoiser alone (put it into a folder of "
-            "the pipeline that it belongs to, in place of its transformer/ or unet/) or the weights of another program"
+            f"{name} has no model_index.json: it is no diffusers pipeline, but a denoiser alone (put it into a folder "
+            "of the pipeline that it belongs to, in place of its transformer/ or unet/) or weights of another program"
         ) from None
     except (OSError, ValueError) as error:
         refuse_gated(name, error)

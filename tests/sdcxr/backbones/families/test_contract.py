@@ -221,6 +221,29 @@ def test_the_autoencoder_computes_in_float32_under_autocast(settings, family, mo
     assert "decode" not in vars(vae)
 
 
+def test_encoders_that_never_train_are_hashed_once_in_a_process(settings, monkeypatch):
+    """For run.json, and for the caches of training and validation texts: T5-XXL has 19 GB in float32."""
+    read: list[Any] = []
+    real = torch.nn.Module.state_dict
+    monkeypatch.setattr(
+        torch.nn.Module, "state_dict", lambda part, *of, **named: (read.append(part), real(part, *of, **named))[1]
+    )
+    task = build_task(settings, validation_steps=1, validation_loss_images=2)
+    task.examples(), task.validation_examples()
+    texts = [name for name in task.backbone.parts if name.startswith("text")]
+    frozen = [task.backbone.parts[name] for name in texts if name not in task.backbone.tunable_text]
+    assert all(sum(part is each for each in read) == 1 for part in frozen)
+
+
+def test_cached_texts_outlive_an_update_of_transformers(backbone, monkeypatch):
+    """The fingerprint has its major version."""
+    from transformers import configuration_utils
+
+    before = backbone.text_fingerprint()
+    monkeypatch.setattr(configuration_utils, "__version__", "5.999.0")
+    assert backbone.text_fingerprint() == before
+
+
 @pytest.mark.parametrize("flag", ["text_encoder", "text_length", "text_skip_layers", "random_unet"])
 def test_a_setting_without_a_seat_is_refused_by_name(backbone, flag):
     if not isinstance(backbone, Family) or flag in backbone.seats:  # Stable Diffusion 1 and 2 take all
