@@ -1,6 +1,7 @@
 """What every family keeps: its conventions are the plain pipeline's, and the one loop trains it exactly."""
 
 import ast
+import importlib
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from safetensors.torch import load_file
 from torch.utils.data import default_collate
 
 from sdcxr import backbones, tasks
+from sdcxr.backbones import pipeline_files
 from sdcxr.backbones.base import Conditioning
 from sdcxr.backbones.family import Family
 from sdcxr.backbones.registry import FAMILIES
@@ -223,16 +225,16 @@ def test_the_autoencoder_computes_in_float32_under_autocast(settings, family, mo
 
 def test_encoders_that_never_train_are_hashed_once_in_a_process(settings, monkeypatch):
     """For run.json, and for the caches of training and validation texts: T5-XXL has 19 GB in float32."""
-    read: list[Any] = []
-    real = torch.nn.Module.state_dict
-    monkeypatch.setattr(
-        torch.nn.Module, "state_dict", lambda part, *of, **named: (read.append(part), real(part, *of, **named))[1]
-    )
+    hashed: list[Any] = []
+    real = pipeline_files.hash_weights
+    for module in (pipeline_files, importlib.import_module(Family.__module__)):
+        counted = lambda part, *of: (hashed.append(part), real(part, *of))[1]  # noqa: E731
+        monkeypatch.setattr(module, "hash_weights", counted, raising=False)
     task = build_task(settings, validation_steps=1, validation_loss_images=2)
     task.examples(), task.validation_examples()
     texts = [name for name in task.backbone.parts if name.startswith("text")]
     frozen = [task.backbone.parts[name] for name in texts if name not in task.backbone.tunable_text]
-    assert all(sum(part is each for each in read) == 1 for part in frozen)
+    assert all(sum(part is each for each in hashed) == 1 for part in frozen)
 
 
 def test_cached_texts_outlive_an_update_of_transformers(backbone, monkeypatch):
