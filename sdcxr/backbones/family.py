@@ -103,7 +103,8 @@ class Family:
         for name in ADAPTING:
             if name not in self.seats and getattr(config, name) != getattr(TrainConfig, name):  # the default
                 flag = "tune token" if name == "placeholder_token" else name
-                raise UserError(f"--{flag}: {self.pipeline_class} does not take it, only Stable Diffusion 1 and 2 do")
+                others = "Stable Diffusion 1, 2 and 3" if name == "text_length" else "Stable Diffusion 1 and 2"
+                raise UserError(f"--{flag}: {self.pipeline_class} does not take it, only {others} do")
         if config.lora_format == "kohya":
             raise UserError("--lora_format kohya: is for Stable Diffusion 1 and 2; --lora_format diffusers serves all")
         if config.mixed_precision == "fp16" and not self.half:

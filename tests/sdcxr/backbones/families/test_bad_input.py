@@ -123,7 +123,8 @@ def test_a_name_of_a_denoiser_alone_needs_its_pipeline(no_weights, monkeypatch):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"text_attention_mask": False}, "--text_attention_mask: SanaPipeline does not take it"),
+        ({"text_attention_mask": False}, "--text_attention_mask: SanaPipeline does not take it, .* Diffusion 1 and 2"),
+        ({"text_length": 99}, "--text_length: SanaPipeline does not take it, only Stable Diffusion 1, 2 and 3 do"),
         ({"lora_format": "kohya"}, "--lora_format kohya: is for Stable Diffusion 1 and 2"),
         (
             {"tune": "token", "placeholder_token": "<a>", "initializer_token": "lung"},

@@ -167,16 +167,21 @@ def test_a_run_resumes_to_the_bit_and_only_its_part_moves(family, base, settings
         path = f"checkpoints/checkpoint-6/{name}.safetensors"
         assert (whole / path).read_bytes() == (halves / path).read_bytes(), name
     denoiser = backbones.load(str(base)).components["unet"]
-    moved = set()
-    for folder in (path.parent for path in base.glob("*/config.json")):
-        before, after = weights(folder), weights(whole / "pipeline" / folder.name)
-        assert before.keys() == after.keys()
-        if any(not torch.equal(value, after[key]) for key, value in before.items()):
-            moved.add(folder.name)
-    assert moved == {denoiser}
+    assert moved_parts(base, whole) == {denoiser}
     # Neither checkpoint nor average repeats what the base has: tables of positions, frozen parts.
     trained = {f"{denoiser}.{name}" for name, _ in backbones.load(str(base)).parts["unet"].named_parameters()}
     assert load_file(whole / "checkpoints/checkpoint-6/ema.safetensors").keys() == trained
+
+
+def moved_parts(base: Path, run: Path) -> set[str]:
+    """Components whose weights a run changed."""
+    moved = set()
+    for folder in (path.parent for path in base.glob("*/config.json")):
+        before, after = weights(folder), weights(run / "pipeline" / folder.name)
+        assert before.keys() == after.keys()
+        if any(not torch.equal(value, after[key]) for key, value in before.items()):
+            moved.add(folder.name)
+    return moved
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -204,6 +209,15 @@ def test_cached_batches_are_those_without_a_cache_by_sample(settings, monkeypatc
     valid = torch.ones(1) if mask is None else mask[:, :tokens, None]
     torch.testing.assert_close(ours["hidden"] * valid, hidden[:, :tokens] * valid, rtol=1e-4, atol=1e-5)
     assert mask is None or (torch.equal(ours["mask"], mask[:, :tokens]) and not mask[:, tokens:].any())
+
+
+@pytest.mark.slow
+def test_a_step_is_one_compiled_graph(family, settings):
+    """As on GPUs by default; traced without a C++ compiler."""
+    task = build_task(settings, tune=family.modes[-1])
+    batch = batch_of(task)
+    compiled = torch.compile(task.forward, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(batch), task.forward(batch))
 
 
 @torch.no_grad()
@@ -364,8 +378,34 @@ def test_a_fresh_process_with_plain_diffusers_makes_the_images_of_generate(tmp_p
 
 @pytest.mark.slow
 @pytest.mark.multiprocess
+def test_a_killed_run_ends_in_the_same_bits(tmp_path, train_micro, micro_dataset, read_log):
+    """One process for all families, of which every life of a run is a fork."""
+    settings = []
+    for name in NAMES:
+        family, base = tiny(name), save_base(name, tmp_path / name)
+        shared = {"tune": "unet", "base": str(base), "data": str(micro_dataset), "resolution": family.resolution}
+        whole = tmp_path / f"{name}-whole"
+        assert train_micro(whole, **shared | SIX | family.trains, latents_dir=str(tmp_path / f"{name}-one")) == 0
+        config = yaml.safe_load((whole / "config.yaml").read_text())
+        own = {"output_dir": str(tmp_path / f"{name}-killed"), "latents_dir": str(tmp_path / f"{name}-two")}
+        settings.append(config | own)
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("killed.py")), "settings.json"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in NAMES:
+        whole, killed = tmp_path / f"{name}-whole", tmp_path / f"{name}-killed"
+        assert read_log(killed) == read_log(whole), name
+        for file in ("model", "ema", "optimizer"):
+            path = f"checkpoints/checkpoint-6/{file}.safetensors"
+            assert (killed / path).read_bytes() == (whole / path).read_bytes(), f"{name} {file}"
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
 def test_two_processes_change_nothing(tmp_path, train_micro, micro_dataset, read_log):
-    """Of every family in every mode; the two cache latents and texts together."""
+    """Of every family in every mode; the two cache latents and texts together, and move what is tuned alone."""
     runs, settings = [], []
     for name in NAMES:
         family, base = tiny(name), save_base(name, tmp_path / name)
@@ -378,6 +418,10 @@ def test_two_processes_change_nothing(tmp_path, train_micro, micro_dataset, read
             config = yaml.safe_load((one / "config.yaml").read_text()) | {"train_batch_size": 2}
             settings.append(config | {"output_dir": str(two), "latents_dir": str(tmp_path / f"{name}-two")})
             runs.append((one, two))
+            kind = type(backbones.load(str(base)))
+            tuned = [name for name in kind.components if name in ("unet", *kind.tunable_text)]
+            expected = {kind.components[name] for name in tuned if name.partition("_")[0] in mode.split("+")}
+            assert moved_parts(base, one) == expected, one.name
     (tmp_path / "settings.json").write_text(json.dumps(settings))
     launch(2, str(ROOT / "tests/sdcxr/training/train_in_turn.py"), "settings.json", folder=tmp_path)
     for one, two in runs:
@@ -401,7 +445,7 @@ def test_no_family_is_named_where_all_are_served():
         prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         for node in ast.walk(tree):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
-            values = [getattr(node, field, None) for field in ("module", "id", "attr")]
+            values = [getattr(node, field, None) for field in ("module", "id", "attr", "name", "arg")]
             if isinstance(node, ast.Constant) and id(node) not in prose:
                 values.append(node.value)
             named = [word for word in (*names, *values) if isinstance(word, str) and FAMILY_WORDS.search(word.lower())]
