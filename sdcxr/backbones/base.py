@@ -77,7 +77,10 @@ class LatentCodec(Protocol):
 
 
 class Backbone(Protocol):
-    """A family of text-to-image models: one class in one file, found by the `_class_name` of model_index.json."""
+    """A family of text-to-image models: one class in one file, found by the `_class_name` of model_index.json.
+
+    It may have a class method `check_index(index)`, which refuses members of it by that file, before weights are there.
+    """
 
     pipeline_class: ClassVar[str]
     """Name of the diffusers pipeline."""

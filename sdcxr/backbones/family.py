@@ -62,6 +62,14 @@ class Family:
         return KLCodec(vae)
 
     @classmethod
+    def check_index(cls, index: dict[str, Any]) -> None:
+        """Refuse members of the family that its model_index.json tells.
+
+        Raises:
+            UserError: what is wrong with it.
+        """
+
+    @classmethod
     def load(cls, folder: Path, dtype: Any) -> Self:
         import diffusers
         import transformers

@@ -7,6 +7,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from sdcxr.backbones.pipeline_files import check_pipeline_folder, pipeline_class_of, save_pipeline
+from sdcxr.io.files import read_json
 from sdcxr.io.hub import is_hub_name
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.memory import is_out_of_memory
@@ -85,17 +86,18 @@ def check(folder: Path) -> Any:
     Raises:
         UserError: an unknown family, which lists those that there are, or a missing part.
     """
-    family = find_family(pipeline_class_of(folder), folder)
+    family = find_family(folder, folder)
     check_pipeline_folder(folder, tuple(family.components.values()), family.tokenizers)
     return family
 
 
-def find_family(pipeline_class: str, where: Path | str) -> Any:
-    """The backbone class of a `_class_name`; `where` it was found begins the message.
+def find_family(folder: Path, where: Path | str) -> Any:
+    """The backbone class of a folder with a model_index.json; `where` that is from begins the message.
 
     Raises:
-        UserError: an unknown family, which lists those that there are.
+        UserError: an unknown family, which lists those that there are, or a member of one that is not supported.
     """
+    pipeline_class = pipeline_class_of(folder)
     if why := UNSUPPORTED.get(pipeline_class):
         raise UserError(f"{where} is a {pipeline_class}, which is not supported: {why}")
     if pipeline_class not in FAMILIES:
@@ -104,6 +106,11 @@ def find_family(pipeline_class: str, where: Path | str) -> Any:
     if isinstance(family, str):
         module, _, name = family.partition(":")
         family = getattr(import_module(module), name)
+    if hasattr(family, "check_index"):
+        try:
+            family.check_index(read_json(folder / "model_index.json"))
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
     return family
 
 
@@ -192,7 +199,7 @@ def check_index(name: str) -> None:
     except (OSError, ValueError) as error:
         refuse_gated(name, error)
         return
-    find_family(pipeline_class_of(index.parent), name)
+    find_family(index.parent, name)
 
 
 def refuse_gated(name: str, error: Exception) -> None:

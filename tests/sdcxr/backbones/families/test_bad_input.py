@@ -96,15 +96,22 @@ def no_weights(monkeypatch):
     monkeypatch.setattr(DiffusionPipeline, "download", lambda *_, **__: pytest.fail("downloaded all of it"))
 
 
-@pytest.mark.parametrize("pipeline_class", ["FluxPipeline", "KandinskyPipeline"])
-def test_a_name_of_another_family_is_refused_before_its_weights_are_downloaded(
-    no_weights, tmp_path, monkeypatch, pipeline_class
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ({"_class_name": "FluxPipeline"}, "^somebody/other is a FluxPipeline, which is not supported: "),
+        ({"_class_name": "KandinskyPipeline"}, "^somebody/other is a KandinskyPipeline: supported are "),
+        ({"_class_name": "Flux2KleinPipeline", "is_distilled": True}, "^somebody/other: it is distilled to a few"),
+    ],
+)
+def test_a_name_that_is_not_supported_is_refused_before_its_weights_are_downloaded(
+    no_weights, tmp_path, monkeypatch, index, message
 ):
     import huggingface_hub
 
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": pipeline_class}))
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda _, file: str(tmp_path / file))
-    with pytest.raises(UserError, match=rf"^somebody/other is a {pipeline_class}(,|:) "):
+    with pytest.raises(UserError, match=message):
         backbones.load("somebody/other")
 
 
