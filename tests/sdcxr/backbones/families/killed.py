@@ -4,11 +4,13 @@ import json
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sdcxr import backbones
 from sdcxr.config import TrainConfig
 from sdcxr.training import loop
 
@@ -34,4 +36,6 @@ def live(settings: dict[str, Any], dies: bool) -> int:
 
 
 for settings in json.loads(Path(sys.argv[1]).read_text()):
+    backbones.load(settings["base"])  # imports what every life needs
+    assert threading.active_count() == torch.get_num_threads() == 1, "a second thread would not survive a fork"
     assert [live(settings, dies) for dies in (True, False)] == [-signal.SIGKILL, 0], settings["base"]
