@@ -41,7 +41,7 @@ def trained(network: torch.nn.Module, method: str, **settings: Any) -> dict[str,
 @pytest.mark.parametrize(
     ("of", "size", "method", "expected"),
     [
-        pytest.param(*base, method, count, marks=[pytest.mark.slow] if base[0] == "sdxl" else [])  # its UNet takes long
+        pytest.param(*base, method, count, marks=[pytest.mark.slow] if base[0] == "sdxl" or method == "dora" else [])
         for base, counts in SELECTED.items()
         for method, count in counts.items()
     ],
