@@ -268,13 +268,13 @@ class Runner:
             return
         self.shown = now
         if terminal:
-            _print(f"\r\x1b[K{self.progress.line()}", end="")
+            _print(f"\r\x1b[K{self.progress.line()}")
         elif self.progress.started:
             self.say(self.progress.line())
 
     def _end_line(self) -> None:
         if sys.stdout.isatty():
-            _print("\r\x1b[K", end="")
+            _print("\r\x1b[K")
 
 
 class Caches:
@@ -337,10 +337,10 @@ def _hangup() -> list[signal.Signals]:
     return [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
 
 
-def _print(line: str, end: str = "\n") -> None:
-    """Print a line; where nobody reads any more (a closed terminal or pipe), stop as after a hangup."""
+def _print(text: str) -> None:
+    """Print to the end of a line; where nobody reads any more (a closed terminal or pipe), stop as after a hangup."""
     try:
-        print(line, end=end, flush=True)
+        print(text, end="", flush=True)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         signal.raise_signal(signal.SIGHUP)

@@ -68,6 +68,30 @@ class EmbeddedBaseConfig:
     """JSON file for the figures."""
 
 
+@dataclass
+class StudyConfig:
+    """What the studies that train this base in many ways are told alike."""
+
+    steps: int = EmbeddedBaseConfig.steps
+    """Optimizer steps of each training."""
+    seeds: int = 3
+    """Seeds 0, 1, … of training, of weights that begin random, and of the samples."""
+    jobs: int = 1
+    """Trainings at the same time; they share the cores."""
+    max_prompts: int | None = None
+    """Held-out prompts to sample. Default: all."""
+    classifier: Path | None = None
+    """Run folder of the demo's classifier. Default: one is trained."""
+    output: Path | None = None
+    """JSON file for the figures, written anew after each training. Default: one of the study's name in --output_dir."""
+    table: Path | None = None
+    """Print the tables of such a file, and do nothing else."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.seeds <= len(T_975) + 1 or self.jobs < 1 or self.steps < 1:
+            raise UserError(f"--steps and --jobs must be at least 1, --seeds 1 to {len(T_975) + 1}")
+
+
 def main(config: EmbeddedBaseConfig) -> int:
     from sdcxr.embedded import phantoms
     from sdcxr.io.files import user_cache
@@ -84,8 +108,7 @@ def main(config: EmbeddedBaseConfig) -> int:
     for name, error in figures["vae_l1"].items():
         print(f"VAE, L1 on {name}: {error:.4f}", flush=True)
     judge = train_classifier(root / "classifier", dataset, labels)
-    if not (root / "encoded").is_dir():  # before anything runs at the same time that would write them twice
-        train(bases["pretrained"], dataset, root / "encoded", 1, root / "latents", "--tune", "text")
+    encode_images(bases["pretrained"], dataset, root)  # before anything else runs that would write them, too
     jobs: dict[str, Callable[..., Any]] = {
         f"{row.start}-{row.tune or 'untuned'}-{seed}": partial(
             measure, config, root, bases, row, seed, dataset, labels, judge
@@ -194,6 +217,12 @@ def train(
     command("train.py", *settings, *lean, "--base", base, "--data", data, "--output_dir", run_folder, *options, **how)
 
 
+def encode_images(base: Path, data: Path, root: Path, **how: Any) -> None:
+    """Cache the latents of a dataset in the folder `latents` below `root`, by a training of one step."""
+    if not (root / "encoded" / "pipeline").is_dir():
+        train(base, data, root / "encoded", 1, root / "latents", "--tune", "text", **how)
+
+
 def train_classifier(folder: Path, dataset: Path, labels: Path, **how: Any) -> Path:
     """The demo's classifier, trained first where it is absent; `how`: see `command`."""
     if not (folder / "classifier").is_dir():
@@ -240,8 +269,8 @@ def read_scores(scores: Path, label: str = "macro") -> dict[str, float]:
     return {entry["metric"]: round(entry["value"], 4) for entry in rows if entry["value"] is not None}
 
 
-def command(*arguments: object, log: Path | None = None, threads: int | None = None) -> None:
-    """Run one of the project's commands from the repository's root.
+def command(*arguments: object, log: Path | None = None, threads: int | None = None) -> float:
+    """Run one of the project's commands from the repository's root; the processor time that it took, in seconds.
 
     Args:
         arguments: of Python.
@@ -256,7 +285,16 @@ def command(*arguments: object, log: Path | None = None, threads: int | None = N
     texts = [sys.executable, *map(str, arguments)]
     with log.open("a", encoding="utf-8") if log else nullcontext(sys.stdout) as output:
         errors = subprocess.STDOUT if log else None
-        subprocess.run(texts, cwd=ROOT, env=environment, stdout=output, stderr=errors, check=True)
+        process = subprocess.Popen(texts, cwd=ROOT, env=environment, stdout=output, stderr=errors)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            process.kill()
+            raise
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, texts)
+    return round(usage.ru_utime + usage.ru_stime, 1)
 
 
 def at_once(jobs: dict[str, Callable[..., Any]], n: int, root: Path) -> Iterable[tuple[str, str]]:

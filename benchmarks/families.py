@@ -13,9 +13,7 @@ Diffusion 3 and, with patches of 2 × 2, in FLUX.2-klein; Sana's deterministic o
 """
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -76,7 +74,7 @@ MEMBERS = {
         | {"num_cross_attention_heads": 6, "cross_attention_dim": 96},
         1000,
     ),
-    "flux2_klein": Member("FLUX.2-klein", {"num_attention_heads": 4}, 250),
+    "flux2_klein": Member("FLUX.2-klein", {"num_attention_heads": 4}, 750),
 }
 
 
@@ -173,7 +171,7 @@ def measure(study: Study, name: str, *, log: Path, threads: int) -> None:
     for stage, arguments in stages(study, name).items():
         if stage not in seconds:
             shutil.rmtree(folder / stage, ignore_errors=True)  # of one that was stopped: the whole counts
-            seconds[stage] = cpu_seconds(*arguments, log=log, threads=threads)
+            seconds[stage] = command(*arguments, log=log, threads=threads)
             write_json(record, seconds)
     shutil.rmtree(folder / "train" / "checkpoints", ignore_errors=True)
 
@@ -209,24 +207,6 @@ def stages(study: Study, name: str) -> dict[str, list[object]]:
         "sample": ["generate.py", "--model", folder / "train", "--output_dir", folder / "sample", *sampling],
         "score": ["-m", "eval.classifier", "--synthetic", folder / "sample", *judged],
     }
-
-
-def cpu_seconds(*arguments: object, log: Path, threads: int) -> float:
-    """Run one of the project's commands; the processor time that it took.
-
-    Raises:
-        CalledProcessError: it failed.
-    """
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)}
-    texts = [sys.executable, *map(str, arguments)]
-    with log.open("a", encoding="utf-8") as output:
-        process = subprocess.Popen(texts, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, texts)
-    return round(usage.ru_utime + usage.ru_stime, 1)
 
 
 def make_base(study: Study, name: str, folder: Path) -> dict[str, Any]:

@@ -30,10 +30,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from embedded_base import (
-    T_975,
     EmbeddedBaseConfig,
+    StudyConfig,
     at_once,
     command,
+    encode_images,
     half_width,
     read_scores,
     score_samples,
@@ -98,34 +99,19 @@ CAPTIONS = {
 
 
 @dataclass
-class LanguageConfig:
+class LanguageConfig(StudyConfig):
     """What to compare."""
 
     output_dir: Path = Path("runs/language")
     """Folder for the runs."""
     parts: str = "styles,encoders,refocusing"
     """Parts of the study, separated by commas."""
-    steps: int = EmbeddedBaseConfig.steps
-    """Optimizer steps of each training."""
-    seeds: int = 3
-    """Seeds 0, 1, … of training, of the new encoders' weights and of the samples."""
-    jobs: int = 1
-    """Trainings at the same time; they share the cores."""
-    max_prompts: int | None = None
-    """Held-out prompts to sample. Default: all."""
-    classifier: Path | None = None
-    """Run folder of the demo's classifier. Default: one is trained."""
-    output: Path | None = None
-    """JSON file for the figures, written anew after each training. Default: language.json in --output_dir."""
-    table: Path | None = None
-    """Print the tables of such a file, and do nothing else."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         unknown = set(self.parts.split(",")) - {row.part for row in ROWS}
         if unknown:
             raise UserError(f"--parts {self.parts}: use styles, encoders, refocusing, separated by commas")
-        if not 1 <= self.seeds <= len(T_975) + 1 or self.jobs < 1 or self.steps < 1:
-            raise UserError(f"--steps and --jobs must be at least 1, --seeds 1 to {len(T_975) + 1}")
 
 
 class Study(NamedTuple):
@@ -189,7 +175,9 @@ def prepare(config: LanguageConfig, rows: Sequence[Row]) -> tuple[Study, dict[st
     for captions in sorted({"impression", "raw reports"} | {row.training.captions for row in rows}):
         write_dataset(phantoms, study.data(captions), partial(captions_of, captions))
     (root / "encoders").mkdir(parents=True, exist_ok=True)
-    jobs: dict[str, Callable[..., Any]] = {"latents": partial(encode_images, study)}
+    jobs: dict[str, Callable[..., Any]] = {
+        "latents": partial(encode_images, study.base, study.data("impression"), study.root)
+    }
     if config.classifier is None:
         jobs["classifier"] = partial(train_classifier, judge, phantoms, labels)
     if any(row.training.encoder == "domain" for row in rows):
@@ -241,13 +229,6 @@ def measure(study: Study, rows: Sequence[Row], seed: int, **how: Any) -> None:
         options = ["--text", row.mode, *some]
         score_samples(*scored, seed, EmbeddedBaseConfig.guidance_scale, options, **how)
     shutil.rmtree(run_folder)
-
-
-def encode_images(study: Study, **how: Any) -> None:
-    """Cache the latents of the images, by a training of one step."""
-    if not (study.root / "encoded" / "pipeline").is_dir():
-        places = (study.base, study.data("impression"), study.root / "encoded", 1, study.latents)
-        train(*places, "--tune", "text", **how)
 
 
 def encoder_folder(root: Path, encoder: str, seed: int) -> Path:

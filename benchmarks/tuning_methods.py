@@ -23,10 +23,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from embedded_base import (
-    T_975,
     EmbeddedBaseConfig,
+    StudyConfig,
     at_once,
     command,
+    encode_images,
     half_width,
     read_scores,
     score_samples,
@@ -45,29 +46,15 @@ METRICS = {"fd": "Fréchet distance", "auroc": "macro AUROC", "average_precision
 
 
 @dataclass
-class MethodsConfig:
+class MethodsConfig(StudyConfig):
     """What to compare."""
 
     output_dir: Path = Path("runs/tuning-methods")
     """Folder for the runs."""
     methods: str | None = None
     """Methods, separated by commas. Default: all that serve a UNet."""
-    steps: int = EmbeddedBaseConfig.steps
-    """Optimizer steps of each training."""
-    seeds: int = 3
-    """Seeds 0, 1, … of training and of the samples."""
-    jobs: int = 1
-    """Trainings at the same time; they share the cores."""
-    max_prompts: int | None = None
-    """Held-out prompts to sample. Default: all."""
     rates: str | None = None
     """Learning rates to try instead of the methods' own, as factors of those, separated by commas."""
-    classifier: Path | None = None
-    """Run folder of the demo's classifier. Default: one is trained."""
-    output: Path | None = None
-    """JSON file for the figures, written anew after each training. Default: tuning_methods.json in --output_dir."""
-    table: Path | None = None
-    """Print the table of such a file, and do nothing else."""
     memory: str | None = None
     """Print the memory that training of Stable Diffusion 1.5's UNet takes by this method, calculated without weights,
     and do nothing else."""
@@ -77,8 +64,9 @@ class MethodsConfig:
     """Of --memory: images per step."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.seeds <= len(T_975) + 1 or min(self.jobs, self.steps, self.batch_size) < 1:
-            raise UserError(f"--steps, --jobs and --batch_size must be at least 1, --seeds 1 to {len(T_975) + 1}")
+        super().__post_init__()
+        if self.batch_size < 1:
+            raise UserError(f"--batch_size {self.batch_size}: must be at least 1")
 
 
 class Row(NamedTuple):
@@ -99,6 +87,10 @@ class Study(NamedTuple):
     labels: Path
     classifier: Path
     config: MethodsConfig
+
+    @property
+    def output(self) -> Path:
+        return self.config.output or self.root / "tuning_methods.json"
 
     def folder(self, row: Row, seed: int) -> Path:
         settled = f"{self.config.steps}-{self.config.max_prompts or 'all'}"  # other settings are other rows
@@ -129,7 +121,9 @@ def main(config: MethodsConfig) -> int:
     failed = train_all(study, rows, costs)
     for name, lines in failed.items():
         print(f"\nfailed: {name}\n{lines}", flush=True)
-    print(table(figures(study, rows, costs)))
+    measured = figures(study, rows, costs)
+    write_json(study.output, measured)  # also where nothing was left to train
+    print(table(measured))
     return 1 if failed else 0
 
 
@@ -273,7 +267,7 @@ def memory_line(method: str, batch: int, resolution: int, checkpointing: bool) -
 def train_all(study: Study, rows: list[Row], costs: dict[str, Any]) -> dict[str, str]:
     """Train and score what is missing, all methods of a seed before the next one; the last lines of failed logs."""
     config = study.config
-    first: dict[str, Callable[..., Any]] = {"latents": partial(encode_images, study)}
+    first: dict[str, Callable[..., Any]] = {"latents": partial(encode_images, study.base, study.dataset, study.root)}
     if config.classifier is None:
         first["classifier"] = partial(train_classifier, study.classifier, study.dataset, study.labels)
     failed: dict[str, str] = {}
@@ -292,15 +286,8 @@ def train_all(study: Study, rows: list[Row], costs: dict[str, Any]) -> dict[str,
         passed = f"{time.monotonic() - start:.0f} s"
         print(f"{n} of {len(jobs)}, {passed}: {name}: {'failed' if error else 'finished'}", flush=True)
         failed |= {name: error} if error else {}
-        write_json(config.output or study.root / "tuning_methods.json", figures(study, rows, costs))
+        write_json(study.output, figures(study, rows, costs))
     return failed
-
-
-def encode_images(study: Study, **how: Any) -> None:
-    """Cache the latents of the images, by a training of one step."""
-    if not (study.root / "encoded" / "pipeline").is_dir():
-        places = (study.base, study.dataset, study.root / "encoded", 1, study.root / "latents")
-        train(*places, "--tune", "text", **how)
 
 
 def measure(study: Study, row: Row, seed: int, **how: Any) -> None:

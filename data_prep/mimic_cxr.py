@@ -27,7 +27,7 @@ from data_prep.writer import is_finished, recorded_settings, write_dataset
 from sdcxr.io.ids import print_join, read_ids
 from sdcxr.io.manifest import IDS, LABELS
 from sdcxr.runtime.cli import run
-from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.errors import UserError, first_line
 from sdcxr.runtime.quiet import quiet_libraries
 from sdcxr.text.fields import chexpert_findings, finding_fields, person_fields, view_words
 
@@ -175,10 +175,9 @@ def count_tokens(text: pd.Series, tokenizer: str) -> pd.Series:
         try:
             encode = AutoTokenizer.from_pretrained(str(folder) if folder.is_dir() else tokenizer)
         except (OSError, ValueError) as error:
-            first_line = str(error).strip().splitlines()[0]
             raise UserError(
                 f"--tokenizer {tokenizer}: neither a local folder with a tokenizer nor one that could be fetched from "
-                f"the Hugging Face hub ({first_line})"
+                f"the Hugging Face hub ({first_line(error)})"
             ) from None
         for start in range(0, len(texts), 1000):
             counts += [len(ids) for ids in encode(texts[start : start + 1000])["input_ids"]]

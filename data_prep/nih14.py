@@ -87,11 +87,18 @@ class Nih14Config(PromptSettings):
             raise UserError("--train_list and --test_list belong together: give both or neither")
         self.prompt_template = template_of_parts(as_recorded(self.prompt_template))
         super().__post_init__()
-        check_words("--views", self.views, ",", VIEWS)
+        self.known_views()
         if self.text != "raw":
             raise UserError(
                 f"--text {self.text}: ChestX-ray14 has no reports, its prompts are made of labels: leave it out"
             )
+
+    def known_views(self) -> list[str]:
+        """The views of --views; an unknown one is a `UserError`."""
+        views = [view.strip() for view in self.views.split(",")]
+        if not set(views) <= set(VIEWS):
+            raise UserError(f"--views {self.views}: expected one or more of {', '.join(VIEWS)}, joined by ','")
+        return views
 
 
 def main(config: Nih14Config) -> int:
@@ -125,8 +132,8 @@ def select(config: Nih14Config, images: Collection[str]) -> Cohort:
     cohort.apply("image present", reason_where(~pd.Series(present, index=table.index), "missing image"))
     incomplete = (cohort.rows["subject_id"] == "") | cohort.rows["findings"].isna()
     cohort.apply("patient and labels", reason_where(incomplete, "no patient or unknown label"), cohort.rows["given"])
-    views = check_words("--views", config.views, ",", VIEWS)
-    cohort.apply(f"view {config.views}", view_reasons(cohort.rows["view"], views), cohort.rows["view"])
+    reasons = view_reasons(cohort.rows["view"], config.known_views())
+    cohort.apply(f"view {config.views}", reasons, cohort.rows["view"])
 
     split = _splits(config, cohort.rows)
     cohort.rows = cohort.rows.assign(split=split)
@@ -200,14 +207,6 @@ def chexpert_labels(findings: list[str]) -> dict[str, int]:
         elif label and same:
             labels.setdefault(label, 0)
     return labels
-
-
-def check_words(flag: str, value: str, separator: str, known: Iterable[str]) -> list[str]:
-    """Split a flag such as --views PA,AP into words; an unknown word is a `UserError`."""
-    words = [word.strip() for word in value.split(separator)]
-    if any(word not in known for word in words):
-        raise UserError(f"{flag} {value}: expected one or more of {', '.join(known)}, joined by {separator!r}")
-    return words
 
 
 def _splits(config: Nih14Config, rows: pd.DataFrame) -> pd.Series:

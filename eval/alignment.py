@@ -26,10 +26,7 @@ VERSION = 2  # of the rows: raise it when a value changes for the same images
 
 
 def main(config: FeatureComparison) -> int:
-    def measure(real: ImageFolder, synthetic: ImageFolder) -> Result:
-        return evaluate(real, synthetic, config.find_extractor(config.extractor), seed=config.seed)
-
-    return config.run(measure, table)
+    return config.run_with_extractor(evaluate, table)
 
 
 def evaluate(real: ImageFolder, synthetic: ImageFolder, extractor: Extractor, *, seed: int = 0) -> Result:

@@ -75,3 +75,11 @@ class FeatureComparison(Comparison):
 
     extractor: str
     """Name of a feature extractor, or a folder with one, such as a run of `train.py --tune clip`."""
+
+    def run_with_extractor(self, evaluate: Callable[..., Result], table: Callable[[Rows], str]) -> int:
+        """`run` of a function of both folders, the extractor and `seed`."""
+
+        def measure(real: ImageFolder, synthetic: ImageFolder) -> Result:
+            return evaluate(real, synthetic, self.find_extractor(self.extractor), seed=self.seed)
+
+        return self.run(measure, table)

@@ -41,10 +41,7 @@ CHUNK = 1024  # queries compared with the whole gallery at once
 
 
 def main(config: FeatureComparison) -> int:
-    def measure(real: ImageFolder, synthetic: ImageFolder) -> Result:
-        return evaluate(real, synthetic, config.find_extractor(config.extractor), seed=config.seed)
-
-    return config.run(measure, table)
+    return config.run_with_extractor(evaluate, table)
 
 
 def evaluate(real: ImageFolder, synthetic: ImageFolder, extractor: Extractor, *, seed: int = 0) -> Result:
@@ -125,33 +122,11 @@ def by_finding(
     it is uncertain (-1) it is not in the gallery; 0 and empty do not belong. A patient's own images are not in the
     gallery of a real query. `side` tells what the queries are; features have the shape (images, dimension).
     """
-    names = [f"precision@{k}" for k in PRECISION_AT] + ["mrr"]
-    values = {name: np.full((len(queries), len(labels)), np.nan) for name in names}
-    chances = {name: np.full(len(labels), np.nan) for name in names}
-    groups, gallery_groups = np.array(queries.groups), np.array(gallery.groups)
-    for j, label in enumerate(labels):
-        asking = np.flatnonzero(queries.rows[label] == 1)
-        carrying, certain = (gallery.rows[label] == 1).to_numpy(), (gallery.rows[label] != -1).to_numpy()
-        items, belonging = np.zeros(len(asking)), np.zeros(len(asking))
-        for start in range(0, len(asking), CHUNK):
-            chunk = asking[start : start + CHUNK]
-            similarity = cosine(query_features[chunk], gallery_features)
-            belongs = np.broadcast_to(carrying, similarity.shape)
-            allowed = np.broadcast_to(certain, similarity.shape)
-            if side == "real":
-                allowed = allowed & (groups[chunk, None] != gallery_groups[None, :])
-            for k in PRECISION_AT:
-                values[f"precision@{k}"][chunk, j] = precision_at(similarity, belongs, k, allowed)
-            values["mrr"][chunk, j] = 1 / first_ranks(similarity, belongs, allowed)
-            items[start : start + CHUNK] = allowed.sum(axis=1)
-            belonging[start : start + CHUNK] = (allowed & belongs).sum(axis=1)
-        share = float(np.mean(belonging / items.clip(min=1)))
-        for k in PRECISION_AT:
-            chances[f"precision@{k}"][j] = share
-        chances["mrr"][j] = chance_reciprocal_rank(items, belonging)
+    own = side == "real"
+    values, chances = _search_by_finding(queries, query_features, gallery, gallery_features, labels, own)
+    groups, rows = np.array(queries.groups), []
     n_groups = [len(set(groups[(queries.rows[label] == 1).to_numpy()])) for label in labels]
-    rows = []
-    for name in names:
+    for name in values:
         few = f"fewer than {name.partition('@')[2]} real images to search" if "@" in name else None
         for label, columns in [*((label, [j]) for j, label in enumerate(labels)), ("macro", list(range(len(labels))))]:
             known = [j for j in columns if np.isfinite(values[name][:, j]).any()]
@@ -167,6 +142,45 @@ def by_finding(
             n_queries = int(np.isfinite(chosen).sum())  # of the mean, the searches of all findings
             rows.append(row | {"notes": notes, "n_queries": n_queries, "n_synthetic": 0 if side == "real" else None})
     return rows
+
+
+def _search_by_finding(
+    queries: ImageFolder,
+    query_features: np.ndarray,
+    gallery: ImageFolder,
+    gallery_features: np.ndarray,
+    labels: list[str],
+    own: bool,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """By metric, the values (queries, labels), NaN where a label asks nothing, and their chances (labels,).
+
+    `own`: patients of the queries are in the gallery, too, and their images do not count.
+    """
+    names = [f"precision@{k}" for k in PRECISION_AT] + ["mrr"]
+    values = {name: np.full((len(queries), len(labels)), np.nan) for name in names}
+    chances = {name: np.full(len(labels), np.nan) for name in names}
+    groups, gallery_groups = np.array(queries.groups), np.array(gallery.groups)
+    for j, label in enumerate(labels):
+        asking = np.flatnonzero(queries.rows[label] == 1)
+        carrying, certain = (gallery.rows[label] == 1).to_numpy(), (gallery.rows[label] != -1).to_numpy()
+        items, belonging = np.zeros(len(asking)), np.zeros(len(asking))
+        for start in range(0, len(asking), CHUNK):
+            chunk = asking[start : start + CHUNK]
+            similarity = cosine(query_features[chunk], gallery_features)
+            belongs = np.broadcast_to(carrying, similarity.shape)
+            allowed = np.broadcast_to(certain, similarity.shape)
+            if own:
+                allowed = allowed & (groups[chunk, None] != gallery_groups[None, :])
+            for k in PRECISION_AT:
+                values[f"precision@{k}"][chunk, j] = precision_at(similarity, belongs, k, allowed)
+            values["mrr"][chunk, j] = 1 / first_ranks(similarity, belongs, allowed)
+            items[start : start + CHUNK] = allowed.sum(axis=1)
+            belonging[start : start + CHUNK] = (allowed & belongs).sum(axis=1)
+        share = float(np.mean(belonging / items.clip(min=1)))
+        for k in PRECISION_AT:
+            chances[f"precision@{k}"][j] = share
+        chances["mrr"][j] = chance_reciprocal_rank(items, belonging)
+    return values, chances
 
 
 def by_text(

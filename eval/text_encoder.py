@@ -32,6 +32,7 @@ import pandas as pd
 from eval.inputs.folders import ImageFolder, say_phantoms
 from eval.metrics.bootstrap import group_interval, mean
 from eval.metrics.classification import auroc
+from eval.metrics.embeddings import linear_cka, neighbours_kept, probe
 from eval.metrics.retrieval import unit
 from eval.radiology_text import composition
 from eval.scores import Result, Rows, note_text, publish, score_row, value_text
@@ -264,28 +265,6 @@ def embed(encoder: Any, lists: Sequence[Sequence[str]], pooling: Literal["mean",
     return Embedded([encoder.embed(texts, pooling) for texts in lists], n_cut, architecture)
 
 
-def probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray, regularisation: float = 1.0) -> np.ndarray:
-    """Scores of a logistic regression on standardised embeddings.
-
-    Args:
-        train: shape (n, width).
-        labels: 1, 0 or NaN, which is left out, shape (n,).
-        test: shape (m, width).
-        regularisation: C of scikit-learn's LogisticRegression.
-
-    Returns:
-        Log-odds of the finding, shape (m,).
-    """
-    from sklearn.linear_model import LogisticRegression
-
-    known = np.isfinite(labels)
-    centre, spread = train[known].mean(axis=0), train[known].std(axis=0)
-    spread = np.where(spread > 0, spread, 1)
-    model = LogisticRegression(C=regularisation, max_iter=2000)
-    model.fit((train[known] - centre) / spread, labels[known].astype(int))
-    return np.asarray(model.decision_function((test - centre) / spread))
-
-
 def probe_rows(truth: pd.DataFrame, before: np.ndarray, after: np.ndarray, groups: np.ndarray, seed: int = 0) -> Rows:
     """AUROC of either probe and their paired difference, per finding and as the mean over the findings.
 
@@ -296,10 +275,10 @@ def probe_rows(truth: pd.DataFrame, before: np.ndarray, after: np.ndarray, group
     known = truth.to_numpy(float)
     everything = np.concatenate([known, before, after], axis=1)
     columns = [(str(label), [j]) for j, label in enumerate(truth.columns)] + [("macro", list(range(n)))]
-    for metric, statistic in (("base", _area), ("tuned", _area), ("gain", _gain)):
-        first = {"base": n, "tuned": 2 * n, "gain": n}[metric]
+    statistics = {"base": partial(_area, first=n), "tuned": partial(_area, first=2 * n), "gain": partial(_gain, n=n)}
+    for metric, statistic in statistics.items():
         for label, chosen in columns:
-            of_label = partial(statistic, findings=chosen, first=first, second=2 * n)
+            of_label = partial(statistic, findings=chosen)
             interval = group_interval(everything, groups, of_label, resamples=200, seed=seed)
             note = f"mean of {n} findings" if label == "macro" else "texts that training lacks"
             counts = {"n_real": len(truth), "n_positive": int((known[:, chosen] == 1).sum())}
@@ -308,14 +287,14 @@ def probe_rows(truth: pd.DataFrame, before: np.ndarray, after: np.ndarray, group
     return rows
 
 
-def _area(everything: np.ndarray, findings: list[int], first: int, second: int) -> float:
+def _area(everything: np.ndarray, findings: list[int], first: int) -> float:
     """Mean AUROC of the findings, their scores beginning at column `first`."""
     areas = [auroc(everything[:, j], everything[:, first + j]) for j in findings]
     return float(np.mean(areas))  # NaN if one is undefined: a mean over fewer findings is another statistic
 
 
-def _gain(everything: np.ndarray, findings: list[int], first: int, second: int) -> float:
-    return _area(everything, findings, second, 0) - _area(everything, findings, first, 0)
+def _gain(everything: np.ndarray, findings: list[int], n: int) -> float:
+    return _area(everything, findings, 2 * n) - _area(everything, findings, n)
 
 
 def kept_rows(
@@ -340,32 +319,6 @@ def kept_rows(
         interval = group_interval(kept, groups, mean, seed=seed)
         rows.append(score_row("kept_neighbours", mean(kept), interval, chance=NEIGHBOURS / (n - 1)))
     return [row | {"label": label, "images": None, "n_real": n} for row in rows]
-
-
-def linear_cka(before: np.ndarray, after: np.ndarray) -> float:
-    """Linear centred kernel alignment of two sets of embeddings of the same texts (Kornblith et al. 2019, 1905.00414).
-
-    Args:
-        before: shape (n, width).
-        after: shape (n, other width).
-
-    Returns:
-        1 where one is the other rotated, scaled and shifted, 0 where they have nothing in common; NaN for a constant.
-    """
-    x, y = before - before.mean(axis=0, dtype=np.float64), after - after.mean(axis=0, dtype=np.float64)
-    norm = np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)
-    return float(np.linalg.norm(y.T @ x) ** 2 / norm) if norm > 0 else float("nan")
-
-
-def neighbours_kept(before: np.ndarray, after: np.ndarray, k: int) -> np.ndarray:
-    """Share of each text's k nearest others by cosine that are the same in both sets, shape (n,)."""
-    nearest = []
-    for vectors in (before, after):
-        similarity = unit(vectors) @ unit(vectors).T
-        np.fill_diagonal(similarity, -np.inf)
-        nearest.append(np.argsort(-similarity, axis=1, kind="stable")[:, :k])
-    shared = (nearest[0][:, :, None] == nearest[1][:, None, :]).any(axis=2)
-    return np.asarray(shared.mean(axis=1))
 
 
 def table(rows: Rows) -> str:

@@ -22,10 +22,13 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 # A background job of a script is born deaf to Ctrl-C; the tests, and the processes they start, shall hear it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy one too
+settings.load_profile("any machine")
 gc.disable()  # until the tests are collected: nothing of that is garbage
 
 

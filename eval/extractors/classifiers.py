@@ -69,7 +69,7 @@ def at_operating_point(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray
     return np.where(values < thresholds, values / (2 * thresholds), 1 - (1 - values) / (2 * (1 - thresholds)))
 
 
-def find_classifier(name: str, weights_dir: Path | None = None, flag: str = "--classifier") -> EvalClassifier:
+def find_classifier(name: str, weights_dir: Path | None = None) -> EvalClassifier:
     """The classifier of a run folder, or one of torchxrayvision by name, such as `xrv-all`.
 
     Raises:
@@ -78,23 +78,25 @@ def find_classifier(name: str, weights_dir: Path | None = None, flag: str = "--c
     folder = Path(name).expanduser()
     base = name.partition("@")[0]
     if folder.is_dir() or not xrv.matches(base):
-        classifier = _of_run(name, folder, flag)
+        classifier = _of_run(name, folder)
     else:
         classifier = _of_torchxrayvision(name, base, weights_dir)
     repeated = [label for label in classifier.findings if classifier.findings.count(label) > 1]
     if repeated:
-        raise UserError(f"{flag} {name}: two of its outputs are called {repeated[0]}")
+        raise UserError(f"--classifier {name}: two of its outputs are called {repeated[0]}")
     return classifier
 
 
-def _of_run(name: str, folder: Path, flag: str) -> EvalClassifier:
+def _of_run(name: str, folder: Path) -> EvalClassifier:
     from eval.extractors import run_classifier
 
     if not run_classifier.matches(name):
         known = ", ".join(sorted(xrv.ALIASES))
         if folder.is_dir():
-            raise UserError(f"{flag} {folder} holds no trained classifier: make one with train.py --tune classifier")
-        raise UserError(f"{flag} {name}: neither a run folder of train.py --tune classifier nor one of {known}")
+            raise UserError(
+                f"--classifier {folder} holds no trained classifier: make one with train.py --tune classifier"
+            )
+        raise UserError(f"--classifier {name}: neither a run folder of train.py --tune classifier nor one of {known}")
     features = extractors.find_extractor(name)
     labels = read_json(features.weights[1])["labels"]
     load = partial(_load_run, features.weights[0].parent)

@@ -17,11 +17,10 @@ import numpy as np
 from PIL import Image
 
 from eval.extractors.base import Extractor, Request
-from eval.extractors.weights import hub_folder, load_pretrained
+from eval.extractors.weights import hub_folder, load_pretrained, loading
 from sdcxr.io.files import read_json
 from sdcxr.io.hub import is_hub_name
-from sdcxr.runtime.errors import UserError
-from sdcxr.runtime.quiet import quiet_libraries
+from sdcxr.runtime.errors import UserError, first_line
 
 KNOWN = {  # repository, size, dimension
     "rad-dino": ("microsoft/rad-dino", "346 MB", 768),
@@ -84,19 +83,15 @@ def processor(folder: Path) -> Any:
         except ImportError:  # this model has no processor on Pillow
             return AutoImageProcessor.from_pretrained(folder, **options)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder / PROCESSOR} cannot be used ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{folder / PROCESSOR} cannot be used ({first_line(error)})") from None
 
 
 def load(folder: Path, device: Any) -> Any:
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModel
 
-    try:
-        with quiet_libraries():
-            model, absent = load_pretrained(AutoModel, folder)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{folder} cannot be loaded ({str(error).splitlines()[0]})") from None
+    with loading(str(folder)):
+        model, absent = load_pretrained(AutoModel, folder)
     if random := [name for name in absent if not name.startswith("pooler.")]:
         raise UserError(f"{folder}: {len(random)} weights are absent (first: {random[0]}): download it again")
     processor(folder)  # cached before the workers are forked

@@ -91,7 +91,8 @@ def _tensors(layer: Layer, prefix: str = "") -> dict[str, Any]:
 def _restricted(modules: Collection[str]) -> SimpleNamespace:
     """The parts of the module `pickle` that torch.load uses, with an unpickler restricted to the list."""
 
-    class Unpickler(pickle.Unpickler):
+    # Python's own, whose memo is a dictionary: that in C is an array of the largest index that a damaged file has.
+    class Unpickler(pickle._Unpickler):
         def find_class(self, module: str, name: str) -> Any:
             module = "builtins" if module == "__builtin__" else module
             if f"{module}.{name}" in modules:

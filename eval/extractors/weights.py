@@ -1,12 +1,15 @@
 """Pretrained weights of others: where to get them, where to find them locally, checks of size and checksum."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sdcxr.io.files import checksum
 from sdcxr.io.hub import cached_snapshot
-from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.errors import UserError, first_line
+from sdcxr.runtime.quiet import quiet_libraries
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,18 @@ class WeightsFile:
                 f"{path} has the sha256 {found_sum[:16]}… instead of {self.sha256[:16]}…: "
                 f"download it again from {self.url}"
             )
+
+
+@contextmanager
+def loading(what: str) -> Iterator[None]:
+    """Silence transformers, and raise a `UserError` where what it loads is absent or damaged."""
+    from safetensors import SafetensorError
+
+    try:
+        with quiet_libraries():
+            yield
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        raise UserError(f"{what} cannot be loaded ({first_line(error)})") from None
 
 
 def load_pretrained(kind: Any, folder: Path) -> tuple[Any, list[str]]:

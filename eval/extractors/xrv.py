@@ -23,7 +23,7 @@ from eval.extractors.base import Extractor, Request
 from eval.extractors.pickles import load_state
 from eval.extractors.weights import WeightsFile
 from eval.inputs.images import bicubic_float, centre_square
-from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.errors import UserError, first_line
 
 RELEASE = "https://github.com/mlmed/torchxrayvision/releases/download/v1/"
 TRAINED_ON = {  # part of the file name → name of the weights
@@ -158,7 +158,7 @@ def network_of(name: str, file: Path) -> Any:
     try:
         network.load_state_dict(_state(file))
     except RuntimeError as error:
-        raise UserError(f"{file} does not fit {name} ({str(error).splitlines()[0]}): download it again") from None
+        raise UserError(f"{file} does not fit {name} ({first_line(error)}): download it again") from None
     return network.eval()
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from sdcxr.io.ids import read_ids
 from sdcxr.io.image_files import IMAGE_SUFFIXES, is_image_name
-from sdcxr.io.manifest import IDS, validate_rows
+from sdcxr.io.manifest import IDS, SAMPLES_RECORD, UNFINISHED, validate_rows
 from sdcxr.io.table_formats import read_table as read_any_table
 from sdcxr.runtime.errors import UserError
 
@@ -24,7 +24,6 @@ OTHER_NAMES = {  # columns of other tools, in the order in which they are taken
 }
 OTHER_TABLES = (".tsv", ".xlsx", ".parquet", ".jsonl", ".txt")  # never read, but said
 LISTED = 3  # tables that a remark names
-NEXT_TO = {"generate.json": "generate.py has not finished this folder: run the same command again"}
 
 
 class FolderTable(NamedTuple):
@@ -53,7 +52,7 @@ def read_table(folder: Path) -> FolderTable:
         if "file_name" in rows:
             rows = _with_found_names(rows, path, top | below)
         return FolderTable(_checked(rows, path), path, _remarks_on_files(rows, path, top, below))
-    remarks = [f"{about}" for name, about in NEXT_TO.items() if (folder / name).is_file()]
+    remarks = [UNFINISHED] if (folder / SAMPLES_RECORD).is_file() else []
     if below:
         remarks.append(f"{len(below)} images in subfolders are not read (such as {min(below)})")
     others = sorted(folder.glob("*.csv"))

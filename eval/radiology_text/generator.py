@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.extractors.weights import hub_folder, load_pretrained
+from eval.extractors.weights import hub_folder, load_pretrained, loading
 from eval.inputs.images import Unusable, read_grey, refuse
 from sdcxr.io.hub import is_hub_name
-from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.errors import UserError, first_line
 from sdcxr.runtime.quiet import quiet_libraries
 
 
@@ -43,7 +43,7 @@ class ReportModel:
                 tokens = self.model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=self.max_new_tokens)
         except (ValueError, TypeError) as error:
             hint = "" if self.question else " (a model that wants an instruction gets it with --question)"
-            raise UserError(f"--report_model cannot read images: {str(error).splitlines()[0]}{hint}") from None
+            raise UserError(f"--report_model cannot read images: {first_line(error)}{hint}") from None
         asked = inputs.get("input_ids")
         if asked is not None and not self.model.config.is_encoder_decoder:
             tokens = tokens[:, asked.shape[1] :]  # decoder-only models repeat the question
@@ -116,22 +116,18 @@ def load(generator: str, weights_dir: Path | None, question: str | None, max_new
     """
     folder = locate_report_model(generator, weights_dir)
 
-    from safetensors import SafetensorError
     from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
     from sdcxr.runtime.processes import processes
 
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        with quiet_libraries():
-            images = AutoProcessor.from_pretrained(folder, **options)
-            tokenizer = getattr(images, "tokenizer", None)
-            if tokenizer is None:  # models put together from an encoder and a decoder have one processor each
-                images = AutoImageProcessor.from_pretrained(folder, **options)
-                tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-            model, absent = load_pretrained(AutoModelForImageTextToText, folder)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError) as error:
-        raise UserError(f"--report_model {folder} cannot be loaded ({str(error).strip().splitlines()[0]})") from None
+    with loading(f"--report_model {folder}"):
+        images = AutoProcessor.from_pretrained(folder, **options)
+        tokenizer = getattr(images, "tokenizer", None)
+        if tokenizer is None:  # models put together from an encoder and a decoder have one processor each
+            images = AutoImageProcessor.from_pretrained(folder, **options)
+            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        model, absent = load_pretrained(AutoModelForImageTextToText, folder)
     if absent:
         raise UserError(f"--report_model {folder}: {len(absent)} weights are absent (first: {absent[0]})")
     return ReportModel(model.eval().to(processes().device), images, tokenizer, question, max_new_tokens)

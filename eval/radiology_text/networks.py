@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from eval.extractors.weights import WeightsFile, hub_folder, load_pretrained
+from eval.extractors.weights import WeightsFile, hub_folder, load_pretrained, loading
 from sdcxr.io.files import read_json
-from sdcxr.runtime.errors import UserError
-from sdcxr.runtime.quiet import quiet_libraries
+from sdcxr.runtime.errors import UserError, first_line
 
 EXPERIMENTAL = "experimental: not yet verified with the published weights"
 
@@ -114,17 +113,13 @@ def _greedy_f1(reference: np.ndarray, hypothesis: np.ndarray) -> float:
 def _embed(texts: list[str], folder: Path, layer: int, batch_size: int) -> list[np.ndarray]:
     """Unit hidden states of each text's tokens, special tokens included: (tokens, width) each."""
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
 
     from sdcxr.runtime.processes import processes
 
-    try:
-        with quiet_libraries():
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-            model, absent = load_pretrained(AutoModel, folder)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{folder} cannot be loaded ({str(error).strip().splitlines()[0]})") from None
+    with loading(str(folder)):
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        model, absent = load_pretrained(AutoModel, folder)
     if absent:
         raise UserError(f"{folder}: {len(absent)} weights are absent (first: {absent[0]}): download it again")
     model = model.eval().to(processes().device)
@@ -192,8 +187,9 @@ def _load_chexbert(path: Path) -> tuple[Any, Any]:
         state.pop("bert.embeddings.position_ids", None)  # a buffer that older transformers saved
         whole.load_state_dict(state)
     except (OSError, KeyError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{path} is not CheXbert's checkpoint ({reason}): download it from {CHEXBERT.url}") from None
+        raise UserError(
+            f"{path} is not CheXbert's checkpoint ({first_line(error)}): download it from {CHEXBERT.url}"
+        ) from None
     return encoder, heads
 
 

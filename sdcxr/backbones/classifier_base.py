@@ -24,7 +24,7 @@ from sdcxr.backbones.pipeline_files import hash_weights
 from sdcxr.config import TrainConfig
 from sdcxr.io.files import read_json
 from sdcxr.io.hub import hub_folder, is_hub_name
-from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.errors import UserError, first_line
 from sdcxr.runtime.memory import is_out_of_memory
 from sdcxr.runtime.quiet import LIBRARIES, quiet_libraries
 
@@ -72,7 +72,7 @@ def pretrained(base: str, architecture: str | None, wanted: Description) -> tupl
     except FAILURES as error:
         if is_out_of_memory(error):
             raise
-        raise UserError(f"--base {base}: {_first_line(error)}") from None
+        raise UserError(f"--base {base}: {first_line(error)}") from None
 
 
 def _with_new_head(module: nn.Module, about: Description) -> tuple[nn.Module, Description, str]:
@@ -245,8 +245,3 @@ def _of_transformers(folder: Path, config: dict[str, Any], wanted: Description) 
 def _has_positions(module: nn.Module) -> bool:
     """Whether a network of transformers has an embedding for each place of an image of one size."""
     return any("position_embeddings" in name for name, _ in module.named_parameters())
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return " ".join(lines[:2])[:300]  # the second of torch's says which tensors

@@ -84,6 +84,10 @@ def set_length(tokenizer: Any, text_encoder: Any, given: int | None, usual: int)
         UserError: the encoder does not take `given`; see `fit_tokenizer`.
     """
     fit_tokenizer(tokenizer, text_encoder, given or usual)
+    if given is not None and given <= (own := tokenizer.num_special_tokens_to_add()):
+        raise UserError(
+            f"--text_length {given}: the tokenizer puts {own} tokens around a text: give at least {own + 1}"
+        )
     if given is not None and text_positions(text_encoder) is None:
         tokenizer.model_max_length = given  # T5's relative positions take any length, whatever its tokenizer says
         return

@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from sdcxr.runtime.errors import UserError
@@ -21,14 +22,17 @@ def encoder_class(about: dict[str, Any]) -> Any:
     if model_type in ("clip", "clip_text_model"):
         return transformers.CLIPTextModel  # also of a whole CLIP, and of one with a projection, which no state passes
     looks_both_ways = model_type in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not about.get("is_encoder_decoder")
-    if about.get("is_decoder") or (model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not looks_both_ways):
+    name = auto.MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES.get(model_type)
+    name = name or (auto.MODEL_MAPPING_NAMES.get(model_type) if looks_both_ways else None)
+    decodes_only = model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not about.get("is_encoder_decoder")
+    if about.get("is_decoder") or (decodes_only and not looks_both_ways):
         raise UserError(
             f"is a {model_type}, a decoder-only language model: give an encoder (BERT, RoBERTa, T5, CLIP, …)"
         )
-    name = auto.MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES.get(model_type)
-    name = name or (auto.MODEL_MAPPING_NAMES.get(model_type) if looks_both_ways else None)
     if not isinstance(name, str):
-        raise UserError(f"is a {model_type}: give a text encoder (BERT, RoBERTa, T5, CLIP, …)")
+        raise UserError(
+            f"is a {model_type}, whose text encoder is not known: give another (BERT, RoBERTa, T5, CLIP, …)"
+        )
     return getattr(transformers, name)
 
 
@@ -87,8 +91,10 @@ def without_last_layers(encoder: Any, n: int) -> Any:
     settings, weights = copy.deepcopy(encoder.config), encoder.state_dict()
     try:
         settings.num_hidden_layers = layers - n
+        type(settings).from_dict(settings.to_dict())  # would else be refused when it is saved
         shorter = type(encoder)(settings)
         shorter.load_state_dict({name: weights[name] for name in shorter.state_dict()})
-    except (RuntimeError, LookupError, ValueError, TypeError):  # a setting for each layer, for instance
+    # A setting for each layer, for instance: ModernBERT's kinds of attention, Longformer's windows.
+    except (RuntimeError, LookupError, ValueError, TypeError, AssertionError, StrictDataclassError):
         raise UserError(f"--text_skip_layers: a {type(encoder).__name__} cannot leave out layers") from None
     return shorter.to(encoder.dtype).train(encoder.training)

@@ -11,9 +11,9 @@ from sdcxr.backbones.encoder_classes import encoder_class, fill_pooler, plain_en
 from sdcxr.backbones.open_clip_text import CONFIG as OPEN_CLIP
 from sdcxr.backbones.open_clip_text import load_open_clip
 from sdcxr.backbones.pipeline_files import VOCABULARIES
-from sdcxr.backbones.registry import part_of
+from sdcxr.backbones.registry import LOADING_ERRORS, part_of
 from sdcxr.io.hub import hub_folder, is_hub_name
-from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.errors import UserError, first_line
 from sdcxr.runtime.memory import is_out_of_memory
 from sdcxr.runtime.quiet import LIBRARIES, quiet_libraries
 
@@ -71,19 +71,12 @@ def load_encoder(name: str, trust_remote_code: bool = False, flag: str = "--text
                 raise UserError("has no config.json of transformers and no open_clip_config.json")
             fit_tokenizer(tokenizer, module, USUAL_LENGTH)
             return module.float().eval(), tokenizer
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError) as error:
+    except SafetensorError as error:
+        raise UserError(f"{flag} {name}: its weights are damaged ({error}): copy them again") from None
+    except (*LOADING_ERRORS, ImportError) as error:
         if is_out_of_memory(error):
             raise
-        raise _refusal(flag, name, error) from None
-    except SafetensorError as error:
-        raise _refusal(flag, name, UserError(f"its weights are damaged ({error}): copy them again")) from None
-    except UserError as error:
-        raise _refusal(flag, name, error) from None
-
-
-def _refusal(flag: str, name: str, error: Exception) -> UserError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-    return UserError(f"{flag} {name}: {reason}")
+        raise UserError(f"{flag} {name}: {first_line(error)}") from None
 
 
 def encoder_folder(name: str, flag: str) -> Path:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sdcxr.backbones.prompt_tokens import insert_prompts
 from sdcxr.io.files import atomic, read_json, write_json
-from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.errors import UserError, first_line
 from sdcxr.runtime.memory import is_out_of_memory
 from sdcxr.runtime.quiet import LIBRARIES, quiet_libraries
 
@@ -271,8 +271,7 @@ def load_network(folder: Path, about: Description) -> nn.Module:
     except (SafetensorError, RuntimeError, OSError, ValueError) as error:
         if is_out_of_memory(error):
             raise
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{file} is damaged or of another network ({reason})") from None
+        raise UserError(f"{file} is damaged or of another network ({first_line(error)})") from None
 
 
 def _of_transformers(folder: Path) -> nn.Module:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sdcxr.backbones.image_classifier import network
 from sdcxr.backbones.text_encoders import tokenize
 from sdcxr.io.files import read_json
-from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.errors import UserError, first_line
 
 START_TEMPERATURE, MIN_TEMPERATURE = 0.07, 0.01  # of CLIP (Radford et al. 2021, arXiv 2103.00020)
 DIMENSION = 64  # of the embeddings
@@ -74,8 +74,9 @@ class Clip:
             self.towers = Towers(about["architecture"], about["text"])
             self.towers.load_state_dict(load_file(self.weights))
         except (OSError, ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"{folder} is damaged or of another network ({reason}): copy or train it again") from None
+            raise UserError(
+                f"{folder} is damaged or of another network ({first_line(error)}): copy or train it again"
+            ) from None
         self.resolution: int = about["resolution"]
         self.dimension: int = about["text"]["projection_dim"]
         self.device = device

@@ -1,4 +1,4 @@
-"""Latent codecs: AutoencoderKL with its scale and shift, and AutoencoderDC, which is deterministic."""
+"""Latent codecs: AutoencoderKL with its scale and shift, AutoencoderDC without a variance, and patched latents."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,7 +40,7 @@ class KLCodec:
         """8 in Stable Diffusion."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
-    def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
         posterior = self.vae.encode(pixels.expand(-1, 3, -1, -1)).latent_dist
         return posterior.mean, posterior.std
 
@@ -57,17 +57,15 @@ class KLCodec:
         side = resolution // self.factor
         return int(self.vae.config.latent_channels), side, side
 
-    latent_shape = posterior_shape
+    def latent_shape(self, resolution: int) -> tuple[int, int, int]:
+        return self.posterior_shape(resolution)
 
     def fingerprint(self) -> str:
         return hash_weights(self.vae, ("encoder.", "quant_conv."))
 
 
-class DCCodec:
+class DCCodec(KLCodec):
     """diffusers' AutoencoderDC (Chen et al. 2024, arXiv 2410.10733): no variance, so that no deviation is stored."""
-
-    def __init__(self, vae: Any):
-        self.vae = vae
 
     @property
     def factor(self) -> int:
@@ -77,40 +75,16 @@ class DCCodec:
     def encode(self, pixels: Tensor) -> tuple[Tensor, None]:
         return self.vae.encode(pixels.expand(-1, 3, -1, -1)).latent, None
 
-    def to_model(self, latents: Tensor) -> Tensor:
-        scaled: Tensor = latents * self.vae.config.scaling_factor
-        return scaled
 
-    def decode(self, latents: Tensor) -> Tensor:
-        decoded: Tensor = self.vae.decode(latents / self.vae.config.scaling_factor).sample
-        return decoded
-
-    def posterior_shape(self, resolution: int) -> tuple[int, int, int]:
-        side = resolution // self.factor
-        return int(self.vae.config.latent_channels), side, side
-
-    latent_shape = posterior_shape
-
-    def fingerprint(self) -> str:
-        return hash_weights(self.vae, ("encoder.",))
-
-
-class PatchedCodec:
+class PatchedCodec(KLCodec):
     """diffusers' AutoencoderKLFlux2: patches of 2 × 2 latents as channels, standardised by statistics of the VAE.
 
     So a sample of the posterior has another shape than what the denoiser sees.
     """
 
-    def __init__(self, vae: Any):
-        self.vae = vae
-
     @property
     def factor(self) -> int:
         return int(2 ** len(self.vae.config.block_out_channels))
-
-    def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        posterior = self.vae.encode(pixels.expand(-1, 3, -1, -1)).latent_dist
-        return posterior.mean, posterior.std
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every channel of the patches, each (1, channels, 1, 1)."""
@@ -134,6 +108,3 @@ class PatchedCodec:
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
         channels, side, _ = self.posterior_shape(resolution)
         return 4 * channels, side // 2, side // 2
-
-    def fingerprint(self) -> str:
-        return hash_weights(self.vae, ("encoder.", "quant_conv."))

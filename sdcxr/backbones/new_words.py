@@ -37,10 +37,20 @@ def add_words(tokenizer: Any, encoder: Any, config: TrainConfig) -> None:
             "which have to differ"
         )
     tokens = [token for each in words.values() for token in each]
+    if twice := next((token for token in tokens if tokens.count(token) > 1), None):
+        raise UserError(f"--placeholder_token: {twice} is a word and a vector of another one: choose another")
     if taken := next((token for token in tokens if is_known(tokenizer, token)), None):
         raise UserError(f"--placeholder_token {taken}: the tokenizer has this word already, choose another")
     for token in tokens:
         tokenizer.add_tokens(token)
+    for word, each in words.items():
+        # Of a tokenizer that lowers capitals, only the first vector of <Word> would be read, and train.
+        read = tokenizer(with_all_vectors(tokenizer, [word]), add_special_tokens=False)["input_ids"][0]
+        if not {*tokenizer.convert_tokens_to_ids(each)} <= {*read}:
+            raise UserError(
+                f"--placeholder_token {word}: this tokenizer does not read all {len(each)} vectors of it, nor would "
+                "that of plain diffusers: write it in small letters and angle brackets, such as <lung-xray>"
+            )
     table = encoder.get_input_embeddings()
     first = [table.weight[token_ids(tokenizer, start)].mean(dim=0) for start in starts]
     begun = torch.stack(first * (len(words) // len(first))).repeat_interleave(config.num_vectors, dim=0)
@@ -49,6 +59,19 @@ def add_words(tokenizer: Any, encoder: Any, config: TrainConfig) -> None:
     encoder.new_words = {word: tokenizer.convert_tokens_to_ids(each) for word, each in words.items()}
     new_ids = [i for each in encoder.new_words.values() for i in each]
     encoder.get_input_embeddings().weight[new_ids] = begun
+
+
+def with_all_vectors(tokenizer: Any, texts: list[str]) -> list[str]:
+    """The texts with words of textual inversion that have several vectors (`<w>`, `<w>_1`, …) spelled out.
+
+    As the pipeline does it.
+    """
+    added = tokenizer.get_added_vocab()
+    if not any(f"{word}_1" in added for word in added):
+        return texts
+    from diffusers.loaders import TextualInversionLoaderMixin
+
+    return list(TextualInversionLoaderMixin().maybe_convert_prompt(texts, tokenizer))
 
 
 def token_ids(tokenizer: Any, word: str) -> list[int]:
@@ -71,7 +94,7 @@ def is_known(tokenizer: Any, word: str) -> bool:
 
 
 def require_words(ids: np.ndarray, words: dict[str, list[int]]) -> None:
-    """Refuse captions that do not hold a new word, which would then not train.
+    """Refuse captions that do not hold a new word, or not all of its vectors, which would then not train.
 
     Args:
         ids: token ids of the captions, shape (n, tokens).
@@ -84,4 +107,9 @@ def require_words(ids: np.ndarray, words: dict[str, list[int]]) -> None:
         raise UserError(
             f"--placeholder_token: no caption holds {', '.join(absent)}: give the dataset captions that do, or use "
             f'--token_caption, such as "a photo of a {absent[0]}"'
+        )
+    if short := [word for word, its in words.items() if not np.isin(its, ids).all()]:
+        raise UserError(
+            f"--num_vectors {len(words[short[0]])}: all captions are cut before the last vector of {short[0]}: use "
+            "fewer, shorter captions, or the word at their beginning"
         )

@@ -91,7 +91,8 @@ def _own_tower(folder: Path, text: dict[str, Any], activation: str, state: dict[
         tokenizer.model_max_length = length
     else:
         tokenizer = clip_tokenizer(length)
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(text.get("pad_id", 0))
+        # Added, as the saved tokenizer has it: there a "!" in a text is that of the padding, as in Stable Diffusion 2.
+        tokenizer.add_special_tokens({"pad_token": tokenizer.convert_ids_to_tokens(text.get("pad_id", 0))})
     for name in ("bos", "eos", "pad"):
         settings[f"{name}_token_id"] = getattr(tokenizer, f"{name}_token_id")
     encoder = plain_encoder(CLIPTextModel, settings, clip_names(state))

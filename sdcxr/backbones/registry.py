@@ -4,12 +4,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from sdcxr.backbones.pipeline_files import check_pipeline_folder, pipeline_class_of, save_pipeline
 from sdcxr.io.files import read_json
 from sdcxr.io.hub import is_hub_name
-from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.errors import UserError, first_line
 from sdcxr.runtime.memory import is_out_of_memory
 from sdcxr.runtime.quiet import LIBRARIES, quiet_libraries
 
@@ -29,8 +30,11 @@ UNSUPPORTED = {
     "Lumina2Pipeline": "Lumina 2 rounds lengths of texts within its network, which cannot be compiled or counted",
 }
 
-# Of a damaged or unknown file, wherever in the libraries it shows; SafetensorError is an Exception of its own.
-LOADING_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError, UserError)
+# Of a damaged or unknown file, wherever in the libraries it shows.
+LOADING_ERRORS = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError),
+    *(SafetensorError, StrictDataclassError, UserError),  # of weights, of a config.json of transformers, of our own
+)
 
 
 def register(family: Any) -> Any:
@@ -137,7 +141,7 @@ def load(model: str, dtype: Any = None) -> Any:
     except LOADING_ERRORS as error:
         if is_out_of_memory(error):
             raise
-        raise UserError(f"{where} cannot be loaded: {_first_line(error)}") from None
+        raise UserError(f"{where} cannot be loaded: {first_line(error)}") from None
 
 
 def refuse_half(family: Any, dtype: Any) -> None:
@@ -170,7 +174,7 @@ def download(name: str) -> str:
                 return str(DiffusionPipeline.download(name, use_safetensors=True, variant=variant, **parts))
         except (OSError, ValueError) as error:
             refuse_gated(name, error)
-            failed = failed or _first_line(error)
+            failed = failed or first_line(error)
     raise UserError(
         f"{name} is neither a folder here nor could it be had from the Hugging Face hub ({failed}): check the name and "
         "the network, or download it elsewhere and give its folder"
@@ -225,7 +229,3 @@ def is_gated(error: BaseException | None) -> bool:
 def save(backbone: Any, folder: Path) -> None:
     """Save the backbone as a plain diffusers pipeline folder, atomically."""
     save_pipeline(backbone.pipeline(), folder, backbone.stored)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

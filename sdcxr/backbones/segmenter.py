@@ -21,7 +21,7 @@ from sdcxr.backbones.image_classifier import Description, read_description
 from sdcxr.backbones.volume_networks import NETWORKS, volume_network
 from sdcxr.io.files import atomic, write_json
 from sdcxr.io.volumes import LOWEST, quiet_monai, require_packages
-from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.errors import UserError, first_line
 
 MISSING = "--tune segmenter needs pip install sdcxr[segmentation]"
 SMP = "segmentation_models_pytorch.Unet"
@@ -52,10 +52,9 @@ def unet(about: Description, flag: str = "--base") -> nn.Module:
                 classes=len(about.labels), **about.model_args,
             )  # fmt: skip
         except (ValueError, RuntimeError, TypeError, KeyError, AttributeError, AssertionError) as error:
-            reason = " ".join(str(error).split())[:200]
             raise UserError(
-                f"{flag} {about.architecture}: is no encoder of a U-Net ({reason}): use a network with feature maps at "
-                "1/2 to 1/32 of the size, such as resnet50, convnext_tiny or efficientnet_b0"
+                f"{flag} {about.architecture}: is no encoder of a U-Net ({first_line(error)}): use a network with "
+                "feature maps at 1/2 to 1/32 of the size, such as resnet50, convnext_tiny or efficientnet_b0"
             ) from None
 
 
@@ -115,8 +114,8 @@ class Segmenter:
         try:
             self.network.load_state_dict(load_file(folder / "model.safetensors"))
         except (SafetensorError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{folder / 'model.safetensors'} is damaged or of another network ({reason})") from None
+            file = folder / "model.safetensors"
+            raise UserError(f"{file} is damaged or of another network ({first_line(error)})") from None
         self.network.eval().to(device)
 
     @torch.no_grad()

@@ -16,7 +16,7 @@ from sdcxr.backbones.encoder_classes import without_last_layers
 from sdcxr.backbones.encoder_files import load_encoder
 from sdcxr.backbones.guidance import shared_guidance
 from sdcxr.backbones.latent_codec import KLCodec
-from sdcxr.backbones.new_words import add_words
+from sdcxr.backbones.new_words import add_words, with_all_vectors
 from sdcxr.backbones.pipeline_files import component_class, describe_config, hash_weights, load_part
 from sdcxr.backbones.text_encoders import TextEncoder
 from sdcxr.backbones.text_projection import add_projection
@@ -89,6 +89,8 @@ class StableDiffusion(DdpmTraining):
         if config.text_attention_mask is not None:
             self.parts["text"].config.use_attention_mask = config.text_attention_mask
         set_length(self.tokenizer, self.parts["text"], config.text_length, length)
+        if self.text_encoder.in_windows and self.text_encoder.use_mask:
+            raise UserError("--text_attention_mask: not for texts in windows of CLIP, which is causal: leave it out")
         if config.placeholder_token is not None:
             add_words(self.tokenizer, self.parts["text"], config)
         with torch.no_grad():
@@ -201,7 +203,7 @@ class StableDiffusion(DdpmTraining):
 def random_unet(unet: Any, width: int) -> Any:
     """A UNet of the same architecture with weights from torch's generator, which attends to states of this width."""
     settings = dict(unet.config) | {"encoder_hid_dim": None, "encoder_hid_dim_type": None}
-    if {width} != attended_widths(unet.config):
+    if unet.config.encoder_hid_dim or {width} != attended_widths(unet.config):
         settings["cross_attention_dim"] = width
     return type(unet).from_config(settings).to(unet.dtype).eval()
 
@@ -216,19 +218,6 @@ def seeded(seed: int) -> Iterator[None]:
 
 # The safety checker blanks radiographs.
 WITHOUT_CHECKER: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-
-
-def with_all_vectors(tokenizer: Any, texts: list[str]) -> list[str]:
-    """The texts with words of textual inversion that have several vectors (`<w>`, `<w>_1`, …) spelled out.
-
-    As the pipeline does it.
-    """
-    added = tokenizer.get_added_vocab()
-    if not any(f"{word}_1" in added for word in added):
-        return texts
-    from diffusers.loaders import TextualInversionLoaderMixin
-
-    return list(TextualInversionLoaderMixin().maybe_convert_prompt(texts, tokenizer))
 
 
 def normalise_in_float32(network: nn.Module) -> None:

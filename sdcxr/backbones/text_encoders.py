@@ -120,8 +120,13 @@ class TextEncoder:
         inner: Any = getattr(self.module, "text_model", self.module)  # where transformers 4 has its layers
         layers = self.module.config.num_hidden_layers
         if not hasattr(inner, "final_layer_norm") or clip_skip >= layers:
-            most = f"at most {layers - 1}" if hasattr(inner, "final_layer_norm") else "not, as it is no CLIP"
-            raise UserError(f"--clip_skip {clip_skip}: this text encoder can leave out {most}")
+            is_clip = hasattr(inner, "final_layer_norm")
+            why = (
+                f"can leave out at most {layers - 1}"
+                if is_clip
+                else "is no CLIP: train with --text_skip_layers instead"
+            )
+            raise UserError(f"--clip_skip {clip_skip}: this text encoder {why}")
         hidden = self.module(ids, output_hidden_states=True, **masked).hidden_states
         skipped: Tensor = inner.final_layer_norm(hidden[-(clip_skip + 1)])
         return skipped

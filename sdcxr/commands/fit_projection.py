@@ -10,10 +10,12 @@ was not trained; a tenth of the texts is held out to measure it.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
+
+RECORD = "projection.json"  # begun before the pipeline is saved, with what was measured once that is there
 
 
 @dataclass
@@ -53,28 +55,50 @@ class ProjectionConfig:
 
 def main(config: ProjectionConfig) -> int:
     import dataclasses
+    import hashlib
 
     from sdcxr.generation.prompts import read_prompts
     from sdcxr.io.files import write_json
 
     output = Path(config.output_dir)
-    if output.exists() and any(output.iterdir()):
-        raise UserError(f"--output_dir {output}: is not empty, give another folder")
     texts = list(dict.fromkeys(read_prompts(config.prompts)["text"]))
+    settings = dataclasses.asdict(config)
+    settings["texts_sha256"] = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+    if is_finished(output, settings):
+        print(f"{output} is finished")
+        return 0
 
     from sdcxr import backbones  # torch only once the arguments are known to be good
     from sdcxr.training.projection import fit_projection
 
     backbone, measured = fit_projection(config, texts)
     output.mkdir(parents=True, exist_ok=True)
+    write_json(output / RECORD, settings)
     backbones.save(backbone, output / "pipeline")
-    write_json(output / "projection.json", dataclasses.asdict(config) | measured)
+    write_json(output / RECORD, settings | measured)
     print(
         f"{output}: of {measured['n_held_out']} held-out texts {measured['top1']:.1%} find themselves first among the "
         f"states of the base (chance {1 / measured['n_held_out']:.1%}); {measured['explained']:.1%} of the variance "
         "explained"
     )
     return 0
+
+
+def is_finished(output: Path, settings: dict[str, Any]) -> bool:
+    """Whether a folder has the projection of these settings; one that was stopped begins anew.
+
+    Raises:
+        UserError: it holds something else, or was made with other settings.
+    """
+    from sdcxr.io.files import check_same_settings, read_json
+
+    if (output / RECORD).is_file():
+        record = read_json(output / RECORD)
+        check_same_settings(output, {name: record.get(name) for name in settings}, settings)
+        return "explained" in record
+    if output.exists() and any(output.iterdir()):
+        raise UserError(f"--output_dir {output}: is not empty, give another folder")
+    return False
 
 
 def entry() -> None:

@@ -103,7 +103,9 @@ def hash_images(files: list[Path]) -> str:
     try:
         share = file_digests(files[rank::world], progress=state.is_main_process)
     except FileNotFoundError as error:
-        raise UserError(f"{error.filename} is named in metadata.csv and does not exist: run data_prep again") from None
+        raise UserError(
+            f"{error.filename} is named in metadata.csv and does not exist: run the command that made this folder again"
+        ) from None
     except OSError as error:
         raise UserError(f"{error.filename} is named in metadata.csv and cannot be read ({error.strerror})") from None
     digests = np.empty((len(files), share.shape[1]), dtype=np.uint8)

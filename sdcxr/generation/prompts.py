@@ -9,6 +9,7 @@ import pandas as pd
 from sdcxr.io.manifest import LABELS, SPLITS, image_ids, read_metadata, with_labels
 from sdcxr.io.table_formats import REFUSED, TABLE_KINDS, kind_of, read_lines, read_table
 from sdcxr.runtime.errors import UserError
+from sdcxr.text.fields import person_fields
 from sdcxr.text.prompt_writer import note_on_text, prompts_of
 from sdcxr.text.refocusing import TextMode, describe_change, use_mode
 from sdcxr.text.templates import places
@@ -61,18 +62,28 @@ def read_prompts(prompts: str, mode: TextMode = "raw", templates: Sequence[str] 
 
 def _used_prompts(rows: pd.DataFrame, mode: TextMode, templates: Sequence[str], seed: int) -> pd.DataFrame:
     """The rows with the texts in a mode, and written by templates."""
-    if mode != "raw" and "text" in rows:
-        used = rows["text"].map(lambda text: use_mode(text, mode))
-        print(describe_change(mode, rows["text"], used))
-        if len(empty := rows["id"][used == ""]):
+    written = _written_columns(rows, templates)
+    if mode != "raw" and written:
+        used = {name: rows[name].map(lambda text: use_mode(text, mode)) for name in written}
+        print(describe_change(mode, pd.concat([rows[name] for name in written]), pd.concat(used.values())))
+        empty = rows["id"][used["text"] == ""] if "text" in used else rows["id"][:0]
+        if len(empty):
             which = f" {empty.iloc[0]} ({len(empty)} in all)" if len(rows) > 1 else ""
             raise UserError(
                 f"--text {mode}: nothing is left of the prompt{which}: leave it out, or use another setting"
             )
-        rows = rows.assign(text=used)
+        rows = rows.assign(**used)
     if not templates:
         return rows
     return rows.assign(text=pd.Series(prompts_of(rows, templates, seed), rows.index, dtype=object))
+
+
+def _written_columns(rows: pd.DataFrame, templates: Sequence[str]) -> list[str]:
+    """The columns that prompts take and somebody wrote: not labels, ids, views or persons."""
+    if not templates:
+        return ["text"]
+    others = {*LABELS, "id", "view", *person_fields(rows)}
+    return [name for name in places(templates) if name in rows and name not in others]
 
 
 def _path(prompts: str) -> Path | None:

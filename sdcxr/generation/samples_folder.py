@@ -16,12 +16,11 @@ from sdcxr.generation.plan import plan_samples
 from sdcxr.generation.prompts import read_prompts
 from sdcxr.io.files import check_same_settings, read_json, write_json
 from sdcxr.io.locks import locked
-from sdcxr.io.manifest import LABELS, read_metadata, write_metadata
+from sdcxr.io.manifest import LABELS, SAMPLES_RECORD, read_metadata, write_metadata
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.memory import collector_paused, out_of_memory
 from sdcxr.text.templates import FLAG, as_list, as_recorded
 
-SAMPLES_RECORD = "generate.json"
 SETTINGS_HASH = "scheduler_and_tokenizers_sha256"
 WRITERS = 8  # threads: each file waits for the disk
 SETTINGS = (

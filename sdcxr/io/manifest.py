@@ -28,6 +28,9 @@ CLASS_COLUMN = "class"
 MASK_COLUMN = "mask"
 """Of datasets with masks: path of the mask relative to the split's folder, empty without one; `mask_STRUCTURE` where
 masks show several structures."""
+SAMPLES_RECORD = "generate.json"
+UNFINISHED = "generate.py has not finished this folder: run the same command again"
+"""Of a folder with `SAMPLES_RECORD` and without metadata.csv, which is written last."""
 SAMPLE_COLUMNS = ("file_name", "text", "id", "seed", "guidance_scale", "num_inference_steps", "scheduler", "model")
 
 
@@ -57,7 +60,9 @@ def read_metadata(folder: str | Path) -> pd.DataFrame:
     folder = Path(folder)
     path = folder / "metadata.csv"
     if not path.is_file():
-        raise UserError(f"{folder} has no metadata.csv: it is not a split of a dataset folder or a samples folder")
+        begun = (folder / SAMPLES_RECORD).is_file()
+        why = UNFINISHED if begun else "it is not a split of a dataset folder or a samples folder"
+        raise UserError(f"{folder} has no metadata.csv: {why}")
     return validate_rows(read_csv(path), path)
 
 

@@ -14,6 +14,12 @@ class NotWritten(OSError):
     """Writing a file failed; `filename` is the intended name, not that of a temporary file."""
 
 
+def first_line(error: BaseException) -> str:
+    """What a library's error says in 300 characters: its first line, with the next where that only announces it."""
+    first, *others = str(error).strip().splitlines() or [type(error).__name__]
+    return " ".join([first, *map(str.strip, others[: first.endswith(":")])])[:300]
+
+
 def os_error_behind(error: Exception) -> OSError | None:
     """The operating-system error behind an exception: itself, or the one that a library in Rust quotes in its own.
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from sdcxr import backbones
-from sdcxr.backbones.latent_codec import KLCodec
 from sdcxr.backbones.pipeline_files import hash_parts
 from sdcxr.config import TrainConfig
 from sdcxr.data.examples import ImageExamples
@@ -23,6 +22,8 @@ class AutoencoderTask(nn.Module):
     """L1 per sample, plus KL divergence when the encoder trains, plus LPIPS on request."""
 
     def __init__(self, config: TrainConfig):
+        from diffusers import AutoencoderKL
+
         super().__init__()
         assert config.base is not None
         self.config = config
@@ -31,7 +32,7 @@ class AutoencoderTask(nn.Module):
         self.base_sha256 = hash_parts(self.backbone)
         self.notes: dict[str, Any] = {}
         self.vae: Any = self.backbone.parts["vae"]
-        if not isinstance(self.backbone.codec, KLCodec):
+        if not isinstance(self.vae, AutoencoderKL):
             raise UserError(f"--tune vae: the {type(self.vae).__name__} of this base is no AutoencoderKL")
         self.resolution = config.resolution or self.backbone.resolution
         check_resolution(self.resolution, self.backbone.codec.factor)

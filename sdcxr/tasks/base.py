@@ -24,6 +24,8 @@ class Task(Protocol):
 
     One may also have `after_step(step)`: called after optimizer step `step` (from 1), while the gradients are there.
     And `check_gradients(idle)`: called before the first one with the names of what trains and does not reach the loss.
+    One that makes pictures has `n_previews`, the number of its preview images, and `preview(indices)`, which returns
+    these of the present weights, uint8 (H, W) each.
     """
 
     resolution: int
@@ -45,13 +47,6 @@ class Task(Protocol):
 
     def validation_examples(self) -> Examples | None:
         """Held-out examples for the validation loss, or None."""
-
-    @property
-    def n_previews(self) -> int:
-        """Number of preview images."""
-
-    def preview(self, indices: list[int]) -> list[np.ndarray]:
-        """Preview images of the present weights, uint8 (H, W) each."""
 
     def save(self, run: Path) -> None:
         """Write the result folder of the run (pipeline/, classifier/ or clip/)."""

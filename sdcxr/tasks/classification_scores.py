@@ -8,16 +8,12 @@ from sdcxr.backbones.image_classifier import Problem
 
 
 def classification_scores(
-    truth: np.ndarray,
-    probabilities: np.ndarray,
-    labels: Sequence[str],
-    problem: Problem,
-    thresholds: dict[str, float] | None = None,
+    truth: np.ndarray, probabilities: np.ndarray, labels: Sequence[str], problem: Problem
 ) -> dict[str, float]:
     """Scores by name: `f1`, `auroc` and `average_precision` of each label (`f1/Edema`), and their means over labels.
 
-    Of several labels each has a threshold (`threshold/Edema`): the given one, or that of the highest F1 on these
-    images, which flatters them. Of several classes the most probable one is predicted. A label that all images have, or
+    Of several labels each has a threshold (`threshold/Edema`), that of the highest F1 on these images, which flatters
+    them. Of several classes the most probable one is predicted. A label that all images have, or
     none, has no score.
 
     Args:
@@ -25,7 +21,6 @@ def classification_scores(
         probabilities: of the labels, shape (images, labels).
         labels: their names.
         problem: one sigmoid per label, or one class of several.
-        thresholds: by label.
     """
     from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
@@ -39,7 +34,7 @@ def classification_scores(
         if problem == "multi_class":
             predicted = chosen[known, i]
         else:
-            threshold = best_threshold(real, said) if thresholds is None else thresholds.get(label, 0.5)
+            threshold = best_threshold(real, said)
             scores[f"threshold/{label}"] = threshold
             predicted = said >= threshold
         scores[f"f1/{label}"] = float(f1_score(real, predicted, zero_division=0.0))

@@ -1,6 +1,5 @@
 """The classifier task: a network of timm or transformers for several labels, or for one class of several."""
 
-import copy
 import dataclasses
 import json
 import os
@@ -24,26 +23,24 @@ from sdcxr.backbones.image_classifier import (
 from sdcxr.backbones.pipeline_files import hash_weights
 from sdcxr.config import TrainConfig
 from sdcxr.data.examples import LabelledImages
-from sdcxr.io.image_files import BadImage
 from sdcxr.io.labels import fill_labels, read_classes, read_labels
 from sdcxr.io.manifest import LONGEST_SHOWN
-from sdcxr.io.pixels import is_coloured, open_image
 from sdcxr.io.run_folder import best_validation
 from sdcxr.runtime.errors import UserError
 from sdcxr.runtime.processes import processes
-from sdcxr.tasks.base import split_rows, training_rows, validation_rows
+from sdcxr.tasks.base import split_rows, training_rows
 from sdcxr.tasks.classification_scores import classification_scores
 from sdcxr.tasks.mixture import check_mixture
+from sdcxr.tasks.network import NetworkTask, check_saved, has_colour
 from sdcxr.tuning.adapter_folder import save_adapter
-from sdcxr.tuning.classifiers import require_effect, tune_classifier, with_rank
+from sdcxr.tuning.classifiers import tune_classifier, with_rank
 from sdcxr.tuning.lora_files import write_peft_folder
 
-LOOKED_AT = 1000  # images whose colour is looked at
-TOLERANCE = 1e-3  # of logits, of a saved network and the one that was trained
 
-
-class ClassifierTask(nn.Module):
+class ClassifierTask(NetworkTask):
     """Cross-entropy over what is known of a sample; unknown labels (empty or -1) and classes do not count."""
+
+    part = "classifier"
 
     def __init__(self, config: TrainConfig):
         super().__init__()
@@ -114,15 +111,6 @@ class ClassifierTask(nn.Module):
         """Score of validation.jsonl by which `--load_best_model_at_end` chooses: that of the weights that are saved."""
         return "ema_auroc" if self.config.use_ema else "auroc"
 
-    def groups(self) -> list[dict[str, Any]]:
-        return parameter_groups("classifier", self.network, self.method.name, self.config.learning_rate)
-
-    def check_gradients(self, idle: list[str]) -> None:
-        require_effect(self.network, self.method, [name.removeprefix("network.") for name in idle])
-
-    def after_step(self, step: int) -> None:
-        self.method.after_step(self.network, step, self.tuning)
-
     def examples(self) -> LabelledImages:
         return self._images(self.rows, self.targets, augmented=True)
 
@@ -142,8 +130,7 @@ class ClassifierTask(nn.Module):
         return (loss * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)
 
     def validation_examples(self) -> LabelledImages | None:
-        limit = self.config.validation_loss_images
-        rows = validation_rows(self.config, 1 << 62 if limit is None else limit)
+        rows = self.validation_rows()
         if rows is None:
             return None
         return self._images(rows, table_of(rows, self.config, self.labels)[1], augmented=False)
@@ -160,11 +147,6 @@ class ClassifierTask(nn.Module):
     def scores(self, examples: LabelledImages, probabilities: np.ndarray) -> dict[str, float]:
         """Scores of what was observed of all held-out images, for validation.jsonl."""
         return classification_scores(examples.labels, probabilities, self.labels, self.about.problem)
-
-    n_previews = 0
-
-    def preview(self, indices: list[int]) -> list[np.ndarray]:
-        return []
 
     def save(self, run: Path) -> None:
         tuned = {"classifier": self.network}
@@ -198,36 +180,6 @@ class ClassifierTask(nn.Module):
         return {name: row[prefix + name] for name in names if not name.startswith("ema_")}
 
 
-@torch.no_grad()
-def check_saved(folder: Path, saved: nn.Module, trained: nn.Module, about: Description, method: str) -> None:
-    """Compare a saved network with the one that was trained.
-
-    Raises:
-        RuntimeError: they differ: something could not be folded into plain layers.
-    """
-    draws = torch.Generator().manual_seed(0)
-    space = (about.resolution,) * (3 if about.of_volumes else 2)
-    pixels = torch.rand(2, 3 if about.colour else 1, *space, generator=draws) * 2 - 1
-    trained = copy.deepcopy(trained).cpu().eval()
-    wanted, found = (logits_of(each, about.inputs(pixels)).float() for each in (trained, saved))
-    if (found - wanted).abs().max() > TOLERANCE * (1 + wanted.abs().max()):
-        raise RuntimeError(f"{folder} is not what was trained: --method {method} does not fold into it")
-
-
-def parameter_groups(part: str, network: nn.Module, method: str, rate: float | None) -> list[dict[str, Any]]:
-    """`Task.groups` of a network that a method tunes: vectors have no weight decay, but with full tuning."""
-    trained = [p for p in network.parameters() if p.requires_grad]
-    if method == "full":
-        return [{"name": part, "params": trained, "lr": rate}]
-    # Decay would pull scales to 0, which begin at 1.
-    vectors = [p for p in trained if p.ndim < 2]
-    groups = [
-        {"name": part, "params": [p for p in trained if p.ndim >= 2], "lr": rate},
-        {"name": "its vectors", "params": vectors, "lr": rate, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
-
-
 def named_labels(rows: pd.DataFrame, config: TrainConfig) -> list[str] | None:
     """The labels of `--findings`; None where it is not given.
 
@@ -253,18 +205,6 @@ def check_synthetic(targets: np.ndarray, labels: list[str]) -> None:
             f"--synthetic: {', '.join(lacking)}: not both present and absent in these {len(targets)} images; name the "
             "labels to learn with --findings, the same for all trainings that are compared"
         )
-
-
-def has_colour(paths: list[Path]) -> bool:
-    """Whether images are saved in colour; looks at `LOOKED_AT` of them at most."""
-    for path in paths[:: -(-len(paths) // LOOKED_AT)]:
-        try:
-            with open_image(path) as image:
-                if is_coloured(image):
-                    return True
-        except BadImage:
-            continue  # is reported where it is read
-    return False
 
 
 def table_of(rows: pd.DataFrame, config: TrainConfig, labels: list[str] | None = None) -> tuple[list[str], np.ndarray]:

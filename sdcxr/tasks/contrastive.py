@@ -7,7 +7,6 @@ both from random weights.
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import save_file
@@ -78,11 +77,6 @@ class ClipTask(nn.Module):
 
     def validation_examples(self) -> None:
         """None: the loss compares the images of one batch, and is meaningless for so few."""
-
-    n_previews = 0
-
-    def preview(self, indices: list[int]) -> list[np.ndarray]:
-        return []
 
     def save(self, run: Path) -> None:
         folder = run / "clip"

@@ -21,16 +21,18 @@ from sdcxr.data.volumes import SegmentationVolumes
 from sdcxr.io.manifest import read_masks
 from sdcxr.io.volumes import is_volume, require_packages, voxel_sizes
 from sdcxr.runtime.errors import UserError
-from sdcxr.tasks.base import check_resolution, training_rows, validation_rows
-from sdcxr.tasks.classifier import check_saved, has_colour, parameter_groups
+from sdcxr.tasks.base import check_resolution, training_rows
+from sdcxr.tasks.network import NetworkTask, check_saved, has_colour
 from sdcxr.tuning.adapter_folder import save_adapter
-from sdcxr.tuning.classifiers import require_effect, tune_network, with_rank
+from sdcxr.tuning.classifiers import tune_network, with_rank
 
 SMOOTHING = 1.0  # pixels; the soft Dice of an empty mask is 1 where nothing is predicted
 
 
-class SegmenterTask(nn.Module):
+class SegmenterTask(NetworkTask):
     """Binary cross-entropy plus soft Dice loss of each structure whose mask is known."""
+
+    part = "segmenter"
 
     def __init__(self, config: TrainConfig):
         super().__init__()
@@ -46,7 +48,7 @@ class SegmenterTask(nn.Module):
         if not self.volumes:
             check_resolution(self.resolution, MULTIPLE)
         self.tuning = with_rank(config)
-        self.method = tune_network(self.network.train(), self.tuning, "segmenter")
+        self.method = tune_network(self.network.train(), self.tuning, self.part)
 
     def _begin(self) -> tuple[nn.Module, Description]:
         """The network, and how it takes its images."""
@@ -102,22 +104,12 @@ class SegmenterTask(nn.Module):
         sizes = np.median([voxel_sizes(path) for path in self.rows["path"]], axis=0)
         return dataclasses.replace(wanted, library="monai", spacing_mm=tuple(round(float(size), 4) for size in sizes))
 
-    def groups(self) -> list[dict[str, Any]]:
-        return parameter_groups("segmenter", self.network, self.method.name, self.config.learning_rate)
-
-    def check_gradients(self, idle: list[str]) -> None:
-        require_effect(self.network, self.method, [name.removeprefix("network.") for name in idle])
-
-    def after_step(self, step: int) -> None:
-        self.method.after_step(self.network, step, self.tuning)
-
     def examples(self) -> Examples:
         digest = hash_images([mask for masks in self.masks for mask in masks if mask is not None])
         return self._images(self.rows, self.masks, augmented=True, digest=digest)
 
     def validation_examples(self) -> Examples | None:
-        limit = self.config.validation_loss_images
-        rows = validation_rows(self.config, 1 << 62 if limit is None else limit)
+        rows = self.validation_rows()
         if rows is None:
             return None
         _, masks, known = known_masks(rows, self.structures)
@@ -152,11 +144,6 @@ class SegmenterTask(nn.Module):
             if np.isfinite(values).any()
         }
         return {"dice": round(float(np.mean(list(means.values()))), 6)} | means if means else {}
-
-    n_previews = 0
-
-    def preview(self, indices: list[int]) -> list[np.ndarray]:
-        return []
 
     def save(self, run: Path) -> None:
         save_adapter(

@@ -97,9 +97,21 @@ def _long_words(text: str) -> list[str]:
 def _refocused(sentence: str) -> str:
     words = rules.STABLE_AND_STATE.sub(r"\1 ", _without_clauses(sentence))
     words = rules.STABLE_AND_CLAUSE.sub(lambda match: ". " + match[1].upper(), words)
-    for rule in (rules.RESOLVED, rules.COMPARISON, rules.TIME, rules.ADJECTIVES, rules.HEDGES):
+    words = rules.COMPARISON.sub(" ", _without_resolved(words))
+    changes = () if rules.DENIED_CHANGE.search(words) else (rules.TIME, rules.ADJECTIVES)
+    for rule in (*changes, rules.HEDGES):
         words = rule.sub(" ", words)
     return sentence if words == sentence else _mended(words, sentence, rules.EMPTY_WORDS)
+
+
+def _without_resolved(sentence: str) -> str:
+    """Without the clauses about a finding that is gone."""
+    starts = [0]
+    for clause in rules.AND_CLAUSE.finditer(sentence):
+        if rules.VERB.search(sentence, starts[-1], clause.start()):
+            starts.append(clause.start())
+    clauses = (sentence[start:end] for start, end in zip(starts, [*starts[1:], None], strict=True))
+    return "".join(each if rules.UNRESOLVED.search(each) else rules.RESOLVED.sub(" ", each) for each in clauses)
 
 
 def _without_clauses(sentence: str) -> str:

@@ -194,11 +194,26 @@ _SUBJECT = r"(?:[\w-]+\s+){0,4}?[\w-]+"
 # A finding that is gone: the clause says what is not there, in words that a model takes for what is.
 RESOLVED = re.compile(
     r"(?:^|[,;]\s*|\b(?:but|with)\s+)(?:(?!\b(?:but|with|without)\b)[^,;])*?"
-    r"(?<!partial\s)(?<!partially\s)(?<!nearly\s)(?<!almost\s)(?<!almost\scompletely\s)(?<!nearly\scompletely\s)"
-    r"(?<!near\scomplete\s)(?<!near-complete\s)(?<!not\s)(?<!incompletely\s)(?<!never\s)"
     r"\b(?:resolved|resolution|(?:has|have|had)\s(?:been\s|now\s|since\s)*(?:cleared|removed|extubated)"
     r"|interval\s(?:clearing|removal)|(?:removal|clearing)\sof|cleared(?=\s(?:left|right|bi))|no\slonger\s\w+|extubation)\b"
-    r"(?:(?!\b(?:but|with|without)\b)[^,;])*",
+    r"(?:(?!\b(?:but|with|without)\b|\band\s(?:an?\s)?(?:new|development|placement|residual|persist\w+|worsening|increas\w+)\b)[^,;])*",
+    _FLAGS,
+)
+# It is there still.
+UNRESOLVED = re.compile(
+    r"\b(?:not|never|yet\sto|incomplete(?:ly)?|partial(?:ly)?|near(?:ly)?(?:[\s-]complete)?|almost|mostly|largely|slow(?:ly)?)\s"
+    r"(?:\w+\s){0,2}?(?:resol\w+|clear\w+|removed|extubated)\b",
+    _FLAGS,
+)
+# "… has resolved and there is …": a clause of its own, if there is a verb before it.
+VERB = re.compile(r"\b(?:is|are|was|were|has|have|had|remains?|appears?|persists?)\b", _FLAGS)
+AND_CLAUSE = re.compile(rf"\band\s+(?={_SUBJECT}\s+(?:{VERB.pattern}|placed\b|inserted\b|seen\b|noted\b))", _FLAGS)
+# "No worsening of edema" says that there is edema: without the change it would deny it.
+DENIED_CHANGE = re.compile(
+    r"\bneither\b|\b(?:no|not|without|lack\sof)\s(?:[^\s,;]+\s){0,4}?"
+    r"(?:increase|decrease|improvement|worsening|progression|regression|reduction|enlargement)\s(?:in|of)\b"
+    r"|\b(?:no|without)\s(?:evidence\sof\s)?(?:(?:significant|interval|further|definite|obvious)\s)*"
+    r"(?:increas(?:ed|ing)|worsen(?:ed|ing)|enlarging|progressi(?:ng|ve))\s",
     _FLAGS,
 )
 
@@ -213,6 +228,9 @@ STABLE_AND_CLAUSE = re.compile(
 NO_NEW = re.compile(r"\b(?:no|without)\s+(?:\w+\s+)?new\b([^,;]*)", _FLAGS)
 
 COMPARISON = _deletes(
+    # What it was before: "now small, previously large".
+    r"[,(]\s*(?:(?:was|were)\s)?(?:previously|formerly)\s(?!(?:seen|noted|described|demonstrated|identified|visualized"
+    r"|reported|mentioned|known|questioned|suspected)\b)[^,;()]*\)?",
     # References to other examinations.
     r"^(?:no|without)\s+(?:(?:prior|previous|available|old|recent|an?)\s+)*comparisons?\b(?:\s+(?:chest|x-?rays?"
     r"|films?|exams?|stud(?:y|ies)"

@@ -10,6 +10,7 @@ from sdcxr.data.stream import Stream
 
 BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of an element
 NOT_FINITE = "is not finite at step"  # what the error of a diverged run says
+NAMED = 5  # ids in it
 
 
 @torch.no_grad()
@@ -42,9 +43,7 @@ def assert_only_tuned_parts_moved(task: nn.Module, before: dict[str, Tensor]) ->
         raise RuntimeError(f"no parameter of {', '.join(sorted(still))} moved in the first step")
 
 
-def first_nonfinite(
-    seen: Sequence[tuple[Tensor, Tensor]], stream: Stream, images_per_step: int, processes: int, most: int = 5
-) -> str:
+def first_nonfinite(seen: Sequence[tuple[Tensor, Tensor]], stream: Stream, images_per_step: int, processes: int) -> str:
     """Step and ids of the images with the first loss that is not finite, on any process, as text; "" without one.
 
     Args:
@@ -52,7 +51,6 @@ def first_nonfinite(
         stream: what lies at a position.
         images_per_step: over all processes.
         processes: number of them; all call this.
-        most: ids named.
     """
     bad = [(int(p), stream.index(int(p))) for at, loss in seen for p in at[~loss.isfinite().cpu()]]
     if processes > 1:
@@ -61,5 +59,5 @@ def first_nonfinite(
         return ""
     first = min(bad)[0] // images_per_step
     ids = [stream.examples.ids[i] for position, i in sorted(bad) if position // images_per_step == first]
-    more = f" and {len(ids) - most} more" if len(ids) > most else ""
-    return f" (first in step {first + 1}, images {', '.join(ids[:most])}{more})"
+    more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+    return f" (first in step {first + 1}, images {', '.join(ids[:NAMED])}{more})"

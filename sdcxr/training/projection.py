@@ -118,17 +118,18 @@ def measure(projected: Tensor, targets: Tensor) -> dict[str, float]:
     Returns:
         `explained`: 1 minus the squared error over that of the mean state at each position; 1 is perfect, 0 as good as
         no text at all. `top1` and `mean_reciprocal_rank`: the text itself among all n by the cosine of mean states,
-        from which the mean over texts is taken.
+        from which the mean over texts is taken; of those that tie, each is first in its share of the cases.
     """
     baseline = (targets - targets.mean(dim=0)).square().sum()
     explained = 1 - float((projected - targets).square().sum() / baseline)
     queries, gallery = (_directions(states.mean(dim=1)) for states in (projected, targets))
     similarity = queries @ gallery.T
-    ranks = (similarity > similarity.diagonal()[:, None]).sum(dim=1).numpy() + 1
+    own = similarity.diagonal()[:, None]
+    nearer, tied = ((compared.sum(dim=1).double()) for compared in (similarity > own, similarity == own))  # with itself
     return {
         "explained": explained,
-        "top1": float((ranks == 1).mean()),
-        "mean_reciprocal_rank": float((1 / ranks).mean()),
+        "top1": float(((nearer == 0) / tied).mean()),
+        "mean_reciprocal_rank": float((1 / (nearer + (1 + tied) / 2)).mean()),
     }
 
 

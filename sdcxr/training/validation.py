@@ -79,7 +79,7 @@ def gathered(mine: Tensor | None, n: int, accelerator: Accelerator) -> np.ndarra
 
 def previews(task: Any, accelerator: Accelerator) -> list[np.ndarray]:
     """The task's preview images, uint8 (H, W) each, made by all processes; empty except on the main process."""
-    mine = range(accelerator.process_index, task.n_previews, accelerator.num_processes)
+    mine = range(accelerator.process_index, getattr(task, "n_previews", 0), accelerator.num_processes)
     with evaluating(task), accelerator.autocast():
         tiles = task.preview(list(mine)) if len(mine) else []
     everyone = gather_object(list(zip(mine, tiles, strict=True)))

@@ -8,7 +8,7 @@ from torch import nn
 
 from sdcxr.config import TrainConfig
 from sdcxr.runtime.errors import UserError
-from sdcxr.tuning.base import NothingToTune, TuningMethod, apply_method, modules_of
+from sdcxr.tuning.base import NothingToTune, TuningMethod, apply_method, modules_of, out_of_sight
 from sdcxr.tuning.decoder import WithDecoder
 from sdcxr.tuning.difffit import DiffFit
 from sdcxr.tuning.full import Full
@@ -139,11 +139,18 @@ def tune(backbone: Any, config: TrainConfig) -> dict[str, TuningMethod]:
         raise UserError(f"--tune {config.tune}: the {encoder} of this base is not tuned, only CLIP is: use --tune unet")
     tuned = sorted((chosen - {"text"}) | set(backbone.tunable_text if "text" in chosen else ()))
     methods = {name: method_of(config, name) for name in tuned}
+    if config.random_unet and methods["unet"].name != "full":
+        raise UserError(f"--random_unet: --method {config.method} would leave its random weights as they are: use full")
     for name, part in backbone.parts.items():
         part.requires_grad_(False).eval()
         if name in methods:
+            # What has no trained weights trains whole: a method would find only a part of it to train.
+            new = [
+                inner for inner, module in part.named_modules() if id(module) in map(id, backbone.untrained.values())
+            ]
             try:
-                apply_method(methods[name], part.train(), config)
+                with out_of_sight(part, new):
+                    apply_method(methods[name], part.train(), config)
             except NothingToTune as error:
                 raise UserError(f"{error}: this part takes {', '.join(fitting_methods(part))}") from None
     for module in backbone.untrained.values():

@@ -117,7 +117,7 @@ def test_what_a_command_refuses_is_found_before_anything_runs():
         plan_grid(parse_grid({"stages": {"generate": {"flags": {"model": "x"}}}, "axes": {"generate.seed": [0]}}))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     values=st.lists(st.integers(0, 9), min_size=1, max_size=4, unique=True),
     words=st.lists(st.text("abc", min_size=1, max_size=3), min_size=1, max_size=3, unique=True),

@@ -84,7 +84,7 @@ def test_cost_of_an_image(flags, tflop):
     assert tflop_per_image(only_task("train", **flags), {}) == (None if tflop is None else pytest.approx(tflop))
 
 
-def test_a_generation_costs_what_its_training_was_begun_on(tmp_path):
+def test_a_generation_costs_what_its_training_was_begun_on():
     def cost(**trained) -> float | None:
         stages = {**TRAINED, "train": {"flags": {**TRAINED["train"]["flags"], **trained}}}
         tasks = plan_grid(parse_grid({"stages": stages, "seeds": [0]})).tasks

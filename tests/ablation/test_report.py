@@ -220,7 +220,7 @@ def test_of_many_cells_the_unsurpassed_have_names(stub, tmp_path):
     assert len(card.points) == 16 and 1 <= sum(bool(one.name) for one in card.points) < 16
 
 
-def test_unsurpassed_in_two_measures(stub, tmp_path):
+def test_unsurpassed_in_two_measures(stub):
     from ablation.estimates import estimate
 
     def both(x, y):

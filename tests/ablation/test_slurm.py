@@ -221,7 +221,7 @@ def _submit_and_interrupt(submit):
     return both
 
 
-def test_the_time_in_the_queue_is_not_that_of_the_command(stub, fake, job, tmp_path):
+def test_the_time_in_the_queue_is_not_that_of_the_command(stub, fake, tmp_path):
     plan = plan_of(axes={"train.value": [1]})
     runner = Runner(tmp_path / "out", plan, launcher_of(tmp_path))
     key = next(iter(plan.tasks))
@@ -353,7 +353,7 @@ def test_dry_run_shows_a_script_for_each_stage(stub, tmp_path):
     assert "# sbatch script of train" in text and "--array=0-1%2" in text and not (tmp_path / "out").exists()
 
 
-def test_a_refusal_of_slurm_is_one_line(fake, job, tmp_path):
+def test_a_refusal_of_slurm_is_one_line(fake, tmp_path):
     (fake / "sbatch").write_text("#!/bin/bash\necho 'sbatch: error: invalid partition specified: nope' >&2\nexit 1\n")
     with pytest.raises(UserError, match="SLURM refuses the options of train: error: invalid partition") as error:
         launcher_of(tmp_path)

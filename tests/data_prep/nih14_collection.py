@@ -3,13 +3,11 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from data_prep.nih14 import (
     Nih14Config,
 )
-from sdcxr.io.manifest import SPLITS, read_metadata
 
 SECOND_EDITION = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
@@ -39,8 +37,3 @@ def write_collection(folder: Path, patients: int = 40, images_each: int = 2) -> 
 def config_for(folder: Path, **changes: object) -> Nih14Config:
     settings: dict = {"images": folder / "images", "labels": folder / "labels.csv", "output_dir": folder / "out"}
     return Nih14Config(**(settings | {"resolution": 16, "workers": 1} | changes))
-
-
-def metadata(output_dir: Path) -> pd.DataFrame:
-    splits = [split for split in SPLITS if (output_dir / split).is_dir()]
-    return pd.concat([read_metadata(output_dir / split).assign(split=split) for split in splits], ignore_index=True)

@@ -8,7 +8,6 @@ import pandas as pd
 from PIL import Image
 
 from data_prep.openi import OpenIConfig
-from sdcxr.io.manifest import SPLITS, read_metadata
 
 
 def report_xml(number: int, impression: str = "Normal chest.", images: int = 2, majors: tuple[str, ...] = ()) -> str:
@@ -46,11 +45,6 @@ def write_collection(folder: Path) -> Path:
 def config_for(folder: Path, **changes: object) -> OpenIConfig:
     settings: dict = {"images": folder / "images", "reports": folder / "reports", "output_dir": folder / "out"}
     return OpenIConfig(**(settings | {"resolution": 16, "workers": 1} | changes))
-
-
-def metadata(output_dir: Path) -> pd.DataFrame:
-    splits = [split for split in SPLITS if (output_dir / split).is_dir()]
-    return pd.concat([read_metadata(output_dir / split).assign(split=split) for split in splits], ignore_index=True)
 
 
 def rejected_reasons(output_dir: Path) -> dict[str, int]:

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from data_prep.table import TableConfig, main
-from sdcxr.io.manifest import SPLITS, read_metadata
 from sdcxr.runtime.errors import UserError
+from tests.data_prep.folders import metadata
 
 ROWS = [
     {"image": f"i{n}.png", "text": f"Invented text {n}.", "subject_id": str(n // 2), "view": "PA", "Edema": str(n % 2)}
@@ -20,8 +20,7 @@ def prepare(table: Path, images: Path, **flags: object) -> pd.DataFrame:
     output_dir = table.with_name("out")
     settings: dict = {"validation_fraction": 0, "test_fraction": 0, "resolution": 24, "workers": 1} | flags
     assert main(TableConfig(table=table, images=images, output_dir=output_dir, **settings)) == 0
-    there = [split for split in SPLITS if (output_dir / split).is_dir()]
-    rows = pd.concat([read_metadata(output_dir / split).assign(split=split) for split in there])
+    rows = metadata(output_dir)
     return rows.set_index(rows["file_name"].str.removesuffix(".png")).sort_index()
 
 

@@ -69,7 +69,7 @@ def test_the_cap_concerns_training_images_without_finding_only():
 
 
 @given(st.permutations(range(40)), st.integers(0, 40), st.integers(0, 40), st.integers(0, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_cap_is_stable_under_order_and_nested(order, cap, other_cap, seed):
     rows = images(40)
     shuffled = rows.iloc[order].reset_index(drop=True)

@@ -14,6 +14,7 @@ from data_prep.table_mapping import SHIPPED, TableMapping, load_mapping, with_fl
 from sdcxr.io.image_files import IMAGE_SUFFIXES
 from sdcxr.io.manifest import LABELS
 from sdcxr.runtime.errors import UserError
+from tests.data_prep.folders import touch
 
 CHEXPERT = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *LABELS]
 PLUS = [
@@ -46,13 +47,6 @@ def prepared(name: str, table: Path, images: Path, **flags: object) -> pd.DataFr
     read = read_any_table(table, images)
     files = sorted(path for path in images.rglob("*") if path.name.lower().endswith(IMAGE_SUFFIXES))
     return select(config, mapping, read, files).rows.set_index("dicom_id")
-
-
-def touch(folder: Path, *names: str) -> Path:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    return folder
 
 
 def write_csv(path: Path, columns: list[str], *rows: dict[str, object]) -> Path:

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -16,6 +15,7 @@ from data_prep.mimic_cxr import count_tokens, main
 from sdcxr.io.files import read_json
 from sdcxr.io.manifest import COLUMNS, LABELS, read_metadata
 from sdcxr.runtime.errors import UserError
+from tests.data_prep.folders import files_of
 from tests.data_prep.mimic_tree import CAP, CHARS_7, CHARS_77, Group, build, config_of, image_bytes, report_of
 
 GROUPS = [
@@ -61,10 +61,6 @@ EXPECTED_REJECTED = {
     "view not wanted": 48, "view unknown": 6, "patient of no folder p10 … p19": 2, "over the No Finding cap": 15,
     "missing image": 3, "truncated image": 2,
 }  # fmt: skip
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(

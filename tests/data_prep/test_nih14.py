@@ -12,12 +12,12 @@ from sdcxr.io.files import read_json
 from sdcxr.io.manifest import SPLITS
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
+from tests.data_prep.folders import metadata
 from tests.data_prep.nih14_collection import (
     FIRST_EDITION,
     PERSON,
     SECOND_EDITION,
     config_for,
-    metadata,
     write_collection,
 )
 
@@ -228,7 +228,7 @@ def test_a_wrong_setting_is_one_clear_line(collection, changes, message):
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real radiographs are not beside the repository")
-def test_real_radiographs(tmp_path, capsys):
+def test_real_radiographs(tmp_path):
     argv = [f"--images={REAL / 'images'}", f"--labels={REAL / 'Data_Entry_2017_v2020.csv'}"]
     with pytest.raises(SystemExit) as end:
         run(main, [*argv, f"--output_dir={tmp_path / 'out'}", "--resolution=64", "--workers=1"])

@@ -10,7 +10,8 @@ from data_prep.nih14 import (
     select,
 )
 from sdcxr.runtime.errors import UserError
-from tests.data_prep.nih14_collection import SECOND_EDITION, config_for, metadata, write_collection
+from tests.data_prep.folders import metadata
+from tests.data_prep.nih14_collection import SECOND_EDITION, config_for, write_collection
 
 
 @pytest.fixture

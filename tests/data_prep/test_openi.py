@@ -13,9 +13,9 @@ from sdcxr.io.files import read_json, write_json
 from sdcxr.io.manifest import SPLITS
 from sdcxr.runtime.cli import run
 from sdcxr.runtime.errors import UserError
+from tests.data_prep.folders import metadata
 from tests.data_prep.openi_collection import (
     config_for,
-    metadata,
     rejected_reasons,
     report_xml,
     write_collection,
@@ -42,7 +42,7 @@ def test_dataset_folder(collection):
         assert (image.size, image.mode) == ((16, 16), "L")
 
 
-def test_imagefolder_reads_it(collection, tmp_path_factory, monkeypatch):
+def test_imagefolder_reads_it(collection, tmp_path_factory):
     datasets = pytest.importorskip("datasets")
     main(config_for(collection, views="all"))
     cache = str(tmp_path_factory.mktemp("cache"))

@@ -1,32 +1,26 @@
 """Folders of images: at any depth, through links, one file of each image. Tables: the whole one of two."""
 
 import gzip
-from pathlib import Path
 
 import pytest
 
 from data_prep.raw_tables import image_stem, index_images, read_table, warn_unnamed, whole_table
 from sdcxr.runtime.errors import UserError
+from tests.data_prep.folders import touch
 
 
 def stem(name: str) -> str:
     return name.split(".")[0]
 
 
-def files(folder: Path, *names: str) -> None:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-
-
 def test_images_are_found_at_any_depth_and_the_better_format_wins(tmp_path):
-    files(tmp_path, "a.jpg", "b/c/a.png", "b/d.JPEG", "b/.e.png", "b/f.txt", "z/a.dcm")
+    touch(tmp_path, "a.jpg", "b/c/a.png", "b/d.JPEG", "b/.e.png", "b/f.txt", "z/a.dcm")
     found = {name: str(path.relative_to(tmp_path)) for name, path in index_images(tmp_path, stem).items()}
     assert found == {"a": "b/c/a.png", "d": "b/d.JPEG"}
 
 
 def test_the_file_of_the_exact_name_wins_wherever_it_is(tmp_path):
-    files(tmp_path, "a/x.jpg", "b/x.png", "c/y.dcm")
+    touch(tmp_path, "a/x.jpg", "b/x.png", "c/y.dcm")
     images = index_images(tmp_path)
     named = [images.file(stem(name), name) for name in ("x.jpg", "x.png", "x.dcm", "images\\x.jpg ", "y.png", "z.png")]
     expected = ["a/x.jpg", "b/x.png", "b/x.png", "a/x.jpg", "c/y.dcm"]
@@ -34,7 +28,7 @@ def test_the_file_of_the_exact_name_wins_wherever_it_is(tmp_path):
 
 
 def test_linked_folders_are_followed_once(tmp_path):
-    files(tmp_path, "disk/images_001/a.png", "disk/images_002/b.png", "raw/c.png")
+    touch(tmp_path, "disk/images_001/a.png", "disk/images_002/b.png", "raw/c.png")
     (tmp_path / "raw" / "images").symlink_to(tmp_path / "disk")
     (tmp_path / "disk" / "images_001" / "above").symlink_to(tmp_path / "raw")
     seen: list[str] = []
@@ -64,13 +58,13 @@ def test_stems_of_names(name, stem):
 
 
 def test_an_image_in_two_folders_is_warned_of(tmp_path, capsys):
-    files(tmp_path, "a/x.png", "b/x.png", "b/y.png")
+    touch(tmp_path, "a/x.png", "b/x.png", "b/y.png")
     assert index_images(tmp_path)["x"] == tmp_path / "a" / "x.png"
     assert "1 images are in" in (told := capsys.readouterr().err) and "a/x.png" in told and "b/x.png" in told
 
 
 def test_folders_that_data_prep_has_written_are_left_out_and_none_is_a_source(tmp_path):
-    files(tmp_path, "data512/train/x.png", "data512/prep.json", "images/x.jpg")
+    touch(tmp_path, "data512/train/x.png", "data512/prep.json", "images/x.jpg")
     assert index_images(tmp_path) == {"x": tmp_path / "images" / "x.jpg"}
     for folder in ("data512", "data512/train"):
         with pytest.raises(UserError, match="was written by data_prep: give the folder of the original images"):

@@ -148,13 +148,13 @@ any_text = st.one_of(
 
 
 @given(any_text)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_no_character_is_lost_and_nothing_raises(text):
     assert "".join(section.header + section.body for section in sections(text)) == text
 
 
 @given(any_text)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_an_impression_read_again_is_itself_or_doubtful(text):
     """On one line there is no line break left that told words from administration: then None, never another text."""
     found = impression(text)
@@ -205,7 +205,7 @@ well_formed = st.tuples(
 
 
 @given(well_formed)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_agrees_with_the_official_rules_on_well_formed_reports(report):
     assert impression(report) == official_impression(report)
 
@@ -238,7 +238,7 @@ def test_the_official_rules_read(report, expected):
 
 
 @given(any_text, any_text)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_what_is_skipped_for_speed_does_not_matter(above, below):
     """A line at the top that makes the parser read all of the report closely changes nothing."""
     report = f"{above}\nIMPRESSION: Clear lungs. {below}\n"

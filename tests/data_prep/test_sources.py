@@ -20,6 +20,7 @@ from data_prep.writer import Settings, is_finished, recorded_settings, write_dat
 from sdcxr.io.files import read_json, write_json
 from sdcxr.io.manifest import read_metadata
 from sdcxr.runtime.errors import UserError
+from tests.data_prep.folders import files_of
 
 N_IMAGES = 12
 
@@ -68,10 +69,6 @@ def converted(monkeypatch) -> list[str]:
         writer, "convert", lambda *args, **flags: names.append(Path(args[0]).name) or convert(*args, **flags)
     )
     return names
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def fresh(config: SourceConfig) -> dict[str, bytes]:

@@ -1,7 +1,7 @@
 """Splits by patient: by folder, official, and what is in two of them."""
 
 import pandas as pd
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep import splits
@@ -28,7 +28,6 @@ def test_official_splits():
 
 
 @given(st.lists(st.tuples(st.sampled_from("ABCD"), st.sampled_from(["train", "test"])), min_size=1))
-@settings(deadline=None)
 def test_shared_patients(pairs):
     rows = pd.DataFrame(pairs, columns=["subject_id", "split"])
     expected = [p for p in "ABCD" if {(p, "train"), (p, "test")} <= set(pairs)]

@@ -22,6 +22,7 @@ from data_prep.writer import check_settings, is_finished, recorded_settings, wri
 from sdcxr.io.files import read_json
 from sdcxr.io.manifest import COLUMNS, read_metadata
 from sdcxr.runtime.errors import UserError
+from tests.data_prep.folders import files_of
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +87,6 @@ def filtered(rows: pd.DataFrame, n: int) -> Cohort:
 
 def rejected_of(output: Path) -> pd.DataFrame:
     return pd.read_csv(output / "rejected.csv", dtype=str, keep_default_na=False)
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_writes_images_tables_and_the_account(sources, tmp_path, capsys):

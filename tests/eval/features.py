@@ -1,5 +1,6 @@
-"""Features without images, and the rows of fidelity on them."""
+"""Folders and features without images, and the rows of fidelity on them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,16 @@ from eval.metrics.presets import Preset
 PLAIN = Preset("stub", k=3)
 
 
+def folder_of(synthetic: bool = False, **columns: Sequence[object]) -> ImageFolder:
+    """A folder without files, of the rows of these columns."""
+    n = len(next(iter(columns.values())))
+    return ImageFolder(
+        Path("nowhere"), pd.DataFrame({"file_name": [f"{i}.png" for i in range(n)]} | columns), synthetic
+    )
+
+
 def side(n: int, per_group: int = 2, **columns: object) -> ImageFolder:
-    rows = {"file_name": [f"{i}.png" for i in range(n)], "subject_id": [f"p{i // per_group}" for i in range(n)]}
-    return ImageFolder(Path("nowhere"), pd.DataFrame(rows | columns))
+    return folder_of(**{"subject_id": [f"p{i // per_group}" for i in range(n)]} | columns)
 
 
 def features(values: np.ndarray, **about: object) -> Features:

@@ -28,6 +28,14 @@ def test_every_flag_reaches_the_evaluation(two_folders, tmp_path, capfd, monkeyp
     assert capfd.readouterr().out.endswith("left out: texts (there are none)\nwarning: mixed up?\n1 row\n")
 
 
+def test_swapped_and_equal_folders_are_refused(two_folders):
+    real, synthetic = two_folders
+    with pytest.raises(UserError, match="are --real and --synthetic swapped"):
+        retrieval.main(FeatureComparison(synthetic, real, "pixels-8"))
+    with pytest.raises(UserError, match="are the same folder"):
+        retrieval.main(FeatureComparison(real, real, "pixels-8"))
+
+
 def test_a_weights_folder_must_exist_and_may_be_in_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "weights").mkdir()

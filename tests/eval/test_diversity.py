@@ -20,6 +20,7 @@ from eval.diversity import (
 from eval.extractors import find_extractor
 from eval.inputs.folders import ImageFolder, read_folder, read_samples
 from sdcxr.runtime.errors import UserError
+from tests.eval.features import folder_of
 
 
 def evaluate(real: ImageFolder, synthetic: ImageFolder, extractor: str | None = None) -> list[dict]:
@@ -57,13 +58,8 @@ def one(rows: list, metric: str, images: str = "synthetic") -> dict:
 # Pairs
 
 
-def rows_of(synthetic: bool = False, **columns: list) -> ImageFolder:
-    n = len(next(iter(columns.values())))
-    return ImageFolder(Path(), pd.DataFrame({"file_name": [f"{i}.png" for i in range(n)]} | columns), synthetic)
-
-
 def test_four_images_of_a_prompt_make_six_pairs():
-    images = rows_of(text=["a"] * 4 + ["b"] * 6 + ["c"], synthetic=True)
+    images = folder_of(text=["a"] * 4 + ["b"] * 6 + ["c"], synthetic=True)
     pairs = find_pairs(images, "within_prompts", 4, 1000, 0)
     found = sorted(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))
     assert found[:6] == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
@@ -71,13 +67,13 @@ def test_four_images_of_a_prompt_make_six_pairs():
 
 
 def test_prompts_count_alike_however_many_pairs_they_have():
-    images = rows_of(text=["a"] * 4 + ["b"] * 2, synthetic=True)
+    images = folder_of(text=["a"] * 4 + ["b"] * 2, synthetic=True)
     pairs = find_pairs(images, "within_prompts", 4, 1000, 0)
     assert mean_of_pairs(np.where(pairs.first < 4, 0.0, 1.0), pairs)[0] == pytest.approx(0.5)
 
 
 def test_equal_texts_are_one_prompt_whatever_their_id():
-    images = rows_of(text=["No effusion.", "no  effusion"], id=["p", "q"], synthetic=True)
+    images = folder_of(text=["No effusion.", "no  effusion"], id=["p", "q"], synthetic=True)
     assert len(find_pairs(images, "within_prompts", 4, 10, 0)) == 1
     assert len(find_pairs(images, "across_prompts", 4, 10, 0)) == 0
 
@@ -86,7 +82,7 @@ def test_equal_texts_are_one_prompt_whatever_their_id():
 def test_real_pairs_are_of_different_patients(kind):
     patients = [str(i // 3) for i in range(30)]
     texts = [("a", "b")[i % 2] for i in range(30)]
-    pairs = find_pairs(rows_of(text=texts, subject_id=patients), kind, 10, 1000, 0)
+    pairs = find_pairs(folder_of(text=texts, subject_id=patients), kind, 10, 1000, 0)
     assert len(pairs)
     for i, j in zip(pairs.first, pairs.second, strict=True):
         assert patients[i] != patients[j]
@@ -94,19 +90,19 @@ def test_real_pairs_are_of_different_patients(kind):
 
 
 def test_pairs_are_limited():
-    images = rows_of(text=[str(i // 4) for i in range(400)], synthetic=True)
+    images = folder_of(text=[str(i // 4) for i in range(400)], synthetic=True)
     assert len(find_pairs(images, "within_prompts", 4, 100, 0)) == 96  # whole prompts
     assert len(find_pairs(images, "across_prompts", 4, 100, 0)) == 100
 
 
 def test_distance_is_a_root_mean_square_per_feature():
-    pairs = find_pairs(rows_of(text=["a", "b"]), "across_prompts", 4, 10, 0)
+    pairs = find_pairs(folder_of(text=["a", "b"]), "across_prompts", 4, 10, 0)
     assert distance_of_pairs(np.array([[0.0, 1.0, 2.0, 3.0], [2.0, 1.0, 2.0, 3.0]]), pairs) == pytest.approx([1.0])
 
 
 def test_interval_of_pairs_covers_the_mean():
     draws = np.random.default_rng(0)
-    images = rows_of(text=[str(i // 2) for i in range(100)], synthetic=True)
+    images = folder_of(text=[str(i // 2) for i in range(100)], synthetic=True)
     pairs = find_pairs(images, "within_prompts", 4, 1000, 0)
     covered = 0
     for seed in range(40):
@@ -117,7 +113,7 @@ def test_interval_of_pairs_covers_the_mean():
 
 
 def test_interval_of_one_pair_per_prompt_is_the_usual_bootstrap():
-    images = rows_of(text=[str(i // 2) for i in range(200)], synthetic=True)
+    images = folder_of(text=[str(i // 2) for i in range(200)], synthetic=True)
     pairs = find_pairs(images, "within_prompts", 4, 1000, 0)
     values = np.random.default_rng(0).normal(size=len(pairs))
     _, (low, high) = mean_of_pairs(values, pairs)

@@ -203,7 +203,7 @@ def test_published_networks_come_before_those_of_the_user(monkeypatch, folders, 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_networks_of_this_project(evaluate, folders, tmp_path, train_micro, micro_base):
+def test_networks_of_this_project(evaluate, folders, tmp_path, train_micro):
     """Classifier and CLIP of two steps, and a base for both sides of the text encoder."""
     data = str(folders.real.parent)
     (folders.real.parent / "validation").mkdir()

@@ -11,7 +11,7 @@ from eval.summary.steps import KEPT, EvalStep, Skipped, fingerprint_model, run_s
 from sdcxr.runtime.errors import UserError
 
 
-def test_the_same_command_again_computes_nothing(evaluate, folders, tmp_path, capsys, monkeypatch):
+def test_the_same_command_again_computes_nothing(evaluate, folders, capsys, monkeypatch):
     first = evaluate(train=folders.train)
     capsys.readouterr()
     for module in ("images", "fid", "diversity", "privacy"):

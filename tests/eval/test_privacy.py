@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,9 @@ from eval.inputs.images import read_greys
 from eval.memorization.copies import GRID, Matches, altered, best_matches, whitening
 from eval.privacy import PrivacyConfig, distance_rows, main, own_image_rows, repetition_rows
 from sdcxr.runtime.errors import UserError
+from tests.eval.pictures import radiographs
 
-SIDE = 96
-
-
-def pictures(n: int, seed: int) -> list[Image.Image]:
-    """One pattern for all, smooth differences, a little texture."""
-    common, draws = np.random.default_rng(99).normal(size=(5, 5)), np.random.default_rng(seed)
-    found = []
-    for _ in range(n):
-        parts = 25 * common + 8 * draws.normal(size=(5, 5)), 6 * draws.normal(size=(16, 16))
-        grey = sum(
-            np.asarray(Image.fromarray(part.astype(np.float32)).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
-            for part in parts
-        )
-        found.append(Image.fromarray((120 + grey).clip(0, 255).astype(np.uint8)))
-    return found
+pictures = partial(radiographs, side=96)
 
 
 def write(folder: Path, images: list[Image.Image], names: list[str], **columns: list) -> Path:

@@ -1,12 +1,8 @@
 """Tests of eval.reports and eval.report_generator: who is compared with whom, and what comes of bad input."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,6 +16,7 @@ from eval.radiology_text.generator import write_reports
 from eval.reports import ReportsConfig, compare_reports, main, pair_sides
 from eval.scores import COLUMNS, read_scores
 from sdcxr.runtime.errors import UserError
+from tests.torchrun import in_two_processes
 
 pytestmark = pytest.mark.usefixtures("no_network")
 
@@ -192,23 +189,9 @@ def test_a_generator_reads_both_sides_the_same_way_every_time(folders, generator
 def test_two_processes_read_what_one_reads(folders, generator, tmp_path):
     alone = run(folders, tmp_path, report_model=str(generator), max_new_tokens=8)
     output, kept = tmp_path / "two" / "scores.json", tmp_path / "two" / "texts.csv"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [
-        "-m",
-        "eval.reports",
-        "--real",
-        str(folders[0]),
-        "--synthetic",
-        str(folders[1]),
-        "--output",
-        str(output),
-    ]
-    command += ["--report_model", str(generator), "--max_new_tokens", "8", "--keep_texts", str(kept)]
-    root = str(Path(__file__).parents[2])
-    own = os.environ | {"ACCELERATE_USE_CPU": "true", "PYTHONPATH": root}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=tmp_path, env=own)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("6 synthetic and 3 real images") == 1
+    asked = ["--output", output, "--report_model", generator, "--max_new_tokens", 8, "--keep_texts", kept]
+    command = ["-m", "eval.reports", "--real", folders[0], "--synthetic", folders[1], *asked]
+    assert in_two_processes(*command, folder=tmp_path).count("6 synthetic and 3 real images") == 1
     assert read_scores(output) == alone
     assert len(pd.read_csv(kept)) == 9
 

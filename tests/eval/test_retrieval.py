@@ -232,11 +232,3 @@ def test_what_is_no_label_is_refused(two_folders):
     pd.read_csv(table, dtype=str).assign(Edema=["2"] + ["1"] * 10).to_csv(table, index=False)
     with pytest.raises(UserError, match=r"the column Edema holds '2' in the row of .*: labels are 1, 0, -1 or empty"):
         main(FeatureComparison(*two_folders, "pixels-8"))
-
-
-def test_swapped_and_equal_folders_are_refused(two_folders):
-    real, synthetic = two_folders
-    with pytest.raises(UserError, match="are --real and --synthetic swapped"):
-        main(FeatureComparison(synthetic, real, "pixels-8"))
-    with pytest.raises(UserError, match="are the same folder"):
-        main(FeatureComparison(real, real, "pixels-8"))

@@ -4,8 +4,6 @@ import errno
 import json
 import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +19,7 @@ from eval.extractors import pixels
 from eval.extractors.cache import Features, extract
 from eval.inputs.folders import read_folder
 from sdcxr.runtime.errors import UserError
+from tests.torchrun import in_two_processes
 
 N = 7
 
@@ -244,15 +243,11 @@ def save_network(run: Path) -> Path:
 
 
 @pytest.mark.multiprocess
-def test_two_processes_give_the_array_of_one(folder, tmp_path, monkeypatch):
+def test_two_processes_give_the_array_of_one(folder, tmp_path):
     run, output = save_network(tmp_path / "run"), tmp_path / "out" / "two.safetensors"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += ["-m", "eval.features", "--images", str(folder), "--extractor", str(run), "--output", str(output)]
-    own = os.environ | {"ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(Path(__file__).parents[3])}
-    own |= {"SDCXR_CACHE": str(tmp_path / "cache")}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=tmp_path, env=own)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count(f"{N} images ×") == 1
+    command = ["-m", "eval.features", "--images", folder, "--extractor", run, "--output", output]
+    out = in_two_processes(*command, folder=tmp_path, SDCXR_CACHE=str(tmp_path / "cache"))
+    assert out.count(f"{N} images ×") == 1
     alone = look(folder, tmp_path / "alone", str(run))
     with safe_open(output, "numpy") as file:
         np.testing.assert_allclose(file.get_tensor("values"), alone.values, rtol=1e-4, atol=1e-6)

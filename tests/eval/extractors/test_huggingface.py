@@ -62,7 +62,7 @@ def test_rad_dino_is_found_in_the_weights_folder_by_its_name(dino, tmp_path):
     )
 
 
-def test_absent_weights_are_never_replaced_by_random_ones(dino, tmp_path):
+def test_absent_weights_are_never_replaced_by_random_ones(tmp_path):
     from safetensors.torch import load_file, save_file
     from transformers import ViTConfig, ViTImageProcessor, ViTModel
 

@@ -65,7 +65,7 @@ def test_openais_weights_take_quick_gelu_whatever_the_configuration_says(tmp_pat
     np.testing.assert_allclose(features(extractor, image), expected, atol=1e-5)
 
 
-def test_biomedclips_text_encoder_is_built_without_the_hub(tmp_path, monkeypatch):
+def test_biomedclips_text_encoder_is_built_without_the_hub(tmp_path):
     """A timm image tower and a BERT text tower that names a repository, as in BiomedCLIP's folder."""
     import open_clip
     from transformers import BertConfig

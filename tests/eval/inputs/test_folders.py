@@ -5,13 +5,11 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from eval import text_encoder
 from eval.inputs.folders import (
     PHANTOM,
-    ImageFolder,
     is_phantom,
     pair_prompts,
     read_folder,
@@ -22,30 +20,26 @@ from eval.inputs.folders import (
 )
 from eval.scores import Result
 from sdcxr.runtime.errors import UserError
-
-
-def folder(**columns) -> ImageFolder:
-    n = len(next(iter(columns.values())))
-    return ImageFolder(Path("here"), pd.DataFrame({"file_name": [f"{i}.png" for i in range(n)]} | columns))
+from tests.eval.features import folder_of
 
 
 def test_an_image_whose_patient_is_unknown_does_not_part_the_images_of_the_others():
-    images = folder(subject_id=["7", "", "7", ""], id=["a", "b", "c", ""])
+    images = folder_of(subject_id=["7", "", "7", ""], id=["a", "b", "c", ""])
     assert images.groups == ["7", "b", "7", "3.png"]
-    assert folder(id=["a", "a"]).groups == ["a", "a"]
-    assert folder(text=["", ""]).groups == ["0.png", "1.png"]
+    assert folder_of(id=["a", "a"]).groups == ["a", "a"]
+    assert folder_of(text=["", ""]).groups == ["0.png", "1.png"]
 
 
 def test_partners_are_found_by_id_or_file_name():
-    real = folder(text=["", "", ""], dicom_id=["x", "", "z"])
-    assert pair_prompts(real, folder(text=[""] * 4, id=["z", "1", "w", "z"])).rows.tolist() == [2, 1, -1, 2]
+    real = folder_of(text=["", "", ""], dicom_id=["x", "", "z"])
+    assert pair_prompts(real, folder_of(text=[""] * 4, id=["z", "1", "w", "z"])).rows.tolist() == [2, 1, -1, 2]
 
 
 def test_an_id_that_two_images_have_is_refused_where_a_prompt_has_it():
-    real = folder(text=["", "", ""], dicom_id=["x", "x", "z"])
-    assert pair_prompts(real, folder(text=[""], id=["z"])).rows.tolist() == [2]
+    real = folder_of(text=["", "", ""], dicom_id=["x", "x", "z"])
+    assert pair_prompts(real, folder_of(text=[""], id=["z"])).rows.tolist() == [2]
     with pytest.raises(UserError, match="here: two images have the id x"):
-        pair_prompts(real, folder(text=["", ""], id=["z", "x"]))
+        pair_prompts(real, folder_of(text=["", ""], id=["z", "x"]))
 
 
 def test_a_copy_of_the_real_images_is_said(two_folders, tmp_path, capfd):
@@ -95,7 +89,7 @@ def test_a_folder_is_of_phantoms_by_whatever_name(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("side", [0, 1])
-def test_phantoms_on_a_side_are_said_once(folders, tmp_path, capsys, side):
+def test_phantoms_on_a_side_are_said_once(folders, capsys, side):
     sides = [folders.real, folders.synthetic]
     read_sides(*sides)
     assert capsys.readouterr().out == ""
@@ -104,7 +98,7 @@ def test_phantoms_on_a_side_are_said_once(folders, tmp_path, capsys, side):
     assert capsys.readouterr().out == f"{PHANTOM}\n"
 
 
-def test_a_command_on_a_whole_dataset_says_phantoms_too(folders, tmp_path, capsys, monkeypatch):
+def test_a_command_on_a_whole_dataset_says_phantoms_too(folders, capsys, monkeypatch):
     data = folders.real.parent
     (data / "prep.json").write_text('{"phantom": true}')
     monkeypatch.setattr(text_encoder, "evaluate", lambda *_, **__: Result([]))
@@ -126,9 +120,9 @@ def test_pairs_are_of_one_prompt_in_the_order_of_their_ids(folders):
 
 
 def test_pairs_without_ids_are_of_equal_texts():
-    real, synthetic = folder(text=["Edema.", "Clear", ""]), folder(text=["clear.", "None", ""])
+    real, synthetic = folder_of(text=["Edema.", "Clear", ""]), folder_of(text=["clear.", "None", ""])
     pairs = same_prompts(real, replace(synthetic, synthetic=True))
-    assert pairs == [(Path("here/1.png"), Path("here/0.png"), "1", "clear.")]
+    assert pairs == [(Path("nowhere/1.png"), Path("nowhere/0.png"), "1", "clear.")]
 
 
 def test_items_are_spread_evenly():

@@ -9,22 +9,16 @@ import pytest
 from eval.inputs.folders import ImageFolder
 from eval.inputs.labels import choose_findings, truth_of
 from sdcxr.runtime.errors import UserError
+from tests.eval.features import folder_of
 
 NAN = float("nan")
-
-
-def folder(**columns) -> ImageFolder:
-    n = len(next(iter(columns.values())))
-    return ImageFolder(
-        Path("nowhere"), pd.DataFrame({"file_name": [f"{i}.png" for i in range(n)], "text": ""} | columns)
-    )
 
 
 @pytest.mark.parametrize(
     ("uncertain", "wanted"), [("ignore", [1, 0, NAN, NAN]), ("zeros", [1, 0, 0, NAN]), ("ones", [1, 0, 1, NAN])]
 )
 def test_minus_one_is_what_the_flag_says_and_empty_never_counts(uncertain, wanted):
-    images = folder(Edema=[1.0, 0.0, -1.0, NAN], Fracture=[NAN] * 4)
+    images = folder_of(Edema=[1.0, 0.0, -1.0, NAN], Fracture=[NAN] * 4)
     truth = truth_of(images, None, uncertain, "--real")
     assert list(truth.columns) == ["Edema"]  # nothing is known of fractures
     np.testing.assert_array_equal(truth["Edema"], wanted)
@@ -33,7 +27,7 @@ def test_minus_one_is_what_the_flag_says_and_empty_never_counts(uncertain, wante
 def test_labels_come_from_the_table_by_the_prompts_id_or_the_images(tmp_path):
     file = tmp_path / "truth.csv"
     file.write_text("dicom_id,Left,Effusion,width,note\nb,0,1,0.5,x\na,1,-1,0.7,y\n")
-    truth = truth_of(folder(id=["a", "a", "b"]), str(file), "ignore", "--synthetic")
+    truth = truth_of(folder_of(id=["a", "a", "b"]), str(file), "ignore", "--synthetic")
     assert truth["Left"].tolist() == [1, 1, 0]
     assert truth["Pleural Effusion"].tolist() == pytest.approx([NAN, NAN, 1], nan_ok=True)
     assert "width" not in truth  # a measurement is no label
@@ -49,7 +43,7 @@ def test_labels_come_from_the_table_by_the_prompts_id_or_the_images(tmp_path):
 def test_a_column_under_chexperts_name_goes_before_its_synonym(tmp_path):
     file = tmp_path / "truth.csv"
     file.write_text("dicom_id,Effusion,Pleural Effusion\na,0,1\n")
-    truth = truth_of(folder(id=["a"]), str(file), "ignore", "--synthetic")
+    truth = truth_of(folder_of(id=["a"]), str(file), "ignore", "--synthetic")
     assert truth["Pleural Effusion"].tolist() == [1] and truth["Effusion"].tolist() == [0]
 
 
@@ -75,14 +69,14 @@ def test_a_table_of_labels_that_does_not_fit_is_one_line(tmp_path, content, mess
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(UserError, match=message) as error:
-        truth_of(folder(id=["0", "z"]), str(file), "ignore", "--synthetic")
+        truth_of(folder_of(id=["0", "z"]), str(file), "ignore", "--synthetic")
     assert "truth.csv" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_rows_that_come_twice_with_the_same_labels_are_one(tmp_path):
     file = tmp_path / "truth.csv"
     file.write_text("dicom_id,Left,Edema,width,note\na,1,,0.5,x\nb,0,1,0.6,y\na,1,,0.7,z\n")
-    truth = truth_of(folder(id=["a", "b"]), str(file), "ignore", "--real")
+    truth = truth_of(folder_of(id=["a", "b"]), str(file), "ignore", "--real")
     assert truth["Left"].tolist() == [1, 0] and truth["Edema"].tolist() == pytest.approx([NAN, 1], nan_ok=True)
 
 

@@ -64,7 +64,7 @@ def test_images_of_one_text_take_turns_with_its_real_images(real, tmp_path):
     assert pairing.note == "paired by equal text: the samples have no ids of --real"
 
 
-def test_images_of_a_text_are_drawn_together_where_samples_have_no_ids(real, tmp_path):
+def test_images_of_a_text_are_drawn_together_where_samples_have_no_ids(tmp_path):
     samples = draw(tmp_path / "s", "0.png", "1.png", "2.png")
     (samples / "metadata.csv").write_text("file_name,text\n0.png,Clear.\n1.png,clear\n2.png,\n")
     images = read_samples(samples)

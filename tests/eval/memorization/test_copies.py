@@ -21,21 +21,7 @@ from eval.memorization.copies import (
     tile_distance,
     whitening,
 )
-
-
-def radiographs(n: int, seed: int, side: int = 128) -> list[Image.Image]:
-    """Pictures that are much alike: one pattern for all, smooth differences, a little texture."""
-    common, draws = np.random.default_rng(99).normal(size=(5, 5)), np.random.default_rng(seed)
-    pictures = []
-    for _ in range(n):
-        smooth = 25 * common + 8 * draws.normal(size=(5, 5))
-        fine = 6 * draws.normal(size=(16, 16))
-        grey = sum(
-            np.asarray(Image.fromarray(part.astype(np.float32)).resize((side, side), Image.Resampling.BICUBIC))
-            for part in (smooth, fine)
-        )
-        pictures.append(Image.fromarray((120 + grey).clip(0, 255).astype(np.uint8)))
-    return pictures
+from tests.eval.pictures import radiographs
 
 
 def small(pictures: list[Image.Image]) -> np.ndarray:

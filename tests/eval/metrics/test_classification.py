@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -45,7 +45,6 @@ def test_average_precision_by_hand(labels, scores, area):
 SCORED = st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=2, max_size=30)
 
 
-@settings(deadline=None)
 @given(SCORED)
 def test_both_areas_are_scikit_learns(pairs):
     labels, scores = np.array([p[0] for p in pairs], float), np.array([p[1] for p in pairs], float)

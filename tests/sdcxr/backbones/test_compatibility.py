@@ -100,8 +100,8 @@ def test_a_tokenizer_of_another_model_is_refused(copy):
     refuse(copy, "text encoder 49408: parts of different models")
 
 
-@pytest.mark.parametrize(("length", "positions", "expected"), [("DELETE", 77, 77), (512, 77, 77), (40, 77, 40)])
-def test_the_length_of_texts_is_what_tokenizer_and_encoder_both_take(copy, length, positions, expected):
+@pytest.mark.parametrize(("length", "expected"), [("DELETE", 77), (512, 77), (40, 40)])
+def test_the_length_of_texts_is_what_tokenizer_and_encoder_both_take(copy, length, expected):
     edit(copy / "tokenizer" / "tokenizer_config.json", model_max_length=length)
     loaded = backbones.load(str(copy))
     assert loaded.tokenize(["Left effusion."])[0]["input_ids"].shape == (1, expected)

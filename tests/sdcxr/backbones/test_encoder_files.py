@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from sdcxr.backbones.encoder_classes import text_positions, without_last_layers
 from sdcxr.backbones.encoder_files import is_encoder, load_encoder
 from sdcxr.backbones.text_encoders import TextEncoder, tokenize
 from sdcxr.runtime.errors import UserError
-from tests.sdcxr.backbones.small_encoders import ENCODERS, WIDTH, save_encoder, wordpiece
+from tests.sdcxr.backbones.small_encoders import ENCODERS, WIDTH, bert_settings, save_encoder, wordpiece
 
 TEXTS = ["Large left pneumothorax.", "no acute cardiopulmonary process, no effusion", ""]
 
@@ -77,6 +78,14 @@ def test_the_tower_of_open_clip_gives_its_own_embedding(folders):
         torch.testing.assert_close(end, model.encode_text(ids), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_a_saved_tokenizer_reads_texts_as_before(folders, tmp_path, kind):
+    _, tokenizer = load_encoder(str(folders[kind]))
+    tokenizer.save_pretrained(tmp_path)
+    texts = [*TEXTS, "Edema! a!!b", "<Left> ___ 3.5 cm; 日", "Effusion\n\tand  edema"]
+    assert AutoTokenizer.from_pretrained(tmp_path)(texts)["input_ids"] == tokenizer(texts)["input_ids"]
+
+
 def test_the_bert_in_a_model_of_open_clip_gives_its_own_embedding(folders):
     import open_clip
     from safetensors.torch import load_file
@@ -107,6 +116,20 @@ def test_without_its_last_layer_an_encoder_gives_the_states_before_it(folders, k
         without_last_layers(encoder, 2)
 
 
+def test_layers_of_an_encoder_with_a_setting_for_each_are_not_left_out():
+    from transformers import LongformerConfig, LongformerModel, ModernBertConfig, ModernBertModel
+
+    settings = bert_settings(wordpiece(), WIDTH, 2)
+    windows = LongformerModel(LongformerConfig(**settings, attention_window=[8, 8]))
+    kinds = ModernBertModel(ModernBertConfig(**settings, **dict.fromkeys(MODERN, 0)))
+    for encoder in (windows, kinds):
+        with pytest.raises(UserError, match=rf"--text_skip_layers: a {type(encoder).__name__} cannot leave out layers"):
+            without_last_layers(encoder, 1)
+
+
+MODERN = ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")  # its own lie behind the small vocabulary
+
+
 def test_positions_of_roberta_begin_behind_that_of_padding(folders):
     assert text_positions(load_encoder(str(folders["roberta"]))[0]) == 88
     assert text_positions(load_encoder(str(folders["bert"]))[0]) == 80
@@ -127,7 +150,7 @@ def refused(name: Path | str, message: str, **settings: bool) -> None:
     assert "\n" not in str(error.value) and str(error.value).startswith(f"--text_encoder {name}: ")
 
 
-def test_what_is_no_encoder_is_refused(folders, tmp_path):
+def test_what_is_no_encoder_is_refused(tmp_path):
     from transformers import GPT2Config, GPT2Model
 
     refused("nowhere", "no such folder")
@@ -136,6 +159,8 @@ def test_what_is_no_encoder_is_refused(folders, tmp_path):
     GPT2Model(GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=9)).save_pretrained(tmp_path / "gpt")
     wordpiece().save_pretrained(tmp_path / "gpt")
     refused(tmp_path / "gpt", "is a gpt2, a decoder-only language model: give an encoder")
+    edit(tmp_path / "gpt", model_type="bart", is_encoder_decoder=True)
+    refused(tmp_path / "gpt", "is a bart, whose text encoder is not known: give another")
 
 
 def test_a_tokenizer_that_does_not_fit_is_refused(tmp_path):
@@ -161,7 +186,9 @@ def test_damaged_folders_are_refused(tmp_path):
     refused(folder, "decoder-only")
     edit(folder, is_decoder=False, model_type="unheard_of")
     refused(folder, "is a unheard_of, which the installed transformers does not know")
-    edit(folder, model_type="bert")
+    edit(folder, model_type="bert", num_hidden_layers="two")
+    refused(folder, "Validation error for field 'num_hidden_layers': .*expected int, got str")
+    edit(folder, num_hidden_layers=2)
     (folder / "model.safetensors").write_bytes(b"damaged")
     refused(folder, "header")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")

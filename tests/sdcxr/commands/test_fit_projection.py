@@ -1,6 +1,7 @@
 """Textual projection: what it is fitted to, what is measured, and the pipeline that it gives."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,8 @@ def test_measures_of_states():
     assert measure(states, states) == {"explained": 1.0, "top1": 1.0, "mean_reciprocal_rank": 1.0}
     mean = states.mean(dim=0).expand_as(states)
     assert measure(mean, states)["explained"] == pytest.approx(0, abs=1e-6)
+    blind = measure(torch.zeros_like(states), states)  # all texts tie
+    assert blind["top1"] == pytest.approx(1 / 30) and blind["mean_reciprocal_rank"] == pytest.approx(1 / 15.5)
     shifted = states.roll(1, dims=0)
     assert measure(shifted, states)["top1"] == 0 and measure(shifted, states)["explained"] < -0.5
 
@@ -55,8 +58,21 @@ def test_a_projection_learns_and_its_pipeline_generates(micro_base, prompts, tmp
         loaded = backbones.load(str(tmp_path / name))
         assert torch.equal(base.unet.conv_in.weight, loaded.unet.conv_in.weight)
         assert np.ptp(Sampler(loaded, num_inference_steps=2).sample(["small effusion"], [0])) > 0
+
+
+def test_the_same_command_again_is_finished_and_one_that_was_stopped_begins_anew(micro_base, prompts, tmp_path, capsys):
+    encoder, out = save_encoder("bert", tmp_path / "bert", width=24), tmp_path / "out"
+    first = fit(micro_base, encoder, prompts, out, text_projection="linear")
+    assert fit(micro_base, encoder, prompts, out, text_projection="linear") == first
+    assert capsys.readouterr().out.endswith(f"{out} is finished\n")
+    with pytest.raises(UserError, match=r"was begun with other settings .*seed 0 → 1"):
+        fit(micro_base, encoder, prompts, out, text_projection="linear", seed=1)
+    (out / "projection.json").write_text(json.dumps({k: v for k, v in first.items() if k != "explained"}))
+    shutil.rmtree(out / "pipeline")
+    assert fit(micro_base, encoder, prompts, out, text_projection="linear") == first and (out / "pipeline").is_dir()
+    (out / "projection.json").unlink()
     with pytest.raises(UserError, match="is not empty"):
-        fit(micro_base, encoder, prompts, tmp_path / "solved")
+        fit(micro_base, encoder, prompts, out, text_projection="linear")
 
 
 def test_an_encoder_fitted_to_itself_gives_the_bases_images(micro_base, prompts, tmp_path):

@@ -128,7 +128,7 @@ def refuse(model: Path, message: str) -> None:
         locate_model(str(model)).load(torch.float32)
 
 
-def test_what_cannot_be_sampled_from_is_one_line(run, micro_base, micro_base_v):
+def test_what_cannot_be_sampled_from_is_one_line(run, micro_base):
     shutil.rmtree(run / "pipeline")
     newest = run / "checkpoints" / "checkpoint-2"
     (newest / "optimizer.safetensors").unlink()

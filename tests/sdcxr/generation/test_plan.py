@@ -21,6 +21,7 @@ from sdcxr.generation.samples_folder import generate
 from sdcxr.io.manifest import LABELS, SAMPLE_COLUMNS, read_metadata
 from sdcxr.runtime import cli
 from sdcxr.runtime.errors import UserError
+from tests.torchrun import ROOT, in_two_processes
 
 
 @pytest.fixture(scope="module")
@@ -90,22 +91,14 @@ def test_batches_and_processes_do_not_change_the_images(run, micro_dataset, tmp_
 @pytest.mark.multiprocess
 def test_two_processes_share_the_work(run, micro_dataset, tmp_path):
     make(run, micro_dataset / "test", tmp_path / "one")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(Path(__file__).parents[3] / "generate.py"), "--model", str(run), "--output_dir", "two"]
-    command += ["--prompts", str(micro_dataset / "test"), "--num_images_per_prompt", "2", "--num_inference_steps", "3"]
-    own = os.environ | {
-        "ACCELERATE_USE_CPU": "true",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(Path(__file__).parents[3]),
-    }
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=tmp_path, env=own)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("finished:") == 1
+    asked = ["--prompts", micro_dataset / "test", "--num_images_per_prompt", 2, "--num_inference_steps", 3]
+    command = [ROOT / "generate.py", "--model", run, "--output_dir", "two", *asked]
+    assert in_two_processes(*command, folder=tmp_path).count("finished:") == 1
     assert levels_apart(images(tmp_path / "one"), images(tmp_path / "two")) <= 1
     assert (tmp_path / "one" / "metadata.csv").read_text() == (tmp_path / "two" / "metadata.csv").read_text()
 
 
-def test_missing_images_alone_are_made_again(run, micro_dataset, tmp_path, capfd):
+def test_missing_images_alone_are_made_again(run, micro_dataset, tmp_path):
     make(run, micro_dataset / "test", tmp_path)
     before = images(tmp_path)
     times = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.png")}
@@ -352,7 +345,7 @@ def test_a_folder_that_another_command_writes_to_is_refused_and_let_go(run, tmp_
     hold = "import sys; from pathlib import Path; from sdcxr.io.locks import locked\n"
     hold += "with locked(Path(sys.argv[1])): print(flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", hold, str(tmp_path / "out")]
-    own = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    own = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=own) as other:
         assert other.stdout is not None and other.stdout.readline()
         with pytest.raises(UserError, match=f"out is in use by another command .process {other.pid} on"):

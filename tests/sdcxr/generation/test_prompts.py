@@ -253,6 +253,23 @@ def test_templates_take_columns_labels_and_persons_of_a_table(tmp_path):
     assert list(read_prompts(str(tmp_path / "a.csv")).columns) == ["id", "text", "Edema", "No Finding"]
 
 
+def test_a_mode_acts_on_every_column_of_texts_that_templates_name(tmp_path, capsys):
+    table = "id,impression,report,view,Edema\na,___,Stable effusion. Comparison to ___.,AP,1\nb,Clear.,No edema.,,0\n"
+    (tmp_path / "a.csv").write_text(table)
+
+    def prompts(*templates: str) -> list[str]:
+        return read_prompts(str(tmp_path / "a.csv"), "refocused", templates)["text"].tolist()
+
+    assert prompts("[{view} view. ]{report}") == ["AP view. Effusion.", "No edema."]
+    assert "1 of 2 are changed by --text refocused (50.0%)" in capsys.readouterr().out
+    assert prompts("CXR[. {findings}].") == ["CXR. Edema.", "CXR."]  # no text, nothing to change
+    assert capsys.readouterr().out == ""
+    with pytest.raises(UserError, match="a field outside brackets is empty for a"):
+        prompts("{impression}")
+    with pytest.raises(UserError, match="--text refocused: nothing is left of the prompt a"):
+        prompts("{text}")
+
+
 def test_a_template_without_text_needs_no_column_of_texts(tmp_path):
     (tmp_path / "a.csv").write_text("id,Edema\na,1\nb,0\n")
     with pytest.raises(UserError, match=r"a field outside brackets is empty for b \(1 of 2\)"):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sdcxr.io.manifest import COLUMNS, LABELS, read_metadata, split_folder, text_key, write_metadata
@@ -22,7 +22,6 @@ texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=
 
 @given(st.lists(texts, min_size=1, max_size=5))
 @example(['"quoted", with comma', "two\nlines", "carriage\rreturn", "NA", "nan", "", " spaces ", "γ ☃ 😀", "1.0", "'"])
-@settings(deadline=None)
 def test_any_text_comes_back_as_it_was(values):
     with tempfile.TemporaryDirectory() as folder:
         write_metadata(Path(folder), table(*values))
@@ -134,7 +133,7 @@ def test_split_folder_lists_the_splits_there_are(tmp_path, micro_dataset):
         split_folder(tmp_path / "nowhere", "train")
 
 
-def test_a_split_of_the_dataset_folder_is_an_imagefolder(micro_dataset, tmp_path, monkeypatch):
+def test_a_split_of_the_dataset_folder_is_an_imagefolder(micro_dataset, tmp_path):
     datasets = pytest.importorskip("datasets")
     datasets.disable_progress_bars()
     loaded = datasets.load_dataset("imagefolder", data_dir=str(micro_dataset), cache_dir=str(tmp_path))

@@ -121,7 +121,7 @@ CONTENTS = st.deferred(lambda: st.sampled_from([one.content for one in variants(
 
 
 @given(CONTENTS, st.integers(0, 3000), st.integers(1, 255), st.booleans())
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_any_damage_of_any_file_is_read_or_refused(tmp_path_factory, content, place, change, cut):
     content = bytearray(content)
     place %= len(content)

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from sdcxr.io.files import atomic, write_text
 from sdcxr.runtime import cli
-from sdcxr.runtime.errors import UserError, explain_os_error, os_error_behind
+from sdcxr.runtime.errors import UserError, os_error_behind
 
 ROOT = Path(__file__).parents[3]
 
@@ -198,10 +198,6 @@ def test_our_own_mistakes_keep_their_traceback(error):
         cli.run(raising(error), ["--images", "a"])
 
 
-def test_other_system_errors_are_not_explained():
-    assert explain_os_error(FileNotFoundError(errno.ENOENT, "gone", "x")) is None
-
-
 def commands() -> list[list[str]]:
     """Every entry point of the repository."""
     modules = [
@@ -259,23 +255,6 @@ def test_help_into_a_closed_pipe_is_quiet():
     assert "Traceback" not in run.stderr
 
 
-def test_a_file_in_the_place_of_a_folder_is_one_line(tmp_path):
-    (tmp_path / "taken").touch()
-    with pytest.raises(OSError) as caught:
-        (tmp_path / "taken").mkdir()
-    assert (
-        explain_os_error(caught.value) == f"{tmp_path / 'taken'} is a file, but a folder is needed: give another folder"
-    )
-
-
-def test_a_folder_in_the_place_of_a_file_is_one_line(tmp_path):
-    (tmp_path / "scores.json").mkdir()
-    with pytest.raises(OSError) as caught:
-        write_text(tmp_path / "scores.json", "[]")
-    line = explain_os_error(caught.value)
-    assert line == f"{tmp_path / 'scores.json'} is a folder, but a file is needed: give another name"
-
-
 def save_arrays(file: Path) -> None:
     with atomic(file) as temporary:
         save_file({"a": np.zeros(9)}, temporary)
@@ -299,12 +278,6 @@ def test_what_cannot_be_made_is_one_line_with_its_own_name_whatever_the_reason(c
 
     line = refusal(capfd, "--images", "a", main=main)
     assert line.endswith("round/out cannot be created: Too many levels of symbolic links: give another name\n")
-
-
-def test_a_file_that_cannot_be_read_while_another_is_written_keeps_its_traceback(tmp_path):
-    with pytest.raises(FileNotFoundError) as caught, atomic(tmp_path / "a.txt"):
-        (tmp_path / "gone").read_text()
-    assert explain_os_error(caught.value) is None
 
 
 @dataclass

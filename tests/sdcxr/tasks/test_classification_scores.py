@@ -39,12 +39,6 @@ def test_unknown_labels_do_not_count_and_labels_of_one_class_have_no_score():
     assert scores["auroc"] == 0.75
 
 
-def test_given_thresholds_are_taken():
-    truth, said = np.array([[1], [0]]), np.array([[0.9], [0.8]])
-    assert classification_scores(truth, said, ["a"], "multi_label")["f1"] == 1.0
-    assert classification_scores(truth, said, ["a"], "multi_label", {"a": 0.5})["f1"] == pytest.approx(2 / 3)
-
-
 def test_of_classes_the_most_probable_is_predicted():
     truth = np.eye(3)[[0, 1, 2, 0]]
     said = np.array([[0.4, 0.3, 0.3], [0.1, 0.8, 0.1], [0.5, 0.1, 0.4], [0.9, 0.1, 0.0]])

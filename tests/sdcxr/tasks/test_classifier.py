@@ -1,9 +1,6 @@
 """Runs of `--tune classifier` with tuning methods, classes, colour, and what they save."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +24,7 @@ from sdcxr.training.flops import without_gradient
 from sdcxr.tuning.adapter_folder import read_adapter
 from tests.sdcxr.backbones.test_classifier_base import save_timm, save_transformers
 from tests.sdcxr.tuning.test_vision import OPTIONS
+from tests.torchrun import train_in_two_processes
 
 CPU = torch.device("cpu")
 
@@ -290,12 +288,7 @@ def test_two_processes_train_the_same(train_micro, read_log, tmp_path, micro_dat
         train_micro(tmp_path / name, **own, train_batch_size=8)
         one = yaml.safe_load((tmp_path / name / "config.yaml").read_text())
         split.append(one | {"train_batch_size": 4, "output_dir": str(tmp_path / f"{name} in two")})
-    (tmp_path / "settings.json").write_text(json.dumps(split))
-    script = Path(__file__).parents[1] / "training" / "train_in_turn.py"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    path = os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")])
-    own = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    subprocess.run([*torchrun, str(script), str(tmp_path / "settings.json")], check=True, timeout=280, env=own)
+    train_in_two_processes(split, tmp_path)
     for _, name in runs:
         one, two = tmp_path / name, tmp_path / f"{name} in two"
         np.testing.assert_allclose(*([row["loss"] for row in read_log(run)] for run in (one, two)), rtol=1e-5)

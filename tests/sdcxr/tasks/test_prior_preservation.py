@@ -56,9 +56,7 @@ def test_all_images_of_the_prior_are_drawn_and_no_others(settings):
 
 
 @pytest.mark.slow
-def test_class_images_are_generated_once_and_more_can_be_added(
-    micro_base, micro_dataset, train_micro, read_log, tmp_path
-):
+def test_class_images_are_generated_once_and_more_can_be_added(micro_base, train_micro, read_log, tmp_path):
     def make(per_prompt: int) -> None:
         named = {"model": str(micro_base), "prompts": "a photo of a chest", "output_dir": str(tmp_path / "class")}
         generate(GenerateConfig(**named, num_images_per_prompt=per_prompt, num_inference_steps=2))
@@ -93,3 +91,14 @@ def test_settings_that_do_not_go_together_are_refused(settings, message):
 def test_a_folder_that_is_not_there_is_refused(settings):
     with pytest.raises(UserError, match="--class_data_dir"):
         build(settings | {"class_data_dir": "/nowhere"}).examples()
+
+
+def test_class_images_that_are_not_all_there_are_refused(settings, tmp_path):
+    (tmp_path / "generate.json").write_text("{}")
+    with pytest.raises(UserError, match=r"has no metadata\.csv: generate\.py has not finished this folder"):
+        build(settings | {"class_data_dir": str(tmp_path)}).examples()
+    (tmp_path / "metadata.csv").write_text("file_name,text\na.png,a photo\n")
+    with pytest.raises(
+        UserError, match=r"a\.png is named in metadata\.csv and does not exist: run the command that made"
+    ):
+        build(settings | {"class_data_dir": str(tmp_path)}).examples()

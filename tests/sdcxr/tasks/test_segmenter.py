@@ -167,7 +167,7 @@ def test_an_epoch_is_of_the_images_that_have_a_mask(train_micro, tmp_path, base)
     assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["max_train_steps"] == 2  # 16 of 20 have it
 
 
-def test_a_run_begins_from_a_segmenter_or_a_classifier(train_micro, tmp_path, squares, micro_dataset):
+def test_a_run_begins_from_a_segmenter_or_a_classifier(train_micro, tmp_path, squares):
     first = tmp_path / "first"
     train_micro(first, **settings(squares, base="test_resnet", random_weights=True))
     again = SegmenterTask(TrainConfig(**settings(squares, base=str(first), method="bias")))

@@ -132,6 +132,7 @@ def test_plain_diffusers_gives_the_same_images_in_a_fresh_process(folders, train
 
 LINES = """
 def embed(text, window=77):
+    text = pipe.maybe_convert_prompt(text, pipe.tokenizer)  # new words of several vectors
     windows = pipe.tokenizer(
         text, max_length=window, truncation=True, padding="max_length", return_overflowing_tokens=True
     ).input_ids
@@ -143,7 +144,7 @@ def embed(text, window=77):
 
 
 @pytest.mark.slow
-def test_long_captions_in_windows_of_clip(train_micro, micro_dataset, tmp_path, capsys, read_log):
+def test_long_captions_in_windows_of_clip(train_micro, micro_dataset, tmp_path, capsys):
     """Plain diffusers refuses a prompt instead of cutting it, and with the lines of the documentation agrees."""
     from diffusers import StableDiffusionPipeline
 
@@ -226,7 +227,9 @@ def test_options_are_printed_and_recorded_in_the_pipeline(folders, train_micro, 
         ({"text_encoder": "bert", "text_length": 100}, r"--text_length 100: this text encoder .* takes at most 80"),
         ({"text_length": 100}, "takes at most 77, or a multiple of it, such as 231"),
         ({"text_length": 77 * 11}, "takes at most 77"),
+        ({"text_length": 2}, "--text_length 2: the tokenizer puts 2 tokens around a text: give at least 3"),
         ({"text_skip_layers": 1}, "--text_skip_layers 1: the text encoder has 1 layers"),
+        ({"text_length": 231, "text_attention_mask": True}, "--text_attention_mask: not for texts in windows"),
     ],
 )
 def test_what_does_not_fit_is_refused(folders, micro_base, micro_dataset, settings, message):
@@ -274,6 +277,18 @@ def test_a_linear_projection_trains_with_the_text_encoder_alone(folders, train_m
     assert np.abs(Sampler(part, num_inference_steps=3).sample(PROMPTS, [0, 1]).astype(int) - whole).max() <= 1
 
 
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_a_projection_trains_whole_whatever_the_method(folders, micro_base, micro_dataset, kind):
+    named = {"text_encoder": str(folders["wide"]), "text_projection": kind, "tune": "unet", "method": "svdiff"}
+    task = DiffusionTask(config_of(micro_base, micro_dataset, **named), torch.device("cpu"))
+    weights = dict(task.backbone.unet.encoder_hid_proj.named_parameters())
+    assert {name.rsplit(".", 1)[-1] for name in weights} == {"weight", "bias"}
+    assert all(p.requires_grad for p in weights.values())
+    assert [g["name"] for g in task.groups() if any(p is q for p in weights.values() for q in g["params"])] == [
+        "projection"
+    ]
+
+
 def test_an_mlp_is_saved_so_that_plain_diffusers_refuses_it_and_the_documented_lines_load_it(
     folders, train_micro, tmp_path
 ):
@@ -307,6 +322,17 @@ def test_a_random_unet_comes_from_the_seed_alone(folders, micro_base, micro_data
     assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
     assert any(not torch.equal(made[0][name], made[2][name]) for name in made[0])
     assert WIDTH != 24 and backbone.unet.config.cross_attention_dim == 24
+    with pytest.raises(UserError, match="--random_unet: --method lora would leave its random weights as they are"):
+        DiffusionTask(config_of(micro_base, micro_dataset, method="lora", **named), torch.device("cpu"))
+
+
+def test_a_random_unet_replaces_one_with_an_mlp(folders, micro_base, micro_dataset, tmp_path):
+    backbone = backbones.load(str(micro_base))
+    backbone.adapt(config_of(micro_base, micro_dataset, text_encoder=str(folders["wide"]), text_projection="mlp"))
+    backbones.save(backbone, tmp_path / "mlp")
+    other = backbones.load(str(tmp_path / "mlp"))
+    other.adapt(config_of(micro_base, micro_dataset, random_unet=True))
+    assert other.unet.encoder_hid_proj is None and other.unet.config.cross_attention_dim == 24
 
 
 @pytest.mark.slow

@@ -4,10 +4,6 @@ Every comparison is over 20 steps of 8 images with the settings users have (Adam
 dropped captions), a cosine schedule with warm-up, and min-SNR weights, which differ from image to image.
 """
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +14,8 @@ import yaml
 from safetensors.torch import load_file
 
 from sdcxr import backbones
+from tests.torchrun import ROOT, in_two_processes, train_in_two_processes
 
-ROOT = Path(__file__).parents[3]
 STEPS = 20
 MODES = ("unet", "text", "unet+text")
 TWENTY: dict[str, Any] = {
@@ -38,17 +34,6 @@ OF_MODE: dict[str, dict[str, Any]] = {
 # makes steps of nearly full length out of its rounding errors. No other weight differs by more than 3e-6 here; these
 # do by up to 7e-5, and compute the same (see the last test).
 WITHOUT_EFFECT = "self_attn.k_proj.bias"
-
-
-def launch(processes: int, *command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a script in several processes. torchrun, because `accelerate launch --cpu` starts a single one."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    own = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [*torchrun, *command], capture_output=True, text=True, timeout=280, cwd=folder, env=own, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +60,7 @@ def two_processes(whole_batch, tmp_path_factory) -> dict[tuple[str, int], Path]:
             one |= {"train_batch_size": batch, "gradient_accumulation_steps": micro_steps}
             one |= {"output_dir": str(runs[mode, batch]), "latents_dir": str(folder / "latents")}
             settings.append(one)
-    (folder / "settings.json").write_text(json.dumps(settings))
-    launch(2, str(Path(__file__).with_name("train_in_turn.py")), "settings.json", folder=folder)
+    train_in_two_processes(settings, folder)
     return runs
 
 
@@ -131,8 +115,8 @@ def test_train_py_in_two_processes_changes_nothing(tmp_path, whole_batch, read_l
     config = yaml.safe_load((whole_batch["unet+text"] / "config.yaml").read_text())
     config |= {"output_dir": str(tmp_path / "run"), "train_batch_size": 2, "total_train_batch_size": 8}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    done = launch(2, str(ROOT / "train.py"), "--config", "config.yaml", folder=tmp_path)
-    assert "20 steps of 8 images (2 × 2 × 2)" in done.stdout and done.stdout.count("tuning") == 1
+    out = in_two_processes(ROOT / "train.py", "--config", "config.yaml", folder=tmp_path)
+    assert "20 steps of 8 images (2 × 2 × 2)" in out and out.count("tuning") == 1
     assert_equal_to_rounding(tmp_path / "run", whole_batch["unet+text"], read_log)
 
 

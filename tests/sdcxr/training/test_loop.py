@@ -146,7 +146,7 @@ def test_two_learning_rates_reach_their_parts(runs):
     assert length["text_encoder"] == pytest.approx(2.5e-4, rel=0.2)
 
 
-def test_the_same_command_on_a_finished_run_builds_nothing(train_micro, runs, monkeypatch, capfd, read_log):
+def test_the_same_command_on_a_finished_run_builds_nothing(train_micro, runs, monkeypatch, capfd):
     monkeypatch.setattr(tasks, "build", lambda *_: pytest.fail("built the task"))
     before = {path: path.stat().st_mtime_ns for path in runs["unet"].rglob("*")}
     assert train_micro(runs["unet"], max_train_steps=4, checkpointing_steps=3, tune="unet") == 0
@@ -238,7 +238,7 @@ def test_long_captions_are_never_shown(train_micro, tmp_path, micro_dataset, cap
         assert path.is_dir() or b"secretfinding" not in path.read_bytes()
 
 
-def test_precision_of_the_launch_is_part_of_the_run(train_micro, tmp_path, runs):
+def test_precision_of_the_launch_is_part_of_the_run(runs):
     """The record says what the run was made with, so a launch with another precision is another run."""
     with pytest.raises(UserError, match="mixed_precision no → bf16"):
         settings = yaml.safe_load((runs["unet"] / "config.yaml").read_text())

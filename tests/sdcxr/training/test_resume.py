@@ -183,7 +183,7 @@ def test_a_run_without_a_checkpoint_that_can_be_loaded_stops(train_micro, tmp_pa
     assert (tmp_path / "log.jsonl").read_bytes() == log
 
 
-def test_a_finished_run_is_continued_by_more_steps(train_micro, tmp_path, uninterrupted, read_log):
+def test_a_finished_run_is_continued_by_more_steps(train_micro, tmp_path, uninterrupted):
     assert train_micro(tmp_path, **(SIX | {"max_train_steps": 3})) == 0
     assert train_micro(tmp_path, **SIX) == 0
     assert results(tmp_path) == results(uninterrupted)

@@ -80,20 +80,17 @@ def test_what_does_not_alter_the_learning_may_change(begun, change):
     check_same_run(run, dataclasses.replace(config, **change), 8)
 
 
-def test_more_steps_are_another_run_where_the_learning_rate_depends_on_them(begun):
+@pytest.mark.parametrize(
+    ("change", "steps"),
+    [({"lr_scheduler": "cosine"}, 100), ({"max_train_steps": 5}, 5)],
+    ids=["the schedule depends on them", "they lengthen the warm-up"],
+)
+def test_more_steps_may_be_another_run(begun, change, steps):
     run, config = begun
-    cosine = dataclasses.replace(config, lr_scheduler="cosine")
-    write_config(run / "config.yaml", dataclasses.asdict(cosine))
-    with pytest.raises(UserError, match="max_train_steps 100 → 200"):
-        check_same_run(run, dataclasses.replace(cosine, max_train_steps=200), 8)
-
-
-def test_more_steps_are_another_run_where_they_lengthen_the_warmup(begun):
-    run, config = begun
-    short = dataclasses.replace(config, max_train_steps=5)
-    write_config(run / "config.yaml", dataclasses.asdict(short))
-    with pytest.raises(UserError, match="max_train_steps 5 → 200"):
-        check_same_run(run, dataclasses.replace(short, max_train_steps=200), 8)
+    changed = dataclasses.replace(config, **change)
+    write_config(run / "config.yaml", dataclasses.asdict(changed))
+    with pytest.raises(UserError, match=f"max_train_steps {steps} → 200"):
+        check_same_run(run, dataclasses.replace(changed, max_train_steps=200), 8)
 
 
 @pytest.mark.parametrize(

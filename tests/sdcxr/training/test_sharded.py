@@ -1,9 +1,6 @@
 """FSDP2: the task is right under it; the loop, whose checkpoints know whole weights alone, refuses it."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,19 +8,14 @@ from accelerate.utils import DistributedType
 
 from sdcxr.runtime.errors import UserError
 from sdcxr.training import loop
-
-ROOT = Path(__file__).parents[3]
+from tests.torchrun import in_two_processes
 
 
 @pytest.mark.multiprocess
 def test_unet_and_text_encoder_shard_as_one_module(micro_base, micro_dataset, tmp_path):
     settings = {"base": str(micro_base), "data": str(micro_dataset), "tune": "unet+text", "validation_steps": 0}
     (tmp_path / "settings.json").write_text(json.dumps(settings))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(Path(__file__).with_name("train_sharded.py")), "settings.json", "out.json"]
-    own = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    run = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=tmp_path, env=own)
-    assert run.returncode == 0, run.stderr[-3000:]
+    in_two_processes(Path(__file__).with_name("train_sharded.py"), "settings.json", "out.json", folder=tmp_path)
     result = json.loads((tmp_path / "out.json").read_text())
     assert result["whole"] == pytest.approx(result["sharded"], rel=1e-5)
     assert len(set(result["whole"])) == 5 and result["furthest"] < 1e-5

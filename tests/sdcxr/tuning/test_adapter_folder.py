@@ -77,7 +77,7 @@ def test_words_and_an_adapter_of_the_text_encoder_go_together(runs, micro_base):
         torch.testing.assert_close(value, expected, atol=1e-6, rtol=1e-5)
 
 
-def test_generate_makes_the_images_of_the_merged_pipeline(runs, micro_base, tmp_path, capfd):
+def test_generate_makes_the_images_of_the_merged_pipeline(runs, micro_base, tmp_path):
     from sdcxr.io.manifest import read_metadata
     from sdcxr.io.pixels import read_pixels
 

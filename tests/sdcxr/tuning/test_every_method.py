@@ -6,11 +6,8 @@ A method that is added to the registry is tested here without a change, unless a
 import copy
 import functools
 import inspect
-import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,8 +27,8 @@ from sdcxr.tuning import find_method
 from sdcxr.tuning.adapter_folder import save_adapter
 from sdcxr.tuning.base import TuningMethod, apply_method
 from sdcxr.tuning.registry import METHODS, fitting_methods
+from tests.torchrun import train_in_two_processes
 
-ROOT = Path(__file__).parents[3]
 PARTS = ("unet", "text")
 CASES = [(name, part) for name in METHODS for part in PARTS]
 RATE = 1e-3  # times the method's factor, of a plain Adam
@@ -216,12 +213,7 @@ def test_two_processes_train_the_same(parts, train_micro, read_log, tmp_path):
         train_micro(tmp_path / name, **own, train_batch_size=8)
         one = yaml.safe_load((tmp_path / name / "config.yaml").read_text())
         split.append(one | {"train_batch_size": 4, "output_dir": str(tmp_path / f"{name} in two")})
-    (tmp_path / "settings.json").write_text(json.dumps(split))
-    script = Path(__file__).parents[1] / "training" / "train_in_turn.py"
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    own = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    subprocess.run([*torchrun, str(script), str(tmp_path / "settings.json")], check=True, timeout=280, env=own)
+    train_in_two_processes(split, tmp_path)
     for name in METHODS:
         one, two = tmp_path / name, tmp_path / f"{name} in two"
         np.testing.assert_allclose(*([row["loss"] for row in read_log(run)] for run in (one, two)), rtol=1e-5)

@@ -8,11 +8,12 @@ import torch
 from safetensors.torch import load_file
 
 from sdcxr import backbones
+from sdcxr.backbones.encoder_files import load_encoder
 from sdcxr.config import TrainConfig
 from sdcxr.generation.models import locate_model
 from sdcxr.generation.sampler import Sampler
 from sdcxr.runtime.errors import UserError
-from tests.sdcxr.backbones.small_encoders import save_encoder
+from tests.sdcxr.backbones.small_encoders import ENCODERS, save_encoder
 
 TOKEN = {
     "tune": "token",
@@ -103,12 +104,26 @@ def test_resuming_is_exact_and_a_checkpoint_can_be_sampled(train_micro, read_log
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "t5"])
+def test_all_vectors_of_a_word_are_read_by_other_tokenizers(micro_base, tmp_path, kind):
+    encoder = save_encoder(kind, tmp_path / kind)
+    words = {"placeholder_token": "<a>, <large effusion>", "initializer_token": "a", "num_vectors": 3}
+    backbone = backbones.load(str(micro_base))
+    backbone.adapt(TrainConfig(tune="token", text_encoder=str(encoder), **words))
+    ids = backbone.tokenize(["A <large effusion> of <a>, small."])[0]["input_ids"][0]
+    assert [i for i in ids if any(i in each for each in backbone.parts["text"].new_words.values())] == [
+        i for word in ("<large effusion>", "<a>") for i in backbone.parts["text"].new_words[word]
+    ]
+
+
+QUICK = {"bert", "roberta", "t5"}
+
+
+@pytest.mark.parametrize("kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in ENCODERS])
 def test_words_are_added_to_other_encoders(train_micro, tmp_path, kind):
     encoder = save_encoder(kind, tmp_path / kind)
     start = {"initializer_token": "a"}
     train_micro(tmp_path / "run", **TOKEN | start, text_encoder=str(encoder))
-    before = load_file(encoder / "model.safetensors")
-    table = next(v for k, v in before.items() if "word_embeddings" in k or k == "shared.weight")
+    table = load_encoder(str(encoder))[0].get_input_embeddings().weight.detach()
     assert torch.equal(table_of(tmp_path / "run")[: len(table)], table)
     tokenizer = backbones.load(str(tmp_path / "run")).tokenizer
     assert len(table) in tokenizer("A <lung-xray>.")["input_ids"]
@@ -122,6 +137,9 @@ def test_words_are_added_to_other_encoders(train_micro, tmp_path, kind):
         ({"initializer_token": "a,b"}, "give one word, or one for each of <lung-xray>"),
         ({"placeholder_token": "<a>,<a>"}, "which have to differ"),
         ({"token_caption": None}, "no caption holds <lung-xray>: .* use --token_caption"),
+        ({"placeholder_token": "<a>,<a>_1", "num_vectors": 2}, "<a>_1 is a word and a vector of another one"),
+        ({"placeholder_token": "<A>", "num_vectors": 2}, "does not read all 2 vectors of it, .*small letters"),
+        ({"num_vectors": 90}, "--num_vectors 90: all captions are cut before the last vector of <lung-xray>"),
     ],
 )
 def test_wrong_words_are_refused(train_micro, tmp_path, settings, message):

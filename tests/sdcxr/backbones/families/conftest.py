@@ -1,5 +1,6 @@
 """Every tiny family, found by its file: `family` and, with its pipeline saved, `base`."""
 
+import json
 from importlib import import_module
 from pathlib import Path
 
@@ -25,6 +26,11 @@ def save_base(name: str, folder: Path) -> Path:
     logging.disable_progress_bar()
     tiny(name).build().save_pretrained(folder, safe_serialization=True)
     return folder
+
+
+def change(file: Path, **values: object) -> None:
+    """Change values of a JSON file."""
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
 
 
 # Whole trainings: of two families, one of each process, in every run of the quick tests.

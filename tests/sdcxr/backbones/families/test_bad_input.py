@@ -11,7 +11,7 @@ from sdcxr import backbones
 from sdcxr.backbones.registry import UNSUPPORTED
 from sdcxr.config import TrainConfig
 from sdcxr.runtime.errors import UserError
-from tests.sdcxr.backbones.families.conftest import save_base
+from tests.sdcxr.backbones.families.conftest import change, save_base
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +59,12 @@ def test_a_missing_part_is_named(copy, part):
 
 
 def test_a_part_of_another_class_is_named(copy):
-    config = copy / "vae" / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"_class_name": "AutoencoderKL"}))
+    change(copy / "vae" / "config.json", _class_name="AutoencoderKL")
     assert "the class of its vae is AutoencoderKL, not AutoencoderDC" in refused(copy)
 
 
 def test_a_scheduler_without_a_flow_is_named(copy):
-    config = copy / "scheduler" / "scheduler_config.json"
-    about = json.loads(config.read_text()) | {"use_flow_sigmas": False, "prediction_type": "epsilon"}
-    config.write_text(json.dumps(about))
+    change(copy / "scheduler" / "scheduler_config.json", use_flow_sigmas=False, prediction_type="epsilon")
     assert "its DPMSolverMultistepScheduler has no shift of a rectified flow" in refused(copy)
 
 

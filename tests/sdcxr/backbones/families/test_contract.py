@@ -36,7 +36,7 @@ from sdcxr.tuning import find_method
 from sdcxr.tuning.targets import target_layers
 from tests.sdcxr.backbones.families.conftest import NAMES, save_base, tiny
 from tests.sdcxr.backbones.families.tiny import Tiny, noise_of
-from tests.sdcxr.training.test_exactness import launch
+from tests.torchrun import train_in_two_processes
 
 ROOT = Path(__file__).parents[4]
 CPU = torch.device("cpu")
@@ -157,7 +157,7 @@ def test_gradient_checkpointing_changes_nothing(settings):
     assert all(torch.equal(grad, gradients[1][name]) for name, grad in gradients[0].items())
 
 
-def test_a_run_resumes_to_the_bit_and_only_its_part_moves(family, base, settings, train_micro, read_log, tmp_path):
+def test_a_run_resumes_to_the_bit_and_only_its_part_moves(base, settings, train_micro, read_log, tmp_path):
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     assert train_micro(whole, **settings | SIX) == 0
     assert train_micro(halves, **settings | SIX | {"max_train_steps": 3}) == 0
@@ -426,8 +426,7 @@ def test_two_processes_change_nothing(tmp_path, train_micro, micro_dataset, read
             tuned = [name for name in kind.components if name in ("unet", *kind.tunable_text)]
             expected = {kind.components[name] for name in tuned if name.partition("_")[0] in mode.split("+")}
             assert moved_parts(base, one) == expected, one.name
-    (tmp_path / "settings.json").write_text(json.dumps(settings))
-    launch(2, str(ROOT / "tests/sdcxr/training/train_in_turn.py"), "settings.json", folder=tmp_path)
+    train_in_two_processes(settings, tmp_path)
     for one, two in runs:
         for row, other in zip(read_log(one), read_log(two), strict=True):
             assert row == pytest.approx(other, rel=1e-5), one.name

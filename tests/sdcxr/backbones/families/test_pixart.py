@@ -1,6 +1,5 @@
 """PixArt-Σ beyond the contract: folders as they are published, and what is refused."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -9,16 +8,12 @@ import torch
 from sdcxr import backbones
 from sdcxr.generation.sampler import Sampler
 from sdcxr.runtime.errors import UserError
-from tests.sdcxr.backbones.families.conftest import save_base
+from tests.sdcxr.backbones.families.conftest import change, save_base
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return save_base("pixart", tmp_path / "pixart")
-
-
-def change(file: Path, **values: object) -> None:
-    file.write_text(json.dumps(json.loads(file.read_text()) | values))
 
 
 def test_the_former_name_of_the_class_loads(folder):
@@ -30,19 +25,17 @@ def test_the_former_name_of_the_class_loads(folder):
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
-def test_alpha_is_refused(folder):
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"use_additional_conditions": True}, "its transformer takes sizes .* as PixArt-α does: give PixArt-Σ"),
+        ({"caption_channels": 48}, "takes states 48 wide .*, those of its text encoder are 32 wide"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(folder, values, message):
     transformer = backbones.load(str(folder)).parts["unet"]
-    type(transformer).from_config(transformer.config, use_additional_conditions=True).save_pretrained(
-        folder / "transformer"
-    )
-    with pytest.raises(UserError, match=r"its transformer takes sizes .* as PixArt-α does: give PixArt-Σ"):
-        backbones.load(str(folder))
-
-
-def test_texts_of_another_width_are_refused(folder):
-    transformer = backbones.load(str(folder)).parts["unet"]
-    type(transformer).from_config(transformer.config, caption_channels=48).save_pretrained(folder / "transformer")
-    with pytest.raises(UserError, match=r"takes states 48 wide .*, those of its text encoder are 32 wide"):
+    type(transformer).from_config(transformer.config, **values).save_pretrained(folder / "transformer")
+    with pytest.raises(UserError, match=message):
         backbones.load(str(folder))
 
 

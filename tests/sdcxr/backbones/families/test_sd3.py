@@ -1,6 +1,5 @@
 """What is Stable Diffusion 3's own: T5 that never trains, its length, parts that do not fit."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from sdcxr import backbones
 from sdcxr.config import TrainConfig
 from sdcxr.generation.sampler import Sampler
 from sdcxr.runtime.errors import UserError
-from tests.sdcxr.backbones.families.conftest import save_base
+from tests.sdcxr.backbones.families.conftest import change, save_base
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +47,7 @@ def test_t5_keeps_its_precision_and_its_file(base, copy, tmp_path):
 
 
 def test_a_missing_t5_is_one_line(copy):
-    index = copy / "model_index.json"
-    index.write_text(json.dumps(json.loads(index.read_text()) | {"text_encoder_3": [None, None]}))
+    change(copy / "model_index.json", text_encoder_3=[None, None])
     shutil.rmtree(copy / "text_encoder_3")
     with pytest.raises(UserError, match="has no part 'text_encoder_3': copy the whole pipeline") as refused:
         backbones.load(str(copy))
@@ -65,8 +63,7 @@ def test_a_missing_t5_is_one_line(copy):
     ],
 )
 def test_parts_that_do_not_fit_are_refused(copy, file, values, message):
-    config = copy / file
-    config.write_text(json.dumps(json.loads(config.read_text()) | values))
+    change(copy / file, **values)
     with pytest.raises(UserError, match=message) as refused:
         backbones.load(str(copy))
     assert "\n" not in str(refused.value)

@@ -12,7 +12,7 @@ from sdcxr import backbones
 from sdcxr.config import TrainConfig
 from sdcxr.runtime.errors import UserError
 from sdcxr.tuning import tune
-from tests.sdcxr.backbones.families.conftest import save_base
+from tests.sdcxr.backbones.families.conftest import change, save_base
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +23,6 @@ def base(tmp_path_factory) -> Path:
 @pytest.fixture
 def copy(base, tmp_path) -> Path:
     return Path(shutil.copytree(base, tmp_path / "base"))
-
-
-def change(file: Path, **values: Any) -> None:
-    file.write_text(json.dumps(json.loads(file.read_text()) | values))
 
 
 def embedded(backbone: Any, texts: list[str], **settings: Any) -> Any:

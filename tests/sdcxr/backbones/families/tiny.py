@@ -69,6 +69,26 @@ class Tiny:
     """Further settings of its trainings."""
 
 
+def masked_null(pipe: Any, n: int) -> Embeddings:
+    """`Tiny.null` of a pipeline whose embeddings have a mask."""
+    *_, hidden, mask = pipe.encode_prompt(["any"] * n, do_classifier_free_guidance=True)
+    return {"hidden": hidden, "mask": mask}
+
+
+def meta_states(tokens: int, width: int, pooled: int | None = None, mask: bool = False) -> Callable[[], Embeddings]:
+    """`Published.conditioning` of one text."""
+
+    def states() -> Embeddings:
+        found = {"hidden": torch.empty(1, tokens, width, device="meta")}
+        if pooled is not None:
+            found["pooled"] = torch.empty(1, pooled, device="meta")
+        if mask:
+            found["mask"] = torch.empty(1, tokens, dtype=torch.int64, device="meta")
+        return found
+
+    return states
+
+
 def noise_of(process: Any, x_t: Tensor, x0: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """The noise in x_t by a network that knows x0, and the process's own time, from the time that it is given."""
     if isinstance(process, Ddpm):

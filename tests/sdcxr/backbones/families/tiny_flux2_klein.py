@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from tests.sdcxr.backbones.families.tiny import Embeddings, Published, Tiny, byte_pairs, on_meta
+from tests.sdcxr.backbones.families.tiny import Embeddings, Published, Tiny, byte_pairs, meta_states, on_meta
 
 # In the manner of Qwen3's.
 CHAT = (
@@ -86,7 +86,7 @@ TINY = Tiny(
                 guidance_embeds=False,
             ),
             parameters=3_875_544_576,
-            conditioning=lambda: {"hidden": torch.empty(1, 512, 7680, device="meta")},
+            conditioning=meta_states(512, 7680),
             latent=(128, 32, 32),
             forward_gflop=10173,
             training_gflop=30494,

@@ -4,7 +4,16 @@ from typing import Any
 
 import torch
 
-from tests.sdcxr.backbones.families.tiny import Embeddings, Published, Tiny, kl_vae, on_meta, t5
+from tests.sdcxr.backbones.families.tiny import (
+    Embeddings,
+    Published,
+    Tiny,
+    kl_vae,
+    masked_null,
+    meta_states,
+    on_meta,
+    t5,
+)
 
 
 def build() -> Any:
@@ -35,26 +44,18 @@ def embed(pipe: Any, texts: list[str]) -> Embeddings:
     return {"hidden": hidden, "mask": mask}
 
 
-def null(pipe: Any, n: int) -> Embeddings:
-    *_, hidden, mask = pipe.encode_prompt(["any"] * n, do_classifier_free_guidance=True)
-    return {"hidden": hidden, "mask": mask}
-
-
 TINY = Tiny(
     build=build,
     resolution=64,
     embed=embed,
-    null=null,
+    null=masked_null,
     published={
         "XL/2": Published(
             build=on_meta(
                 "PixArtTransformer2DModel", sample_size=64, caption_channels=4096, use_additional_conditions=False
             ),
             parameters=610_856_096,
-            conditioning=lambda: {
-                "hidden": torch.empty(1, 300, 4096, device="meta"),
-                "mask": torch.empty(1, 300, dtype=torch.int64, device="meta"),
-            },
+            conditioning=meta_states(300, 4096, mask=True),
             latent=(4, 64, 64),
             forward_gflop=1289,
             training_gflop=3863,

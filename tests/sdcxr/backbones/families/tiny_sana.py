@@ -3,9 +3,15 @@
 import inspect
 from typing import Any
 
-import torch
-
-from tests.sdcxr.backbones.families.tiny import Embeddings, Published, Tiny, byte_pairs, on_meta
+from tests.sdcxr.backbones.families.tiny import (
+    Embeddings,
+    Published,
+    Tiny,
+    byte_pairs,
+    masked_null,
+    meta_states,
+    on_meta,
+)
 
 SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<start_of_turn>", "<end_of_turn>")
 
@@ -78,21 +84,13 @@ def embed(pipe: Any, texts: list[str]) -> Embeddings:
     return {"hidden": hidden, "mask": mask}
 
 
-def null(pipe: Any, n: int) -> Embeddings:
-    *_, hidden, mask = pipe.encode_prompt(["any"] * n, do_classifier_free_guidance=True)
-    return {"hidden": hidden, "mask": mask}
-
-
 def published(width: int, layers: int, heads: int, **known: Any) -> Published:
     """A size of Sana; `heads` are those of the cross-attention, the linear one has heads of 32."""
     about = {"num_attention_heads": width // 32, "num_cross_attention_heads": heads, "num_layers": layers}
     about |= {"cross_attention_head_dim": width // heads, "cross_attention_dim": width}
     return Published(
         build=on_meta("SanaTransformer2DModel", **about),
-        conditioning=lambda: {
-            "hidden": torch.empty(1, 300, 2304, device="meta"),
-            "mask": torch.empty(1, 300, dtype=torch.int64, device="meta"),
-        },
+        conditioning=meta_states(300, 2304, mask=True),
         latent=(32, 16, 16),
         **known,
     )
@@ -102,7 +100,7 @@ TINY = Tiny(
     build=build,
     resolution=64,
     embed=embed,
-    null=null,
+    null=masked_null,
     published={
         "0.6B": published(
             1152, 28, 16, parameters=591_747_872, forward_gflop=316, training_gflop=945, lora=(224, 8_257_536)

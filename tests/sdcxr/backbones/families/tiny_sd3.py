@@ -2,9 +2,7 @@
 
 from typing import Any
 
-import torch
-
-from tests.sdcxr.backbones.families.tiny import Embeddings, Published, Tiny, clip, kl_vae, on_meta, t5
+from tests.sdcxr.backbones.families.tiny import Embeddings, Published, Tiny, clip, kl_vae, meta_states, on_meta, t5
 
 
 def build() -> Any:
@@ -61,10 +59,7 @@ def published(tokens: int, own: dict[str, Any], **known: Any) -> Published:
     about |= {"joint_attention_dim": 4096, "caption_projection_dim": 1536, "pooled_projection_dim": 2048}
     return Published(
         build=on_meta("SD3Transformer2DModel", sample_size=128, **about | own),
-        conditioning=lambda: {
-            "hidden": torch.empty(1, 77 + tokens, 4096, device="meta"),
-            "pooled": torch.empty(1, 2048, device="meta"),
-        },
+        conditioning=meta_states(77 + tokens, 4096, pooled=2048),
         latent=(16, 64, 64),
         **known,
     )

@@ -2,9 +2,7 @@
 
 from typing import Any
 
-import torch
-
-from tests.sdcxr.backbones.families.tiny import Embeddings, Published, Tiny, clip, kl_vae, on_meta
+from tests.sdcxr.backbones.families.tiny import Embeddings, Published, Tiny, clip, kl_vae, meta_states, on_meta
 
 
 def build() -> Any:
@@ -74,10 +72,7 @@ TINY = Tiny(
                 use_linear_projection=True,
             ),
             parameters=2_567_463_684,
-            conditioning=lambda: {
-                "hidden": torch.empty(1, 77, 2048, device="meta"),
-                "pooled": torch.empty(1, 1280, device="meta"),
-            },
+            conditioning=meta_states(77, 2048, pooled=1280),
             latent=(4, 64, 64),
             forward_gflop=1589,
             training_gflop=4714,

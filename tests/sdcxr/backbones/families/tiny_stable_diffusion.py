@@ -2,9 +2,7 @@
 
 from typing import Any
 
-import torch
-
-from tests.sdcxr.backbones.families.tiny import Embeddings, Published, Tiny, clip, kl_vae, on_meta
+from tests.sdcxr.backbones.families.tiny import Embeddings, Published, Tiny, clip, kl_vae, meta_states, on_meta
 
 
 def build() -> Any:
@@ -53,7 +51,7 @@ TINY = Tiny(
         "1.5": Published(
             build=on_meta("UNet2DConditionModel", sample_size=64, cross_attention_dim=768),
             parameters=859_520_964,
-            conditioning=lambda: {"hidden": torch.empty(1, 77, 768, device="meta")},
+            conditioning=meta_states(77, 768),
             latent=(4, 64, 64),
             forward_gflop=803,
             training_gflop=2407,
