@@ -77,7 +77,10 @@ class LatentCodec(Protocol):
 
 
 class Backbone(Protocol):
-    """A family of text-to-image models: one class in one file, found by the `_class_name` of model_index.json."""
+    """A family of text-to-image models: one class in one file, found by the `_class_name` of model_index.json.
+
+    It may have a class method `check_index(index)`, which refuses members of it by that file, before weights are there.
+    """
 
     pipeline_class: ClassVar[str]
     """Name of the diffusers pipeline."""
@@ -99,6 +102,7 @@ class Backbone(Protocol):
     parts: dict[str, nn.Module]
     """By the names of `--tune`: "unet" (the denoiser, also where it is a transformer), "text", "vae".
 
+    That of "vae" has a method `decode`, which the pipeline calls.
     A part may have an attribute `unreached`: names of its submodules that no step needs, which then stay frozen.
     """
     codec: LatentCodec

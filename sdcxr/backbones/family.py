@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sdcxr.backbones.base import Conditioning, Defaults
 from sdcxr.backbones.latent_codec import KLCodec
-from sdcxr.backbones.pipeline_files import hash_weights, load_part, variant_of
+from sdcxr.backbones.pipeline_files import describe_config, hash_part, load_part, never_trains, variant_of
 from sdcxr.backbones.stable_diffusion import normalise_in_float32
 from sdcxr.config import TrainConfig
 from sdcxr.noise.base import NoiseProcess
@@ -62,6 +62,14 @@ class Family:
         return KLCodec(vae)
 
     @classmethod
+    def check_index(cls, index: dict[str, Any]) -> None:
+        """Refuse members of the family that its model_index.json tells.
+
+        Raises:
+            UserError: what is wrong with it.
+        """
+
+    @classmethod
     def load(cls, folder: Path, dtype: Any) -> Self:
         import diffusers
         import transformers
@@ -70,7 +78,7 @@ class Family:
         stored: dict[str, Path] = {}
         for name, component in cls.components.items():
             kind = getattr(diffusers, cls.networks[name], None) or getattr(transformers, cls.networks[name])
-            frozen = name.startswith("text") and name not in cls.tunable_text
+            frozen = never_trains(cls, name)
             parts[name] = load_part(kind, folder, component, None if frozen and dtype == torch.float32 else dtype)
             parts[name].requires_grad_(False).eval()
             if frozen and variant_of(folder / component) is None:
@@ -103,7 +111,8 @@ class Family:
         for name in ADAPTING:
             if name not in self.seats and getattr(config, name) != getattr(TrainConfig, name):  # the default
                 flag = "tune token" if name == "placeholder_token" else name
-                raise UserError(f"--{flag}: {self.pipeline_class} does not take it, only Stable Diffusion 1 and 2 do")
+                others = "Stable Diffusion 1, 2 and 3" if name == "text_length" else "Stable Diffusion 1 and 2"
+                raise UserError(f"--{flag}: {self.pipeline_class} does not take it, only {others} do")
         if config.lora_format == "kohya":
             raise UserError("--lora_format kohya: is for Stable Diffusion 1 and 2; --lora_format diffusers serves all")
         if config.mixed_precision == "fp16" and not self.half:
@@ -130,12 +139,12 @@ class Family:
 
     def text_fingerprint(self) -> dict[str, Any]:
         text = [name for name in self.parts if name.startswith("text")]
-        frozen = [name for name in text if name not in self.tunable_text]  # what is cached, where others run
-        encoders = {self.components[name]: self.parts[name] for name in frozen or text}
-        weights = {name: hash_weights(part) for name, part in encoders.items()}
-        return weights | {
-            f"{name}.config": f"{part.dtype} {part.config.to_json_string()}" for name, part in encoders.items()
-        }
+        fingerprint: dict[str, Any] = {}
+        for name in [name for name in text if never_trains(self, name)] or text:  # what is cached, where others run
+            component, part = self.components[name], self.parts[name]
+            fingerprint[component] = hash_part(self, name)
+            fingerprint[f"{component}.config"] = f"{part.dtype} {describe_config(part)}"
+        return fingerprint
 
     def on_device(self, arrays: dict[str, Any]) -> dict[str, Tensor]:
         """Arrays as tensors where the text encoder is."""

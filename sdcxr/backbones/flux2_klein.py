@@ -1,8 +1,7 @@
 """FLUX.2-klein 4B (Black Forest Labs 2025, Apache-2.0): rectified flow over patches of latents, attending to Qwen3."""
 
 import math
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,7 +12,6 @@ from sdcxr.backbones.family import Family
 from sdcxr.backbones.latent_codec import PatchedCodec
 from sdcxr.backbones.text_encoders import tokenize
 from sdcxr.config import TrainConfig
-from sdcxr.io.files import read_json
 from sdcxr.noise.rectified_flow import RectifiedFlow, refuse_settings_of_diffusion
 from sdcxr.runtime.errors import UserError
 
@@ -38,10 +36,9 @@ class Flux2Klein(Family):
         return PatchedCodec(vae)
 
     @classmethod
-    def load(cls, folder: Path, dtype: Any) -> Self:
-        if read_json(folder / "model_index.json").get("is_distilled"):
+    def check_index(cls, index: dict[str, Any]) -> None:
+        if index.get("is_distilled"):
             raise UserError("it is distilled to a few steps, which training undoes: give FLUX.2-klein-base-4B")
-        return super().load(folder, dtype)
 
     def check_parts(self) -> None:
         super().check_parts()

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sdcxr.backbones.text_projection import load_with_mlp, mark_saved, saved_form
 from sdcxr.io.files import read_json, write_json
@@ -18,6 +19,8 @@ from sdcxr.runtime.quiet import LIBRARIES, quiet_libraries
 
 # What config.json of published weights calls a class that diffusers has renamed since.
 FORMER_NAMES = {"PixArtTransformer2DModel": "Transformer2DModel"}
+HASHED: WeakKeyDictionary[Any, tuple[Any, str]] = WeakKeyDictionary()
+"""Type and hash of text encoders that never train."""
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
 
 
@@ -145,9 +148,32 @@ def hash_weights(part: Any, prefixes: tuple[str, ...] = ("",)) -> str:
     return weights.hexdigest()
 
 
+def never_trains(backbone: Any, name: str) -> bool:
+    """Whether a part of a backbone is a text encoder that no `--tune` changes."""
+    return name.startswith("text") and name not in backbone.tunable_text
+
+
+def hash_part(backbone: Any, name: str) -> str:
+    """`hash_weights` of a part; of one that never trains once in a process, since T5-XXL has 19 GB of them."""
+    part = backbone.parts[name]
+    if not never_trains(backbone, name):
+        return hash_weights(part)
+    own = next(part.parameters()).dtype  # which generate.py may change
+    dtype, digest = HASHED.get(part, (None, ""))
+    if dtype != own:
+        HASHED[part] = own, (digest := hash_weights(part))
+    return digest
+
+
 def hash_parts(backbone: Any) -> dict[str, str]:
-    """`hash_weights` of every part of a backbone, by the names of the pipeline's components."""
-    return {backbone.components[name]: hash_weights(part) for name, part in backbone.parts.items()}
+    """`hash_part` of every part of a backbone, by the names of the pipeline's components."""
+    return {backbone.components[name]: hash_part(backbone, name) for name in backbone.parts}
+
+
+def describe_config(part: Any) -> str:
+    """The configuration of a network of transformers as JSON, without the version that is installed."""
+    about = json.loads(part.config.to_json_string())
+    return json.dumps({name: value for name, value in about.items() if name != "transformers_version"}, sort_keys=True)
 
 
 def hash_base(backbone: Any) -> dict[str, str]:

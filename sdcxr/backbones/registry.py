@@ -8,6 +8,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from sdcxr.backbones.pipeline_files import check_pipeline_folder, pipeline_class_of, save_pipeline
+from sdcxr.io.files import read_json
 from sdcxr.io.hub import is_hub_name
 from sdcxr.runtime.errors import UserError, first_line
 from sdcxr.runtime.memory import is_out_of_memory
@@ -89,16 +90,31 @@ def check(folder: Path) -> Any:
     Raises:
         UserError: an unknown family, which lists those that there are, or a missing part.
     """
+    family = find_family(folder, folder)
+    check_pipeline_folder(folder, tuple(family.components.values()), family.tokenizers)
+    return family
+
+
+def find_family(folder: Path, where: Path | str) -> Any:
+    """The backbone class of a folder with a model_index.json; `where` that is from begins the message.
+
+    Raises:
+        UserError: an unknown family, which lists those that there are, or a member of one that is not supported.
+    """
     pipeline_class = pipeline_class_of(folder)
     if why := UNSUPPORTED.get(pipeline_class):
-        raise UserError(f"{folder} is a {pipeline_class}, which is not supported: {why}")
+        raise UserError(f"{where} is a {pipeline_class}, which is not supported: {why}")
     if pipeline_class not in FAMILIES:
-        raise UserError(f"{folder} is a {pipeline_class}: supported are {', '.join(FAMILIES)}")
+        raise UserError(f"{where} is a {pipeline_class}: supported are {', '.join(FAMILIES)}")
     family = FAMILIES[pipeline_class]
     if isinstance(family, str):
         module, _, name = family.partition(":")
         family = getattr(import_module(module), name)
-    check_pipeline_folder(folder, tuple(family.components.values()), family.tokenizers)
+    if hasattr(family, "check_index"):
+        try:
+            family.check_index(read_json(folder / "model_index.json"))
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
     return family
 
 
@@ -144,10 +160,11 @@ def download(name: str) -> str:
     """The local folder of a pipeline on the hub, downloaded where it is not cached.
 
     Raises:
-        UserError: it cannot be reached.
+        UserError: it cannot be reached, or is nothing that is supported, which is known before the weights are there.
     """
     from diffusers import DiffusionPipeline
 
+    check_index(name)
     # No safety checker: it blanks radiographs.
     parts: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     failed = None
@@ -156,16 +173,46 @@ def download(name: str) -> str:
             with quiet_libraries(*LIBRARIES):
                 return str(DiffusionPipeline.download(name, use_safetensors=True, variant=variant, **parts))
         except (OSError, ValueError) as error:
-            if is_gated(error):
-                raise UserError(
-                    f"{name} is only for those who accepted its licence: accept it on https://huggingface.co/{name}, "
-                    "then `hf auth login` on this machine, or give a folder of it"
-                ) from None
+            refuse_gated(name, error)
             failed = failed or first_line(error)
     raise UserError(
         f"{name} is neither a folder here nor could it be had from the Hugging Face hub ({failed}): check the name and "
         "the network, or download it elsewhere and give its folder"
     )
+
+
+def check_index(name: str) -> None:
+    """Refuse a repository of the hub by its model_index.json alone; nothing where there is no network.
+
+    Raises:
+        UserError: it has none, or that of an unknown family, or its licence was not accepted.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        index = Path(hf_hub_download(name, "model_index.json"))
+    except LocalEntryNotFoundError as error:
+        refuse_gated(name, error)
+        return
+    except EntryNotFoundError:
+        raise UserError(
+            f"{name} has no model_index.json: it is no diffusers pipeline, but a denoiser alone (put it into a folder "
+            "of the pipeline that it belongs to, in place of its transformer/ or unet/) or weights of another program"
+        ) from None
+    except (OSError, ValueError) as error:
+        refuse_gated(name, error)
+        return
+    find_family(index.parent, name)
+
+
+def refuse_gated(name: str, error: Exception) -> None:
+    """Say how to get at a repository if the error is that of one behind a licence."""
+    if is_gated(error):
+        raise UserError(
+            f"{name} is only for those who accepted its licence: accept it on https://huggingface.co/{name}, "
+            "then `hf auth login` on this machine, or give a folder of it"
+        ) from None
 
 
 def is_gated(error: BaseException | None) -> bool:

@@ -46,8 +46,11 @@ class StableDiffusion3(Family):
         super().__init__(parts, tokenizers, scheduler)
         self.clips = ClipPair(parts, (tokenizers["tokenizer"], tokenizers["tokenizer_2"]))
 
+    @torch.no_grad()
     def check_parts(self) -> None:
         self.clips.check()
+        # transformers prepares for hidden states at the first call, at which a compiled step would break into graphs.
+        self.clips.encode(self.on_device(self.clips.tokenize([""])[0]))
         encoders = [self.parts[name].config for name in ("text", "text_2", "text_3")]
         if problem := misfit(self.denoiser.config, encoders, self.scheduler.config):
             raise UserError(problem)

@@ -17,7 +17,7 @@ from sdcxr.backbones.encoder_files import load_encoder
 from sdcxr.backbones.guidance import shared_guidance
 from sdcxr.backbones.latent_codec import KLCodec
 from sdcxr.backbones.new_words import add_words, with_all_vectors
-from sdcxr.backbones.pipeline_files import component_class, hash_weights, load_part
+from sdcxr.backbones.pipeline_files import component_class, describe_config, hash_weights, load_part
 from sdcxr.backbones.text_encoders import TextEncoder
 from sdcxr.backbones.text_projection import add_projection
 from sdcxr.config import TrainConfig
@@ -164,7 +164,7 @@ class StableDiffusion(DdpmTraining):
 
     def text_fingerprint(self) -> dict[str, Any]:
         encoder = self.parts["text"]
-        return {"text_encoder": hash_weights(encoder), "config": encoder.config.to_json_string()}
+        return {"text_encoder": hash_weights(encoder), "config": describe_config(encoder)}
 
     def denoise(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         predicted: Tensor = self.unet(x_t, t, conditioning.hidden, return_dict=False)[0]

@@ -30,17 +30,23 @@ Encode = Callable[[int, int], dict[str, Tensor | list[Tensor]]]
 
 
 class ShardCache:
-    """Rows of named tensors: `cache[i]` is {name: tensor}, in the order in which the items were given."""
+    """Rows of named tensors: `cache[i]` is {name: tensor}, in the order in which the items were given.
 
-    def __init__(self, folder: Path, n: int):
-        self.n = n
-        self.shards = [_open_shard(folder / name) for name in shard_names(n)]
+    Args:
+        folder: with the shards.
+        n: number of rows.
+        shard: rows in each of them but the last.
+    """
+
+    def __init__(self, folder: Path, n: int, shard: int):
+        self.n, self.shard = n, shard
+        self.shards = [_open_shard(folder / name) for name in shard_names(n, shard)]
         rows = sum(_n_rows(shard) for shard in self.shards)
         if rows != n:
             raise UserError(f"{folder} holds {rows} rows instead of {n}: delete the folder and run again")
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        shard, row = self.shards[index // SHARD], index % SHARD
+        shard, row = self.shards[index // self.shard], index % self.shard
         values = {}
         for name, tensor in shard.items():
             if name.endswith(OFFSETS):
@@ -67,9 +73,9 @@ class ShardCache:
             raise UserError(f"the cached rows ({size / 1e9:.1f} GB) do not fit: leave out --cache_in_memory") from None
 
 
-def shard_names(n: int) -> list[str]:
+def shard_names(n: int, shard: int) -> list[str]:
     """File names of the shards for n rows."""
-    return [f"shard-{i:05d}.safetensors" for i in range(-(-n // SHARD))]
+    return [f"shard-{i:05d}.safetensors" for i in range(-(-n // shard))]
 
 
 def _n_rows(shard: dict[str, Tensor]) -> int:
@@ -92,6 +98,7 @@ def build_cache(
     n: int,
     folder: Path | None,
     default: Path,
+    shard: int | None = None,
 ) -> ShardCache:
     """Open the cache, after building the shards that are missing; every process takes its share of them.
 
@@ -102,12 +109,13 @@ def build_cache(
         n: number of rows.
         folder: the cache, if the user named one.
         default: otherwise a folder named by the fingerprint is used below this one.
+        shard: rows in a shard, which is made in memory; `SHARD` where that is None.
 
     Raises:
         UserError: the named folder holds something else; says what differs. Or the folder cannot be written to, or disk
             or memory is too small.
     """
-    state = processes()
+    state, shard = processes(), shard or SHARD
     if folder is None:
         folder = default / hashlib.sha256(repr(sorted(fingerprint.items())).encode()).hexdigest()[:16]
     record = folder / "fingerprint.json"
@@ -118,14 +126,14 @@ def build_cache(
             raise UserError(
                 f"{folder} caches other {what} (differing: {', '.join(differing)}): give another folder, or delete it"
             )
-    names = shard_names(n)
+    names = shard_names(n, shard)
     # Shards without the record are of anything.
     missing = [i for i, name in enumerate(names) if not (record.is_file() and (folder / name).is_file())]
     state.wait_for_everyone()
     if state.is_main_process and missing:
         _begin(record, fingerprint, what)
     state.wait_for_everyone()
-    rows = {i: range(i * SHARD, min((i + 1) * SHARD, n)) for i in missing}
+    rows = {i: range(i * shard, min((i + 1) * shard, n)) for i in missing}
     mine = missing[state.process_index :: state.num_processes]
     todo = sum(len(rows[i]) for i in mine)
     advice = f"{what} are encoded {BATCH} at a time: free some memory, or lower --resolution"
@@ -135,7 +143,7 @@ def build_cache(
             left = sum(len(rows[j]) for j in missing[turn * state.num_processes :])  # the others are about as far
             _write_shard(encode, rows[i], folder / names[i], bar, what, left)
     state.wait_for_everyone()
-    return ShardCache(folder, n)
+    return ShardCache(folder, n, shard)
 
 
 def _begin(record: Path, fingerprint: dict[str, Any], what: str) -> None:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from sdcxr.backbones.base import Conditioning
 from sdcxr.data.shard_cache import ShardCache, build_cache
 
-VERSION = 2  # of the way from caption to rows; part of the fingerprint
+VERSION = 3  # of the way from caption to rows; part of the fingerprint
+SHARD = 64  # rows a shard, which is made in memory: half a gigabyte of the widest states (512 tokens × 7,680)
 PREFIX = "conditioning."  # of the batch's fields
 
 
@@ -82,7 +83,7 @@ def cached_captions(
         "transformers": version("transformers").partition(".")[0],
         "version": VERSION,
     }
-    cache = build_cache("text conditioning", fingerprint, encode, len(distinct) + 1, None, default)
+    cache = build_cache("text conditioning", fingerprint, encode, len(distinct) + 1, None, default, SHARD)
     row_of = {text: row for row, text in enumerate(distinct, start=1)}
     return CachedCaptions(cache, [row_of[text] for text in texts], texts)
 

@@ -1,5 +1,6 @@
 """The autoencoder task: the VAE's decoder, or all of it, trained to reproduce radiographs."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from sdcxr.config import TrainConfig
 from sdcxr.data.examples import ImageExamples
 from sdcxr.io.pixels import grid, read_pixels, to_grey
 from sdcxr.runtime.errors import UserError
+from sdcxr.runtime.processes import without_autocast
 from sdcxr.tasks.base import check_resolution, training_rows, validation_rows
 
 
@@ -59,7 +61,9 @@ class AutoencoderTask(nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         pixels = batch["pixels"].expand(-1, 3, -1, -1)
         whole = self.config.vae_part == "all"
-        with torch.set_grad_enabled(torch.is_grad_enabled() and whole):
+        # A frozen encoder gives the moments that the denoiser was trained on: those of float32.
+        exact = nullcontext() if whole else without_autocast(pixels.device)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and whole), exact:
             posterior = self.vae.encode(pixels).latent_dist
         decoded = self.vae.decode(posterior.mean + posterior.std * batch["posterior_noise"]).sample.float()
         loss = (decoded - pixels).abs().mean(dim=(1, 2, 3))
@@ -80,7 +84,9 @@ class AutoencoderTask(nn.Module):
         assert self.preview_rows is not None
         paths = self.preview_rows["path"].iloc[indices]
         pixels = torch.stack([read_pixels(path, self.resolution) for path in paths]).expand(-1, 3, -1, -1)
-        decoded = self.vae.decode(self.vae.encode(pixels.to(self.vae.device)).latent_dist.mean).sample
+        pixels = pixels.to(self.vae.device)
+        with without_autocast(pixels.device):
+            decoded = self.vae.decode(self.vae.encode(pixels).latent_dist.mean).sample
         pairs = zip(to_grey(pixels).numpy(), to_grey(decoded).numpy(), strict=True)
         return [grid(pair, columns=1) for pair in pairs]
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sdcxr import backbones
 from sdcxr.backbones.base import Conditioning
+from sdcxr.backbones.latent_codec import decoding_without_autocast
 from sdcxr.backbones.new_words import require_words
 from sdcxr.backbones.pipeline_files import hash_base
 from sdcxr.backbones.text_encoders import describe_cut
@@ -276,7 +277,7 @@ class DiffusionTask(nn.Module):
             resolution=self.resolution,
         )
         seeds = [image_seed(self.config.seed, f"validation/{name}", 0) for name in rows["id"]]
-        with self.encoders_on_device():
+        with self.encoders_on_device(), decoding_without_autocast(self.backbone.parts["vae"]):
             return list(sampler.sample([self.preview_texts[i] for i in indices], seeds))
 
     def save(self, run: Path) -> None:

@@ -16,7 +16,7 @@ from torch import nn
 from sdcxr import backbones, tasks
 from sdcxr.backbones import registry
 from sdcxr.config import TrainConfig
-from sdcxr.data import shard_cache
+from sdcxr.data import shard_cache, text_cache
 from sdcxr.data.text_cache import cached_captions
 from sdcxr.generation.config import GenerateConfig
 from sdcxr.generation.sampler import Sampler
@@ -44,7 +44,9 @@ def base(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def data(micro_dataset: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(micro_dataset, tmp_path / "data", ignore=shutil.ignore_patterns(".latents")))
+    return Path(
+        shutil.copytree(micro_dataset, tmp_path / "data", ignore=shutil.ignore_patterns(".latents", ".conditioning"))
+    )
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -103,10 +105,11 @@ def test_cached_captions_are_read_again_and_never_those_of_another_encoder_or_to
 
 
 def test_captions_of_several_shards_and_batches_keep_their_lengths(base, tmp_path, monkeypatch):
-    monkeypatch.setattr(shard_cache, "SHARD", 4)
+    monkeypatch.setattr(text_cache, "SHARD", 4)
     monkeypatch.setattr(shard_cache, "BATCH", 3)
     texts = ["x" * n for n in range(1, 10)]
     captions = cached_captions(backbones.load(str(base)), torch.device("cpu"), texts, tmp_path)
+    assert len(captions.cache.shards) == 3
     assert [int(captions.fields(i, DRAWS)["conditioning.mask"].sum()) for i in range(9)] == list(range(2, 11))
 
 

@@ -28,6 +28,9 @@ class Vae(nn.Module):
         self.pack = nn.Conv2d(1, 4, PATCH, PATCH)
         self.unpack = nn.ConvTranspose2d(4, 3, PATCH, PATCH)
 
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.unpack(latents)
+
 
 class Denoiser(nn.Module):
     def __init__(self) -> None:
@@ -46,7 +49,7 @@ class Codec:
 
     def __init__(self, vae: Vae):
         self.vae = vae
-        self.decode = lambda latents: vae.unpack(latents / 2.0)
+        self.decode = lambda latents: vae.decode(latents / 2.0)
         self.to_model = lambda latents: 2.0 * latents
 
     def encode(self, pixels: Tensor) -> tuple[Tensor, None]:

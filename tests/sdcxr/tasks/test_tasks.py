@@ -193,6 +193,21 @@ def test_a_tuned_decoder_gets_no_gradient_from_the_encoder(micro_base, micro_dat
     assert with_gradient == {"decoder", "post_quant_conv"}
 
 
+@torch.no_grad()
+def test_a_frozen_encoder_of_the_autoencoder_stays_in_float32_under_autocast(micro_base, micro_dataset, monkeypatch):
+    previews = {"validation_steps": 1, "preview_images": 1}
+    task = tasks.build(config(micro_base, micro_dataset, tune="vae", mixed_precision="bf16", **previews), CPU)
+    batch, seen = first_batch(task), []
+    decode = task.vae.decode
+    monkeypatch.setattr(task.vae, "decode", lambda latents: (seen.append(latents), decode(latents))[1])
+    task(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        task(batch)
+        assert torch.equal(*seen)
+        task.preview([0])
+    assert seen[2].dtype == torch.float32
+
+
 def test_lpips_without_package_or_file_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "lpips", None)
     with pytest.raises(UserError, match="pip install lpips"):

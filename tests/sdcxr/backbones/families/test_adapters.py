@@ -20,10 +20,16 @@ from tests.sdcxr.backbones.families.conftest import save_base, tiny
 SELECTED: dict[tuple[str, str], dict[str, int | None]] = {
     ("sdxl", "base"): {"bias": 1_289_284, "norm": 588_160, "attention": 2_209_201_920},
     # Normalised are queries and keys; its other norms have no weights.
-    ("sd3", "3.5 Medium"): {"bias": 1_242_688, "norm": 122 * 64, "attention": 573_689_984},
-    ("pixart", "XL/2"): {"bias": 432_032, "norm": None, "attention_layers": 297_529_344, "difffit": 786_848},
-    ("flux2_klein", "4B"): {"bias": None, "norm": 7_680, "attention_layers": 2_831_162_880, "difffit": None},
-}
+    ("sd3", "3.5 Medium"): {"bias": 1_242_688, "norm": 122 * 64, "attention": 573_689_984, "dora": 12_317_184},
+    ("pixart", "XL/2"): {
+        "bias": 432_032, "norm": None, "attention_layers": 297_529_344, "difffit": 786_848, "dora": 8_515_584
+    },
+    ("sana", "0.6B"): {"bias": 496_544, "norm": 1_152, "attention_layers": 297_432_576, "dora": 8_515_584},
+    ("sana", "1.6B"): {"bias": 696_672, "norm": 2_240},
+    ("flux2_klein", "4B"): {
+        "bias": None, "norm": 7_680, "attention_layers": 2_831_162_880, "difffit": None, "dora": 19_415_040
+    },
+}  # fmt: skip
 
 
 def trained(network: torch.nn.Module, method: str, **settings: Any) -> dict[str, int]:
@@ -35,7 +41,7 @@ def trained(network: torch.nn.Module, method: str, **settings: Any) -> dict[str,
 @pytest.mark.parametrize(
     ("of", "size", "method", "expected"),
     [
-        pytest.param(*base, method, count, marks=[pytest.mark.slow] if base[0] == "sdxl" else [])  # its UNet takes long
+        pytest.param(*base, method, count, marks=[pytest.mark.slow] if base[0] == "sdxl" or method == "dora" else [])
         for base, counts in SELECTED.items()
         for method, count in counts.items()
     ],
@@ -46,7 +52,8 @@ def test_selectors_find_by_type_what_they_name(of, size, method, expected):
         with pytest.raises(NothingToTune, match=f"--method {method}: {type(network).__name__} has no"):
             trained(network, method)
         return
-    assert sum(trained(network, method).values()) == expected
+    rank = {"lora_rank": 16} if method == "dora" else {}
+    assert sum(trained(network, method, **rank).values()) == expected
 
 
 def test_trained_lora_is_merged_into_a_plain_pipeline(family, base, micro_dataset, train_micro, tmp_path):

@@ -85,10 +85,50 @@ def test_a_name_behind_a_licence_says_how_to_get_it(monkeypatch):
         backbones.load("somebody/gated")
 
 
+@pytest.fixture
+def no_weights(monkeypatch):
+    """Files of the hub are the index alone: whoever asks for more has downloaded gigabytes."""
+    from diffusers import DiffusionPipeline
+
+    monkeypatch.setattr(DiffusionPipeline, "download", lambda *_, **__: pytest.fail("downloaded all of it"))
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ({"_class_name": "FluxPipeline"}, "^somebody/other is a FluxPipeline, which is not supported: "),
+        ({"_class_name": "KandinskyPipeline"}, "^somebody/other is a KandinskyPipeline: supported are "),
+        ({"_class_name": "Flux2KleinPipeline", "is_distilled": True}, "^somebody/other: it is distilled to a few"),
+    ],
+)
+def test_a_name_that_is_not_supported_is_refused_before_its_weights_are_downloaded(
+    no_weights, tmp_path, monkeypatch, index, message
+):
+    import huggingface_hub
+
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda _, file: str(tmp_path / file))
+    with pytest.raises(UserError, match=message):
+        backbones.load("somebody/other")
+
+
+def test_a_name_of_a_denoiser_alone_needs_its_pipeline(no_weights, monkeypatch):
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    def without_index(*_: object) -> str:
+        raise EntryNotFoundError("404 Client Error.")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", without_index)
+    with pytest.raises(UserError, match=r"^somebody/alone has no model_index.json: .* a denoiser alone \(put it into"):
+        backbones.load("somebody/alone")
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"text_attention_mask": False}, "--text_attention_mask: SanaPipeline does not take it"),
+        ({"text_attention_mask": False}, "--text_attention_mask: SanaPipeline does not take it, .* Diffusion 1 and 2"),
+        ({"text_length": 99}, "--text_length: SanaPipeline does not take it, only Stable Diffusion 1, 2 and 3 do"),
         ({"lora_format": "kohya"}, "--lora_format kohya: is for Stable Diffusion 1 and 2"),
         (
             {"tune": "token", "placeholder_token": "<a>", "initializer_token": "lung"},

@@ -1,6 +1,7 @@
 """What every family keeps: its conventions are the plain pipeline's, and the one loop trains it exactly."""
 
 import ast
+import importlib
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from safetensors.torch import load_file
 from torch.utils.data import default_collate
 
 from sdcxr import backbones, tasks
+from sdcxr.backbones import pipeline_files
 from sdcxr.backbones.base import Conditioning
 from sdcxr.backbones.family import Family
 from sdcxr.backbones.registry import FAMILIES
@@ -28,6 +30,7 @@ from sdcxr.data.stream import Stream, tensors
 from sdcxr.generation.config import GenerateConfig
 from sdcxr.generation.samples_folder import generate
 from sdcxr.runtime.errors import UserError
+from sdcxr.tasks import diffusion
 from sdcxr.training.flops import flop_counter
 from sdcxr.tuning import find_method
 from sdcxr.tuning.targets import target_layers
@@ -165,16 +168,21 @@ def test_a_run_resumes_to_the_bit_and_only_its_part_moves(base, settings, train_
         path = f"checkpoints/checkpoint-6/{name}.safetensors"
         assert (whole / path).read_bytes() == (halves / path).read_bytes(), name
     denoiser = backbones.load(str(base)).components["unet"]
-    moved = set()
-    for folder in (path.parent for path in base.glob("*/config.json")):
-        before, after = weights(folder), weights(whole / "pipeline" / folder.name)
-        assert before.keys() == after.keys()
-        if any(not torch.equal(value, after[key]) for key, value in before.items()):
-            moved.add(folder.name)
-    assert moved == {denoiser}
+    assert moved_parts(base, whole) == {denoiser}
     # Neither checkpoint nor average repeats what the base has: tables of positions, frozen parts.
     trained = {f"{denoiser}.{name}" for name, _ in backbones.load(str(base)).parts["unet"].named_parameters()}
     assert load_file(whole / "checkpoints/checkpoint-6/ema.safetensors").keys() == trained
+
+
+def moved_parts(base: Path, run: Path) -> set[str]:
+    """Components whose weights a run changed."""
+    moved = set()
+    for folder in (path.parent for path in base.glob("*/config.json")):
+        before, after = weights(folder), weights(run / "pipeline" / folder.name)
+        assert before.keys() == after.keys()
+        if any(not torch.equal(value, after[key]) for key, value in before.items()):
+            moved.add(folder.name)
+    return moved
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -205,6 +213,55 @@ def test_cached_batches_are_those_without_a_cache_by_sample(settings, monkeypatc
     assert mask is None or (torch.equal(ours["mask"], mask[:, :tokens]) and not mask[:, tokens:].any())
 
 
+@pytest.mark.slow
+def test_a_step_is_one_compiled_graph(family, settings):
+    """As on GPUs by default; traced without a C++ compiler."""
+    task = build_task(settings, tune=family.modes[-1])
+    batch = batch_of(task)
+    compiled = torch.compile(task.forward, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(batch), task.forward(batch))
+
+
+@torch.no_grad()
+def test_the_autoencoder_computes_in_float32_under_autocast(settings, family, monkeypatch):
+    """Images of a run without cached latents, and the decoded ones of its previews."""
+    monkeypatch.setattr(diffusion, "PREVIEW_STEPS", 2)
+    task = build_task(settings, cache_latents=False, mixed_precision="bf16", validation_steps=1, preview_images=1)
+    batch, vae = batch_of(task), task.backbone.parts["vae"]
+    expected, seen = task.latents(batch), []
+    for part in (vae.encoder, vae.decoder):
+        last = [module for module in part.modules() if isinstance(module, torch.nn.Conv2d)][-1]
+        last.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0].dtype, output.dtype)))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(task.latents(batch), expected)
+        assert task.preview([0])[0].shape == (family.resolution, family.resolution)
+    assert seen == [(torch.float32, torch.float32)] * 2
+    assert "decode" not in vars(vae)
+
+
+def test_encoders_that_never_train_are_hashed_once_in_a_process(settings, monkeypatch):
+    """For run.json, and for the caches of training and validation texts: T5-XXL has 19 GB in float32."""
+    hashed: list[Any] = []
+    real = pipeline_files.hash_weights
+    for module in (pipeline_files, importlib.import_module(Family.__module__)):
+        counted = lambda part, *of: (hashed.append(part), real(part, *of))[1]  # noqa: E731
+        monkeypatch.setattr(module, "hash_weights", counted, raising=False)
+    task = build_task(settings, validation_steps=1, validation_loss_images=2)
+    task.examples(), task.validation_examples()
+    texts = [name for name in task.backbone.parts if name.startswith("text")]
+    frozen = [task.backbone.parts[name] for name in texts if name not in task.backbone.tunable_text]
+    assert all(sum(part is each for each in hashed) == 1 for part in frozen)
+
+
+def test_cached_texts_outlive_an_update_of_transformers(backbone, monkeypatch):
+    """The fingerprint has its major version."""
+    from transformers import configuration_utils
+
+    before = backbone.text_fingerprint()
+    monkeypatch.setattr(configuration_utils, "__version__", "5.999.0")
+    assert backbone.text_fingerprint() == before
+
+
 @pytest.mark.parametrize("flag", ["text_encoder", "text_length", "text_skip_layers", "random_unet"])
 def test_a_setting_without_a_seat_is_refused_by_name(backbone, flag):
     if not isinstance(backbone, Family) or flag in backbone.seats:  # Stable Diffusion 1 and 2 take all
@@ -214,11 +271,15 @@ def test_a_setting_without_a_seat_is_refused_by_name(backbone, flag):
         backbone.adapt(TrainConfig(tune="unet", **{flag: given[flag]}))
 
 
-@pytest.mark.parametrize("setting", [{"snr_gamma": 5.0}, {"prediction_type": "epsilon"}, {"noise_offset": 0.1}])
+@pytest.mark.parametrize(
+    "setting",
+    [{"snr_gamma": 5.0}, {"prediction_type": "epsilon"}, {"noise_offset": 0.1}, {"rescale_betas_zero_snr": True}],
+)
 def test_settings_of_diffusion_are_refused_under_flow(backbone, setting):
     config = TrainConfig(tune="unet", **setting)
     if hasattr(backbone.inference_process(), "alphas_cumprod"):
-        backbone.noise_process(config)
+        if "rescale_betas_zero_snr" not in setting:  # which needs v-prediction
+            backbone.noise_process(config)
         return
     with pytest.raises(UserError, match=f"--{next(iter(setting))} is for diffusion"):
         backbone.noise_process(config)
@@ -323,8 +384,34 @@ def test_a_fresh_process_with_plain_diffusers_makes_the_images_of_generate(tmp_p
 
 @pytest.mark.slow
 @pytest.mark.multiprocess
+def test_a_killed_run_ends_in_the_same_bits(tmp_path, train_micro, micro_dataset, read_log):
+    """One process for all families, of which every life of a run is a fork."""
+    settings = []
+    for name in NAMES:
+        family, base = tiny(name), save_base(name, tmp_path / name)
+        shared = {"tune": "unet", "base": str(base), "data": str(micro_dataset), "resolution": family.resolution}
+        whole = tmp_path / f"{name}-whole"
+        assert train_micro(whole, **shared | SIX | family.trains, latents_dir=str(tmp_path / f"{name}-one")) == 0
+        config = yaml.safe_load((whole / "config.yaml").read_text())
+        own = {"output_dir": str(tmp_path / f"{name}-killed"), "latents_dir": str(tmp_path / f"{name}-two")}
+        settings.append(config | own)
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("killed.py")), "settings.json"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in NAMES:
+        whole, killed = tmp_path / f"{name}-whole", tmp_path / f"{name}-killed"
+        assert read_log(killed) == read_log(whole), name
+        for file in ("model", "ema", "optimizer"):
+            path = f"checkpoints/checkpoint-6/{file}.safetensors"
+            assert (killed / path).read_bytes() == (whole / path).read_bytes(), f"{name} {file}"
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
 def test_two_processes_change_nothing(tmp_path, train_micro, micro_dataset, read_log):
-    """Of every family in every mode; the two cache latents and texts together."""
+    """Of every family in every mode; the two cache latents and texts together, and move what is tuned alone."""
     runs, settings = [], []
     for name in NAMES:
         family, base = tiny(name), save_base(name, tmp_path / name)
@@ -337,6 +424,10 @@ def test_two_processes_change_nothing(tmp_path, train_micro, micro_dataset, read
             config = yaml.safe_load((one / "config.yaml").read_text()) | {"train_batch_size": 2}
             settings.append(config | {"output_dir": str(two), "latents_dir": str(tmp_path / f"{name}-two")})
             runs.append((one, two))
+            kind = type(backbones.load(str(base)))
+            tuned = [name for name in kind.components if name in ("unet", *kind.tunable_text)]
+            expected = {kind.components[name] for name in tuned if name.partition("_")[0] in mode.split("+")}
+            assert moved_parts(base, one) == expected, one.name
     train_in_two_processes(settings, tmp_path)
     for one, two in runs:
         for row, other in zip(read_log(one), read_log(two), strict=True):
@@ -359,7 +450,7 @@ def test_no_family_is_named_where_all_are_served():
         prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         for node in ast.walk(tree):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
-            values = [getattr(node, field, None) for field in ("module", "id", "attr")]
+            values = [getattr(node, field, None) for field in ("module", "id", "attr", "name", "arg")]
             if isinstance(node, ast.Constant) and id(node) not in prose:
                 values.append(node.value)
             named = [word for word in (*names, *values) if isinstance(word, str) and FAMILY_WORDS.search(word.lower())]
