@@ -25,10 +25,11 @@ SBATCH = """#!/bin/bash
 case " $* " in *" --test-only "*) cat > /dev/null; exit 0;; esac
 echo "$1" >> "$FAKE/submitted"
 array=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\)%.*/\\1/p' "$1")
+cp "$1" "$FAKE/script-$$"  # as SLURM does: submitit renames its file
 echo "Submitted batch job 7"
 for i in $(seq 0 "${array:-0}"); do
     [ -z "$array" ] || export SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=$i
-    SLURM_JOB_ID=$((7 + i)) bash "$(dirname "$1")"/.submission_file_*.sh > /dev/null 2>&1 &
+    SLURM_JOB_ID=$((7 + i)) bash "$FAKE/script-$$" > /dev/null 2>&1 &
 done
 """
 SRUN = """#!/bin/bash
