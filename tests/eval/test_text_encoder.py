@@ -189,6 +189,7 @@ def test_a_pipeline_that_names_no_base(micro_base, dataset, tmp_path):
             base_of(str(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_an_encoder_alone_embeds_as_in_the_pipeline_that_holds_it(kind, micro_base, tmp_path):
     folder = save_encoder(kind, tmp_path / "encoder")

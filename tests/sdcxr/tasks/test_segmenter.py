@@ -96,6 +96,7 @@ def test_a_run_learns_and_its_folder_loads_with_the_library_alone(train_micro, t
     assert (Segmenter(run, CPU).predict(pixels) == expected).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_trains_the_encoder_and_the_decoder_always_trains(train_micro, tmp_path, squares, base, method):
     run = tmp_path / "run"

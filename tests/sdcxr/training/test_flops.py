@@ -135,6 +135,7 @@ SETTINGS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: "-".join(map(str, settings.values())))
 def test_every_task_is_counted_and_left_as_it_was(settings, micro_base: Path, micro_dataset: Path, tmp_path: Path):
     base = None if settings["tune"] in ("classifier", "clip") else str(micro_base)

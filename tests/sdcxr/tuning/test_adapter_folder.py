@@ -45,6 +45,7 @@ def weights_of(model: str, adapters: str | None = None) -> dict[str, Tensor]:
     return {f"{name}.{key}": value for name, state in parts.items() for key, value in state.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_an_adapter_on_its_base_is_the_pipeline_of_its_run(runs, micro_base, name):
     base, run = weights_of(str(micro_base)), weights_of(str(runs / name))

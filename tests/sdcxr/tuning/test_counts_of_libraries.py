@@ -52,6 +52,7 @@ def test_parameters_of_stable_diffusions_unet(method, settings, expected):
         assert counted(unet(), method, **settings)[0] == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_work_can_be_counted_on_the_meta_device(method):
     with torch.device("meta"):

@@ -115,6 +115,7 @@ def test_gradients_reach_what_was_chosen_and_nothing_else_moves(parts, name, par
     assert all(torch.equal(p, frozen[key]) for key, p in module.named_parameters() if key in frozen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "part"), CASES)
 def test_the_loss_falls_and_the_merged_part_is_plain_and_computes_the_same(parts, name, part):
     method, module = tuned(parts, name, part)

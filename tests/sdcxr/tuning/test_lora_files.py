@@ -94,6 +94,7 @@ SEVERAL = ["dora", "loha", "adalora", "ia3"]
 OF_CLIP = [pytest.param("clip", method, marks=pytest.mark.slow) for method in SEVERAL]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "method"), [("clip", "lora"), *(("bert", each) for each in ["lora", *SEVERAL]), *OF_CLIP]
 )
