@@ -1,8 +1,8 @@
 """The protocol of a tuning method, and the tensors of a module that training changes."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any, ClassVar, Protocol
+from contextlib import contextmanager
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -132,11 +132,6 @@ def apply_method(method: TuningMethod, module: nn.Module, config: TrainConfig) -
         raise ValueError(f"--method {method.name} names {sorted(names - parameters.keys())[:3]}")
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in names)
-
-
-def full_precision(device: torch.device) -> Any:
-    """Inside, autocast is off; there is none on meta, on which work is counted."""
-    return torch.autocast(device.type, enabled=False) if torch.amp.is_autocast_available(device.type) else nullcontext()
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from sdcxr.config import TrainConfig
 from sdcxr.runtime.errors import UserError
-from sdcxr.tuning.base import TuningMethod, full_precision
+from sdcxr.runtime.processes import without_autocast
+from sdcxr.tuning.base import TuningMethod
 from sdcxr.tuning.targets import target_layers
 
 
@@ -39,7 +40,7 @@ class Rotated(nn.Module):
         weight = self.layer.weight
         assert isinstance(weight, Tensor)
         # In half precision the rotations would be none, and the weight be rounded a second time.
-        with full_precision(weight.device):
+        with without_autocast(weight.device):
             change: Tensor = self.difference(weight.float(), self.blocks.float(), None, backend="torch")
             return weight + change.to(weight.dtype)
 

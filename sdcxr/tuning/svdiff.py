@@ -14,8 +14,8 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from sdcxr.config import TrainConfig
-from sdcxr.runtime.processes import processes
-from sdcxr.tuning.base import TuningMethod, full_precision
+from sdcxr.runtime.processes import processes, without_autocast
+from sdcxr.tuning.base import TuningMethod
 
 PATIENCE = 2.0  # seconds before a bar is shown
 SMALLEST = 1e-6  # singular value over the largest, below which the eigenvalues of WWᵀ do not tell it from 0
@@ -59,7 +59,7 @@ class SpectralLayer(nn.Module):
     @property
     def weight(self) -> Tensor:
         """W with its shifts, rebuilt: for networks that read it, or its dtype, beside calling the layer."""
-        with full_precision(self.left.device):  # in half precision W would lose small shifts
+        with without_autocast(self.left.device):  # in half precision W would lose small shifts
             weight = (self.left * self.values()) @ self.right.flatten(1)
         return weight.view(len(weight), *self.right.shape[1:])
 
