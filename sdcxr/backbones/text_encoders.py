@@ -119,14 +119,12 @@ class TextEncoder:
             return states
         inner: Any = getattr(self.module, "text_model", self.module)  # where transformers 4 has its layers
         layers = self.module.config.num_hidden_layers
-        if not hasattr(inner, "final_layer_norm") or clip_skip >= layers:
-            is_clip = hasattr(inner, "final_layer_norm")
-            why = (
-                f"can leave out at most {layers - 1}"
-                if is_clip
-                else "is no CLIP: train with --text_skip_layers instead"
+        if not hasattr(inner, "final_layer_norm"):
+            raise UserError(
+                f"--clip_skip {clip_skip}: this text encoder is no CLIP: train with --text_skip_layers instead"
             )
-            raise UserError(f"--clip_skip {clip_skip}: this text encoder {why}")
+        if clip_skip >= layers:
+            raise UserError(f"--clip_skip {clip_skip}: this text encoder can leave out at most {layers - 1}")
         hidden = self.module(ids, output_hidden_states=True, **masked).hidden_states
         skipped: Tensor = inner.final_layer_norm(hidden[-(clip_skip + 1)])
         return skipped
